@@ -1,0 +1,1 @@
+"""The ComfyUI nodes: thin schemas over the backend."""

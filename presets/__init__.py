@@ -1,0 +1,1 @@
+"""Recipes as data: one JSON file per model family."""

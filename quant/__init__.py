@@ -1,0 +1,1 @@
+"""The backend: sources, recipes, formats, calibration and checkpoints. Knows nothing of ComfyUI."""

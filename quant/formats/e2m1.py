@@ -1,0 +1,91 @@
+"""E2M1: rounding to the sixteen 4-bit floating-point values, and packing two in a byte.
+
+Magnitudes {0, 0.5, 1, 1.5, 2, 3, 4, 6} are codes 0-7, the sign is bit 3. ComfyUI packs the even
+column into the high nibble.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+
+E2M1_MAX = 6.0
+_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
+
+_SIGN_BIT = -(1 << 31)
+_EXPONENT_MASK = 0x7F800000
+_EXPONENT_OF_ONE = 0x3F800000
+
+
+class E2M1Workspace:
+    """Scratch buffers for rounding chunks of at most ``capacity`` values.
+
+    Allocating per chunk would cost more than the arithmetic: the kernel hands out fresh pages.
+    """
+
+    def __init__(self, capacity: int, device: torch.device, *, keep_residual: bool = False):
+        self.values = torch.empty(capacity, dtype=torch.float32, device=device)
+        self._signs = torch.empty(capacity, dtype=torch.int32, device=device)
+        self._magic = torch.empty(capacity, dtype=torch.float32, device=device)
+        self._codes = torch.empty(capacity, dtype=torch.int8, device=device)
+        self._residual = torch.empty_like(self.values) if keep_residual else None
+
+    def encode(self, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Round the first ``count`` of `values` (even) to E2M1, half to even, saturating.
+
+        `values` is overwritten.
+
+        Returns:
+            packed codes as int16 ``[count / 2]`` holding 0-255, and ``|value| - |rounded|``
+            (float32 ``[count]``) when the workspace was made with ``keep_residual``.
+
+        Adding 2^22 times the value's power of two leaves exactly the E2M1 grid in the low
+        mantissa bits of the sum, rounded half to even by the addition itself: spacing 0.5 below
+        2, 1 below 4, 2 above. The code is those bits plus two per binade.
+        """
+        values = self.values[:count]
+        bits = values.view(torch.int32)
+        signs = self._signs[:count]
+        torch.bitwise_and(bits, _SIGN_BIT, out=signs)
+        values.abs_()
+        residual = None
+        if self._residual is not None:
+            residual = self._residual[:count]
+            residual.copy_(values)
+        values.clamp_(max=E2M1_MAX)
+
+        magic = self._magic[:count]
+        magic_bits = magic.view(torch.int32)
+        torch.bitwise_and(bits, _EXPONENT_MASK, out=magic_bits)
+        magic_bits.clamp_(min=_EXPONENT_OF_ONE).add_(22 << 23)
+        values.add_(magic)
+        if residual is not None:
+            residual.add_(magic.sub_(values))  # magic - values is exactly minus the rounded value
+
+        torch.bitwise_right_shift(bits, 22, out=magic_bits)
+        bits.add_(magic_bits).sub_(2).bitwise_and_(7)
+        signs.bitwise_right_shift_(28)
+        bits.bitwise_or_(signs)
+        codes = self._codes[:count]
+        codes.copy_(bits)
+        # A pair of codes read as one little-endian int16: low byte is the even column.
+        pairs = codes.view(torch.int16)
+        packed = (pairs >> 8).bitwise_and_(0x0F)
+        packed.bitwise_or_(pairs << 4)
+        return packed.bitwise_and_(0xFF), residual
+
+
+@lru_cache(maxsize=8)
+def _byte_table(device: torch.device) -> torch.Tensor:
+    """Return ``[256, 2]`` float32: the two values packed in each byte."""
+    values = torch.tensor([*_VALUES, *(-v for v in _VALUES)])
+    byte = torch.arange(256)
+    return torch.stack([values[byte >> 4], values[byte & 0x0F]], dim=-1).to(device)
+
+
+def unpack(packed: torch.Tensor) -> torch.Tensor:
+    """Return float32 values ``[rows, 2 * columns]`` of packed uint8 codes ``[rows, columns]``."""
+    rows, columns = packed.shape
+    table = _byte_table(packed.device)
+    return table.index_select(0, packed.reshape(-1).int()).view(rows, columns * 2)

@@ -1,0 +1,85 @@
+"""float8_e4m3fn with one fp32 scale per tensor: ``weight = code * weight_scale``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ..errors import FormatError
+from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat, require_finite, row_slices
+
+E4M3_MAX = 448.0
+
+
+class Float8E4M3(WeightFormat):
+    """8-bit float weights and activations; native on Ada, Hopper, Blackwell."""
+
+    name = "float8_e4m3fn"
+    bits = 8.0
+    marker: Mapping[str, object] = {"format": "float8_e4m3fn"}
+    # Without an input_scale ComfyUI uses 1.0 and clips activations at 448.
+    activation_divisor = E4M3_MAX
+    # Three mantissa bits round by at most 1/16; small values fall into subnormals.
+    error_bound = 0.07
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Refuse everything but 2-D weights."""
+        if len(shape) != 2:
+            return f"float8 is loaded for 2-D weights only, this one has {len(shape)} dimensions"
+        return None
+
+    def tensor_specs(
+        self, shape: tuple[int, ...], source_dtype: torch.dtype
+    ) -> dict[str, TensorSpec]:
+        """Weight and a 0-d scale."""
+        return {
+            "weight": TensorSpec(tuple(shape), torch.float8_e4m3fn),
+            "weight_scale": TensorSpec((), torch.float32),
+        }
+
+    def encode(
+        self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
+    ) -> EncodedWeight:
+        """Encode in fp32 by chunks of rows, rounding to nearest even, saturating at 448."""
+        if weight.dim() != 2:
+            raise FormatError(self.refusal(tuple(weight.shape)) or "float8 needs a 2-D weight")
+        amax = tensor_amax(weight)
+        require_finite(amax)
+        scale = torch.tensor(
+            rule.float8_scale(weight, float(amax), E4M3_MAX),
+            dtype=torch.float32,
+            device=weight.device,
+        )
+        reciprocal = 1.0 / scale
+        codes = torch.empty(weight.shape, dtype=torch.float8_e4m3fn, device=weight.device)
+        squared_error = torch.zeros((), dtype=torch.float64, device=weight.device)
+        squared_norm = torch.zeros_like(squared_error)
+        for chunk in row_slices(*weight.shape):
+            values = weight[chunk].float()
+            codes[chunk] = (values * reciprocal).clamp_(-E4M3_MAX, E4M3_MAX).to(codes.dtype)
+            if measure_error:
+                difference = codes[chunk].float().mul_(scale).sub_(values)
+                squared_error += difference.square_().sum(dtype=torch.float64)
+                squared_norm += values.square().sum(dtype=torch.float64)
+        error = None
+        if measure_error:
+            norm = float(squared_norm)
+            error = (float(squared_error) / norm) ** 0.5 if norm > 0 else 0.0
+        return EncodedWeight({"weight": codes, "weight_scale": scale}, error)
+
+    def decode(
+        self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
+    ) -> torch.Tensor:
+        """Return float32 values."""
+        codes = tensors["weight"]
+        codes = codes if rows is None else codes[rows]
+        return codes.float() * tensors["weight_scale"].float()
+
+
+def tensor_amax(weight: torch.Tensor) -> torch.Tensor:
+    """Return ``max |weight|`` as 0-d float32, without a copy of the weight; NaN stays NaN."""
+    if not weight.numel():
+        return torch.zeros((), dtype=torch.float32, device=weight.device)
+    low, high = torch.aminmax(weight)
+    return torch.maximum(high, -low).float()

@@ -1,0 +1,220 @@
+"""NVFP4: E2M1 values, an E4M3 scale per block of 16 input channels, an fp32 scale per tensor.
+
+``weight = code * block_scale * weight_scale_2``. The stored layout is the one comfy-kitchen's
+``TensorCoreNVFP4Layout`` and ComfyUI's loader read: rows and columns padded to 16, block scales
+in cuBLAS' 128x4 tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import comfy_kitchen
+import torch
+
+from ..errors import FormatError
+from .base import (
+    EncodedWeight,
+    ScaleRule,
+    TensorSpec,
+    WeightFormat,
+    require_finite,
+    roundup,
+    row_slices,
+)
+from .e2m1 import E2M1_MAX, E2M1Workspace, unpack
+
+BLOCK = 16
+E4M3_MAX = 448.0
+#: Largest magnitude NVFP4 represents at a tensor scale of one.
+NVFP4_MAX = E2M1_MAX * E4M3_MAX
+
+
+class NVFP4(WeightFormat):
+    """4-bit weights; 4-bit activations on GPUs that multiply NVFP4 natively."""
+
+    name = "nvfp4"
+    bits = 4.5
+    marker: Mapping[str, object] = {"format": "nvfp4"}
+    activation_divisor: float | None = NVFP4_MAX
+    # Max rounding leaves 9% on Gaussian weights and GPTQ up to 15% (it trades weight error for
+    # output error); blocks of one outlier and fifteen small values reach 25%.
+    error_bound = 0.35
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Refuse what ComfyUI cannot load (not 2-D) or not multiply natively (alignment)."""
+        if len(shape) != 2:
+            return f"NVFP4 stores 2-D weights only, this one has {len(shape)} dimensions"
+        rows, columns = shape
+        if columns % 32 or rows % 8:
+            return (
+                f"the native NVFP4 product needs in_features % 32 == 0 and out_features % 8 == 0, "
+                f"this layer is {columns} -> {rows}"
+            )
+        return None
+
+    def tensor_specs(
+        self, shape: tuple[int, ...], source_dtype: torch.dtype
+    ) -> dict[str, TensorSpec]:
+        """Packed weight, swizzled block scales, tensor scale."""
+        rows, columns = roundup(shape[0], BLOCK), roundup(shape[1], BLOCK)
+        scales = (roundup(rows, 128), roundup(columns // BLOCK, 4))
+        return {
+            "weight": TensorSpec((rows, columns // 2), torch.uint8),
+            "weight_scale": TensorSpec(scales, torch.float8_e4m3fn),
+            "weight_scale_2": TensorSpec((), torch.float32),
+        }
+
+    def encode(
+        self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
+    ) -> EncodedWeight:
+        """Encode ``weight`` ``[out, in]`` with the scales ``rule`` chooses."""
+        if weight.dim() != 2:
+            raise FormatError(self.refusal(tuple(weight.shape)) or "NVFP4 needs a 2-D weight")
+        amax = block_amax(weight)
+        require_finite(amax)
+        largest = float(amax.max()) if amax.numel() else 0.0
+        tensor_scale = torch.tensor(
+            rule.nvfp4_tensor_scale(largest), dtype=torch.float32, device=weight.device
+        )
+        packed, scales, error = quantize_blocks(weight, amax, tensor_scale, rule, measure_error)
+        return EncodedWeight(
+            tensors={
+                "weight": packed,
+                "weight_scale": comfy_kitchen.to_blocked(scales, flatten=False),
+                "weight_scale_2": tensor_scale,
+            },
+            relative_error=error,
+        )
+
+    def decode(
+        self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
+    ) -> torch.Tensor:
+        """Return float32 values; the multiplication is exact in fp32 up to one rounding."""
+        packed = tensors["weight"]
+        block_scale = unswizzle(tensors["weight_scale"], packed.shape[0], packed.shape[1] * 2)
+        rows = rows or slice(0, shape[0])
+        scale = block_scale[rows].float() * tensors["weight_scale_2"].float()
+        values = unpack(packed[rows])
+        values.view(scale.shape[0], -1, BLOCK).mul_(scale.unsqueeze(-1))
+        return values[:, : shape[1]]
+
+
+class NVFP4W4A16(NVFP4):
+    """NVFP4 weights multiplied in 16 bits: smaller, not faster, activations untouched."""
+
+    name = "nvfp4_w4a16"
+    marker: Mapping[str, object] = {"format": "nvfp4", "full_precision_matrix_mult": True}
+    activation_divisor = None
+
+
+def unswizzle(block_scale: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    """Return block scales ``[rows, columns / 16]`` float8_e4m3fn from cuBLAS' tiled layout."""
+    linear = comfy_kitchen.from_blocked(block_scale.view(torch.uint8), rows, columns // BLOCK)
+    return linear.contiguous().view(torch.float8_e4m3fn)
+
+
+def block_amax(weight: torch.Tensor) -> torch.Tensor:
+    """Return the absolute maximum of every block, float32 ``[rows, ceil(columns / 16)]``.
+
+    NaN is reported as NaN. The maximum runs over the bits as integers: same order, and several
+    times faster than ``abs().amax()`` over short rows.
+    """
+    rows, columns = weight.shape
+    padded = roundup(columns, BLOCK)
+    result = torch.empty(rows, padded // BLOCK, dtype=torch.float32, device=weight.device)
+    slices = row_slices(rows, padded)
+    buffer = torch.zeros(_capacity(slices), padded, dtype=torch.float32, device=weight.device)
+    for chunk in slices:
+        values = buffer[: chunk.stop - chunk.start]
+        values[:, :columns].copy_(weight[chunk])
+        bits = values.view(torch.int32).bitwise_and_(0x7FFFFFFF)
+        result[chunk] = bits.view(-1, BLOCK).amax(-1).view(torch.float32).view(len(values), -1)
+    return result
+
+
+def quantize_blocks(
+    weight: torch.Tensor,
+    amax: torch.Tensor,
+    tensor_scale: torch.Tensor,
+    rule: ScaleRule,
+    measure_error: bool = False,
+) -> tuple[torch.Tensor, torch.Tensor, float | None]:
+    """Round a weight to NVFP4 in chunks of rows.
+
+    Args:
+        weight: ``[rows, columns]``, any float dtype.
+        amax: `block_amax` of it.
+        tensor_scale: 0-d float32.
+        rule: chooses the block scales.
+        measure_error: also return the relative Frobenius error.
+
+    Returns:
+        uint8 codes ``[rows16, columns16 / 2]`` and linear float8_e4m3fn block scales
+        ``[rows16, columns16 / 16]`` (both padded to multiples of 16), and the error.
+        With the max rule, bit-identical to comfy-kitchen's ``quantize_nvfp4``.
+    """
+    rows, columns = weight.shape
+    padded = roundup(columns, BLOCK)
+    device = weight.device
+    packed = torch.zeros(roundup(rows, BLOCK), padded // 2, dtype=torch.uint8, device=device)
+    scales = torch.zeros(packed.shape[0], padded // BLOCK, dtype=torch.uint8, device=device)
+    slices = row_slices(rows, padded)
+    workspace = E2M1Workspace(_capacity(slices) * padded, device, keep_residual=measure_error)
+    squared_error = torch.zeros((), dtype=torch.float64, device=device)
+    squared_norm = torch.zeros((), dtype=torch.float64, device=device)
+    for chunk in slices:
+        source = _pad_columns(weight[chunk], padded)
+        scale = rule.nvfp4_block_scales(
+            source.view(-1, BLOCK), amax[chunk].reshape(-1), tensor_scale
+        )
+        scales[chunk] = scale.view(torch.uint8).view(source.shape[0], -1)
+        total = scale.float().mul_(tensor_scale)
+        count = source.numel()
+        values = workspace.values[:count].view(-1, BLOCK)
+        values.copy_(source.view(-1, BLOCK))
+        if measure_error:
+            squared_norm += values.view(-1).square().sum(dtype=torch.float64)
+        _divide_by_scale(values, total)
+        codes, residual = workspace.encode(count)
+        packed[chunk].view(-1).copy_(codes)
+        if residual is not None:
+            squared_error += _squared_error(residual, total, source)
+    error = _ratio(squared_error, squared_norm) if measure_error else None
+    return packed, scales.view(torch.float8_e4m3fn), error
+
+
+def _divide_by_scale(values: torch.Tensor, total: torch.Tensor) -> None:
+    """Divide blocks ``[B, 16]`` by their scales ``[B]`` in place; a zero scale gives zeros."""
+    zero = total == 0
+    if bool(zero.any()):
+        values.masked_fill_(zero.unsqueeze(-1), 0.0)
+        total = total.masked_fill(zero, 1.0)
+    values.div_(total.unsqueeze(-1))
+
+
+def _squared_error(
+    residual: torch.Tensor, total: torch.Tensor, source: torch.Tensor
+) -> torch.Tensor:
+    """Return the sum of squared errors of a chunk, float64, from residuals in units of scale."""
+    per_block = residual.view(-1, BLOCK).square_() @ residual.new_ones(BLOCK)
+    error = (per_block.double() * total.double().square()).sum()
+    lost = total == 0
+    if bool(lost.any()):  # blocks too small for any scale are stored as zeros
+        error = error + source.view(-1, BLOCK)[lost].double().square().sum()
+    return error
+
+
+def _ratio(squared_error: torch.Tensor, squared_norm: torch.Tensor) -> float:
+    norm = float(squared_norm)
+    return (float(squared_error) / norm) ** 0.5 if norm > 0 else 0.0
+
+
+def _pad_columns(chunk: torch.Tensor, padded: int) -> torch.Tensor:
+    if chunk.shape[1] == padded:
+        return chunk.contiguous()
+    return torch.nn.functional.pad(chunk, (0, padded - chunk.shape[1]))
+
+
+def _capacity(slices: list[slice]) -> int:
+    return max((s.stop - s.start for s in slices), default=0)

@@ -1,0 +1,51 @@
+"""Unquantized storage: keep the source's dtype, or cast to bf16, fp16 or fp32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+
+from ..errors import FormatError
+from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat
+
+
+class Plain(WeightFormat):
+    """A weight without scales or marker, in one dtype (None: as the source has it)."""
+
+    def __init__(self, name: str, dtype: torch.dtype | None, error_bound: float):
+        self.name = name
+        self.dtype = dtype
+        self.bits = dtype.itemsize * 8.0 if dtype else 16.0
+        self.error_bound = error_bound
+
+    def tensor_specs(
+        self, shape: tuple[int, ...], source_dtype: torch.dtype
+    ) -> dict[str, TensorSpec]:
+        """One tensor of the source's shape."""
+        return {"weight": TensorSpec(tuple(shape), self.dtype or source_dtype)}
+
+    def encode(
+        self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
+    ) -> EncodedWeight:
+        """Cast. A finite value that overflows the target dtype is an error."""
+        if self.dtype is None or self.dtype == weight.dtype:
+            return EncodedWeight({"weight": weight}, 0.0 if measure_error else None)
+        cast = weight.to(self.dtype)
+        if self.dtype == torch.float16 and bool((cast.isinf() & ~weight.isinf()).any()):
+            raise FormatError(
+                f"values above 65504 do not fit fp16 (largest {float(weight.abs().amax()):.4g}); "
+                "use bf16 or keep for this layer"
+            )
+        error = None
+        if measure_error:
+            norm = float(weight.float().norm())
+            error = float((cast.float() - weight.float()).norm()) / norm if norm > 0 else 0.0
+        return EncodedWeight({"weight": cast}, error)
+
+    def decode(
+        self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
+    ) -> torch.Tensor:
+        """Return float32 values."""
+        weight = tensors["weight"]
+        return (weight if rows is None else weight[rows]).float()

@@ -1,0 +1,28 @@
+"""How the numbers of a quantized weight are chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from ..errors import RecipeError
+from ..formats.base import ScaleRule
+from .max import MaxRule
+
+ROUNDINGS: Mapping[str, ScaleRule] = {rule.name: rule for rule in (MaxRule(),)}
+
+
+def get_rounding(name: str) -> ScaleRule:
+    """Return a rounding by name.
+
+    Raises:
+        RecipeError: unknown name; the message lists the known ones.
+    """
+    try:
+        return ROUNDINGS[name]
+    except KeyError:
+        raise RecipeError(
+            f"unknown rounding {name!r}; the roundings are {', '.join(ROUNDINGS)}"
+        ) from None
+
+
+__all__ = ["ROUNDINGS", "MaxRule", "get_rounding"]

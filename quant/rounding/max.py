@@ -1,0 +1,39 @@
+"""The max rule: every block's largest value maps to the largest code."""
+
+from __future__ import annotations
+
+import torch
+
+# Below this a decode scale is subnormal in fp32, and GPUs may flush it to zero.
+_SMALLEST_SCALE = 2.0**-126
+
+
+class MaxRule:
+    """``tensor_scale = amax / 2688``, ``block_scale = e4m3(block_amax / 6 / tensor_scale)``.
+
+    The arithmetic and its order are comfy-kitchen's, so that codes and scales agree bit for bit.
+    """
+
+    name = "max"
+
+    def nvfp4_tensor_scale(self, amax: float) -> float:
+        """``amax / (448 * 6)`` in fp32; 1.0 for an all-zero weight, whose block scales are 0."""
+        return _safe_scale(amax, 448.0 * 6.0)
+
+    def nvfp4_block_scales(
+        self, blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
+    ) -> torch.Tensor:
+        """Return ``e4m3(min(block_amax / 6 / tensor_scale, 448))``."""
+        scales = (block_amax / 6.0).div_(tensor_scale).clamp_(max=448.0)
+        return scales.to(torch.float8_e4m3fn)
+
+    def float8_scale(self, weight: torch.Tensor, amax: float, format_max: float) -> float:
+        """``amax / format_max`` in fp32; 1.0 for an all-zero weight."""
+        return _safe_scale(amax, format_max)
+
+
+def _safe_scale(amax: float, format_max: float) -> float:
+    if amax == 0:
+        return 1.0
+    scale = torch.tensor(amax, dtype=torch.float32) / torch.tensor(format_max)
+    return max(float(scale), _SMALLEST_SCALE)
