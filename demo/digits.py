@@ -50,7 +50,7 @@ class DigitsTask:
         mean square over the 16 channels one.
         """
         standardized = (images - PIXEL_MEAN) / PIXEL_DEVIATION
-        amplitude = LATENT_CHANNELS**0.5 * self.direction
+        amplitude = LATENT_CHANNELS**0.5 * self.direction.to(images)
         return torch.einsum("bhw,c->bchw", standardized, amplitude)[:, :, None]
 
     def decode(self, latents: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class DigitsTask:
 
     def contexts(self, labels: Sequence[int] | Tensor) -> Tensor:
         """Text contexts [B, 4, 4096] of the digits ``labels`` [B]."""
-        return self.class_contexts[torch.as_tensor(labels)]
+        return self.class_contexts[torch.as_tensor(labels).cpu()]
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store, by the names that ``load_task`` reads."""

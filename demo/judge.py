@@ -30,7 +30,7 @@ class Judge:
 
     def accuracy(self, images: Tensor, labels: Sequence[int] | Tensor) -> float:
         """Fraction of ``images`` [B, 8, 8] that show the digit in ``labels`` [B]."""
-        return (self.predict(images) == torch.as_tensor(labels)).float().mean().item()
+        return (self.predict(images) == torch.as_tensor(labels).cpu()).float().mean().item()
 
     def tensors(self) -> dict[str, Tensor]:
         """The tensors to store, by the names that ``load_judge`` reads."""

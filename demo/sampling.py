@@ -54,7 +54,7 @@ def initial_noise(count: int, seed: int) -> Tensor:
     return torch.randn((count, LATENT_CHANNELS, 1, IMAGE_SIZE, IMAGE_SIZE), generator=generator)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def sample(
     model: TinyWan,
     labels: Sequence[int] | Tensor,

@@ -1,1 +1,27 @@
+"""Which layer gets which format: inventories, recipes, presets, plans."""
 
+from .architectures import Architecture, detect_architecture
+from .inventory import Inventory, Layer, inventory_of, take_inventory
+from .plan import Plan, PlannedLayer, make_plan
+from .presets import Preset, get_preset, load_presets
+from .recipe import Recipe, Rule, load_recipe, parse_rule_line, parse_rule_lines
+
+__all__ = [
+    "Architecture",
+    "Inventory",
+    "Layer",
+    "Plan",
+    "PlannedLayer",
+    "Preset",
+    "Recipe",
+    "Rule",
+    "detect_architecture",
+    "get_preset",
+    "inventory_of",
+    "load_presets",
+    "load_recipe",
+    "make_plan",
+    "parse_rule_line",
+    "parse_rule_lines",
+    "take_inventory",
+]

@@ -1,0 +1,138 @@
+"""How a stored checkpoint is organised: layers, their tensors, their markers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..errors import CheckpointError, SourceError
+from ..formats import WeightFormat, format_of_marker
+from ..formats.nvfp4 import NVFP4
+from ..sources.base import TensorInfo, TensorSource
+
+MARKER = "comfy_quant"
+QUANTIZATION_METADATA = "_quantization_metadata"
+PROVENANCE = "nvfp4_foundry"
+
+#: Suffixes of the tensors that belong to a layer's weight.
+SUFFIXES = (
+    "weight",
+    "bias",
+    "weight_scale",
+    "weight_scale_2",
+    "input_scale",
+    MARKER,
+    "scale_weight",
+    "scale_input",
+)
+
+_SHORT_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+
+
+@dataclass(frozen=True)
+class StoredLayer:
+    """A layer of a checkpoint: its tensors by suffix, and its marker if it has one.
+
+    ``tensors`` of a bare parameter (``blocks.0.modulation``) has the one key ``""``.
+    """
+
+    name: str
+    tensors: Mapping[str, TensorInfo]
+    marker: Mapping[str, Any] | None = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all its tensors."""
+        return sum(info.nbytes for info in self.tensors.values())
+
+    @property
+    def weight(self) -> TensorInfo:
+        """The weight, or the only tensor."""
+        return self.tensors.get("weight") or next(iter(self.tensors.values()))
+
+    @property
+    def format(self) -> WeightFormat | None:
+        """The format the marker names, if this pack knows it."""
+        return format_of_marker(self.marker) if self.marker is not None else None
+
+    @property
+    def format_name(self) -> str:
+        """What to call the format: ours, the marker's, or the dtype."""
+        if self.marker is not None:
+            return self.format.name if self.format else str(self.marker.get("format"))
+        dtype = self.weight.dtype
+        return _SHORT_DTYPES.get(dtype, str(dtype).removeprefix("torch."))
+
+    def shape(self) -> tuple[int, ...]:
+        """Return the logical shape of the weight, unpacked; rows as the bias says if there is one.
+
+        A weight padded in its columns cannot be told from an unpadded one.
+        """
+        stored = self.weight.shape
+        if not isinstance(self.format, NVFP4) or len(stored) != 2:
+            return stored
+        bias = self.tensors.get("bias")
+        rows = bias.shape[0] if bias and bias.shape and bias.shape[0] <= stored[0] else stored[0]
+        return (rows, stored[1] * 2)
+
+
+def read_layout(source: TensorSource) -> dict[str, StoredLayer]:
+    """Group a checkpoint's tensors into layers and parse its markers.
+
+    Raises:
+        CheckpointError: a marker that is no JSON object.
+    """
+    grouped: dict[str, dict[str, TensorInfo]] = {}
+    for name, info in source.tensors.items():
+        base, _, leaf = name.rpartition(".")
+        is_part = leaf in SUFFIXES and bool(base) and f"{base}.weight" in source.tensors
+        key, suffix = (base, leaf) if is_part else (name, "")
+        grouped.setdefault(key, {})[suffix] = info
+    announced = announced_markers(source)
+    layers: dict[str, StoredLayer] = {}
+    for name, tensors in grouped.items():
+        marker = announced.get(name)
+        if MARKER in tensors:
+            marker = _read_marker(source, tensors[MARKER].name)
+        layers[name] = StoredLayer(name, tensors, marker)
+    return layers
+
+
+def announced_markers(source: TensorSource) -> dict[str, Mapping[str, Any]]:
+    """Return the markers in the header's ``_quantization_metadata``.
+
+    Raises:
+        CheckpointError: the metadata is not the JSON ComfyUI expects.
+    """
+    text = source.metadata.get(QUANTIZATION_METADATA)
+    if text is None:
+        return {}
+    try:
+        return dict(json.loads(text)["layers"])
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(
+            f"{source.description}: its {QUANTIZATION_METADATA} is not valid ({error})"
+        ) from error
+
+
+def read_provenance(source: TensorSource) -> dict[str, Any]:
+    """Return what this tool recorded when it wrote the file; empty if another tool did."""
+    try:
+        data = json.loads(source.metadata.get(PROVENANCE, "{}"))
+    except json.JSONDecodeError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _read_marker(source: TensorSource, name: str) -> Mapping[str, Any]:
+    try:
+        marker = json.loads(bytes(source.load(name).view(torch.uint8).tolist()))
+    except (ValueError, SourceError) as error:
+        raise CheckpointError(f"{source.description}: marker {name} is no JSON: {error}") from error
+    if not isinstance(marker, dict) or "format" not in marker:
+        raise CheckpointError(f"{source.description}: marker {name} names no format")
+    return marker

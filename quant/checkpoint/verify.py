@@ -1,0 +1,252 @@
+"""Read a checkpoint back and check everything a user relies on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import FoundryError
+from ..formats import WeightFormat
+from ..formats.base import TensorSpec, row_slices
+from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
+from .layout import StoredLayer, announced_markers, read_layout, read_provenance
+
+OnProgress = Callable[[int, int, str], None]
+
+# A recorded error was computed by the same arithmetic, in another order of summation.
+_RECORDED_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class VerifyResult:
+    """Problems found, each naming its layer; ``layers`` is how many were checked."""
+
+    problems: tuple[str, ...]
+    layers: int
+    quantized: int
+    compared_with_source: bool
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        """Return ``ok``, ``problems`` and what was checked."""
+        return {
+            "ok": self.ok,
+            "problems": list(self.problems),
+            "layers": self.layers,
+            "quantized": self.quantized,
+            "compared_with_source": self.compared_with_source,
+        }
+
+
+def verify_checkpoint(
+    path: str | Path, source: str | Path | None = None, on_progress: OnProgress | None = None
+) -> VerifyResult:
+    """Verify a checkpoint file, against the model it was made from if that is given.
+
+    Checks that every marker has its tensors in the right shapes and dtypes, that scales are
+    finite and positive, that nothing quantized lacks a marker, and that weights decode to finite
+    values. With a source: that decoded weights match it within the format's error bound in every
+    band of rows (and match the error recorded at the time of writing), and that unquantized
+    tensors are bit-equal.
+
+    Raises:
+        SourceError: a file cannot be read at all.
+    """
+    with open_tensors(path) as opened:
+        prefix = find_prefix(opened.tensors)
+        checkpoint = PrefixedSource(opened, prefix) if prefix else opened
+        if source is None:
+            return verify_tensors(checkpoint, None, on_progress)
+        with open_source(source) as original:
+            return verify_tensors(checkpoint, original, on_progress)
+
+
+def verify_tensors(
+    checkpoint: TensorSource, original: TensorSource | None, on_progress: OnProgress | None = None
+) -> VerifyResult:
+    """Verify an open checkpoint; see `verify_checkpoint`."""
+    problems: list[str] = []
+    try:
+        layers = read_layout(checkpoint)
+        problems += _check_announcement(checkpoint, layers)
+    except FoundryError as error:
+        return VerifyResult((str(error),), 0, 0, original is not None)
+    if original is not None:
+        problems += _check_names(layers, original)
+    recorded = read_provenance(checkpoint).get("errors", {})
+    total, done = checkpoint.nbytes, 0
+    for layer in layers.values():
+        try:
+            problems += _check_layer(checkpoint, layer, original, recorded.get(layer.name))
+        except (FoundryError, RuntimeError, ValueError) as error:
+            problems.append(f"{layer.name}: cannot be decoded: {error}")
+        done += layer.nbytes
+        if on_progress:
+            on_progress(done, total, layer.name)
+    quantized = sum(layer.marker is not None for layer in layers.values())
+    return VerifyResult(tuple(problems), len(layers), quantized, original is not None)
+
+
+def _check_announcement(checkpoint: TensorSource, layers: dict[str, StoredLayer]) -> Iterator[str]:
+    """Compare markers with the header's ``_quantization_metadata``, where both exist."""
+    announced = announced_markers(checkpoint)
+    for name, marker in announced.items():
+        layer = layers.get(name)
+        if layer is None:
+            yield f"{name}: announced in the header, but it has no weight"
+        elif layer.marker != marker:
+            yield f"{name}: its marker says {layer.marker}, the header says {marker}"
+    for name, layer in layers.items():
+        if announced and layer.marker is not None and name not in announced:
+            yield f"{name}: has a marker the header does not announce"
+
+
+def _check_names(layers: dict[str, StoredLayer], original: TensorSource) -> Iterator[str]:
+    """Every tensor of the source must be there, and nothing that is neither its nor ours."""
+    stored = {
+        info.name
+        for layer in layers.values()
+        for suffix, info in layer.tensors.items()
+        if suffix in ("", "weight", "bias") or layer.marker is None
+    }
+    for name in original.tensors:
+        if name not in stored:
+            yield f"{name}: is in the source and not in the checkpoint"
+    for name in sorted(stored - set(original.tensors)):
+        yield f"{name}: is in the checkpoint and not in the source"
+
+
+def _check_layer(
+    checkpoint: TensorSource,
+    layer: StoredLayer,
+    original: TensorSource | None,
+    recorded_error: float | None,
+) -> Iterator[str]:
+    if layer.marker is None:
+        yield from _check_unquantized(checkpoint, layer, original)
+        return
+    fmt = layer.format
+    if fmt is None:
+        yield f"{layer.name}: format {layer.marker.get('format')!r} is not known to this tool"
+        return
+    shape = layer.shape()
+    if original is not None and f"{layer.name}.weight" in original.tensors:
+        shape = original.info(f"{layer.name}.weight").shape
+    wrong = list(_check_specs(layer, fmt.tensor_specs(shape, torch.bfloat16)))
+    yield from wrong
+    if wrong:
+        return
+    yield from _check_scales(checkpoint, layer)
+    yield from _check_weight(checkpoint, layer, fmt, shape, original, recorded_error)
+    if "bias" in layer.tensors:
+        yield from _check_equal(checkpoint, layer.tensors["bias"].name, original)
+
+
+def _check_specs(layer: StoredLayer, specs: dict[str, TensorSpec]) -> Iterator[str]:
+    for suffix, spec in specs.items():
+        info = layer.tensors.get(suffix)
+        if info is None:
+            yield f"{layer.name}: {suffix} is missing"
+        elif info.shape != spec.shape or info.dtype != spec.dtype:
+            yield (
+                f"{layer.name}: {suffix} is {info.dtype} {info.shape}, "
+                f"the format needs {spec.dtype} {spec.shape}"
+            )
+
+
+def _check_scales(checkpoint: TensorSource, layer: StoredLayer) -> Iterator[str]:
+    for suffix in ("weight_scale", "weight_scale_2", "input_scale"):
+        info = layer.tensors.get(suffix)
+        if info is None:
+            continue
+        values = checkpoint.load(info.name).float()
+        if not bool(torch.isfinite(values).all()):
+            yield f"{layer.name}: {suffix} holds NaN or Inf"
+        elif bool((values < 0).any()):
+            yield f"{layer.name}: {suffix} is negative"
+        elif values.numel() == 1 and float(values) == 0:
+            yield f"{layer.name}: {suffix} is zero"
+        if suffix == "input_scale" and info.dtype != torch.float32:
+            yield f"{layer.name}: input_scale is {info.dtype}, loaders need float32"
+
+
+def _check_weight(
+    checkpoint: TensorSource,
+    layer: StoredLayer,
+    fmt: WeightFormat,
+    shape: tuple[int, ...],
+    original: TensorSource | None,
+    recorded_error: float | None,
+) -> Iterator[str]:
+    """Decode by bands of rows; compare each band and the whole with the source."""
+    tensors = {
+        suffix: checkpoint.load(info.name)
+        for suffix, info in layer.tensors.items()
+        if suffix.startswith("weight")
+    }
+    name = f"{layer.name}.weight"
+    source = original.load(name) if original is not None and name in original.tensors else None
+    squared_error = squared_norm = 0.0
+    for rows in row_slices(*shape):
+        decoded = fmt.decode(tensors, shape, rows)
+        if not bool(torch.isfinite(decoded).all()):
+            yield f"{layer.name}: rows {rows.start}-{rows.stop} decode to NaN or Inf"
+            return
+        if source is None:
+            continue
+        wanted = source[rows].float()
+        norm = float(wanted.square().sum(dtype=torch.float64))
+        error = float(decoded.sub_(wanted).square_().sum(dtype=torch.float64))
+        squared_norm, squared_error = squared_norm + norm, squared_error + error
+    if source is None or not squared_norm:
+        return
+    relative = (squared_error / squared_norm) ** 0.5
+    if relative > fmt.error_bound:
+        yield (
+            f"{layer.name}: decoded weight differs from the source by {relative:.1%}, "
+            f"more than {fmt.name} can explain ({fmt.error_bound:.0%})"
+        )
+    elif recorded_error is not None and abs(relative - recorded_error) > (
+        _RECORDED_TOLERANCE * recorded_error + 1e-6
+    ):
+        yield (
+            f"{layer.name}: weight error is {relative:.4%}, {recorded_error:.4%} was recorded "
+            "when it was written"
+        )
+
+
+def _check_unquantized(
+    checkpoint: TensorSource, layer: StoredLayer, original: TensorSource | None
+) -> Iterator[str]:
+    weight = layer.tensors.get("weight")
+    if weight is not None and not weight.dtype.is_floating_point:
+        yield f"{layer.name}: weight is {weight.dtype} without a marker; ComfyUI would misread it"
+    for info in layer.tensors.values():
+        yield from _check_equal(checkpoint, info.name, original)
+
+
+def _check_equal(
+    checkpoint: TensorSource, name: str, original: TensorSource | None
+) -> Iterator[str]:
+    """An unquantized tensor must be the source's bits, or its cast to the stored dtype."""
+    stored = checkpoint.load(name)
+    if original is None or name not in original.tensors:
+        return
+    wanted = original.load(name)
+    if stored.shape != wanted.shape:
+        yield f"{name}: has shape {tuple(stored.shape)}, the source {tuple(wanted.shape)}"
+    elif not torch.equal(_bits(stored), _bits(wanted.to(stored.dtype))):
+        yield f"{name}: differs from the source although it is not quantized"
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """View as bytes, so that NaN equals itself."""
+    return tensor.contiguous().reshape(-1).view(torch.uint8)

@@ -1,0 +1,255 @@
+"""A streaming, atomic writer of safetensors files.
+
+Shapes and dtypes are known before the data, so the header is laid out first and tensors are
+written in any order to their final place. Everything goes to a temporary file beside the target,
+which is renamed once it is complete and on disk: the target name never holds a partial file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import struct
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+import psutil
+import torch
+from typing_extensions import Self
+
+from ..errors import CheckpointError
+from ..formats.base import TensorSpec
+from ..sources.safetensors_file import DTYPE_NAMES
+
+# Space to leave free on the disk beyond the file itself.
+_DISK_MARGIN = 64 << 20
+_PARTIAL = re.compile(r"\.(?P<target>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.partial")
+
+
+class CheckpointWriter:
+    """Write one safetensors file; a context manager that leaves all or nothing.
+
+    Args:
+        target: the final path. Its folder must exist.
+        specs: every tensor that will be written.
+        metadata: the header's string map.
+        header_slack: bytes kept free for a longer metadata given to `commit`.
+        overwrite: replace an existing target; otherwise it is an error, before any work and
+            again at the rename.
+
+    Raises:
+        CheckpointError: target exists, folder missing or not writable, too little free disk.
+    """
+
+    def __init__(
+        self,
+        target: Path,
+        specs: Mapping[str, TensorSpec],
+        metadata: Mapping[str, str],
+        *,
+        header_slack: int = 0,
+        overwrite: bool = False,
+    ):
+        check_target(target, sum(s.nbytes for s in specs.values()), overwrite=overwrite)
+        self.target = target
+        self._specs = dict(specs)
+        self._metadata = dict(metadata)
+        self._overwrite = overwrite
+        self._pending = set(specs)
+        self._offsets, data_bytes = _lay_out(specs)
+        self._header_bytes = len(self._header(self._metadata)) + header_slack
+        self._header_bytes += -self._header_bytes % 8  # data starts aligned, as readers expect
+        self._partial = target.with_name(
+            f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
+        )
+        self._size = 8 + self._header_bytes + data_bytes
+        self._file: BinaryIO | None = None
+
+    def __enter__(self) -> Self:
+        remove_stale_partials(self.target)
+        try:
+            self._file = self._partial.open("xb", buffering=0)
+            self._file.truncate(self._size)
+        except OSError as error:
+            self._abandon()
+            raise CheckpointError(f"cannot write beside {self.target}: {error}") from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._abandon()
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        """Write one tensor to its place.
+
+        Raises:
+            CheckpointError: unannounced, already written, or of another shape or dtype; disk
+                errors.
+        """
+        spec = self._specs.get(name)
+        if spec is None or name not in self._pending:
+            raise CheckpointError(f"{name} was not announced or is written twice")
+        if tuple(tensor.shape) != spec.shape or tensor.dtype != spec.dtype:
+            raise CheckpointError(
+                f"{name} is {tensor.dtype} {tuple(tensor.shape)}, "
+                f"announced as {spec.dtype} {spec.shape}"
+            )
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        if flat.numel():
+            self._write_at(8 + self._header_bytes + self._offsets[name], flat.view(torch.uint8))
+        self._pending.discard(name)
+
+    def commit(self, metadata: Mapping[str, str] | None = None) -> None:
+        """Finish: header, fsync, rename.
+
+        Args:
+            metadata: replaces the metadata given at first; must fit in ``header_slack``.
+
+        Raises:
+            CheckpointError: tensors are missing, the metadata does not fit, the target appeared
+                meanwhile, or the disk failed.
+        """
+        if self._pending:
+            raise CheckpointError(
+                f"{len(self._pending)} announced tensors were not written, "
+                f"e.g. {min(self._pending)}"
+            )
+        header = self._header(self._metadata if metadata is None else metadata)
+        if len(header) > self._header_bytes:
+            raise CheckpointError("the metadata is longer than the space reserved for it")
+        head = struct.pack("<Q", self._header_bytes) + header.ljust(self._header_bytes)
+        self._write_at(0, torch.frombuffer(bytearray(head), dtype=torch.uint8))
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._file = None
+        publish(self._partial, self.target, overwrite=self._overwrite)
+
+    def _header(self, metadata: Mapping[str, str]) -> bytes:
+        entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+        for name, offset in self._offsets.items():
+            spec = self._specs[name]
+            entries[name] = {
+                "dtype": DTYPE_NAMES[spec.dtype],
+                "shape": list(spec.shape),
+                "data_offsets": [offset, offset + spec.nbytes],
+            }
+        return json.dumps(entries, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def _write_at(self, offset: int, data: torch.Tensor) -> None:
+        if self._file is None:
+            raise CheckpointError("the writer is not open")
+        view = memoryview(data.numpy())
+        try:
+            self._file.seek(offset)
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            raise CheckpointError(f"writing {self.target} failed: {error}") from error
+
+    def _abandon(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        self._partial.unlink(missing_ok=True)
+
+
+def _lay_out(specs: Mapping[str, TensorSpec]) -> tuple[dict[str, int], int]:
+    """Return each tensor's offset in the data, and the data's size.
+
+    Widest dtypes come first, as the reference serializer orders them, so that every tensor is
+    aligned for readers that map the file.
+    """
+    ordered = sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
+    offsets: dict[str, int] = {}
+    position = 0
+    for name in ordered:
+        offsets[name] = position
+        position += specs[name].nbytes
+    return offsets, position
+
+
+def check_target(target: Path, data_bytes: int, *, overwrite: bool) -> None:
+    """Raise `CheckpointError` if a file of this size cannot or must not be written there."""
+    folder = target.parent
+    if not folder.is_dir():
+        raise CheckpointError(f"the folder {folder} does not exist; create it or choose another")
+    if target.is_dir():
+        raise CheckpointError(f"{target} is a folder; give a file name")
+    if target.exists() and not overwrite:
+        raise CheckpointError(f"{target} exists; choose another name or allow overwriting")
+    if not os.access(folder, os.W_OK):
+        raise CheckpointError(f"the folder {folder} is not writable")
+    free = shutil.disk_usage(folder).free
+    if free < data_bytes + _DISK_MARGIN:
+        raise CheckpointError(
+            f"{target} needs {data_bytes / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free in "
+            f"{folder}"
+        )
+
+
+def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
+    """Give a finished file its name, atomically; without ``overwrite`` never onto another file.
+
+    Raises:
+        CheckpointError: the target appeared while the file was being written.
+    """
+    try:
+        if overwrite:
+            os.replace(partial, target)
+        else:
+            _rename_to_new(partial, target)
+    except FileExistsError:
+        raise CheckpointError(f"{target} appeared while it was being written; kept as it is") from (
+            None
+        )
+    except OSError as error:
+        raise CheckpointError(f"cannot rename the finished file to {target}: {error}") from error
+    _sync_folder(target.parent)
+
+
+def _rename_to_new(partial: Path, target: Path) -> None:
+    if os.name == "nt":
+        os.rename(partial, target)  # fails on Windows if the target exists
+        return
+    try:
+        os.link(partial, target)  # unlike rename, link fails if the target exists
+    except FileExistsError:
+        raise
+    except OSError:  # a file system without hard links
+        if target.exists():
+            raise FileExistsError(target) from None
+        os.replace(partial, target)
+        return
+    partial.unlink()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the rename itself durable where folders can be synced."""
+    if os.name == "nt":
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_stale_partials(target: Path) -> None:
+    """Delete what killed processes left of earlier attempts at this target."""
+    for path in target.parent.glob(".*.partial"):
+        match = _PARTIAL.fullmatch(path.name)
+        if match and match["target"] == target.name and not psutil.pid_exists(int(match["pid"])):
+            with contextlib.suppress(OSError):
+                path.unlink()

@@ -1,0 +1,153 @@
+"""What a source holds, as layers: names, kinds, and where in the depth of the model they sit."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from ..sources.base import TensorInfo, TensorSource
+
+Kind = Literal["linear", "embedding", "conv", "norm", "parameter", "buffer"]
+KINDS: tuple[Kind, ...] = ("linear", "embedding", "conv", "norm", "parameter", "buffer")
+
+# A 2-D weight read by row look-up, not by a product. Everything else 2-D is a Linear; names like
+# text_embedding.0 are Linears.
+_LOOKUP_TABLES = re.compile(
+    r"(^|\.)(embed_tokens|shared|wte|wpe|token_embedding|position_embedding|embeddings?|"
+    r"word_embeddings|relative_attention_bias|label_emb(edding)?_table|embedding_table)$"
+)
+
+
+@dataclass(frozen=True)
+class BlockPosition:
+    """Where a layer sits in a list of repeated blocks.
+
+    ``container`` is the list's name (``blocks``), ``index`` counts from 0, ``count`` is how many
+    blocks the list has in this model.
+    """
+
+    container: str
+    index: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One module: its weight (or only parameter) and the tensors that belong to it."""
+
+    name: str
+    kind: Kind
+    tensor: TensorInfo
+    companions: tuple[TensorInfo, ...] = ()
+    block: BlockPosition | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight."""
+        return self.tensor.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight and its companions as the source stores them."""
+        return self.tensor.nbytes + sum(info.nbytes for info in self.companions)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """All layers of a source by name, in the source's order."""
+
+    layers: Mapping[str, Layer]
+
+    def of_kind(self, kind: Kind) -> list[Layer]:
+        """Return the layers of one kind."""
+        return [layer for layer in self.layers.values() if layer.kind == kind]
+
+    def shape_of(self, name: str) -> tuple[int, ...] | None:
+        """Return a layer's weight shape, or None if there is no such layer."""
+        layer = self.layers.get(name)
+        return layer.shape if layer else None
+
+    @property
+    def containers(self) -> dict[str, int]:
+        """Return the lists of blocks and how many blocks each has."""
+        found: dict[str, int] = {}
+        for layer in self.layers.values():
+            if layer.block:
+                found[layer.block.container] = layer.block.count
+        return found
+
+
+def take_inventory(source: TensorSource) -> Inventory:
+    """Group a source's tensors into layers."""
+    return inventory_of(source.tensors.values())
+
+
+def inventory_of(tensors: Iterable[TensorInfo]) -> Inventory:
+    """Group tensors into layers: ``X.weight`` with ``X.bias``, anything else by itself."""
+    infos = {info.name: info for info in tensors}
+    positions = _block_positions(infos)
+    layers: dict[str, Layer] = {}
+    for name, info in infos.items():
+        base, _, leaf = name.rpartition(".")
+        if leaf == "bias" and f"{base}.weight" in infos:
+            continue
+        is_weight = leaf == "weight" and bool(base)
+        layer_name = base if is_weight else name
+        companion = infos.get(f"{base}.bias") if is_weight else None
+        layers[layer_name] = Layer(
+            name=layer_name,
+            kind=_kind(layer_name, info, is_weight),
+            tensor=info,
+            companions=(companion,) if companion else (),
+            block=positions.get(layer_name),
+        )
+    return Inventory(layers)
+
+
+def _kind(name: str, info: TensorInfo, is_weight: bool) -> Kind:
+    if not info.dtype.is_floating_point:
+        return "buffer"
+    if not is_weight:
+        return "parameter"
+    if len(info.shape) == 2:
+        return "embedding" if _LOOKUP_TABLES.search(name) else "linear"
+    return "norm" if len(info.shape) <= 1 else "conv"
+
+
+def _block_positions(infos: Mapping[str, TensorInfo]) -> dict[str, BlockPosition]:
+    """Find each layer's place in the outermost list of repeated blocks.
+
+    A list of blocks is a name followed by consecutive indices from 0, each with named children
+    that hold at least two 2-D weights. ``text_embedding.0`` has none, so it is no block.
+    """
+    weights: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for name, info in infos.items():
+        if len(info.shape) == 2 and name.endswith(".weight"):
+            for container, index, rest in _indexed(name):
+                if not rest.isdigit() and rest.count("."):
+                    weights[container][index].add(rest)
+    containers = {
+        container: max(indices) + 1
+        for container, indices in weights.items()
+        if sorted(indices) == list(range(len(indices)))
+        and all(len(children) >= 2 for children in indices.values())
+    }
+    positions: dict[str, BlockPosition] = {}
+    for name in infos:
+        for container, index, _rest in _indexed(name):
+            if container in containers:
+                layer = name.removesuffix(".weight")
+                positions[layer] = BlockPosition(container, index, containers[container])
+                break  # the outermost list is the depth of the model
+    return positions
+
+
+def _indexed(name: str) -> Iterable[tuple[str, int, str]]:
+    """Yield (container, index, rest) for every number in a dotted name, outermost first."""
+    parts = name.split(".")
+    for i in range(1, len(parts) - 1):
+        if parts[i].isdigit():
+            yield ".".join(parts[:i]), int(parts[i]), ".".join(parts[i + 1 :])

@@ -1,0 +1,194 @@
+"""A recipe resolved against one model: which layer gets which format, why, and what it costs."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ..errors import PlanError
+from ..formats import WeightFormat, get_format
+from .architectures import Architecture, detect_architecture
+from .inventory import Inventory, Layer
+from .presets import require_architecture
+from .recipe import Recipe, Rule
+
+#: Bytes of a stored ``input_scale``.
+INPUT_SCALE_BYTES = 4
+
+
+@dataclass(frozen=True)
+class PlannedLayer:
+    """One layer's fate. Sizes include bias, scales and marker, in bytes."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    source_dtype: str
+    format: str
+    reason: str
+    bytes_before: int
+    bytes_after: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What will be done to each layer, before anything is done.
+
+    ``warnings`` name rules that matched nothing and layers that could not get what a rule asked.
+    """
+
+    recipe: Recipe
+    architecture: Architecture
+    layers: tuple[PlannedLayer, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of all tensors in the source."""
+        return sum(layer.bytes_before for layer in self.layers)
+
+    @property
+    def bytes_after(self) -> int:
+        """Expected bytes of all tensors in the checkpoint."""
+        return sum(layer.bytes_after for layer in self.layers)
+
+    def counts(self, kind: str | None = "linear") -> dict[str, int]:
+        """Return how many layers each format gets, most first (``kind=None``: of any kind)."""
+        chosen = Counter(la.format for la in self.layers if kind is None or la.kind == kind)
+        return dict(chosen.most_common())
+
+    def quantized(self) -> list[PlannedLayer]:
+        """Return the layers that get a quantized format."""
+        return [layer for layer in self.layers if get_format(layer.format).is_quantized]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the plan as JSON-serialisable data."""
+        return {
+            "recipe": self.recipe.model_dump(mode="json"),
+            "architecture": asdict(self.architecture),
+            "layers": [asdict(layer) for layer in self.layers],
+            "warnings": list(self.warnings),
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+        }
+
+    def save(self, path: Path) -> None:
+        """Write the plan as JSON."""
+        path.write_text(json.dumps(self.to_json(), indent=1), encoding="utf-8")
+
+
+def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = False) -> Plan:
+    """Resolve a recipe against a model.
+
+    Raises:
+        RecipeError: the recipe is for other architectures (unless ``any_architecture``).
+        PlanError: ComfyUI cannot load this model, nothing would be quantized, or one of the
+            user's own rules matches no layer.
+    """
+    architecture = detect_architecture(inventory)
+    if architecture.problem:
+        raise PlanError(f"this model is {architecture.title}: {architecture.problem}")
+    if not any_architecture:
+        require_architecture(recipe, architecture)
+    used: Counter[int] = Counter()
+    warnings: list[str] = []
+    planned = tuple(
+        _plan_layer(layer, recipe, used, warnings) for layer in inventory.layers.values()
+    )
+    warnings += _unmatched_rules(recipe, inventory, used)
+    plan = Plan(recipe, architecture, planned, tuple(warnings))
+    if not plan.quantized() and any(get_format(r.format).is_quantized for r in recipe.rules):
+        raise PlanError(
+            f"recipe {recipe.name} quantizes no layer of this model, which is {architecture}; "
+            + ("; ".join(warnings) or "its rules match nothing")
+        )
+    return plan
+
+
+def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
+    """Return what a layer occupies in the checkpoint: weight, scales, marker, bias."""
+    size = fmt.nbytes(layer.shape, layer.tensor.dtype)
+    size += sum(info.nbytes for info in layer.companions)
+    if fmt.marker is not None:
+        size += len(marker_bytes(fmt))
+        if fmt.activation_divisor is not None:
+            size += INPUT_SCALE_BYTES
+    return size
+
+
+def marker_bytes(fmt: WeightFormat) -> bytes:
+    """Return the JSON marker of a format as ComfyUI stores it."""
+    return json.dumps(fmt.marker).encode()
+
+
+def _plan_layer(
+    layer: Layer, recipe: Recipe, used: Counter[int], warnings: list[str]
+) -> PlannedLayer:
+    fmt, reason = get_format(recipe.default), f"no rule matches: {recipe.default}"
+    for number, rule in enumerate(recipe.rules):
+        if rule.matches(layer):
+            used[number] += 1
+            fmt, reason = get_format(rule.format), f"rule {number + 1}: {rule.describe()}"
+            break
+    refusal = _refusal(layer, fmt)
+    if refusal:
+        warnings.append(f"{layer.name} stays as it is instead of {fmt.name}: {refusal}")
+        fmt, reason = get_format("keep"), f"kept, {fmt.name} not possible: {refusal}"
+    return PlannedLayer(
+        name=layer.name,
+        kind=layer.kind,
+        shape=layer.shape,
+        source_dtype=str(layer.tensor.dtype).removeprefix("torch."),
+        format=fmt.name,
+        reason=reason,
+        bytes_before=layer.nbytes,
+        bytes_after=stored_bytes(layer, fmt),
+    )
+
+
+def _refusal(layer: Layer, fmt: WeightFormat) -> str | None:
+    if layer.kind == "buffer" and fmt.name != "keep":
+        return f"it holds {layer.tensor.dtype}, which is no weight"
+    if fmt.is_quantized and layer.kind != "linear":
+        return f"it is a {layer.kind}; ComfyUI loads {fmt.name} for Linear layers only"
+    return fmt.refusal(layer.shape)
+
+
+def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, int]) -> list[str]:
+    """Return warnings for rules that decided nothing; a user's own rule is an error."""
+    warnings = []
+    for number, rule in enumerate(recipe.rules):
+        if used.get(number):
+            continue
+        shadowed = [layer.name for layer in inventory.layers.values() if rule.matches(layer)]
+        if shadowed:
+            warnings.append(
+                f"rule {number + 1} ({rule.describe()}) decides nothing: "
+                f"earlier rules match all its {len(shadowed)} layers"
+            )
+        elif rule.why == "your rule":
+            raise PlanError(_no_match(rule, inventory))
+        elif not recipe.architectures:
+            continue  # a recipe for any model names layers that most models lack
+        else:
+            warnings.append(f"rule {number + 1} ({rule.describe()}) matches no layer")
+    return warnings
+
+
+def _no_match(rule: Rule, inventory: Inventory) -> str:
+    named = [la for la in inventory.layers.values() if rule.matches_name(la.name)]
+    if named:
+        kinds = ", ".join(sorted({layer.kind for layer in named}))
+        return (
+            f"rule {rule.describe()} matches by name only layers it cannot apply to "
+            f"({len(named)} of kind {kinds}, e.g. {named[0].name})"
+        )
+    patterns = (rule.pattern,) if isinstance(rule.pattern, str) else rule.pattern
+    near = [n for p in patterns for n in get_close_matches(p, list(inventory.layers), n=3)]
+    hint = f"; the nearest names are {', '.join(near)}" if near else ""
+    return f"rule {rule.describe()} matches no layer of this model{hint}"

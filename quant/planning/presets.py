@@ -1,0 +1,140 @@
+"""Presets: recipes with a few settings, one JSON file per model family."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib import resources
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from ..errors import RecipeError
+from .architectures import Architecture
+from .recipe import Recipe, validated
+
+
+class Setting(BaseModel):
+    """One knob of a preset: an integer range or a choice of formats."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    label: str
+    tooltip: str
+    type: Literal["int", "choice"]
+    default: int | str
+    min: int = 0
+    max: int = 64
+    choices: tuple[str, ...] = ()
+
+    def check(self, value: Any, preset: str) -> int | str:
+        """Return the value if the setting admits it, else raise `RecipeError`."""
+        if self.type == "int":
+            if isinstance(value, str) and value.lstrip("-").isdigit():
+                value = int(value)
+            if isinstance(value, int) and self.min <= value <= self.max:
+                return value
+            allowed = f"a whole number from {self.min} to {self.max}"
+        else:
+            if value in self.choices:
+                return str(value)
+            allowed = f"one of {', '.join(self.choices)}"
+        raise RecipeError(f"preset {preset}: {self.name} must be {allowed}, not {value!r}")
+
+
+class Preset(BaseModel):
+    """A recipe template. Rules may refer to settings as ``{name}``."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str
+    description: str
+    architectures: tuple[str, ...] = ()
+    settings: tuple[Setting, ...] = ()
+    rules: tuple[dict[str, Any], ...]
+    default: str = "keep"
+
+    def build(self, values: Mapping[str, Any] | None = None) -> Recipe:
+        """Return the recipe for these settings; missing ones take their default.
+
+        Raises:
+            RecipeError: unknown setting or value out of range.
+        """
+        known = {setting.name: setting for setting in self.settings}
+        given = dict(values or {})
+        unknown = sorted(set(given) - set(known))
+        if unknown:
+            raise RecipeError(
+                f"preset {self.name} has no setting {', '.join(unknown)}; "
+                f"it has {', '.join(known) or 'none'}"
+            )
+        filled = {n: s.check(given.get(n, s.default), self.name) for n, s in known.items()}
+        rules = [_fill(rule, filled) for rule in self.rules]
+        return validated(
+            Recipe,
+            {
+                "name": self.name,
+                "description": self.description,
+                "architectures": self.architectures,
+                # first:0 and last:0 are how a setting of 0 switches a rule off
+                "rules": [r for r in rules if r.get("blocks") not in ("first:0", "last:0")],
+                "default": self.default,
+            },
+            f"preset {self.name}",
+        )
+
+
+@lru_cache(maxsize=1)
+def load_presets() -> Mapping[str, Preset]:
+    """Return the presets that come with the pack, by name."""
+    folder = resources.files(__package__.rsplit(".", 2)[0]) / "presets"
+    presets: dict[str, Preset] = {}
+    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
+        if entry.name.endswith(".json"):
+            data = json.loads(entry.read_text(encoding="utf-8"))
+            preset = validated(Preset, data, f"presets/{entry.name}")
+            presets[preset.name] = preset
+    return presets
+
+
+def get_preset(name: str) -> Preset:
+    """Return a preset by name.
+
+    Raises:
+        RecipeError: unknown name; the message lists the known ones.
+    """
+    presets = load_presets()
+    try:
+        return presets[name]
+    except KeyError:
+        raise RecipeError(
+            f"unknown preset {name!r}; the presets are {', '.join(presets)}"
+        ) from None
+
+
+def require_architecture(recipe: Recipe, architecture: Architecture) -> None:
+    """Refuse a recipe written for other models than the one recognised.
+
+    Raises:
+        RecipeError: names what was recognised and the presets that fit it.
+    """
+    if not recipe.architectures or architecture.id in recipe.architectures:
+        return
+    fitting = [p.name for p in load_presets().values() if architecture.id in p.architectures]
+    anyone = [p.name for p in load_presets().values() if not p.architectures]
+    raise RecipeError(
+        f"preset {recipe.name} is for {', '.join(recipe.architectures)}, but this model is "
+        f"{architecture}; use {' or '.join([*fitting, *anyone])}"
+    )
+
+
+def _fill(rule: Mapping[str, Any], values: Mapping[str, int | str]) -> dict[str, Any]:
+    """Put settings into the fields that may refer to them (patterns may hold braces)."""
+    filled = dict(rule)
+    for field in ("blocks", "format", "min_size"):
+        if isinstance(filled.get(field), str):
+            filled[field] = filled[field].format(**values)
+    return filled

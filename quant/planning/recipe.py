@@ -1,0 +1,265 @@
+"""Recipes: ordered rules that say which layer gets which format. Validated data."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from fnmatch import fnmatchcase
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from ..errors import FormatError, RecipeError
+from ..formats import get_format
+from ..rounding import get_rounding
+from .inventory import KINDS, BlockPosition, Layer
+
+SCHEMA_VERSION = 1
+_BLOCKS = re.compile(r"^(any|first:\d+|last:\d+|\d+(-\d+)?)$")
+
+
+class _Data(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Rule(_Data):
+    """Layers that match every condition get ``format``.
+
+    Attributes:
+        pattern: one or several globs over whole layer names (``*`` crosses dots), or a regular
+            expression after ``re:``. Any of them matching is enough.
+        kinds: layer kinds it applies to. Default: Linears for a quantized format, all kinds for
+            an unquantized one.
+        blocks: ``any`` block, ``first:N``, ``last:N``, ``N`` or ``N-M`` (indices), resolved
+            within each list of blocks of the model at hand. Default: blocks or not.
+        min_size: smallest number of weights.
+        format: a format name.
+        why: shown to the user beside the rule.
+    """
+
+    pattern: str | tuple[str, ...] = "*"
+    kinds: tuple[str, ...] | None = None
+    blocks: str | None = None
+    min_size: int = Field(default=0, ge=0)
+    format: str
+    why: str = ""
+
+    @field_validator("pattern")
+    @classmethod
+    def _compilable(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        for pattern in _as_tuple(value):
+            if not pattern:
+                raise ValueError("an empty pattern matches nothing")
+            if pattern.startswith("re:"):
+                try:
+                    re.compile(pattern[3:])
+                except re.error as error:
+                    raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
+        return value
+
+    @field_validator("format")
+    @classmethod
+    def _known_format(cls, value: str) -> str:
+        try:
+            get_format(value)
+        except FormatError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("kinds")
+    @classmethod
+    def _known_kinds(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for kind in value or ():
+            if kind not in KINDS:
+                raise ValueError(f"unknown kind {kind!r}; the kinds are {', '.join(KINDS)}")
+        return value
+
+    @field_validator("blocks")
+    @classmethod
+    def _known_blocks(cls, value: str | None) -> str | None:
+        if value is not None and not _BLOCKS.match(value):
+            raise ValueError(f"{value!r} is not any, first:N, last:N, N or N-M")
+        return value
+
+    def matches(self, layer: Layer) -> bool:
+        """Whether this rule decides the layer's format."""
+        return (
+            self._matches_kind(layer)
+            and self._matches_block(layer.block)
+            and layer_size(layer) >= self.min_size
+            and self.matches_name(layer.name)
+        )
+
+    def matches_name(self, name: str) -> bool:
+        """Whether any of the patterns matches a layer name."""
+        return any(
+            re.fullmatch(pattern[3:], name) is not None
+            if pattern.startswith("re:")
+            else fnmatchcase(name, pattern)
+            for pattern in _as_tuple(self.pattern)
+        )
+
+    def _matches_kind(self, layer: Layer) -> bool:
+        if self.kinds is not None:
+            return layer.kind in self.kinds
+        return layer.kind == "linear" or not get_format(self.format).is_quantized
+
+    def _matches_block(self, block: BlockPosition | None) -> bool:
+        if self.blocks is None:
+            return True
+        if block is None:
+            return False
+        if self.blocks == "any":
+            return True
+        if self.blocks.startswith("first:"):
+            return block.index < int(self.blocks[6:])
+        if self.blocks.startswith("last:"):
+            return block.index >= block.count - int(self.blocks[5:])
+        first, _, last = self.blocks.partition("-")
+        return int(first) <= block.index <= int(last or first)
+
+    def describe(self) -> str:
+        """Return the rule in one line."""
+        text = ", ".join(_as_tuple(self.pattern))
+        if self.blocks:
+            text += f" in {self.blocks} blocks" if self.blocks == "any" else f" in {self.blocks}"
+        text += f" = {self.format}"
+        return f"{text} ({self.why})" if self.why else text
+
+
+class Recipe(_Data):
+    """Ordered rules and the settings of the numbers.
+
+    The first rule that matches a layer decides; ``default`` decides the rest.
+
+    Attributes:
+        architectures: ids this recipe is written for (see ``architectures.py``); empty: any.
+        rounding: how weight scales are chosen.
+        input_scale: ``amax``, ``p99.9``, ``dynamic`` or ``fixed=VALUE``.
+        headroom: multiplier of the calibrated amax (or of the percentile).
+    """
+
+    version: int = SCHEMA_VERSION
+    name: str = "custom"
+    description: str = ""
+    architectures: tuple[str, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    default: str = "keep"
+    rounding: str = "max"
+    input_scale: str = "amax"
+    headroom: float = Field(default=4.0, gt=0)
+
+    @field_validator("default")
+    @classmethod
+    def _known_default(cls, value: str) -> str:
+        try:
+            get_format(value)
+        except FormatError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("rounding")
+    @classmethod
+    def _known_rounding(cls, value: str) -> str:
+        try:
+            get_rounding(value)
+        except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("version")
+    @classmethod
+    def _supported(cls, value: int) -> int:
+        if value > SCHEMA_VERSION:
+            raise ValueError(f"recipe version {value} is newer than this tool; update it")
+        return value
+
+    def with_rules(self, rules: Iterable[Rule]) -> Recipe:
+        """Return this recipe with rules put before its own, so that they win."""
+        return self.model_copy(update={"rules": (*rules, *self.rules)})
+
+    def with_numbers(
+        self,
+        rounding: str | None = None,
+        input_scale: str | None = None,
+        headroom: float | None = None,
+    ) -> Recipe:
+        """Return this recipe with other settings of the numbers; None keeps its own."""
+        given = {"rounding": rounding, "input_scale": input_scale, "headroom": headroom}
+        changes = {key: value for key, value in given.items() if value is not None}
+        return validated(Recipe, {**self.model_dump(), **changes}, f"recipe {self.name}")
+
+    def to_json(self) -> str:
+        """Return the recipe as indented JSON, defaults included."""
+        return self.model_dump_json(indent=2)
+
+
+def validated(model: type[Any], data: Any, origin: str) -> Any:
+    """Validate ``data`` as ``model``; errors name ``origin`` and the field.
+
+    Raises:
+        RecipeError: one line per problem.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(str(p) for p in e['loc']) or 'recipe'}: "
+            f"{e['msg'].removeprefix('Value error, ')}"
+            for e in error.errors()
+        )
+        raise RecipeError(f"{origin}: {problems}") from None
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe saved as JSON.
+
+    Raises:
+        RecipeError: unreadable, not JSON, or invalid.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read recipe {path}: {error}") from error
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"recipe {path} is not JSON: {error}") from error
+    return validated(Recipe, data, f"recipe {path}")
+
+
+def parse_rule_line(line: str) -> Rule:
+    """Parse ``PATTERN = FORMAT`` (``PATTERN @ first:2 = FORMAT`` limits it to blocks).
+
+    Raises:
+        RecipeError: the line has no ``=`` or names an unknown format.
+    """
+    left, equals, right = line.rpartition("=")
+    if not equals or not left.strip() or not right.strip():
+        raise RecipeError(f"rule {line.strip()!r} is not of the form 'pattern = format'")
+    pattern, _, blocks = (part.strip() for part in left.partition("@"))
+    data: Mapping[str, Any] = {
+        "pattern": pattern,
+        "format": right.strip(),
+        "blocks": blocks or None,
+        "why": "your rule",
+    }
+    return validated(Rule, data, f"rule {line.strip()!r}")
+
+
+def parse_rule_lines(text: str) -> tuple[Rule, ...]:
+    """Parse one rule per line; blank lines and lines starting with ``#`` are skipped."""
+    lines = (line.strip() for line in text.splitlines())
+    return tuple(parse_rule_line(line) for line in lines if line and not line.startswith("#"))
+
+
+def layer_size(layer: Layer) -> int:
+    """Return the number of weights of a layer."""
+    return prod(layer.shape)
+
+
+def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value

@@ -1,0 +1,147 @@
+"""One safetensors file, read with plain reads.
+
+A memory map would count as resident memory page by page, and grow with the model; reads into one
+tensor's buffer do not. Format: https://github.com/huggingface/safetensors#format
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from ..errors import SourceError
+from .base import TensorInfo, TensorSource
+
+# The library's own limit for a header.
+_MAX_HEADER = 100_000_000
+
+DTYPES: Mapping[str, torch.dtype] = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+if hasattr(torch, "float8_e8m0fnu"):
+    DTYPES = {**DTYPES, "F8_E8M0": torch.float8_e8m0fnu}
+
+DTYPE_NAMES: Mapping[torch.dtype, str] = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class SafetensorsFile(TensorSource):
+    """A safetensors file opened for reading one tensor at a time."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.description = str(path)
+        try:
+            self._file: BinaryIO = path.open("rb", buffering=0)
+        except OSError as error:
+            raise SourceError(f"cannot open {path}: {error.strerror or error}") from error
+        try:
+            self.metadata, self._tensors, self._offsets = read_header(self._file, path)
+        except BaseException:
+            self._file.close()
+            raise
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors by name, in header order."""
+        return self._tensors
+
+    def load(self, name: str) -> torch.Tensor:
+        """Read one tensor into memory of its own."""
+        info = self.info(name)
+        buffer = np.empty(info.nbytes, dtype=np.uint8)
+        self._read_into(buffer, self._offsets[name], name)
+        if not info.nbytes:
+            return torch.empty(info.shape, dtype=info.dtype)
+        return torch.from_numpy(buffer).view(info.dtype).view(info.shape)
+
+    def _read_into(self, buffer: np.ndarray, offset: int, name: str) -> None:
+        self._file.seek(offset)
+        view = memoryview(buffer)
+        done = 0
+        while done < len(view):
+            count = self._file.readinto(view[done:])  # type: ignore[attr-defined]
+            if not count:
+                raise SourceError(
+                    f"{self.path} ends inside tensor {name}: the file is truncated, fetch it again"
+                )
+            done += count
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def read_header(
+    file: BinaryIO, path: Path
+) -> tuple[dict[str, str], dict[str, TensorInfo], dict[str, int]]:
+    """Parse and check a safetensors header.
+
+    Returns:
+        the metadata, the tensors by name, and each tensor's absolute offset in the file.
+
+    Raises:
+        SourceError: naming the file and what is wrong with it.
+    """
+    size = file.seek(0, 2)
+    file.seek(0)
+    head = file.read(8)
+    if len(head) < 8:
+        raise SourceError(f"{path} is not a safetensors file: it has only {size} bytes")
+    (length,) = struct.unpack("<Q", head)
+    if length > _MAX_HEADER or 8 + length > size:
+        raise SourceError(
+            f"{path} is not a safetensors file, or is truncated: "
+            f"its header claims {length} bytes, the file has {size}"
+        )
+    try:
+        header: Any = json.loads(file.read(length))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise SourceError(f"{path} is not a safetensors file: bad header ({error})") from error
+    if not isinstance(header, dict):
+        raise SourceError(f"{path} is not a safetensors file: its header is no JSON object")
+    metadata = header.pop("__metadata__", None) or {}
+    tensors: dict[str, TensorInfo] = {}
+    offsets: dict[str, int] = {}
+    for name, entry in header.items():
+        tensors[name], offsets[name] = _parse_entry(name, entry, 8 + length, size, path)
+    return {str(k): str(v) for k, v in metadata.items()}, tensors, offsets
+
+
+def _parse_entry(
+    name: str, entry: Any, data_start: int, file_size: int, path: Path
+) -> tuple[TensorInfo, int]:
+    try:
+        dtype = DTYPES[entry["dtype"]]
+        shape = tuple(int(n) for n in entry["shape"])
+        begin, end = (int(n) for n in entry["data_offsets"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise SourceError(
+            f"{path}: tensor {name} has a malformed or unknown entry: {entry!r}"
+        ) from (error)
+    info = TensorInfo(name, shape, dtype)
+    if begin < 0 or end - begin != prod(shape) * dtype.itemsize:
+        raise SourceError(f"{path}: tensor {name} has {end - begin} bytes, not {info.nbytes}")
+    if data_start + end > file_size:
+        raise SourceError(
+            f"{path} is truncated: tensor {name} ends at byte {data_start + end}, "
+            f"the file has {file_size}. Fetch it again."
+        )
+    return info, data_start + begin

@@ -1,0 +1,104 @@
+"""A model in several safetensors files, with an ``*.index.json`` or as the files of one folder."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ..errors import SourceError
+from .base import TensorInfo, TensorSource
+from .safetensors_file import SafetensorsFile
+
+
+class ShardedSource(TensorSource):
+    """Shards presented as one source; each tensor is in exactly one of them."""
+
+    def __init__(self, paths: list[Path], description: str):
+        self.description = description
+        self.metadata = {}
+        self._shards: list[SafetensorsFile] = []
+        self._owner: dict[str, SafetensorsFile] = {}
+        self._tensors: dict[str, TensorInfo] = {}
+        try:
+            for path in paths:
+                self._add(SafetensorsFile(path))
+        except BaseException:
+            self.close()
+            raise
+
+    def _add(self, shard: SafetensorsFile) -> None:
+        self._shards.append(shard)
+        self.metadata = {**shard.metadata, **self.metadata}
+        for name, info in shard.tensors.items():
+            if name in self._owner:
+                raise SourceError(
+                    f"{name} is in both {self._owner[name].path.name} and {shard.path.name}; "
+                    "point to one model's index.json or file instead of the folder"
+                )
+            self._owner[name] = shard
+            self._tensors[name] = info
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors of all shards."""
+        return self._tensors
+
+    def load(self, name: str) -> torch.Tensor:
+        """Read one tensor from the shard that holds it."""
+        self.info(name)
+        return self._owner[name].load(name)
+
+    def close(self) -> None:
+        """Close all shards."""
+        for shard in self._shards:
+            shard.close()
+
+
+def open_index(path: Path) -> ShardedSource:
+    """Open the shards an ``index.json`` lists, checking that it and they agree.
+
+    Raises:
+        SourceError: malformed index, missing shards, or tensors missing from them.
+    """
+    try:
+        weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+        files = sorted(set(weight_map.values()))
+    except OSError as error:
+        raise SourceError(f"cannot open {path}: {error.strerror or error}") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise SourceError(f"{path} is not a safetensors index: it has no weight_map") from error
+    missing = [name for name in files if not (path.parent / name).is_file()]
+    if missing:
+        raise SourceError(f"{path} lists shards that are not beside it: {', '.join(missing)}")
+    source = ShardedSource([path.parent / name for name in files], str(path))
+    absent = sorted(set(weight_map) - set(source.tensors))
+    if absent:
+        source.close()
+        raise SourceError(
+            f"{path} lists {len(absent)} tensors its shards lack, e.g. {absent[0]}: "
+            "a shard is of another version; fetch them again"
+        )
+    return source
+
+
+def open_folder(folder: Path) -> TensorSource:
+    """Open the one model a folder holds: an index, or all its safetensors files.
+
+    Raises:
+        SourceError: nothing to open, or several indices to choose from.
+    """
+    indices = sorted(folder.glob("*.safetensors.index.json"))
+    if len(indices) == 1:
+        return open_index(indices[0])
+    if indices:
+        names = ", ".join(p.name for p in indices)
+        raise SourceError(f"{folder} holds several models: give one of {names}")
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise SourceError(f"{folder} holds no .safetensors file")
+    if len(files) == 1:
+        return SafetensorsFile(files[0])
+    return ShardedSource(files, str(folder))

@@ -1,0 +1,43 @@
+"""Finds the ComfyUI these tests run against, or skips them and says why."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+@dataclass(frozen=True)
+class ComfyUI:
+    """A ComfyUI checkout and the Python that runs it."""
+
+    path: Path
+    python: Path
+
+
+def comfyui_path() -> Path | None:
+    """Folder of ComfyUI: ``COMFYUI_PATH``, else ``~/comfy/ComfyUI``; None if neither has one."""
+    path = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
+    return path if (path / "comfy" / "sd.py").is_file() else None
+
+
+def comfyui_python(path: Path) -> Path:
+    """Python of the ComfyUI in ``path``: ``COMFYUI_PYTHON``, else that of its ``.venv``."""
+    named = os.environ.get("COMFYUI_PYTHON")
+    inside = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
+    return Path(named) if named else path / ".venv" / inside
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> ComfyUI:
+    """The ComfyUI to test against; skips the test where there is none."""
+    path = comfyui_path()
+    if path is None:
+        pytest.skip("NOT TESTED AGAINST COMFYUI: none found, set COMFYUI_PATH to its folder")
+    python = comfyui_python(path)
+    if not python.is_file():
+        pytest.skip(f"NOT TESTED AGAINST COMFYUI: no {python}, set COMFYUI_PYTHON to its Python")
+    return ComfyUI(path, python)
