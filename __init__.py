@@ -4,8 +4,6 @@ ComfyUI imports this file to find the nodes; tests and the command line import t
 as ``nvfp4_foundry``. Importing it needs neither ComfyUI nor torch.
 """
 
-__version__ = "0.1.0"
-
 WEB_DIRECTORY = "./web"
 
 

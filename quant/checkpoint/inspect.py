@@ -77,7 +77,9 @@ def summarise(source: TensorSource) -> CheckpointSummary:
     # The inventory decides what a layer is from logical shapes, so quantized layers are shown to
     # it as the floating-point weights they stand for.
     logical = inventory_of(
-        TensorInfo(f"{la.name}.weight" if "weight" in la.tensors else la.name, la.shape(), _dtype(la))
+        TensorInfo(
+            f"{la.name}.weight" if "weight" in la.tensors else la.name, la.shape(), _dtype(la)
+        )
         for la in stored.values()
     )
     layers = tuple(

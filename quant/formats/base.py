@@ -84,6 +84,8 @@ class WeightFormat(ABC):
     marker: Mapping[str, Any] | None = None
     #: ``input_scale = largest activation / activation_divisor``; None where ComfyUI uses none.
     activation_divisor: float | None = None
+    #: What ComfyUI scales activations by without a stored input_scale; empty: it does not.
+    runtime_scale: str = ""
     #: Relative Frobenius error (any weights, any sane rounding) above which a file is damaged.
     error_bound: float = 0.0
 
@@ -117,6 +119,17 @@ class WeightFormat(ABC):
         self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
     ) -> torch.Tensor:
         """Return the float32 weight ``shape`` (or the given rows of it) from stored tensors."""
+
+    def emulate_activations(
+        self, activations: torch.Tensor, input_scale: float | None
+    ) -> torch.Tensor:
+        """Return the float32 values the native product sees for these activations.
+
+        Args:
+            activations: ``[tokens, in]`` in the dtype the model runs in.
+            input_scale: the stored static scale, or None for the runtime's own.
+        """
+        return activations.float()
 
     def nbytes(self, shape: tuple[int, ...], source_dtype: torch.dtype) -> int:
         """Return the stored size of a weight in bytes, scales included, marker excluded."""

@@ -20,6 +20,7 @@ class Float8E4M3(WeightFormat):
     marker: Mapping[str, object] = {"format": "float8_e4m3fn"}
     # Without an input_scale ComfyUI uses 1.0 and clips activations at 448.
     activation_divisor = E4M3_MAX
+    runtime_scale = "1.0"
     # Three mantissa bits round by at most 1/16; small values fall into subnormals.
     error_bound = 0.07
 
@@ -75,6 +76,14 @@ class Float8E4M3(WeightFormat):
         codes = tensors["weight"]
         codes = codes if rows is None else codes[rows]
         return codes.float() * tensors["weight_scale"].float()
+
+    def emulate_activations(
+        self, activations: torch.Tensor, input_scale: float | None
+    ) -> torch.Tensor:
+        """Round to float8 and back; without a stored scale ComfyUI uses 1.0."""
+        scale = 1.0 if input_scale is None else input_scale
+        codes = (activations.float() / scale).clamp_(-E4M3_MAX, E4M3_MAX)
+        return codes.to(torch.float8_e4m3fn).float().mul_(scale)
 
 
 def tensor_amax(weight: torch.Tensor) -> torch.Tensor:

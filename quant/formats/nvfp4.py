@@ -7,7 +7,7 @@ in cuBLAS' 128x4 tiles.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import comfy_kitchen
 import torch
@@ -29,6 +29,8 @@ E4M3_MAX = 448.0
 #: Largest magnitude NVFP4 represents at a tensor scale of one.
 NVFP4_MAX = E2M1_MAX * E4M3_MAX
 
+BlockScales = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
 
 class NVFP4(WeightFormat):
     """4-bit weights; 4-bit activations on GPUs that multiply NVFP4 natively."""
@@ -37,6 +39,7 @@ class NVFP4(WeightFormat):
     bits = 4.5
     marker: Mapping[str, object] = {"format": "nvfp4"}
     activation_divisor: float | None = NVFP4_MAX
+    runtime_scale = "dynamic"
     # Max rounding leaves 9% on Gaussian weights and GPTQ up to 15% (it trades weight error for
     # output error); blocks of one outlier and fifteen small values reach 25%.
     error_bound = 0.35
@@ -77,7 +80,9 @@ class NVFP4(WeightFormat):
         tensor_scale = torch.tensor(
             rule.nvfp4_tensor_scale(largest), dtype=torch.float32, device=weight.device
         )
-        packed, scales, error = quantize_blocks(weight, amax, tensor_scale, rule, measure_error)
+        packed, scales, error = quantize_blocks(
+            weight, amax, tensor_scale, rule.nvfp4_block_scales, measure_error
+        )
         return EncodedWeight(
             tensors={
                 "weight": packed,
@@ -99,6 +104,27 @@ class NVFP4(WeightFormat):
         values.view(scale.shape[0], -1, BLOCK).mul_(scale.unsqueeze(-1))
         return values[:, : shape[1]]
 
+    def emulate_activations(
+        self, activations: torch.Tensor, input_scale: float | None
+    ) -> torch.Tensor:
+        """Round activations to NVFP4 and back as ComfyUI's runtime does.
+
+        Without a static scale the runtime takes ``amax / 2688`` of the call, in the activations'
+        own dtype; block scales always follow the max rule.
+        """
+        amax = block_amax(activations)
+        if input_scale is None:
+            scale = (activations.abs().amax() / NVFP4_MAX).float()
+        else:
+            scale = torch.tensor(input_scale, dtype=torch.float32, device=activations.device)
+        if not float(scale):
+            return torch.zeros(activations.shape, device=activations.device)
+        packed, scales, _ = quantize_blocks(activations, amax, scale, max_block_scales)
+        rows, columns = activations.shape
+        values = unpack(packed[:rows])
+        values.view(-1, BLOCK).mul_((scales[:rows].float() * scale).view(-1, 1))
+        return values[:, :columns]
+
 
 class NVFP4W4A16(NVFP4):
     """NVFP4 weights multiplied in 16 bits: smaller, not faster, activations untouched."""
@@ -106,6 +132,24 @@ class NVFP4W4A16(NVFP4):
     name = "nvfp4_w4a16"
     marker: Mapping[str, object] = {"format": "nvfp4", "full_precision_matrix_mult": True}
     activation_divisor = None
+    runtime_scale = ""
+
+    def emulate_activations(
+        self, activations: torch.Tensor, input_scale: float | None
+    ) -> torch.Tensor:
+        """Activations stay in 16 bits."""
+        return activations.float()
+
+
+def max_block_scales(
+    blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
+) -> torch.Tensor:
+    """Return ``e4m3(min(block_amax / 6 / tensor_scale, 448))``.
+
+    The max rule: what the runtime does to activations, in comfy-kitchen's order of operations.
+    """
+    scales = (block_amax / E2M1_MAX).div_(tensor_scale).clamp_(max=E4M3_MAX)
+    return scales.to(torch.float8_e4m3fn)
 
 
 def unswizzle(block_scale: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
@@ -137,7 +181,7 @@ def quantize_blocks(
     weight: torch.Tensor,
     amax: torch.Tensor,
     tensor_scale: torch.Tensor,
-    rule: ScaleRule,
+    block_scales: BlockScales,
     measure_error: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor, float | None]:
     """Round a weight to NVFP4 in chunks of rows.
@@ -146,7 +190,7 @@ def quantize_blocks(
         weight: ``[rows, columns]``, any float dtype.
         amax: `block_amax` of it.
         tensor_scale: 0-d float32.
-        rule: chooses the block scales.
+        block_scales: chooses the scale of each block (see `ScaleRule.nvfp4_block_scales`).
         measure_error: also return the relative Frobenius error.
 
     Returns:
@@ -165,9 +209,7 @@ def quantize_blocks(
     squared_norm = torch.zeros((), dtype=torch.float64, device=device)
     for chunk in slices:
         source = _pad_columns(weight[chunk], padded)
-        scale = rule.nvfp4_block_scales(
-            source.view(-1, BLOCK), amax[chunk].reshape(-1), tensor_scale
-        )
+        scale = block_scales(source.view(-1, BLOCK), amax[chunk].reshape(-1), tensor_scale)
         scales[chunk] = scale.view(torch.uint8).view(source.shape[0], -1)
         total = scale.float().mul_(tensor_scale)
         count = source.numel()

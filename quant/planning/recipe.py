@@ -12,7 +12,8 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from ..errors import FormatError, RecipeError
+from ..calibration.input_scale import parse_policy
+from ..errors import CalibrationError, FormatError, RecipeError
 from ..formats import get_format
 from ..rounding import get_rounding
 from .inventory import KINDS, BlockPosition, Layer
@@ -150,7 +151,7 @@ class Recipe(_Data):
     default: str = "keep"
     rounding: str = "max"
     input_scale: str = "amax"
-    headroom: float = Field(default=4.0, gt=0)
+    headroom: float = Field(default=4.0, ge=1)
 
     @field_validator("default")
     @classmethod
@@ -167,6 +168,15 @@ class Recipe(_Data):
         try:
             get_rounding(value)
         except RecipeError as error:
+            raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("input_scale")
+    @classmethod
+    def _known_policy(cls, value: str) -> str:
+        try:
+            parse_policy(value)
+        except CalibrationError as error:
             raise ValueError(str(error)) from error
         return value
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import torch
 
+from ..formats.nvfp4 import NVFP4_MAX, max_block_scales
+
 # Below this a decode scale is subnormal in fp32, and GPUs may flush it to zero.
 _SMALLEST_SCALE = 2.0**-126
 
@@ -18,14 +20,13 @@ class MaxRule:
 
     def nvfp4_tensor_scale(self, amax: float) -> float:
         """``amax / (448 * 6)`` in fp32; 1.0 for an all-zero weight, whose block scales are 0."""
-        return _safe_scale(amax, 448.0 * 6.0)
+        return _safe_scale(amax, NVFP4_MAX)
 
     def nvfp4_block_scales(
         self, blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
     ) -> torch.Tensor:
-        """Return ``e4m3(min(block_amax / 6 / tensor_scale, 448))``."""
-        scales = (block_amax / 6.0).div_(tensor_scale).clamp_(max=448.0)
-        return scales.to(torch.float8_e4m3fn)
+        """Return the runtime's own block scales."""
+        return max_block_scales(blocks, block_amax, tensor_scale)
 
     def float8_scale(self, weight: torch.Tensor, amax: float, format_max: float) -> float:
         """``amax / format_max`` in fp32; 1.0 for an all-zero weight."""

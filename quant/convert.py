@@ -1,0 +1,304 @@
+"""The pipeline: a source and a plan become a checkpoint, one layer in memory at a time."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from .calibration.input_scale import ScaleDecision, decide_scales, parse_policy
+from .calibration.statistics import CalibrationStatistics
+from .checkpoint.layout import PROVENANCE, QUANTIZATION_METADATA
+from .checkpoint.writer import CheckpointWriter
+from .encode import INPUT_SCALE, MARKER, encode_layer, input_scale_of, stored_name
+from .errors import PlanError
+from .formats import get_format
+from .formats.base import TensorSpec
+from .planning.inventory import Layer, take_inventory
+from .planning.plan import Plan, PlannedLayer, marker_bytes
+from .report import ConversionReport, LayerReport, shorten
+from .rounding import get_rounding
+from .sources.base import TensorSource
+from .version import VERSION
+
+#: Called after each layer with source bytes done, source bytes in all, and the layer's name. May
+#: raise to stop the conversion; nothing is left behind then.
+OnProgress = Callable[[int, int, str], None]
+
+# A measured error in the header, at most this long: "1.2345e-02",
+_ERROR_DIGITS = 4
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A checkpoint in memory: tensors by name, header metadata, report."""
+
+    tensors: Mapping[str, torch.Tensor]
+    metadata: Mapping[str, str]
+    report: ConversionReport
+
+
+class _Sink(Protocol):
+    def write(self, name: str, tensor: torch.Tensor) -> None: ...
+
+
+@dataclass
+class _MemorySink:
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        # clone: a source may hand out tensors it owns, a checkpoint must not change with them
+        self.tensors[name] = tensor.detach().cpu().clone()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Everything that is decided before the first weight is read."""
+
+    source: TensorSource
+    plan: Plan
+    layers: tuple[tuple[Layer, PlannedLayer], ...]
+    decisions: Mapping[str, ScaleDecision]
+    statistics: CalibrationStatistics | None
+    device: torch.device
+    started: float
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """Announce every tensor of the checkpoint, in the source's order."""
+        specs: dict[str, TensorSpec] = {}
+        for layer, planned in self.layers:
+            fmt = get_format(planned.format)
+            for suffix, spec in fmt.tensor_specs(layer.shape, layer.tensor.dtype).items():
+                specs[stored_name(layer, suffix)] = spec
+            if fmt.marker is not None:
+                size = len(marker_bytes(fmt))
+                specs[stored_name(layer, MARKER)] = TensorSpec((size,), torch.uint8)
+            if input_scale_of(fmt, self.decisions.get(layer.name)) is not None:
+                specs[stored_name(layer, INPUT_SCALE)] = TensorSpec((), torch.float32)
+            for info in layer.companions:
+                specs[info.name] = TensorSpec(info.shape, info.dtype)
+        return specs
+
+
+def convert(
+    source: TensorSource,
+    plan: Plan,
+    target: Path,
+    *,
+    statistics: CalibrationStatistics | None = None,
+    overwrite: bool = False,
+    device: torch.device | str = "cpu",
+    measure_outputs: bool = True,
+    on_progress: OnProgress | None = None,
+) -> ConversionReport:
+    """Write a quantized checkpoint file.
+
+    Peak memory is a few layers whatever the model's size. The target appears complete or not at
+    all.
+
+    Args:
+        source: the model, unprefixed names.
+        plan: made from this source.
+        target: the file to write.
+        statistics: calibration of this model, for static input scales and output errors.
+        overwrite: replace an existing target.
+        device: where weights are encoded.
+        measure_outputs: measure output errors on the statistics' sampled rows.
+
+    Raises:
+        FoundryError: of the stage that failed, before any work where that can be known.
+    """
+    job = _prepare(source, plan, statistics, device)
+    slack = 40 * len(plan.quantized()) + 64 + sum(len(p.name) for p in plan.quantized())
+    with CheckpointWriter(
+        target, job.specs(), _metadata(job, ()), header_slack=slack, overwrite=overwrite
+    ) as writer:
+        layers = tuple(_encode_all(job, writer, measure_outputs, on_progress))
+        writer.commit(_metadata(job, layers))
+    return _report(job, layers, target.name)
+
+
+def quantize_to_memory(
+    source: TensorSource,
+    plan: Plan,
+    *,
+    statistics: CalibrationStatistics | None = None,
+    device: torch.device | str = "cpu",
+    measure_outputs: bool = True,
+    on_progress: OnProgress | None = None,
+) -> QuantizedModel:
+    """Quantize into memory, for use in the same graph; arguments as for `convert`."""
+    job = _prepare(source, plan, statistics, device)
+    sink = _MemorySink()
+    layers = tuple(_encode_all(job, sink, measure_outputs, on_progress))
+    return QuantizedModel(sink.tensors, _metadata(job, layers), _report(job, layers, ""))
+
+
+def save_model(
+    model: QuantizedModel,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Write a model quantized in memory; atomic like `convert`."""
+    specs = {n: TensorSpec(tuple(t.shape), t.dtype) for n, t in model.tensors.items()}
+    total, done = sum(s.nbytes for s in specs.values()), 0
+    with CheckpointWriter(target, specs, model.metadata, overwrite=overwrite) as writer:
+        for name, tensor in model.tensors.items():
+            writer.write(name, tensor)
+            done += tensor.nbytes
+            if on_progress:
+                on_progress(done, total, name)
+        writer.commit()
+
+
+def _prepare(
+    source: TensorSource,
+    plan: Plan,
+    statistics: CalibrationStatistics | None,
+    device: torch.device | str,
+) -> _Job:
+    layers = take_inventory(source).layers
+    if set(layers) != {planned.name for planned in plan.layers}:
+        odd = sorted(set(layers) ^ {planned.name for planned in plan.layers})
+        raise PlanError(
+            f"the plan was made for another model: {shorten(odd, 3)} are not in both; "
+            f"plan again from {source.description}"
+        )
+    policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
+    if statistics is not None:
+        statistics.require_model(source.fingerprint(), "the calibration statistics")
+    scaled = [
+        planned.name
+        for planned in plan.quantized()
+        if get_format(planned.format).activation_divisor is not None
+    ]
+    return _Job(
+        source=source,
+        plan=plan,
+        layers=tuple((layers[planned.name], planned) for planned in plan.layers),
+        decisions=decide_scales(policy, statistics, scaled),
+        statistics=statistics,
+        device=torch.device(device),
+        started=time.monotonic(),
+    )
+
+
+def _encode_all(
+    job: _Job, sink: _Sink, measure_outputs: bool, on_progress: OnProgress | None
+) -> Iterator[LayerReport]:
+    """Encode layer after layer, reading one ahead and writing one behind on other threads."""
+    rule = get_rounding(job.plan.recipe.rounding)
+    total, done = job.source.nbytes, 0
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        upcoming = reader.submit(_load, job, 0)
+        pending: Future[None] | None = None
+        try:
+            for index, (layer, planned) in enumerate(job.layers):
+                loaded = upcoming.result()
+                if index + 1 < len(job.layers):
+                    upcoming = reader.submit(_load, job, index + 1)
+                observed = job.statistics.layers.get(layer.name) if job.statistics else None
+                tensors, report = encode_layer(
+                    layer,
+                    planned,
+                    loaded.pop(layer.tensor.name).to(job.device),
+                    rule,
+                    job.decisions.get(layer.name),
+                    observed if measure_outputs else None,
+                )
+                if pending is not None:
+                    pending.result()
+                pending = writer.submit(_write, sink, {**tensors, **loaded})
+                done += layer.nbytes
+                if on_progress:
+                    on_progress(done, total, layer.name)
+                yield report
+            if pending is not None:
+                pending.result()
+        finally:
+            upcoming.cancel()
+
+
+def _load(job: _Job, index: int) -> dict[str, torch.Tensor]:
+    layer, _ = job.layers[index]
+    return {info.name: job.source.load(info.name) for info in (layer.tensor, *layer.companions)}
+
+
+def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        sink.write(name, tensor)
+
+
+def _metadata(job: _Job, reports: tuple[LayerReport, ...]) -> dict[str, str]:
+    """Return the header's string map: the source's own, ComfyUI's, and where this came from."""
+    kept = {k: v for k, v in job.source.metadata.items() if k != QUANTIZATION_METADATA}
+    markers = {p.name: dict(get_format(p.format).marker or {}) for p in job.plan.quantized()}
+    quantization = {"format_version": "1.0", "layers": markers}
+    return {
+        **kept,
+        QUANTIZATION_METADATA: json.dumps(quantization),
+        PROVENANCE: json.dumps(_provenance(job, reports)),
+    }
+
+
+def _provenance(job: _Job, reports: tuple[LayerReport, ...]) -> dict[str, Any]:
+    return {
+        "tool": f"nvfp4-foundry {VERSION}",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "source": Path(job.source.description).name,
+        "source_digest": job.source.fingerprint().digest,
+        "architecture": str(job.plan.architecture),
+        "recipe": job.plan.recipe.model_dump(mode="json", exclude_defaults=True),
+        "calibration": _calibration_summary(job.statistics),
+        "errors": {
+            r.name: float(f"{r.weight_error:.{_ERROR_DIGITS}e}")
+            for r in reports
+            if r.weight_error is not None
+        },
+    }
+
+
+def _calibration_summary(statistics: CalibrationStatistics | None) -> dict[str, Any] | None:
+    if statistics is None:
+        return None
+    return {
+        "runs": [run.id for run in statistics.runs],
+        "prompts": sum(len(run.prompts) for run in statistics.runs),
+        "model_calls": statistics.model_calls,
+        "layers": len(statistics.layers),
+    }
+
+
+def _report(job: _Job, layers: tuple[LayerReport, ...], target: str) -> ConversionReport:
+    warnings = [*job.source.notes, *job.plan.warnings]
+    calibration = "none: activation scales are dynamic"
+    if job.statistics is not None:
+        coverage = job.statistics.coverage(job.decisions)
+        calibration = (
+            f"{len(job.statistics.runs)} runs, {job.statistics.model_calls} model calls, "
+            f"{len(coverage.covered)} of {len(job.decisions)} layers covered"
+        )
+        if coverage.uncovered:
+            warnings.append(f"never observed: {shorten(coverage.uncovered)}")
+        if coverage.partial:
+            warnings.append(f"observed in part: {shorten(coverage.partial)}")
+    return ConversionReport(
+        source=job.source.description,
+        target=target,
+        recipe=job.plan.recipe.name,
+        architecture=str(job.plan.architecture),
+        rounding=job.plan.recipe.rounding,
+        layers=layers,
+        warnings=tuple(warnings),
+        calibration=calibration,
+        seconds=time.monotonic() - job.started,
+    )

@@ -1,0 +1,201 @@
+"""What the user sees of a conversion: one record per layer, in text, JSON and HTML."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """One layer after encoding.
+
+    Errors are relative Frobenius norms: of the weight, and of the layer's output on sampled
+    calibration inputs with 16-bit (``output_error_w4a16``) and with quantized activations
+    (``output_error_w4a4``). None: not measured. ``runtime_scale`` is what ComfyUI scales the
+    layer's activations by when ``input_scale`` is None; empty where it does not quantize them.
+    """
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    format: str
+    reason: str
+    bytes_before: int
+    bytes_after: int
+    weight_error: float | None = None
+    output_error_w4a16: float | None = None
+    output_error_w4a4: float | None = None
+    input_scale: float | None = None
+    input_scale_reason: str = ""
+    runtime_scale: str = ""
+    calls: int = 0
+    tokens: int = 0
+    activation_amax: float | None = None
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What was done to a model, layer by layer."""
+
+    source: str
+    target: str
+    recipe: str
+    architecture: str
+    rounding: str
+    layers: tuple[LayerReport, ...]
+    warnings: tuple[str, ...] = ()
+    calibration: str = "none: activation scales are dynamic"
+    seconds: float = 0.0
+
+    @property
+    def bytes_before(self) -> int:
+        """Bytes of all tensors in the source."""
+        return sum(layer.bytes_before for layer in self.layers)
+
+    @property
+    def bytes_after(self) -> int:
+        """Bytes of all tensors written."""
+        return sum(layer.bytes_after for layer in self.layers)
+
+    @property
+    def dynamic_layers(self) -> tuple[str, ...]:
+        """Layers that could have a static input_scale and have none."""
+        return tuple(la.name for la in self.layers if la.runtime_scale and la.input_scale is None)
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of Linears per format, most first."""
+        return dict(Counter(la.format for la in self.layers if la.kind == "linear").most_common())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-serialisable data."""
+        return {
+            **asdict(self),
+            "bytes_before": self.bytes_before,
+            "bytes_after": self.bytes_after,
+            "formats": self.counts(),
+            "dynamic_layers": list(self.dynamic_layers),
+        }
+
+    def headline(self) -> str:
+        """Return the outcome in a few lines."""
+        formats = ", ".join(f"{count} {name}" for name, count in self.counts().items())
+        static = sum(la.input_scale is not None for la in self.layers)
+        lines = [
+            f"{self.source} -> {self.target or 'MODEL in memory'}",
+            f"model       {self.architecture}",
+            f"recipe      {self.recipe}, rounding {self.rounding}",
+            f"Linears     {formats}",
+            f"size        {format_bytes(self.bytes_before)} -> {format_bytes(self.bytes_after)} "
+            f"({self.bytes_after / max(1, self.bytes_before):.0%})",
+            f"calibration {self.calibration}",
+            f"input_scale {static} static, {len(self.dynamic_layers)} left to the runtime",
+        ]
+        if self.seconds:
+            rate = self.bytes_before / 1e6 / self.seconds
+            lines.append(f"time        {self.seconds:.1f} s, {rate:.0f} MB/s of source")
+        if static and self.dynamic_layers:
+            lines.append(f"without a static scale: {shorten(self.dynamic_layers)}")
+        lines += [f"warning: {warning}" for warning in self.warnings]
+        return "\n".join(lines)
+
+    def to_text(self, *, every_layer: bool = True) -> str:
+        """Return the headline and a table of the quantized (or all) layers."""
+        rows = [la for la in self.layers if every_layer or la.weight_error]
+        return f"{self.headline()}\n\n{text_table(_HEADINGS, map(_cells, rows))}"
+
+    def to_html(self) -> str:
+        """Return a self-contained page."""
+        title = html.escape(f"NVFP4 Foundry: {self.target or self.source}")
+        head = "".join(f"<th>{html.escape(h)}</th>" for h in _HEADINGS)
+        body = "\n".join(
+            f'<tr class="{html.escape(layer.format)}" title="{html.escape(layer.reason)}">'
+            + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(layer))
+            + "</tr>"
+            for layer in self.layers
+        )
+        return _PAGE.format(
+            title=title, headline=html.escape(self.headline()), head=head, body=body
+        )
+
+    def dumps(self) -> str:
+        """Return `to_json` as indented text."""
+        return json.dumps(self.to_json(), indent=1)
+
+
+_HEADINGS = (
+    "layer", "shape", "format", "size", "weight err", "W4A16 err", "W4A4 err",
+    "input_scale", "amax", "calls",
+)  # fmt: skip
+
+
+def _cells(layer: LayerReport) -> tuple[str, ...]:
+    return (
+        layer.name,
+        "x".join(map(str, layer.shape)),
+        layer.format,
+        format_bytes(layer.bytes_after),
+        _percent(layer.weight_error),
+        _percent(layer.output_error_w4a16),
+        _percent(layer.output_error_w4a4),
+        f"{layer.input_scale:.4g}" if layer.input_scale is not None else layer.runtime_scale or "-",
+        "-" if layer.activation_amax is None else f"{layer.activation_amax:.4g}",
+        str(layer.calls or "-"),
+    )
+
+
+def text_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """Return columns aligned by spaces, the first to the left, the others to the right."""
+    table = [list(headings), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    lines = []
+    for row in table:
+        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
+        lines.append("  ".join([row[0].ljust(len(first)), *rest]))
+    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def format_bytes(count: float) -> str:
+    """Return a size in decimal units."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def shorten(names: Iterable[str], limit: int = 6) -> str:
+    """Return the first names and how many more there are."""
+    listed = list(names)
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2%}"
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>
+:root {{ color-scheme: light dark; font: 14px/1.45 system-ui, sans-serif; }}
+body {{ max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }}
+pre {{ padding: 1rem; border: 1px solid #8886; border-radius: 6px; overflow: auto; }}
+table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #8883; text-align: right; }}
+th:first-child, td:first-child {{ text-align: left; }}
+th {{ position: sticky; top: 0; background: Canvas; }}
+tr.keep td, tr.bf16 td, tr.fp16 td, tr.fp32 td {{ opacity: .55; }}
+</style></head><body>
+<h1>{title}</h1>
+<pre>{headline}</pre>
+<p>Hover a row for the rule that chose its format. Errors are relative to the 16-bit layer.</p>
+<table><thead><tr>{head}</tr></thead><tbody>
+{body}
+</tbody></table></body></html>
+"""
