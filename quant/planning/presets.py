@@ -138,3 +138,11 @@ def _fill(rule: Mapping[str, Any], values: Mapping[str, int | str]) -> dict[str,
         if isinstance(filled.get(field), str):
             filled[field] = filled[field].format(**values)
     return filled
+
+
+def preset_for(architecture: Architecture) -> Preset:
+    """Return the preset written for an architecture, or ``smart``."""
+    for preset in load_presets().values():
+        if architecture.id in preset.architectures:
+            return preset
+    return get_preset("smart")

@@ -1,0 +1,308 @@
+"""What each subcommand of ``nvfp4`` does: read options, call the pipeline, print."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from .calibration import CalibrationStatistics, load_statistics, merge_all, save_statistics
+from .checkpoint import inspect_checkpoint, verify_checkpoint
+from .convert import convert
+from .errors import CheckpointError, FoundryError, RecipeError
+from .hardware import examine_machine, pick_device
+from .planning import (
+    Inventory,
+    Plan,
+    Recipe,
+    detect_architecture,
+    get_preset,
+    load_presets,
+    load_recipe,
+    make_plan,
+    parse_rule_line,
+    take_inventory,
+)
+from .planning.presets import preset_for
+from .report import format_bytes, shorten, text_table
+from .sources import open_source
+
+OnProgress = Callable[[int, int, str], None]
+
+
+class UsageError(FoundryError):
+    """Arguments that make no sense together (exit code 2)."""
+
+
+def run_inspect(options: argparse.Namespace) -> int:
+    """``nvfp4 inspect``."""
+    summary = inspect_checkpoint(options.path)
+    if options.json:
+        return _print_json(summary.to_json())
+    formats = ", ".join(f"{count} {name}" for name, count in summary.counts().items())
+    print(f"{summary.path}\n{summary.architecture}\nLinears: {formats}")
+    print(f"size: {format_bytes(summary.total_bytes)}")
+    for note in summary.notes:
+        print(f"note: {note}")
+    rows = [
+        (
+            la.name,
+            la.kind,
+            "x".join(map(str, la.shape)),
+            la.format,
+            format_bytes(la.bytes),
+            "-" if la.input_scale is None else f"{la.input_scale:.4g}",
+        )
+        for la in summary.layers
+    ]
+    print("\n" + text_table(("layer", "kind", "shape", "format", "size", "input_scale"), rows))
+    return 0
+
+
+def run_plan(options: argparse.Namespace) -> int:
+    """``nvfp4 plan``."""
+    with open_source(options.source) as source:
+        plan = _plan(options, take_inventory(source))
+        notes = source.notes
+    if options.json:
+        return _print_json({**plan.to_json(), "notes": list(notes)})
+    print(describe_plan(plan, notes))
+    return 0
+
+
+def describe_plan(plan: Plan, notes: tuple[str, ...] = ()) -> str:
+    """Return a plan as text: headline, warnings, one line per layer."""
+    formats = ", ".join(f"{count} {name}" for name, count in plan.counts().items())
+    lines = [
+        f"model   {plan.architecture}",
+        f"recipe  {plan.recipe.name}",
+        f"Linears {formats}",
+        f"size    {format_bytes(plan.bytes_before)} -> {format_bytes(plan.bytes_after)}",
+        *(f"note: {note}" for note in notes),
+        *(f"warning: {warning}" for warning in plan.warnings),
+    ]
+    rows = [
+        (
+            la.name,
+            "x".join(map(str, la.shape)),
+            la.format,
+            format_bytes(la.bytes_before),
+            format_bytes(la.bytes_after),
+            la.reason,
+        )
+        for la in plan.layers
+    ]
+    table = text_table(("layer", "shape", "format", "before", "after", "reason"), rows)
+    return "\n".join([*lines, "", table])
+
+
+def run_quantize(options: argparse.Namespace) -> int:
+    """``nvfp4 quantize``."""
+    try:
+        device = pick_device(options.device)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    write_report = _report_writer(options.report)
+    if options.target.exists() and not options.overwrite:
+        raise CheckpointError(f"{options.target} exists; use --overwrite to replace it")
+    statistics = load_statistics(options.stats) if options.stats else None
+    with open_source(options.source) as source, _progress("quantize", options) as on_progress:
+        report = convert(
+            source,
+            _plan(options, take_inventory(source)),
+            options.target,
+            statistics=statistics,
+            overwrite=options.overwrite,
+            device=device,
+            on_progress=on_progress,
+        )
+    if write_report:
+        write_report(report)
+    if options.json:
+        return _print_json(report.to_json())
+    print(report.headline())
+    return 0
+
+
+def _report_writer(path: Path | None) -> Callable[[Any], None] | None:
+    """Check the report's path before the work, and return what will write it."""
+    if path is None:
+        return None
+    writers = {".html": "to_html", ".json": "dumps", ".txt": "to_text"}
+    if path.suffix not in writers:
+        raise UsageError(f"--report {path}: the name must end in {', '.join(writers)}")
+    if not path.parent.is_dir():
+        raise UsageError(f"--report {path}: the folder {path.parent} does not exist")
+    method = writers[path.suffix]
+    return lambda report: path.write_text(getattr(report, method)(), encoding="utf-8") and None
+
+
+def run_verify(options: argparse.Namespace) -> int:
+    """``nvfp4 verify``."""
+    with _progress("verify", options) as on_progress:
+        result = verify_checkpoint(options.path, options.source, on_progress)
+    if options.json:
+        _print_json(result.to_json())
+    else:
+        for problem in result.problems:
+            print(f"problem: {problem}")
+        compared = "compared with its source" if options.source else "not compared with a source"
+        verdict = "fine" if result.ok else f"{len(result.problems)} problems"
+        print(f"{verdict}: {result.layers} layers, {result.quantized} quantized, {compared}")
+    return 0 if result.ok else 1
+
+
+def run_stats(options: argparse.Namespace) -> int:
+    """``nvfp4 stats``."""
+    merged = merge_all([load_statistics(path) for path in options.paths])
+    if options.merge:
+        if options.merge.exists() and not options.overwrite:
+            raise CheckpointError(f"{options.merge} exists; use --overwrite to replace it")
+        save_statistics(merged, options.merge)
+    if options.json:
+        return _print_json(merged.summary())
+    print(describe_statistics(merged))
+    if options.merge:
+        print(f"wrote {options.merge}")
+    return 0
+
+
+def describe_statistics(statistics: CalibrationStatistics) -> str:
+    """Return statistics as text: runs, coverage, one line per layer."""
+    coverage = statistics.coverage()
+    lines = [
+        f"{len(statistics.runs)} runs, {statistics.model_calls} model calls, "
+        f"{len(statistics.layers)} layers, {len(statistics.inputs)} distinct inputs",
+    ]
+    if coverage.partial:
+        lines.append(f"observed in part: {shorten(coverage.partial)}")
+    if coverage.nonfinite:
+        lines.append(f"NaN or infinite inputs: {shorten(coverage.nonfinite)}")
+    for run in statistics.runs:
+        lines.append(f"run {run.id[:8]} {run.started} {run.calls} calls: {shorten(run.prompts, 3)}")
+    rows = [
+        (
+            name,
+            str(la.calls),
+            str(la.tokens),
+            f"{la.percentile(50) or 0:.4g}",
+            f"{la.percentile(99.9) or 0:.4g}",
+            f"{la.amax or 0:.4g}",
+        )
+        for name, la in sorted(statistics.layers.items())
+    ]
+    table = text_table(("layer", "calls", "tokens", "median amax", "p99.9", "amax"), rows)
+    return "\n".join([*lines, "", table])
+
+
+def run_recipe(options: argparse.Namespace) -> int:
+    """``nvfp4 recipe``."""
+    if not options.preset and not options.recipe:
+        if options.output or options.setting or options.rules:
+            raise UsageError("give --preset or --recipe to build a recipe")
+        return _list_presets(options)
+    if options.preset == "auto":
+        raise UsageError("--preset auto needs a model; it works with plan and quantize")
+    recipe = _recipe(options, None)
+    if options.output:
+        if options.output.exists() and not options.overwrite:
+            raise RecipeError(f"{options.output} exists; use --overwrite to replace it")
+        options.output.write_text(recipe.to_json() + "\n", encoding="utf-8")
+    if options.json or not options.output:
+        print(recipe.to_json())
+    else:
+        print(f"wrote {options.output}")
+    return 0
+
+
+def _list_presets(options: argparse.Namespace) -> int:
+    presets = load_presets()
+    if options.json:
+        return _print_json({"presets": [p.model_dump(mode="json") for p in presets.values()]})
+    for preset in presets.values():
+        print(f"{preset.name}: {preset.description}")
+        for setting in preset.settings:
+            allowed = (
+                ", ".join(setting.choices)
+                if setting.type == "choice"
+                else f"{setting.min}-{setting.max}"
+            )
+            print(f"    {setting.name}={setting.default}  ({allowed})")
+    return 0
+
+
+def run_doctor(options: argparse.Namespace) -> int:
+    """``nvfp4 doctor``."""
+    machine = examine_machine()
+    if options.json:
+        return _print_json(machine.to_json())
+    print(machine.to_text())
+    return 0
+
+
+def run_demo(options: argparse.Namespace) -> int:
+    """``nvfp4 demo``."""
+    from ..demo.run import run_demo as run
+
+    result = run(options.output, quiet=options.json)
+    if options.json:
+        return _print_json(result.to_json())
+    print(result.to_text())
+    return 0
+
+
+def _plan(options: argparse.Namespace, inventory: Inventory) -> Plan:
+    recipe = _recipe(options, inventory)
+    return make_plan(recipe, inventory, any_architecture=options.any_architecture)
+
+
+def _recipe(options: argparse.Namespace, inventory: Inventory | None) -> Recipe:
+    """Build the recipe the options describe; anything wrong with it is bad usage."""
+    try:
+        if options.recipe:
+            if options.setting:
+                raise RecipeError("--setting belongs to presets; edit the recipe file instead")
+            recipe = load_recipe(options.recipe)
+        elif options.preset:
+            name = options.preset
+            if name == "auto" and inventory is not None:
+                name = preset_for(detect_architecture(inventory)).name
+            recipe = get_preset(name).build(dict(_split_setting(s) for s in options.setting))
+        else:
+            raise RecipeError("give --preset NAME or --recipe FILE ('nvfp4 recipe' lists presets)")
+        recipe = recipe.with_rules(parse_rule_line(line) for line in options.rules)
+        return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
+    except RecipeError as error:
+        raise UsageError(str(error)) from error
+
+
+def _split_setting(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise RecipeError(f"--setting {text!r} is not of the form name=value")
+    return name.strip(), value.strip()
+
+
+@contextmanager
+def _progress(title: str, options: argparse.Namespace) -> Iterator[OnProgress]:
+    """Show a bar on a terminal; say nothing into a file or with --json."""
+    hidden = options.json or not sys.stderr.isatty()
+    with tqdm(desc=title, unit="B", unit_scale=True, disable=hidden) as bar:
+
+        def advance(done: int, total: int, name: str) -> None:
+            bar.total = total
+            bar.set_postfix_str(name, refresh=False)
+            bar.update(done - bar.n)
+
+        yield advance
+
+
+def _print_json(data: Any) -> int:
+    print(json.dumps(data, indent=1))
+    return 0
