@@ -12,9 +12,10 @@ from typing import Any
 
 from tqdm import tqdm
 
-from .calibration import CalibrationStatistics, load_statistics, merge_all, save_statistics
+from .calibration import load_statistics, merge_all, save_statistics
 from .checkpoint import inspect_checkpoint, verify_checkpoint
 from .convert import convert
+from .describe import describe_plan, describe_statistics, describe_summary
 from .errors import CheckpointError, FoundryError, RecipeError
 from .hardware import examine_machine, pick_device
 from .planning import (
@@ -30,7 +31,6 @@ from .planning import (
     take_inventory,
 )
 from .planning.presets import preset_for
-from .report import format_bytes, shorten, text_table
 from .sources import open_source
 
 OnProgress = Callable[[int, int, str], None]
@@ -45,23 +45,7 @@ def run_inspect(options: argparse.Namespace) -> int:
     summary = inspect_checkpoint(options.path)
     if options.json:
         return _print_json(summary.to_json())
-    formats = ", ".join(f"{count} {name}" for name, count in summary.counts().items())
-    print(f"{summary.path}\n{summary.architecture}\nLinears: {formats}")
-    print(f"size: {format_bytes(summary.total_bytes)}")
-    for note in summary.notes:
-        print(f"note: {note}")
-    rows = [
-        (
-            la.name,
-            la.kind,
-            "x".join(map(str, la.shape)),
-            la.format,
-            format_bytes(la.bytes),
-            "-" if la.input_scale is None else f"{la.input_scale:.4g}",
-        )
-        for la in summary.layers
-    ]
-    print("\n" + text_table(("layer", "kind", "shape", "format", "size", "input_scale"), rows))
+    print(describe_summary(summary))
     return 0
 
 
@@ -74,32 +58,6 @@ def run_plan(options: argparse.Namespace) -> int:
         return _print_json({**plan.to_json(), "notes": list(notes)})
     print(describe_plan(plan, notes))
     return 0
-
-
-def describe_plan(plan: Plan, notes: tuple[str, ...] = ()) -> str:
-    """Return a plan as text: headline, warnings, one line per layer."""
-    formats = ", ".join(f"{count} {name}" for name, count in plan.counts().items())
-    lines = [
-        f"model   {plan.architecture}",
-        f"recipe  {plan.recipe.name}",
-        f"Linears {formats}",
-        f"size    {format_bytes(plan.bytes_before)} -> {format_bytes(plan.bytes_after)}",
-        *(f"note: {note}" for note in notes),
-        *(f"warning: {warning}" for warning in plan.warnings),
-    ]
-    rows = [
-        (
-            la.name,
-            "x".join(map(str, la.shape)),
-            la.format,
-            format_bytes(la.bytes_before),
-            format_bytes(la.bytes_after),
-            la.reason,
-        )
-        for la in plan.layers
-    ]
-    table = text_table(("layer", "shape", "format", "before", "after", "reason"), rows)
-    return "\n".join([*lines, "", table])
 
 
 def run_quantize(options: argparse.Namespace) -> int:
@@ -171,34 +129,6 @@ def run_stats(options: argparse.Namespace) -> int:
     if options.merge:
         print(f"wrote {options.merge}")
     return 0
-
-
-def describe_statistics(statistics: CalibrationStatistics) -> str:
-    """Return statistics as text: runs, coverage, one line per layer."""
-    coverage = statistics.coverage()
-    lines = [
-        f"{len(statistics.runs)} runs, {statistics.model_calls} model calls, "
-        f"{len(statistics.layers)} layers, {len(statistics.inputs)} distinct inputs",
-    ]
-    if coverage.partial:
-        lines.append(f"observed in part: {shorten(coverage.partial)}")
-    if coverage.nonfinite:
-        lines.append(f"NaN or infinite inputs: {shorten(coverage.nonfinite)}")
-    for run in statistics.runs:
-        lines.append(f"run {run.id[:8]} {run.started} {run.calls} calls: {shorten(run.prompts, 3)}")
-    rows = [
-        (
-            name,
-            str(la.calls),
-            str(la.tokens),
-            f"{la.percentile(50) or 0:.4g}",
-            f"{la.percentile(99.9) or 0:.4g}",
-            f"{la.amax or 0:.4g}",
-        )
-        for name, la in sorted(statistics.layers.items())
-    ]
-    table = text_table(("layer", "calls", "tokens", "median amax", "p99.9", "amax"), rows)
-    return "\n".join([*lines, "", table])
 
 
 def run_recipe(options: argparse.Namespace) -> int:

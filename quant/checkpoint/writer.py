@@ -130,8 +130,11 @@ class CheckpointWriter:
         head = struct.pack("<Q", self._header_bytes) + header.ljust(self._header_bytes)
         self._write_at(0, torch.frombuffer(bytearray(head), dtype=torch.uint8))
         assert self._file is not None
-        os.fsync(self._file.fileno())
-        self._file.close()
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+        except OSError as error:
+            raise CheckpointError(f"writing {self.target} failed: {error}") from error
         self._file = None
         publish(self._partial, self.target, overwrite=self._overwrite)
 

@@ -127,7 +127,8 @@ def _block_positions(infos: Mapping[str, TensorInfo]) -> dict[str, BlockPosition
     for name, info in infos.items():
         if len(info.shape) == 2 and name.endswith(".weight"):
             for container, index, rest in _indexed(name):
-                if not rest.isdigit() and rest.count("."):
+                child, _, tail = rest.partition(".")
+                if tail and not child.isdigit():
                     weights[container][index].add(rest)
     containers = {
         container: max(indices) + 1

@@ -102,7 +102,8 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     )
     warnings += _unmatched_rules(recipe, inventory, used)
     plan = Plan(recipe, architecture, planned, tuple(warnings))
-    if not plan.quantized() and any(get_format(r.format).is_quantized for r in recipe.rules):
+    wanted = (recipe.default, *(rule.format for rule in recipe.rules))
+    if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
         raise PlanError(
             f"recipe {recipe.name} quantizes no layer of this model, which is {architecture}; "
             + ("; ".join(warnings) or "its rules match nothing")
@@ -129,7 +130,10 @@ def marker_bytes(fmt: WeightFormat) -> bytes:
 def _plan_layer(
     layer: Layer, recipe: Recipe, used: Counter[int], warnings: list[str]
 ) -> PlannedLayer:
-    fmt, reason = get_format(recipe.default), f"no rule matches: {recipe.default}"
+    default = recipe.default
+    if get_format(default).is_quantized and layer.kind != "linear":
+        default = "keep"  # as a rule without kinds, a quantized default is for Linears
+    fmt, reason = get_format(default), f"no rule matches: {default}"
     for number, rule in enumerate(recipe.rules):
         if rule.matches(layer):
             used[number] += 1
@@ -186,9 +190,16 @@ def _no_match(rule: Rule, inventory: Inventory) -> str:
         kinds = ", ".join(sorted({layer.kind for layer in named}))
         return (
             f"rule {rule.describe()} matches by name only layers it cannot apply to "
-            f"({len(named)} of kind {kinds}, e.g. {named[0].name})"
+            f"({len(named)} of kind {kinds}, e.g. {named[0].name}){_block_hint(rule, inventory)}"
         )
     patterns = (rule.pattern,) if isinstance(rule.pattern, str) else rule.pattern
     near = [n for p in patterns for n in get_close_matches(p, list(inventory.layers), n=3)]
     hint = f"; the nearest names are {', '.join(near)}" if near else ""
     return f"rule {rule.describe()} matches no layer of this model{hint}"
+
+
+def _block_hint(rule: Rule, inventory: Inventory) -> str:
+    if rule.blocks is None:
+        return ""
+    lists = ", ".join(f"{name}.0 to {n - 1}" for name, n in inventory.containers.items())
+    return f"; this model's blocks are {lists or 'none'}"

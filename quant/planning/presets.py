@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -13,6 +14,9 @@ from pydantic import BaseModel, ConfigDict
 from ..errors import RecipeError
 from .architectures import Architecture
 from .recipe import Recipe, validated
+
+# ComfyUI imports the pack under a name nobody controls; the folder is where this file is.
+_FOLDER = Path(__file__).parents[2] / "presets"
 
 
 class Setting(BaseModel):
@@ -32,9 +36,10 @@ class Setting(BaseModel):
     def check(self, value: Any, preset: str) -> int | str:
         """Return the value if the setting admits it, else raise `RecipeError`."""
         if self.type == "int":
-            if isinstance(value, str) and value.lstrip("-").isdigit():
-                value = int(value)
-            if isinstance(value, int) and self.min <= value <= self.max:
+            if isinstance(value, str):
+                with contextlib.suppress(ValueError):
+                    value = int(value)
+            if type(value) is int and self.min <= value <= self.max:
                 return value
             allowed = f"a whole number from {self.min} to {self.max}"
         else:
@@ -90,13 +95,11 @@ class Preset(BaseModel):
 @lru_cache(maxsize=1)
 def load_presets() -> Mapping[str, Preset]:
     """Return the presets that come with the pack, by name."""
-    folder = resources.files(__package__.rsplit(".", 2)[0]) / "presets"
     presets: dict[str, Preset] = {}
-    for entry in sorted(folder.iterdir(), key=lambda e: e.name):
-        if entry.name.endswith(".json"):
-            data = json.loads(entry.read_text(encoding="utf-8"))
-            preset = validated(Preset, data, f"presets/{entry.name}")
-            presets[preset.name] = preset
+    for entry in sorted(_FOLDER.glob("*.json")):
+        data = json.loads(entry.read_text(encoding="utf-8"))
+        preset = validated(Preset, data, f"presets/{entry.name}")
+        presets[preset.name] = preset
     return presets
 
 

@@ -151,7 +151,7 @@ class Recipe(_Data):
     default: str = "keep"
     rounding: str = "max"
     input_scale: str = "amax"
-    headroom: float = Field(default=4.0, ge=1)
+    headroom: float = Field(default=4.0, ge=1, allow_inf_nan=False)
 
     @field_validator("default")
     @classmethod

@@ -118,6 +118,8 @@ def read_header(
     if not isinstance(header, dict):
         raise SourceError(f"{path} is not a safetensors file: its header is no JSON object")
     metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise SourceError(f"{path} is not a safetensors file: its __metadata__ is no map")
     tensors: dict[str, TensorInfo] = {}
     offsets: dict[str, int] = {}
     for name, entry in header.items():
@@ -137,7 +139,9 @@ def _parse_entry(
             f"{path}: tensor {name} has a malformed or unknown entry: {entry!r}"
         ) from (error)
     info = TensorInfo(name, shape, dtype)
-    if begin < 0 or end - begin != prod(shape) * dtype.itemsize:
+    if min((begin, *shape)) < 0:
+        raise SourceError(f"{path}: tensor {name} has a negative size or offset: {entry!r}")
+    if end - begin != info.nbytes:
         raise SourceError(f"{path}: tensor {name} has {end - begin} bytes, not {info.nbytes}")
     if data_start + end > file_size:
         raise SourceError(

@@ -66,11 +66,11 @@ def open_index(path: Path) -> ShardedSource:
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
         files = sorted(set(weight_map.values()))
+        missing = [name for name in files if not (path.parent / name).is_file()]
     except OSError as error:
         raise SourceError(f"cannot open {path}: {error.strerror or error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{path} is not a safetensors index: it has no weight_map") from error
-    missing = [name for name in files if not (path.parent / name).is_file()]
     if missing:
         raise SourceError(f"{path} lists shards that are not beside it: {', '.join(missing)}")
     source = ShardedSource([path.parent / name for name in files], str(path))

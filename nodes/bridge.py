@@ -1,0 +1,224 @@
+"""Everything that touches ComfyUI's internals: weights of a MODEL, hooks, loading, progress."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import comfy.lora
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import comfy.utils
+import torch
+from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+
+from ..quant.convert import QuantizedModel
+from ..quant.errors import SourceError
+from ..quant.sources import TensorInfo, TensorSource, open_source, require_unquantized
+
+_KEY = "nvfp4_foundry"
+_PREFIX = "diffusion_model."
+_LIVE_ONLY = "its weights are read from memory"
+
+
+def load_source_model(path: Path) -> Any:
+    """Load a model file, index or folder of shards as a MODEL through ComfyUI's own loader.
+
+    Raises:
+        SourceError: the file is unreadable, or ComfyUI does not recognise the model.
+    """
+    if path.is_file() and path.suffix == ".safetensors":
+        model = comfy.sd.load_diffusion_model(str(path))
+    else:
+        with open_source(path) as source:
+            state_dict = {name: source.load(name) for name in source.tensors}
+            metadata = dict(source.metadata)
+        model = comfy.sd.load_diffusion_model_state_dict(state_dict, metadata=metadata)
+        if model is None:
+            raise SourceError(f"ComfyUI does not recognise the model in {path}")
+        # as the stock loader does for files, so that ComfyUI can load it again when it needs to
+        model.cached_patcher_init = (_reload, (path,))
+    model.set_attachments(_KEY, str(path))
+    return model
+
+
+def _reload(path: Path, disable_dynamic: bool = False) -> Any:
+    return load_source_model(path)
+
+
+class ModelSource(TensorSource):
+    """The diffusion model of a MODEL, LoRAs and merges applied, one tensor at a time.
+
+    Weights come from the file the MODEL was loaded from where that is known: ComfyUI may have
+    cast them since. Tensors that patches change are computed from there in fp32 and rounded to
+    the file's dtype.
+
+    Raises:
+        SourceError: the MODEL is quantized already.
+    """
+
+    def __init__(self, model: Any):
+        self._model = model
+        self._live: Mapping[str, torch.Tensor] = model.model.diffusion_model.state_dict()
+        self._file = self._open_file()
+        self.description = self._file.description if self._file else "MODEL"
+        self.metadata = dict(self._file.metadata) if self._file else {}
+        self._tensors = self._list_tensors()
+        self.notes = tuple(self._list_notes())
+        require_unquantized(self)
+
+    def _open_file(self) -> TensorSource | None:
+        """Open the file behind the MODEL, if it holds the same tensors."""
+        path = model_file(self._model)
+        if path is None:
+            return None
+        try:
+            file = open_source(path)
+        except SourceError as error:
+            logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
+            return None
+        shapes = {name: tuple(tensor.shape) for name, tensor in self._live.items()}
+        for name, shape in shapes.items():
+            if len(shape) == 2 and (name not in file.tensors or file.info(name).shape != shape):
+                file.close()
+                logging.info("NVFP4 Foundry: %s names its layers otherwise; %s", path, _LIVE_ONLY)
+                return None
+        return file
+
+    def _list_tensors(self) -> dict[str, TensorInfo]:
+        live = {n: TensorInfo(n, tuple(t.shape), t.dtype) for n, t in self._live.items()}
+        return {**live, **self._file.tensors} if self._file else live
+
+    def _list_notes(self) -> list[str]:
+        notes = list(self._file.notes) if self._file else [_LIVE_ONLY]
+        patched = [key for key in self._model.patches if key.startswith(_PREFIX)]
+        if patched:
+            notes.append(f"{len(patched)} tensors have LoRAs or merges applied")
+        return notes
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors of the diffusion model, names without prefix."""
+        return self._tensors
+
+    def load(self, name: str) -> torch.Tensor:
+        """Return one tensor on CPU, patches applied."""
+        info = self.info(name)
+        in_file = self._file is not None and name in self._file.tensors
+        weight = self._file.load(name) if in_file and self._file else self._live_weight(name)
+        patches = self._model.patches.get(_PREFIX + name)
+        if patches:
+            device = comfy.model_management.get_torch_device()
+            merged = weight.to(device=device, dtype=torch.float32, copy=True)
+            merged = comfy.lora.calculate_weight(patches, merged, _PREFIX + name)
+            weight = merged.to(device="cpu", dtype=info.dtype)
+        return weight.detach().cpu()
+
+    def _live_weight(self, name: str) -> torch.Tensor:
+        """Return the unpatched weight: a loaded MODEL keeps the original beside the patched."""
+        backup = self._model.backup.get(_PREFIX + name)
+        return backup.weight if backup is not None else self._live[name]
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()
+
+
+def model_file(model: Any) -> Path | None:
+    """Return the file a MODEL was loaded from, by our loader or a stock one, if it still exists."""
+    candidate = model.get_attachment(_KEY)
+    init = getattr(model, "cached_patcher_init", None)
+    if candidate is None and init and len(init) > 1 and init[1]:
+        candidate = init[1][0]
+    if not isinstance(candidate, (str, Path)):
+        return None
+    path = Path(candidate)
+    return path if path.exists() else None
+
+
+def observed_clone(model: Any, session: Any) -> Any:
+    """Return a clone of a MODEL that reports every sampling run to a calibration session.
+
+    The hooks live only while a sampler runs. A torch.compile wrapper is dropped from the clone:
+    a compiled graph silently loses hooks.
+    """
+    clone = model.clone()
+    for wrapper in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL):
+        clone.remove_wrappers_with_key(wrapper, _KEY)
+    clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)
+
+    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        diffusion_model = executor.class_obj.model_patcher.model.diffusion_model
+        with session.observe(diffusion_model, _describe_run(executor.class_obj, args)):
+            return executor(*args, **kwargs)
+
+    def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        options = kwargs.get("transformer_options") or (args[5] if len(args) > 5 else {}) or {}
+        sigma = options.get("sigmas")
+        session.begin_call(sigma if sigma is not None else args[1], options.get("cond_or_uncond"))
+        return executor(*args, **kwargs)
+
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _KEY, outer_sample)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, _KEY, apply_model)
+    return clone
+
+
+def _describe_run(guider: Any, args: tuple[Any, ...]) -> dict[str, Any]:
+    """Return what is worth recording of a sampling run; arguments as of ``outer_sample``."""
+    settings: dict[str, Any] = {"cfg": getattr(guider, "cfg", None)}
+    if args and isinstance(args[0], torch.Tensor):
+        settings["noise_shape"] = list(args[0].shape)
+    sigmas = args[3] if len(args) > 3 else None
+    if isinstance(sigmas, torch.Tensor):
+        settings["steps"] = max(0, sigmas.numel() - 1)
+    return settings
+
+
+def model_from_checkpoint(checkpoint: QuantizedModel, original: Any) -> Any:
+    """Return a MODEL of quantized weights, loaded as ComfyUI loads the saved file.
+
+    What other nodes put on the original (sampling shift, options, wrappers) is carried over;
+    LoRAs are not, they are in the weights.
+
+    Raises:
+        SourceError: ComfyUI does not recognise the quantized model.
+    """
+    model = comfy.sd.load_diffusion_model_state_dict(
+        dict(checkpoint.tensors), metadata=dict(checkpoint.metadata)
+    )
+    if model is None:
+        raise SourceError("ComfyUI does not recognise the quantized model")
+    for name, patch in original.object_patches.items():
+        if not name.startswith(_PREFIX.rstrip(".")):
+            model.add_object_patch(name, patch)
+    model.model_options = comfy.model_patcher.create_model_options_clone(original.model_options)
+    for kind, by_key in original.wrappers.items():
+        for key, wrappers in by_key.items():
+            if key not in (_KEY, COMPILE_KEY):
+                for wrapper in wrappers:
+                    model.add_wrapper_with_key(kind, key, wrapper)
+    return model
+
+
+def progress_bar() -> Callable[[int, int, str], None]:
+    """Return a progress callback that draws the node's bar and stops when the user interrupts."""
+    bar = comfy.utils.ProgressBar(1000)
+
+    def advance(done: int, total: int, name: str) -> None:
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        bar.update_absolute(int(1000 * done / max(1, total)), 1000)
+
+    return advance
+
+
+def compute_device() -> torch.device:
+    """Return where ComfyUI computes; makes room there for one layer at a time."""
+    device = comfy.model_management.get_torch_device()
+    if not comfy.model_management.is_device_cpu(device):
+        comfy.model_management.free_memory(1 << 30, device)
+    return device

@@ -1,0 +1,38 @@
+"""The list of nodes ComfyUI gets."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .calibration import (
+    Calibrate,
+    CalibrationPrompts,
+    CalibrationResult,
+    LoadCalibration,
+    MergeCalibrations,
+)
+from .inspect import InspectCheckpoint
+from .quantize import Quantize, QuantizeFile, SaveCheckpoint
+from .recipes import PlanLayers, SelectPreset
+from .sources import LoadSourceModel
+
+
+class FoundryExtension(ComfyExtension):
+    """NVFP4 Foundry."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        """Return all nodes, in the order a user meets them."""
+        return [
+            LoadSourceModel,
+            SelectPreset,
+            PlanLayers,
+            CalibrationPrompts,
+            Calibrate,
+            CalibrationResult,
+            LoadCalibration,
+            MergeCalibrations,
+            Quantize,
+            SaveCheckpoint,
+            QuantizeFile,
+            InspectCheckpoint,
+        ]

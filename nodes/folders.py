@@ -1,0 +1,145 @@
+"""Model files and output places in ComfyUI's own folders."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import folder_paths
+
+MODEL_FOLDERS = ("diffusion_models", "checkpoints")
+OUTPUT = "output"
+_INDEX = ".safetensors.index.json"
+
+
+def source_files() -> list[str]:
+    """Return every model file the user can pick, as ``folder/relative/name``.
+
+    Shards are listed once, by their index; a folder of shards without one by its name and ``/``.
+    """
+    return sorted({name for folder in MODEL_FOLDERS for name in _files_of(folder)})
+
+
+def source_path(name: str) -> Path:
+    """Return the path of a name `source_files` gave.
+
+    Raises:
+        FileNotFoundError: it is gone, or was never in a model folder.
+    """
+    folder, _, relative = name.partition("/")
+    if folder in MODEL_FOLDERS:
+        for root in _roots(folder):
+            path = (root / relative).resolve()
+            if path.exists() and path.is_relative_to(root):
+                return path
+    raise FileNotFoundError(f"{name} is not in ComfyUI's model folders any more; refresh the list")
+
+
+def _files_of(folder: str) -> Iterator[str]:
+    for root in _roots(folder):
+        for directory, _, names in os.walk(root, followlinks=True):
+            prefix = Path(folder, Path(directory).relative_to(root)).as_posix()
+            indexed = [n for n in names if n.endswith(_INDEX)]
+            shards = [n for n in names if n.endswith(".safetensors") and "-of-" in n]
+            yield from (f"{prefix}/{n}" for n in indexed)
+            if shards and not indexed:
+                yield f"{prefix}/"
+            yield from (
+                f"{prefix}/{n}" for n in names if n.endswith(".safetensors") and n not in shards
+            )
+
+
+def _roots(folder: str) -> list[Path]:
+    return [Path(p).resolve() for p in folder_paths.get_folder_paths(folder) if Path(p).is_dir()]
+
+
+def missing_source(name: str | None) -> str | None:
+    """Return why a source cannot be opened, for validation; None if it can, or is linked."""
+    if name is None:
+        return None
+    try:
+        source_path(name)
+    except FileNotFoundError as error:
+        return str(error)
+    return None
+
+
+def target_folders() -> list[str]:
+    """Return the places a checkpoint may be saved to."""
+    return ["diffusion_models", OUTPUT]
+
+
+def target_path(folder: str, name: str) -> Path:
+    """Return where a checkpoint of this name goes; ``.safetensors`` is added if it is missing.
+
+    Subfolders are allowed and made; leaving the folder is not.
+
+    Raises:
+        ValueError: the name is empty or points outside of the folder.
+        FileNotFoundError: ComfyUI has no such folder.
+    """
+    cleaned = name.strip().replace("\\", "/").removesuffix(".safetensors")
+    if not cleaned or cleaned.endswith("/"):
+        raise ValueError("give the checkpoint a file name")
+    if folder not in target_folders():
+        raise ValueError(f"{folder} is none of {', '.join(target_folders())}")
+    if folder == OUTPUT:
+        roots = [Path(folder_paths.get_output_directory()).resolve()]
+    else:
+        roots = _roots(folder)
+    if not roots:
+        raise FileNotFoundError(
+            f"ComfyUI's {folder} folder does not exist; create it or save to {OUTPUT}"
+        )
+    path = (roots[0] / f"{cleaned}.safetensors").resolve()
+    if not path.is_relative_to(roots[0]):
+        raise ValueError(f"{name} points outside of the {folder} folder; use a plain name")
+    return path
+
+
+def free_name(path: Path) -> Path:
+    """Return ``path``, or the first ``path_2``, ``path_3``, ... that does not exist."""
+    candidate, number = path, 1
+    while candidate.exists():
+        number += 1
+        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
+    return candidate
+
+
+def calibrations_folder() -> Path:
+    """Return where calibrations are kept, making it if needed."""
+    folder = Path(folder_paths.get_output_directory(), "nvfp4_foundry", "calibrations")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def calibration_names() -> list[str]:
+    """Return the names of the saved calibrations."""
+    return sorted(p.stem for p in calibrations_folder().glob("*.safetensors"))
+
+
+def calibration_path(name: str) -> Path:
+    """Return the file of a calibration.
+
+    Raises:
+        ValueError: the name is empty or no plain file name.
+    """
+    cleaned = name.strip()
+    if not cleaned or cleaned != Path(cleaned).name or cleaned.startswith("."):
+        raise ValueError(f"{name!r} is no name for a calibration; use letters and digits")
+    return calibrations_folder() / f"{cleaned}.safetensors"
+
+
+def prompt_files() -> list[str]:
+    """Return the text files in ComfyUI's input folder."""
+    root = Path(folder_paths.get_input_directory())
+    return sorted(p.name for p in root.glob("*.txt"))
+
+
+def prompt_path(name: str) -> Path:
+    """Return the path of a text file in ComfyUI's input folder."""
+    path = Path(folder_paths.get_input_directory(), name)
+    if path.name != name or not path.is_file():
+        raise FileNotFoundError(f"{name} is not in ComfyUI's input folder; refresh the list")
+    return path

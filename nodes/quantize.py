@@ -1,0 +1,248 @@
+"""Quantizing: in the graph, to a file, and straight from file to file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..quant.calibration import CalibrationStatistics
+from ..quant.checkpoint import check_target
+from ..quant.convert import QuantizedModel, convert, quantize_to_memory, save_model
+from ..quant.errors import CheckpointError, FoundryError
+from ..quant.planning import Plan, Recipe, make_plan, take_inventory
+from ..quant.sources import open_source
+from . import folders
+from .bridge import ModelSource, compute_device, model_from_checkpoint, progress_bar
+from .sockets import CATEGORY, CheckpointSocket, PlanSocket, RecipeSocket, StatisticsSocket
+
+_NUMBER, _STOP, _OVERWRITE = "add a number", "stop", "overwrite"
+
+
+class Quantize(io.ComfyNode):
+    """MODEL, plan and statistics become a quantized MODEL and a checkpoint to save."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryQuantize",
+            display_name="Quantize",
+            category=CATEGORY,
+            description=(
+                "Quantizes a model as planned. The MODEL it returns is loaded exactly as ComfyUI "
+                "loads the saved file, so you can sample with it before saving. Holds the "
+                "quantized model in memory; for models larger than that use Quantize File."
+            ),
+            search_aliases=["nvfp4", "convert to nvfp4", "fp4", "quantize model"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model the plan was made for."),
+                PlanSocket.Input("plan", tooltip="From Plan Layers."),
+                StatisticsSocket.Input(
+                    "statistics",
+                    optional=True,
+                    tooltip="From Calibration Result or Load Calibration. Without them the "
+                    "activation scales are left to the runtime.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL"),
+                CheckpointSocket.Output(display_name="CHECKPOINT"),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: Any, plan: Plan, statistics: CalibrationStatistics | None = None
+    ) -> io.NodeOutput:
+        """Quantize."""
+        with ModelSource(model) as source:
+            checkpoint = quantize_to_memory(
+                source,
+                plan,
+                statistics=statistics,
+                device=compute_device(),
+                on_progress=progress_bar(),
+            )
+        text = checkpoint.report.to_text(every_layer=False)
+        quantized = model_from_checkpoint(checkpoint, model)
+        return io.NodeOutput(quantized, checkpoint, text, ui=ui.PreviewText(text))
+
+
+def _target_inputs() -> list[io.Input]:
+    return [
+        io.String.Input(
+            "file_name",
+            default="model_nvfp4",
+            tooltip="Name of the checkpoint; subfolder/name is allowed, .safetensors is added.",
+        ),
+        io.Combo.Input(
+            "folder",
+            options=folders.target_folders(),
+            default="diffusion_models",
+            tooltip="diffusion_models: stock loaders find it there at once. output: ComfyUI's "
+            "output folder.",
+        ),
+        io.Combo.Input(
+            "if_exists",
+            options=[_NUMBER, _STOP, _OVERWRITE],
+            default=_NUMBER,
+            tooltip="What to do when a file of this name is there already.",
+        ),
+    ]
+
+
+def _validate_target(
+    file_name: str | None, folder: str | None, if_exists: str | None
+) -> bool | str:
+    """Say before the queue starts when the target is impossible; linked inputs are None."""
+    if if_exists not in (None, _NUMBER, _STOP, _OVERWRITE):
+        return f"if_exists must be one of {_NUMBER}, {_STOP}, {_OVERWRITE}, not {if_exists}"
+    if file_name is None or folder is None:
+        return True
+    try:
+        path = folders.target_path(folder, file_name)
+    except (ValueError, FileNotFoundError) as error:
+        return str(error)
+    if path.exists() and if_exists == _STOP:
+        return f"{path} exists; choose another name or allow overwriting"
+    return True
+
+
+def _resolve_target(
+    file_name: str, folder: str, if_exists: str, data_bytes: int
+) -> tuple[Path, bool]:
+    """Return the path to write and whether it may replace a file, after checking disk space."""
+    path = folders.target_path(folder, file_name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if if_exists == _NUMBER:
+        path = folders.free_name(path)
+    overwrite = if_exists == _OVERWRITE
+    check_target(path, data_bytes, overwrite=overwrite)
+    return path, overwrite
+
+
+class SaveCheckpoint(io.ComfyNode):
+    """Write a quantized checkpoint to ComfyUI's folders."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundrySaveCheckpoint",
+            display_name="Save NVFP4 Checkpoint",
+            category=CATEGORY,
+            description=(
+                "Saves a quantized checkpoint that stock ComfyUI loads with Load Diffusion Model. "
+                "The file appears complete or not at all."
+            ),
+            search_aliases=["save nvfp4", "export checkpoint", "save diffusion model"],
+            inputs=[
+                CheckpointSocket.Input("checkpoint", tooltip="From Quantize."),
+                *_target_inputs(),
+            ],
+            outputs=[io.String.Output(display_name="path")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, file_name: str | None, folder: str | None, if_exists: str | None
+    ) -> bool | str:
+        """Say before the queue starts when the target is impossible."""
+        return _validate_target(file_name, folder, if_exists)
+
+    @classmethod
+    def execute(
+        cls, checkpoint: QuantizedModel, file_name: str, folder: str, if_exists: str
+    ) -> io.NodeOutput:
+        """Save."""
+        size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
+        path, overwrite = _resolve_target(file_name, folder, if_exists, size)
+        save_model(checkpoint, path, overwrite=overwrite, on_progress=progress_bar())
+        text = f"saved {path}\n\n{checkpoint.report.headline()}"
+        return io.NodeOutput(str(path), ui=ui.PreviewText(text))
+
+
+class QuantizeFile(io.ComfyNode):
+    """File in, checkpoint out, one layer in memory at a time."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryQuantizeFile",
+            display_name="Quantize File",
+            category=CATEGORY,
+            description=(
+                "Converts a model file to a checkpoint file without loading the model: memory "
+                "stays at a few layers, whatever its size."
+            ),
+            search_aliases=["nvfp4 convert", "convert file", "quantize checkpoint", "low memory"],
+            inputs=[
+                io.Combo.Input(
+                    "model_file",
+                    options=folders.source_files(),
+                    tooltip="The 16- or 32-bit model to convert.",
+                ),
+                RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset."),
+                StatisticsSocket.Input(
+                    "statistics",
+                    optional=True,
+                    tooltip="Calibration of this model, for static activation scales.",
+                ),
+                *_target_inputs(),
+            ],
+            outputs=[
+                io.String.Output(display_name="path"),
+                io.String.Output(display_name="report"),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        model_file: str | None,
+        file_name: str | None,
+        folder: str | None,
+        if_exists: str | None,
+    ) -> bool | str:
+        """Say before the queue starts when source or target are impossible."""
+        try:
+            if model_file is not None:
+                with open_source(folders.source_path(model_file)):
+                    pass
+        except (FileNotFoundError, FoundryError) as error:
+            return str(error)
+        return _validate_target(file_name, folder, if_exists)
+
+    @classmethod
+    def execute(
+        cls,
+        model_file: str,
+        recipe: Recipe,
+        file_name: str,
+        folder: str,
+        if_exists: str,
+        statistics: CalibrationStatistics | None = None,
+    ) -> io.NodeOutput:
+        """Convert."""
+        with open_source(folders.source_path(model_file)) as source:
+            plan = make_plan(recipe, take_inventory(source))
+            path, overwrite = _resolve_target(file_name, folder, if_exists, plan.bytes_after)
+            if path == folders.source_path(model_file):
+                raise CheckpointError(f"{path} is the source itself; choose another name")
+            report = convert(
+                source,
+                plan,
+                path,
+                statistics=statistics,
+                overwrite=overwrite,
+                device=compute_device(),
+                on_progress=progress_bar(),
+            )
+        text = report.to_text(every_layer=False)
+        return io.NodeOutput(str(path), text, ui=ui.PreviewText(f"saved {path}\n\n{text}"))

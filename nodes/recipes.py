@@ -1,0 +1,215 @@
+"""Choosing what is quantized how, and seeing it before it happens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..quant.describe import describe_plan
+from ..quant.errors import RecipeError
+from ..quant.formats import FORMATS
+from ..quant.planning import (
+    Recipe,
+    get_preset,
+    load_presets,
+    make_plan,
+    parse_rule_lines,
+    take_inventory,
+)
+from ..quant.planning.presets import Setting
+from ..quant.rounding import ROUNDINGS
+from .bridge import ModelSource
+from .sockets import CATEGORY, PlanSocket, RecipeSocket
+
+
+class SelectPreset(io.ComfyNode):
+    """A preset, its settings and extra rules become a recipe."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundrySelectPreset",
+            display_name="Select NVFP4 Preset",
+            category=CATEGORY,
+            description="Chooses which layers get which format, and how the numbers are chosen.",
+            search_aliases=["nvfp4 recipe", "quantization preset", "mixed precision"],
+            inputs=[
+                io.DynamicCombo.Input(
+                    "preset",
+                    options=[
+                        io.DynamicCombo.Option(preset.name, [_widget(s) for s in preset.settings])
+                        for preset in load_presets().values()
+                    ],
+                    tooltip="The preset of your model; 'smart' for any other transformer. A "
+                    "preset used on another model stops with an error that names what it is.",
+                ),
+                io.String.Input(
+                    "extra_rules",
+                    multiline=True,
+                    default="",
+                    placeholder="blocks.*.ffn.2 = bf16\n* @ first:3 = float8_e4m3fn",
+                    tooltip="One 'pattern = format' a line; they win over the preset. Patterns "
+                    "are globs over layer names, '@ first:N' or '@ last:N' limits them to blocks. "
+                    f"Formats: {', '.join(FORMATS)}.",
+                ),
+                io.Combo.Input(
+                    "rounding",
+                    options=list(ROUNDINGS),
+                    default="max",
+                    tooltip="How the scales of the weights are chosen.",
+                ),
+                io.DynamicCombo.Input(
+                    "input_scale",
+                    options=_input_scale_options(),
+                    tooltip="How the static activation scales are derived from the calibration. "
+                    "'amax' with a headroom of 4 is safe: too large a scale costs nothing, too "
+                    "small a scale ruins the picture.",
+                ),
+            ],
+            outputs=[RecipeSocket.Output(display_name="RECIPE")],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, extra_rules: str | None, preset: Any = None, input_scale: Any = None
+    ) -> bool | str:
+        """Say before the queue starts when a rule or the preset's name is wrong.
+
+        ComfyUI hands over dynamic inputs whether they are asked for or not, as a name or a dict.
+        """
+        try:
+            parse_rule_lines(extra_rules or "")
+            name = preset.get("preset") if isinstance(preset, dict) else preset
+            if name is not None:
+                get_preset(name)
+        except RecipeError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        preset: dict[str, Any],
+        extra_rules: str,
+        rounding: str,
+        input_scale: dict[str, Any],
+    ) -> io.NodeOutput:
+        """Build the recipe."""
+        settings = {key: value for key, value in preset.items() if key != "preset"}
+        policy, headroom = _policy(input_scale)
+        recipe = (
+            get_preset(preset["preset"])
+            .build(settings)
+            .with_rules(parse_rule_lines(extra_rules))
+            .with_numbers(rounding, policy, headroom)
+        )
+        return io.NodeOutput(recipe)
+
+
+def _widget(setting: Setting) -> io.Input:
+    """Return the widget for a preset's setting."""
+    if setting.type == "int":
+        return io.Int.Input(
+            setting.name,
+            display_name=setting.label,
+            default=int(setting.default),
+            min=setting.min,
+            max=setting.max,
+            tooltip=setting.tooltip,
+        )
+    return io.Combo.Input(
+        setting.name,
+        display_name=setting.label,
+        options=list(setting.choices),
+        default=str(setting.default),
+        tooltip=setting.tooltip,
+    )
+
+
+def _input_scale_options() -> list[io.DynamicCombo.Option]:
+    headroom = io.Float.Input(
+        "headroom",
+        default=4.0,
+        min=1.0,
+        max=1024.0,
+        step=0.5,
+        tooltip="Multiplier of the largest activation seen. 1 to 64 are equally accurate; more "
+        "covers prompts the calibration did not see.",
+    )
+    multiplier = io.Float.Input(
+        "multiplier",
+        default=2.0,
+        min=1.0,
+        max=1024.0,
+        step=0.1,
+        tooltip="Multiplier of the 99.9th percentile over calls. Below 1.5 new prompts may clip.",
+    )
+    value = io.Float.Input(
+        "value",
+        default=0.01,
+        min=1e-9,
+        max=1e6,
+        step=1e-9,
+        tooltip="The input_scale of every layer. NVFP4 represents activations up to 2688 x this.",
+    )
+    return [
+        io.DynamicCombo.Option("amax", [headroom]),
+        io.DynamicCombo.Option("p99.9 of calls", [multiplier]),
+        io.DynamicCombo.Option("dynamic", []),
+        io.DynamicCombo.Option("fixed", [value]),
+    ]
+
+
+def _policy(choice: dict[str, Any]) -> tuple[str, float | None]:
+    """Return the recipe's policy text and headroom for the widgets' values."""
+    kind = choice["input_scale"]
+    if kind == "amax":
+        return "amax", choice.get("headroom", 4.0)
+    if kind == "p99.9 of calls":
+        return "p99.9", choice.get("multiplier", 2.0)
+    if kind == "fixed":
+        return f"fixed={choice['value']!r}", None
+    return "dynamic", None
+
+
+class PlanLayers(io.ComfyNode):
+    """Resolve a recipe against a model: a dry run."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryPlanLayers",
+            display_name="Plan Layers",
+            category=CATEGORY,
+            description=(
+                "Shows which layer would get which format and why, and the size before and "
+                "after. Nothing is converted."
+            ),
+            search_aliases=["nvfp4 plan", "dry run", "estimate size"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to quantize, LoRAs applied or not."),
+                RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset."),
+                io.Boolean.Input(
+                    "any_architecture",
+                    default=False,
+                    advanced=True,
+                    tooltip="Use the preset even on a model it was not written for.",
+                ),
+            ],
+            outputs=[
+                PlanSocket.Output(display_name="PLAN"),
+                io.String.Output(display_name="table"),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, model: Any, recipe: Recipe, any_architecture: bool) -> io.NodeOutput:
+        """Plan."""
+        with ModelSource(model) as source:
+            plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
+            text = describe_plan(plan, source.notes)
+        return io.NodeOutput(plan, text, ui=ui.PreviewText(text))

@@ -1,0 +1,141 @@
+"""Calibrations in progress: one per name, kept over queue runs and on disk over restarts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..quant.calibration import (
+    ActivationCollector,
+    CalibrationStatistics,
+    CollectorSettings,
+    load_statistics,
+    save_statistics,
+)
+from ..quant.errors import CalibrationError
+from ..quant.fingerprint import ModelFingerprint
+
+
+class CalibrationSession:
+    """A named calibration of one model, gathering while its observed MODEL samples."""
+
+    def __init__(
+        self, name: str, path: Path, fingerprint: ModelFingerprint, settings: CollectorSettings
+    ):
+        self.name = name
+        self.fingerprint = fingerprint
+        self._path = path
+        self._collector = ActivationCollector(settings)
+        self._prompts: tuple[str, ...] = ()
+        self._samplings = 0
+        self._on_disk = False
+
+    @property
+    def was_deleted(self) -> bool:
+        """Whether the user removed the saved file meanwhile: the way to forget a calibration."""
+        return self._on_disk and not self._path.exists()
+
+    @property
+    def settings(self) -> CollectorSettings:
+        """Return the collector's settings."""
+        return self._collector.settings
+
+    def continue_from_disk(self) -> None:
+        """Go on from what an earlier ComfyUI process saved under this name.
+
+        Raises:
+            CalibrationError: the file is damaged, or of another model.
+        """
+        if not self._path.exists():
+            return
+        saved = load_statistics(self._path)
+        try:
+            saved.require_model(self.fingerprint, f"calibration {self.name!r}")
+        except CalibrationError as error:
+            raise CalibrationError(
+                f"{error}. Give this model's calibration another name, or set 'accumulate' to "
+                "'start over' (the old file is kept under a new name)"
+            ) from error
+        self._collector.load_state(saved)
+        self._on_disk = True
+
+    def set_prompts(self, prompts: Sequence[str]) -> None:
+        """Record what the coming samplings are prompted with, in their order."""
+        self._prompts = tuple(prompts)
+        self._samplings = 0
+
+    @contextmanager
+    def observe(self, diffusion_model: torch.nn.Module, settings: dict[str, Any]) -> Iterator[None]:
+        """Observe one sampling run."""
+        prompt = ()
+        if self._prompts:
+            prompt = (self._prompts[self._samplings % len(self._prompts)],)
+        self._samplings += 1
+        self._collector.new_run(prompt, settings)
+        with self._collector.observe(diffusion_model):
+            yield
+
+    def begin_call(self, sigma: Any, cond_or_uncond: Any) -> None:
+        """Announce a model call."""
+        self._collector.begin_call(sigma, cond_or_uncond)
+
+    def finish(self) -> CalibrationStatistics:
+        """Return an immutable copy of everything gathered, after saving it to disk.
+
+        Raises:
+            CalibrationError: nothing was sampled with the observed MODEL.
+        """
+        statistics = self._collector.snapshot(self.fingerprint)
+        if not statistics.layers:
+            raise CalibrationError(
+                f"calibration {self.name!r} has seen no sampling: connect the MODEL output of "
+                "Calibrate to the sampler whose LATENT comes here"
+            )
+        save_statistics(statistics, self._path)
+        self._on_disk = True
+        return statistics
+
+    def set_aside(self) -> None:
+        """Keep the saved file under a dated name, so that starting over loses nothing."""
+        if self._path.exists():
+            stamp = time.strftime("%Y%m%d-%H%M%S")
+            self._path.rename(self._path.with_name(f"{self._path.stem}.{stamp}.safetensors"))
+
+
+_SESSIONS: dict[Path, CalibrationSession] = {}
+
+
+def open_session(
+    name: str,
+    path: Path,
+    fingerprint: ModelFingerprint,
+    settings: CollectorSettings,
+    *,
+    start_over: bool,
+) -> CalibrationSession:
+    """Return the session of this name: the running one, one continued from disk, or a new one.
+
+    Raises:
+        CalibrationError: continuing, and what is saved is of another model.
+    """
+    running = _SESSIONS.get(path)
+    if start_over:
+        session = CalibrationSession(name, path, fingerprint, settings)
+        session.set_aside()
+    elif (
+        running is not None
+        and running.fingerprint.difference(fingerprint) is None
+        and running.settings == settings
+        and not running.was_deleted
+    ):
+        return running
+    else:
+        session = CalibrationSession(name, path, fingerprint, settings)
+        session.continue_from_disk()
+    _SESSIONS[path] = session
+    return session
