@@ -1,0 +1,37 @@
+"""Calibration: what the inputs of every layer are during the user's own sampling."""
+
+from .collector import ActivationCollector
+from .coverage import CoverageReport
+from .input_scale import (
+    InputScalePolicy,
+    ScaleDecision,
+    decide_scales,
+    parse_policy,
+    represented_amax,
+)
+from .merge import merge, merge_all
+from .records import LayerStatistics, RunRecord, SigmaBin, amax_by_branch, amax_by_sigma
+from .settings import CollectorSettings
+from .statistics import CalibrationStatistics
+from .storage import load_statistics, save_statistics
+
+__all__ = [
+    "ActivationCollector",
+    "CalibrationStatistics",
+    "CollectorSettings",
+    "CoverageReport",
+    "InputScalePolicy",
+    "LayerStatistics",
+    "RunRecord",
+    "ScaleDecision",
+    "SigmaBin",
+    "amax_by_branch",
+    "amax_by_sigma",
+    "decide_scales",
+    "load_statistics",
+    "merge",
+    "merge_all",
+    "parse_policy",
+    "represented_amax",
+    "save_statistics",
+]

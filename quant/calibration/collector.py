@@ -1,0 +1,276 @@
+"""Observe the inputs of linear layers while a model samples.
+
+Hooks never wait for the device, never change a tensor and never touch torch's random state:
+the output with and without them is the same, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import CalibrationError
+from ..fingerprint import ModelFingerprint
+from .input_group import InputGroup
+from .measurement import Measurement, is_measurable, measure
+from .merge import merge
+from .observed_layers import find_linears
+from .records import UNKNOWN_BRANCH
+from .run_log import RunLog
+from .settings import CollectorSettings
+from .snapshot import build_statistics
+from .statistics import CalibrationStatistics
+
+
+class ActivationCollector:
+    """Gathers statistics over any number of runs; `snapshot` returns them.
+
+    Not thread-safe. One collector is for one model.
+    """
+
+    def __init__(self, settings: CollectorSettings | None = None) -> None:
+        """Start empty."""
+        self.settings = settings or CollectorSettings()
+        self._observing = False
+        self._base: CalibrationStatistics | None = None
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything gathered or loaded."""
+        if self._observing:
+            raise CalibrationError("the collector cannot be reset while it observes a model")
+        self._base = None
+        self._log = RunLog()
+        self._rng = np.random.default_rng(self.settings.seed)
+        self._rows_per_layer = self.settings.rows_per_layer
+        self._groups: dict[str, InputGroup] = {}
+        self._joinable: dict[int, InputGroup] = {}
+        self._widths: dict[str, int] = {}
+        self._unchanged: dict[str, torch.Tensor] = {}
+        self._never_shared: set[str] = set()
+        self._skipped: Counter[str] = Counter()
+
+    @property
+    def rows_per_layer(self) -> int:
+        """Rows kept per distinct input: the setting, or less where the memory budget asks."""
+        return self._rows_per_layer
+
+    @property
+    def skipped_calls(self) -> Mapping[str, int]:
+        """Calls per layer whose input could not be measured (quantized, empty, other width)."""
+        return dict(self._skipped)
+
+    def new_run(
+        self,
+        prompts: str | Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+        run_id: str | None = None,
+    ) -> str:
+        """Begin a run: what is observed from here on belongs to it. Returns its id (uuid4 hex).
+
+        ``settings`` must be JSON values. Without this the first observation begins a run itself.
+        """
+        self._flush_all()
+        self._log.begin_run(prompts, settings or {}, run_id)
+        self._rng = np.random.default_rng([self.settings.seed, int(self._log.run_id, 16)])
+        return self._log.run_id
+
+    def begin_call(
+        self, sigma: float | torch.Tensor | None, cond_or_uncond: Sequence[int] | None = None
+    ) -> None:
+        """Announce a model call: the forwards that follow belong to it.
+
+        ``sigma``: a number, or a tensor of any size whose first element counts (not read now).
+        ``cond_or_uncond``: ComfyUI's list, one entry (0 cond, 1 uncond) per equal part of the
+        batch. A layer whose first dimension cannot be split like that gets one record of unknown
+        branch.
+        """
+        self._ensure_run()
+        self._log.begin_call(sigma, tuple(cond_or_uncond or (UNKNOWN_BRANCH,)))
+
+    @contextmanager
+    def observe(
+        self,
+        root: torch.nn.Module,
+        layer_names: Collection[str] | None = None,
+        prefix: str = "",
+    ) -> Iterator[ActivationCollector]:
+        """Hook the linear layers of a module tree; the hooks are gone however the block ends.
+
+        Layers are named ``prefix`` + their path; ``layer_names`` restricts them to some of these.
+        Raises `CalibrationError` when already observing or when no layer matches.
+        """
+        if self._observing:
+            raise CalibrationError("the collector already observes a model")
+        layers = find_linears(root, layer_names, prefix)
+        self._ensure_run()
+        self._drop_changed()
+        handles = []
+        self._observing = True
+        try:
+            for name, module in layers.items():
+                self._widths[name] = int(getattr(module, "in_features", 0))
+                hook = self._hook(name)
+                handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+            yield self
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._observing = False
+            self._flush_all()
+            self._log.end_call()
+
+    def snapshot(self, fingerprint: ModelFingerprint) -> CalibrationStatistics:
+        """Return all that was gathered so far, as a copy that later observation never changes.
+
+        Includes what `load_state` brought in. Reads from the device. Raises `CalibrationError`
+        when the loaded statistics are from a different model than ``fingerprint``.
+        """
+        self._flush_all()
+        self._drop_changed()
+        gathered = build_statistics(
+            self._groups, self._log, fingerprint, self._rows_per_layer, self._never_shared
+        )
+        return gathered if self._base is None else merge(self._base, gathered)
+
+    def load_state(self, statistics: CalibrationStatistics) -> None:
+        """Continue on top of earlier statistics: later snapshots contain them.
+
+        Replaces statistics loaded before; keeps what this collector gathered itself.
+        """
+        self._base = statistics
+
+    def _ensure_run(self) -> None:
+        if not self._log.has_run:
+            self.new_run()
+
+    def _hook(self, name: str) -> Callable[..., None]:
+        def observe_input(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
+            x = args[0] if args else kwargs.get("input")
+            if not is_measurable(x, self._widths[name]):
+                self._skipped[name] += 1
+                return
+            # Tensors made in inference mode could not be added to outside of it.
+            with torch.inference_mode(False), torch.no_grad():
+                self._receive(name, x)
+
+        return observe_input
+
+    def _receive(self, name: str, x: torch.Tensor) -> None:
+        """Account for one layer's input, measuring it unless that was done for another layer."""
+        shared = self._find_shared(name, x)
+        if shared is not None:
+            self._claim(name, x, *shared)
+            return
+        group = self._groups.get(name)
+        if group is None:
+            group = self._new_group(name, x)
+        elif group.pending is not None:
+            group = self._make_room(name, group, group.pending)
+        if x.element_size() > group.element_size:
+            group.element_size = x.element_size()
+            self._fit_budget()
+        call, branches = self._log.current_call
+        measurement = measure(
+            x, branches, call, group.reservoir, self.settings.mean_square_tokens, self._rng
+        )
+        measurement.claimed.add(name)
+        group.pending = measurement
+        if group.open_to_join:
+            self._joinable[id(x)] = group
+        if group.settled:
+            group.commit()
+
+    def _find_shared(self, name: str, x: torch.Tensor) -> tuple[InputGroup, Measurement] | None:
+        """Find a pending measurement of this tensor that this layer may take as its own."""
+        group = self._groups.get(name) or self._joinable.get(id(x))
+        if group is None or group.pending is None or name in self._never_shared:
+            return None
+        pending = group.pending
+        member = name in group.members
+        if name in pending.claimed or not (member or group.open_to_join):
+            return None
+        same_call = pending.call == self._log.current_call[0]
+        return (group, pending) if same_call and pending.identity.matches(x) else None
+
+    def _claim(self, name: str, x: torch.Tensor, group: InputGroup, pending: Measurement) -> None:
+        unchanged = pending.identity.unchanged(x)
+        if unchanged is not None:
+            earlier = self._unchanged.get(name)
+            both = unchanged if earlier is None else unchanged & earlier.to(unchanged.device)
+            self._unchanged[name] = both
+        group.members.add(name)
+        self._groups[name] = group
+        pending.claimed.add(name)
+        if group.settled:
+            group.commit()
+
+    def _make_room(self, name: str, group: InputGroup, pending: Measurement) -> InputGroup:
+        """Deal with a layer that got a tensor other than its group's pending one."""
+        if name in pending.claimed:
+            self._flush(group)
+            return group
+        return self._split(group, {name})
+
+    def _split(self, group: InputGroup, leaving: set[str]) -> InputGroup:
+        other = group.fork(leaving)
+        self._groups.update(dict.fromkeys(leaving, other))
+        self._fit_budget()
+        if group.settled:
+            group.commit()
+        return other
+
+    def _flush(self, group: InputGroup) -> None:
+        """Commit the pending measurement; members that never received it leave before."""
+        if group.pending is not None:
+            missing = group.members - group.pending.claimed
+            if missing:
+                self._split(group, missing)
+            group.commit()
+
+    def _flush_all(self) -> None:
+        # Also entered from outside of the hooks, where inference mode may be on.
+        with torch.inference_mode(False), torch.no_grad():
+            for group in set(self._groups.values()):
+                self._flush(group)
+        self._joinable.clear()
+
+    def _new_group(self, name: str, x: torch.Tensor) -> InputGroup:
+        group = InputGroup({name}, x.shape[-1], x.element_size(), self._rows_per_layer)
+        self._groups[name] = group
+        self._fit_budget()
+        return group
+
+    def _fit_budget(self) -> None:
+        """Give every input equally fewer rows once they would exceed the memory budget.
+
+        Projects to the layers not seen yet as if they shared inputs as often as those seen, so
+        that this happens once or twice and not for each layer.
+        """
+        budget = self.settings.memory_budget_bytes
+        groups = set(self._groups.values())
+        row_bytes = sum(group.in_features * group.element_size for group in groups)
+        if self._rows_per_layer * row_bytes <= budget:
+            return
+        seen = sum(self._widths[name] for name in self._groups)
+        unseen = sum(width for name, width in self._widths.items() if name not in self._groups)
+        projected = row_bytes * (seen + unseen) / seen
+        self._rows_per_layer = int(budget / projected)
+        for group in groups:
+            group.shrink(self._rows_per_layer)
+
+    def _drop_changed(self) -> None:
+        """Throw away layers whose shared tensor was changed in place where nobody could see it.
+
+        Their input was not what was measured for them. From now on they are measured alone.
+        """
+        for name, unchanged in self._unchanged.items():
+            if not bool(unchanged):
+                self._never_shared.add(name)
+                self._groups.pop(name).members.discard(name)
+        self._unchanged.clear()

@@ -1,0 +1,163 @@
+"""One look at one activation: everything the statistics need from it, kept on its device."""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from .records import UNKNOWN_BRANCH
+from .reservoir import Candidates, Reservoir
+from .tensor_rows import channel_amax, channel_sum_squares, take_rows
+
+_MEASURABLE = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+_PROBES = 256
+_BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+@dataclass(frozen=True, eq=False)
+class TensorIdentity:
+    """Recognises the very tensor that was measured, and whether it still holds the same values.
+
+    A weak reference, so that an activation is never kept alive and a reused id is never taken for
+    the old tensor. ``version`` is torch's counter of in-place changes; inference tensors have
+    none, for them ``probe`` holds the bits of some elements.
+    """
+
+    reference: weakref.ref[torch.Tensor]
+    pointer: int
+    layout: tuple[torch.Size, tuple[int, ...]]
+    version: int | None
+    probe: torch.Tensor | None
+
+    @classmethod
+    def of(cls, x: torch.Tensor) -> TensorIdentity:
+        """Take the identity of ``x``."""
+        return cls(
+            reference=weakref.ref(x),
+            pointer=x.data_ptr(),
+            layout=(x.shape, x.stride()),
+            version=None if x.is_inference() else x._version,
+            probe=_probe(x) if x.is_inference() else None,
+        )
+
+    def matches(self, x: torch.Tensor) -> bool:
+        """Whether ``x`` is that tensor, unchanged as far as the host can tell."""
+        return (
+            self.reference() is x
+            and self.pointer == x.data_ptr()
+            and self.layout == (x.shape, x.stride())
+            and (self.probe is not None if x.is_inference() else self.version == x._version)
+        )
+
+    def unchanged(self, x: torch.Tensor) -> torch.Tensor | None:
+        """Device bool [] for what only the device can tell; None when the host was enough."""
+        if self.probe is None:
+            return None
+        probe = _probe(x)
+        return None if probe is None else (probe == self.probe).all()
+
+
+@dataclass(eq=False)
+class Measurement:
+    """What one activation tensor contributes. ``claimed`` are the layers that received it.
+
+    ``amax`` float32 [records]; ``sum_squares`` and ``channel_amax`` float32 [K], without the
+    records that are not finite; ``tokens_used`` per record; ``rows`` for the reservoir.
+    """
+
+    identity: TensorIdentity
+    call: int
+    branches: tuple[int, ...]
+    tokens: int
+    tokens_used: tuple[int, ...]
+    amax: torch.Tensor
+    sum_squares: torch.Tensor
+    channel_amax: torch.Tensor
+    rows: torch.Tensor | None
+    candidates: Candidates
+    claimed: set[str] = field(default_factory=set)
+
+
+def is_measurable(x: Any, in_features: int) -> bool:
+    """Whether ``x`` is a plain floating-point activation of this width (no quantized subclass)."""
+    return (
+        type(x) in (torch.Tensor, torch.nn.Parameter)
+        and x.dtype in _MEASURABLE
+        and x.layout is torch.strided
+        and not x.is_nested
+        and x.ndim >= 1
+        and x.shape[-1] == in_features
+        and x.numel() > 0
+    )
+
+
+def measure(
+    x: torch.Tensor,
+    branches: tuple[int, ...],
+    call: int,
+    reservoir: Reservoir,
+    max_tokens: int | None,
+    rng: np.random.Generator,
+) -> Measurement:
+    """Measure an activation [..., K] without waiting for the device or changing anything.
+
+    The first dimension is split into one record per entry of ``branches`` when it can be.
+    ``max_tokens`` bounds the tokens per record behind the sums of squares.
+    """
+    identity = TensorIdentity.of(x)
+    x = x.detach()
+    if x.ndim == 1:
+        x = x.unsqueeze(0)
+    if len(branches) > 1 and x.shape[0] % len(branches):
+        branches = (UNKNOWN_BRANCH,)
+    amax, squares, peaks, used = [], [], [], []
+    for part in x.split(x.shape[0] // len(branches)):
+        first, step, count = _token_subset(part.numel() // part.shape[-1], max_tokens, rng)
+        peak = channel_amax(part)
+        largest = peak.amax()
+        finite = torch.isfinite(largest)
+        amax.append(largest)
+        peaks.append(torch.where(finite, peak, 0.0))
+        squares.append(torch.where(finite, channel_sum_squares(part, first, step), 0.0))
+        used.append(count)
+    tokens = x.numel() // x.shape[-1]
+    candidates = reservoir.choose(tokens, rng)
+    return Measurement(
+        identity=identity,
+        call=call,
+        branches=branches,
+        tokens=tokens,
+        tokens_used=tuple(used),
+        amax=torch.stack(amax),
+        sum_squares=squares[0] if len(squares) == 1 else torch.stack(squares).sum(0),
+        channel_amax=peaks[0] if len(peaks) == 1 else torch.stack(peaks).amax(0),
+        rows=take_rows(x, candidates.positions) if candidates.positions.size else None,
+        candidates=candidates,
+    )
+
+
+def _token_subset(
+    tokens: int, max_tokens: int | None, rng: np.random.Generator
+) -> tuple[int, int, int]:
+    """Choose every step-th token: first, step, count."""
+    if max_tokens is None or tokens <= max_tokens:
+        return 0, 1, tokens
+    # An odd step and a random start: an even one would see the same image columns every time.
+    step = -(-tokens // max_tokens) | 1
+    first = int(rng.integers(step))
+    return first, step, len(range(first, tokens, step))
+
+
+def _probe(x: torch.Tensor) -> torch.Tensor | None:
+    """Copy the bits of some elements spread over ``x``; None when it has no flat view."""
+    try:
+        flat = x.view(-1)
+    except RuntimeError:
+        return None
+    # Odd, so that rows of an even width are probed in different channels.
+    sample = flat[:: (x.numel() // _PROBES) | 1]
+    return sample.view(_BITS[x.element_size()]).clone()

@@ -1,0 +1,129 @@
+"""Add up statistics of one model from several runs, days or machines.
+
+Associative and commutative: exactly so for records, rows and amax; sums of squares are float64
+and differ by rounding at most.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from functools import reduce
+
+import numpy as np
+import torch
+
+from ..errors import CalibrationError
+from ..fingerprint import ModelFingerprint
+from .records import LayerStatistics, RunRecord, order_runs
+from .reservoir import keep_lowest
+from .statistics import CalibrationStatistics
+
+
+def merge(a: CalibrationStatistics, b: CalibrationStatistics) -> CalibrationStatistics:
+    """Merge two artefacts; see `merge_all`."""
+    return merge_all([a, b])
+
+
+def merge_all(parts: Iterable[CalibrationStatistics]) -> CalibrationStatistics:
+    """Return the statistics of all parts together; the parts are not changed.
+
+    The row capacity becomes the smallest of the parts': rows that a smaller sample had to leave
+    out cannot be brought back, and keeping more of another would make the sample uneven. Layers
+    share an input afterwards only where they did in every part.
+
+    Raises `CalibrationError` for no parts, for different models (naming the difference) and for
+    a run that is in two parts and would count twice.
+    """
+    items = list(parts)
+    if not items:
+        raise CalibrationError("there are no statistics to merge")
+    for other in items[1:]:
+        items[0].require_model(other.fingerprint, "the statistics to merge")
+    runs = _join_runs(items)
+    capacity = min(item.rows_per_layer for item in items)
+    layers: dict[str, LayerStatistics] = {}
+    for names in _shared_inputs(items):
+        sources = [(item, item.layers[names[0]]) for item in items if names[0] in item.layers]
+        merged = _merge_layer(names[0], sources, runs, capacity)
+        layers.update(dict.fromkeys(names, merged))
+    changed = {name for item in items for name in item.changed_layers} - set(layers)
+    return CalibrationStatistics(
+        layers={name: layers[name] for name in sorted(layers)},
+        fingerprint=min((item.fingerprint for item in items), key=_fingerprint_text),
+        runs=runs,
+        rows_per_layer=capacity,
+        tool_versions=tuple(sorted({v for item in items for v in item.tool_versions})),
+        changed_layers=tuple(sorted(changed)),
+    )
+
+
+def _join_runs(items: Sequence[CalibrationStatistics]) -> tuple[RunRecord, ...]:
+    runs = order_runs(run for item in items for run in item.runs)
+    for run_id, count in Counter(run.id for run in runs).items():
+        if count > 1:
+            raise CalibrationError(
+                f"run {run_id} is in more than one of the statistics and would count twice"
+            )
+    return runs
+
+
+def _shared_inputs(items: Sequence[CalibrationStatistics]) -> list[list[str]]:
+    """Group the layer names that share their input in every part, sorted."""
+    groups: dict[tuple[str | None, ...], list[str]] = defaultdict(list)
+    for name in sorted({name for item in items for name in item.layers}):
+        key = tuple(i.layers[name].input_id if name in i.layers else None for i in items)
+        groups[key].append(name)
+    return list(groups.values())
+
+
+def _merge_layer(
+    input_id: str,
+    sources: Sequence[tuple[CalibrationStatistics, LayerStatistics]],
+    runs: tuple[RunRecord, ...],
+    capacity: int,
+) -> LayerStatistics:
+    parts = [layer for _, layer in sources]
+    widths = {layer.in_features for layer in parts}
+    if len(widths) > 1:
+        raise CalibrationError(f"{input_id} has different widths: {sorted(widths)}")
+    position = {run.id: index for index, run in enumerate(runs)}
+    run = np.concatenate(
+        [np.array([position[r.id] for r in s.runs], np.int32)[layer.run] for s, layer in sources]
+    )
+    order = np.argsort(run, kind="stable")
+    rows, priorities, limit = _merge_rows(parts, capacity)
+    return LayerStatistics(
+        input_id=input_id,
+        in_features=parts[0].in_features,
+        calls=sum(p.calls for p in parts),
+        tokens=sum(p.tokens for p in parts),
+        tokens_used=sum(p.tokens_used for p in parts),
+        sigma=np.concatenate([p.sigma for p in parts])[order],
+        branch=np.concatenate([p.branch for p in parts])[order],
+        call_amax=np.concatenate([p.call_amax for p in parts])[order],
+        run=run[order],
+        sum_squares=reduce(np.add, (p.sum_squares for p in parts)),
+        channel_amax=reduce(np.maximum, (p.channel_amax for p in parts)),
+        rows=rows,
+        priorities=priorities,
+        row_limit=limit,
+    )
+
+
+def _merge_rows(
+    parts: Sequence[LayerStatistics], capacity: int
+) -> tuple[torch.Tensor, np.ndarray, float]:
+    """Keep the rows of lowest priority of all parts, below the lowest limit of any."""
+    dtype = reduce(torch.promote_types, (p.rows.dtype for p in parts))
+    joint = np.concatenate([p.priorities for p in parts])
+    keep, limit = keep_lowest(joint, min(p.row_limit for p in parts), capacity)
+    order = np.argsort(joint, kind="stable")
+    order = order[keep[order]]
+    rows = torch.cat([p.rows.to(dtype) for p in parts])[torch.from_numpy(order)]
+    return rows, joint[order], limit
+
+
+def _fingerprint_text(fingerprint: ModelFingerprint) -> str:
+    return json.dumps(fingerprint.to_json(), sort_keys=True)

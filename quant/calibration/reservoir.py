@@ -1,0 +1,119 @@
+"""Uniform samples of rows by priority sampling.
+
+Every row draws a random priority and the lowest are kept (a bottom-k sketch; Cohen and Kaplan,
+"Summarizing data using bottom-k sketches", PODC 2007). Which rows survive depends on the
+priorities alone, so samples merge exactly, in any order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from .tensor_rows import index_tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """Rows of one call worth keeping: positions int64 [r], priorities float64 [r], new limit."""
+
+    positions: np.ndarray
+    priorities: np.ndarray
+    limit: float
+
+
+def keep_lowest(priorities: np.ndarray, limit: float, capacity: int) -> tuple[np.ndarray, float]:
+    """Return the mask of the priorities to keep and the new limit.
+
+    Kept is what lies below ``limit``, at most ``capacity`` of them. The limit falls to the first
+    priority that had to go, so that "every row below the limit is held" stays true.
+    """
+    below = priorities[priorities < limit]
+    if below.size > capacity:
+        limit = float(np.partition(below, capacity)[capacity])
+    return priorities < limit, limit
+
+
+class Reservoir:
+    """At most ``capacity`` rows of one input, kept on the device where the activations live.
+
+    ``rows`` is [capacity, K], or None while empty; ``priorities`` float64 [capacity] holds
+    infinity for a free slot. Only `to_host` reads from the device.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Start empty."""
+        self.capacity = capacity
+        self.rows: torch.Tensor | None = None
+        self.priorities = np.full(capacity, np.inf)
+        self.limit = float("inf")
+
+    def choose(self, count: int, rng: np.random.Generator) -> Candidates:
+        """Draw priorities for ``count`` new rows and return those that would be kept."""
+        drawn = rng.random(count)
+        (positions,) = np.nonzero(drawn < self.limit)
+        joint = np.concatenate([self.priorities, drawn[positions]])
+        keep, limit = keep_lowest(joint, self.limit, self.capacity)
+        positions = positions[keep[self.capacity :]]
+        return Candidates(positions, drawn[positions], limit)
+
+    def add(self, rows: torch.Tensor, candidates: Candidates) -> None:
+        """Keep the chosen rows ([r, K], gathered by the caller), replacing higher priorities."""
+        joint = np.concatenate([self.priorities, candidates.priorities])
+        keep, self.limit = keep_lowest(joint, min(self.limit, candidates.limit), self.capacity)
+        (free,) = np.nonzero(~keep[: self.capacity])
+        (sources,) = np.nonzero(keep[self.capacity :])
+        slots = free[: sources.size]
+        self.priorities[free] = np.inf
+        if sources.size:
+            self._write(rows, sources, slots)
+            self.priorities[slots] = candidates.priorities[sources]
+
+    def shrink(self, capacity: int) -> None:
+        """Lower the capacity, dropping the highest priorities."""
+        keep, self.limit = keep_lowest(self.priorities, self.limit, capacity)
+        (kept,) = np.nonzero(keep)
+        if self.rows is not None:
+            smaller = self.rows.new_empty(capacity, self.rows.shape[1])
+            smaller[: kept.size] = self.rows.index_select(0, index_tensor(kept, self.rows.device))
+            self.rows = smaller
+        self.priorities = np.pad(
+            self.priorities[kept], (0, capacity - kept.size), constant_values=np.inf
+        )
+        self.capacity = capacity
+
+    def copy(self) -> Reservoir:
+        """Return an independent copy."""
+        other = Reservoir(self.capacity)
+        other.rows = None if self.rows is None else self.rows.clone()
+        other.priorities = self.priorities.copy()
+        other.limit = self.limit
+        return other
+
+    def to_host(self, in_features: int) -> tuple[torch.Tensor, np.ndarray]:
+        """Return copies of the rows [R, K] on the CPU and their priorities, lowest first.
+
+        Rows with a NaN or an infinity are left out. Reads from the device: not for hooks.
+        """
+        order = np.argsort(self.priorities, kind="stable")
+        order = order[: np.count_nonzero(np.isfinite(self.priorities))]
+        if self.rows is None:
+            return torch.empty(0, in_features), self.priorities[order]
+        rows = self.rows.cpu()[torch.from_numpy(order)]
+        finite = torch.isfinite(rows).all(dim=1)
+        return rows[finite], self.priorities[order][finite.numpy()]
+
+    def _write(self, rows: torch.Tensor, sources: np.ndarray, slots: np.ndarray) -> None:
+        """Copy ``rows[sources]`` into the buffer at ``slots``, following a new device or dtype."""
+        buffer = self.rows
+        if buffer is None:
+            buffer = rows.new_empty(self.capacity, rows.shape[1])
+        elif buffer.dtype != rows.dtype or buffer.device != rows.device:
+            dtype = torch.promote_types(buffer.dtype, rows.dtype)
+            buffer = buffer.to(device=rows.device, dtype=dtype)
+        if sources.size < rows.shape[0]:
+            rows = rows.index_select(0, index_tensor(sources, rows.device))
+        buffer.index_copy_(0, index_tensor(slots, rows.device), rows.to(buffer.dtype))
+        self.rows = buffer

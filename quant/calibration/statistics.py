@@ -1,0 +1,105 @@
+"""The calibration artefact: what the inputs of every layer were during real sampling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import CalibrationError
+from ..fingerprint import ModelFingerprint
+from .coverage import CoverageReport, is_partial, reference_calls
+from .records import LayerStatistics, RunRecord, amax_by_branch
+
+
+@dataclass(frozen=True, eq=False)
+class CalibrationStatistics:
+    """Statistics of one model over any number of sampling runs.
+
+    ``layers`` maps layer names (without ``.weight``) to their statistics; layers that always
+    received the same tensor map to the same object. ``changed_layers`` were observed but had to
+    be thrown away (see `CoverageReport`). ``rows_per_layer`` is the capacity of the row samples.
+    """
+
+    layers: Mapping[str, LayerStatistics]
+    fingerprint: ModelFingerprint
+    runs: tuple[RunRecord, ...]
+    rows_per_layer: int
+    tool_versions: tuple[str, ...]
+    changed_layers: tuple[str, ...] = ()
+
+    @property
+    def inputs(self) -> dict[str, LayerStatistics]:
+        """The distinct inputs by ``input_id``."""
+        return {layer.input_id: layer for layer in self.layers.values()}
+
+    @property
+    def model_calls(self) -> int:
+        """Model calls announced over all runs."""
+        return sum(run.calls for run in self.runs)
+
+    def amax(self, layer: str) -> float | None:
+        """Largest |x| a layer received, None when every record had a NaN or an infinity.
+
+        Raises `CalibrationError` for a layer that was not observed.
+        """
+        return self._layer(layer).amax
+
+    def percentile(self, layer: str, percent: float) -> float | None:
+        """Percentile over a layer's per-record amax; see `LayerStatistics.percentile`."""
+        return self._layer(layer).percentile(percent)
+
+    def coverage(self, expected_layers: Iterable[str] | None = None) -> CoverageReport:
+        """Say which of the expected layers (default: those observed) were seen in full."""
+        expected = sorted(set(self.layers if expected_layers is None else expected_layers))
+        seen = {name: self.layers[name] for name in expected if name in self.layers}
+        reference = reference_calls((s.calls for s in seen.values()), self.model_calls)
+        partial = {n: s.calls for n, s in seen.items() if is_partial(s.calls, reference)}
+        return CoverageReport(
+            covered=tuple(n for n in seen if n not in partial),
+            uncovered=tuple(n for n in expected if n not in seen),
+            partial=partial,
+            nonfinite=tuple(n for n, s in seen.items() if s.nonfinite_calls),
+            changed=tuple(n for n in expected if n in self.changed_layers),
+            reference_calls=reference,
+        )
+
+    def require_model(self, fingerprint: ModelFingerprint, what: str = "the statistics") -> None:
+        """Raise `CalibrationError`, naming the difference, unless these are from that model."""
+        difference = self.fingerprint.difference(fingerprint)
+        if difference is not None:
+            raise CalibrationError(f"{what} are from a different model: {difference}")
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures for a report as JSON values."""
+        return {
+            "model": self.fingerprint.digest,
+            "tool_versions": list(self.tool_versions),
+            "runs": [run.to_json() for run in self.runs],
+            "model_calls": self.model_calls,
+            "distinct_inputs": len(self.inputs),
+            "rows_per_layer": self.rows_per_layer,
+            "changed_layers": list(self.changed_layers),
+            "coverage": self.coverage().to_json(),
+            "layers": {name: _layer_summary(self.layers[name]) for name in sorted(self.layers)},
+        }
+
+    def _layer(self, name: str) -> LayerStatistics:
+        if name not in self.layers:
+            raise CalibrationError(f"{name} was not observed: the statistics have no such layer")
+        return self.layers[name]
+
+
+def _layer_summary(layer: LayerStatistics) -> dict[str, Any]:
+    return {
+        "input_id": layer.input_id,
+        "in_features": layer.in_features,
+        "calls": layer.calls,
+        "nonfinite_calls": layer.nonfinite_calls,
+        "tokens": layer.tokens,
+        "tokens_used": layer.tokens_used,
+        "rows": layer.rows.shape[0],
+        "amax": layer.amax,
+        "amax_median": layer.percentile(50.0),
+        "amax_by_branch": amax_by_branch(layer),
+    }

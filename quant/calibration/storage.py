@@ -1,0 +1,181 @@
+"""Statistics on disk: one safetensors file whose header holds everything that is not a tensor.
+
+Tensors are named ``<input_id>.<field>``, once per distinct input. The header's metadata has one
+key, `METADATA_KEY`, whose value is JSON with a ``version``: with more keys the same statistics
+would not always give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import uuid
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from ..errors import CalibrationError
+from ..fingerprint import ModelFingerprint
+from .records import LayerStatistics, RunRecord
+from .statistics import CalibrationStatistics
+
+METADATA_KEY = "nvfp4_foundry.calibration"
+FORMAT_VERSION = 1
+
+# Field -> dtype and shape: N records, K channels, R sampled rows.
+_ARRAYS: dict[str, tuple[torch.dtype, str]] = {
+    "sigma": (torch.float32, "N"),
+    "branch": (torch.int8, "N"),
+    "call_amax": (torch.float32, "N"),
+    "run": (torch.int32, "N"),
+    "sum_squares": (torch.float64, "K"),
+    "channel_amax": (torch.float32, "K"),
+    "priorities": (torch.float64, "R"),
+}
+
+
+def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[str]) -> None:
+    """Write statistics to a file, atomically: the name never holds a partial file.
+
+    Raises `CalibrationError` when it cannot be written.
+    """
+    target = Path(path)
+    tensors: dict[str, torch.Tensor] = {}
+    for input_id, layer in statistics.inputs.items():
+        tensors[f"{input_id}.rows"] = layer.rows.contiguous()
+        for name in _ARRAYS:
+            tensors[f"{input_id}.{name}"] = torch.from_numpy(
+                np.ascontiguousarray(getattr(layer, name))
+            )
+    metadata = {METADATA_KEY: json.dumps(_header(statistics))}
+    # Beside the target: a rename is only atomic within one file system.
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        safetensors.torch.save_file(tensors, temporary, metadata)
+        with open(temporary, "rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise CalibrationError(f"{target}: cannot write the statistics: {error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_statistics(path: str | os.PathLike[str]) -> CalibrationStatistics:
+    """Read a statistics file.
+
+    Raises `CalibrationError` naming the file and what is wrong: missing, truncated, not a
+    statistics file, written by a newer version, or inconsistent.
+    """
+    source = Path(path)
+    try:
+        # Not a memory map: the file may be replaced while these statistics are in use.
+        data = source.read_bytes()
+    except OSError as error:
+        raise CalibrationError(f"{source}: cannot read the statistics: {error}") from error
+    try:
+        tensors = safetensors.torch.load(data)
+        metadata = _metadata(data)
+    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+        raise CalibrationError(
+            f"{source}: damaged or truncated, or not a safetensors file: {error}"
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise CalibrationError(f"{source}: not a calibration statistics file")
+    try:
+        header = json.loads(metadata[METADATA_KEY])
+        _check_version(source, int(header["version"]))
+        return _rebuild(header, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise CalibrationError(f"{source}: damaged statistics: {error!r}") from error
+
+
+def _header(statistics: CalibrationStatistics) -> dict[str, Any]:
+    names: dict[str, list[str]] = {}
+    for name, layer in statistics.layers.items():
+        names.setdefault(layer.input_id, []).append(name)
+    return {
+        "version": FORMAT_VERSION,
+        "fingerprint": statistics.fingerprint.to_json(),
+        "runs": [run.to_json() for run in statistics.runs],
+        "rows_per_layer": statistics.rows_per_layer,
+        "tool_versions": list(statistics.tool_versions),
+        "changed_layers": list(statistics.changed_layers),
+        "inputs": {
+            input_id: {
+                "layers": names[input_id],
+                "in_features": layer.in_features,
+                "calls": layer.calls,
+                "tokens": layer.tokens,
+                "tokens_used": layer.tokens_used,
+                "row_limit": layer.row_limit if math.isfinite(layer.row_limit) else None,
+            }
+            for input_id, layer in statistics.inputs.items()
+        },
+    }
+
+
+def _metadata(data: bytes) -> dict[str, str]:
+    size = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+
+
+def _check_version(source: Path, written: int) -> None:
+    if written > FORMAT_VERSION:
+        raise CalibrationError(
+            f"{source}: written by a newer version of NVFP4 Foundry (format {written}, this one "
+            f"reads up to {FORMAT_VERSION}); update the node pack"
+        )
+
+
+def _rebuild(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> CalibrationStatistics:
+    runs = tuple(RunRecord.from_json(run) for run in header["runs"])
+    layers: dict[str, LayerStatistics] = {}
+    for input_id, entry in header["inputs"].items():
+        layer = _rebuild_layer(input_id, entry, tensors, len(runs))
+        layers.update(dict.fromkeys(entry["layers"], layer))
+    return CalibrationStatistics(
+        layers={name: layers[name] for name in sorted(layers)},
+        fingerprint=ModelFingerprint.from_json(header["fingerprint"]),
+        runs=runs,
+        rows_per_layer=int(header["rows_per_layer"]),
+        tool_versions=tuple(header["tool_versions"]),
+        changed_layers=tuple(header["changed_layers"]),
+    )
+
+
+def _rebuild_layer(
+    input_id: str, entry: dict[str, Any], tensors: dict[str, torch.Tensor], runs: int
+) -> LayerStatistics:
+    rows = tensors[f"{input_id}.rows"]
+    sizes = {
+        "N": tensors[f"{input_id}.call_amax"].numel(),
+        "K": int(entry["in_features"]),
+        "R": rows.shape[0],
+    }
+    if tuple(rows.shape) != (sizes["R"], sizes["K"]) or not rows.is_floating_point():
+        raise ValueError(f"{input_id}.rows is {tuple(rows.shape)} {rows.dtype}")
+    arrays: dict[str, np.ndarray] = {}
+    for name, (dtype, size) in _ARRAYS.items():
+        tensor = tensors[f"{input_id}.{name}"]
+        if tensor.dtype != dtype or tuple(tensor.shape) != (sizes[size],):
+            raise ValueError(f"{input_id}.{name} is {tuple(tensor.shape)} {tensor.dtype}")
+        arrays[name] = tensor.numpy()
+    if arrays["run"].size and not 0 <= arrays["run"].min() <= arrays["run"].max() < runs:
+        raise ValueError(f"{input_id} refers to a run that is not in the file")
+    limit = entry["row_limit"]
+    return LayerStatistics(
+        input_id=input_id,
+        in_features=sizes["K"],
+        calls=int(entry["calls"]),
+        tokens=int(entry["tokens"]),
+        tokens_used=int(entry["tokens_used"]),
+        rows=rows,
+        row_limit=math.inf if limit is None else float(limit),
+        **arrays,
+    )
