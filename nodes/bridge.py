@@ -158,9 +158,9 @@ def observed_clone(model: Any, session: Any) -> Any:
             return executor(*args, **kwargs)
 
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        options = kwargs.get("transformer_options") or (args[5] if len(args) > 5 else {}) or {}
-        sigma = options.get("sigmas")
-        session.begin_call(sigma if sigma is not None else args[1], options.get("cond_or_uncond"))
+        # (x, t, c_concat, c_crossattn, control, transformer_options); the signature has grown
+        options = kwargs.get("transformer_options") or next(iter(args[5:6]), None) or {}
+        session.begin_call(options.get("sigmas"), options.get("cond_or_uncond"))
         return executor(*args, **kwargs)
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _KEY, outer_sample)
@@ -173,8 +173,7 @@ def _describe_run(guider: Any, args: tuple[Any, ...]) -> dict[str, Any]:
     settings: dict[str, Any] = {"cfg": getattr(guider, "cfg", None)}
     if args and isinstance(args[0], torch.Tensor):
         settings["noise_shape"] = list(args[0].shape)
-    sigmas = args[3] if len(args) > 3 else None
-    if isinstance(sigmas, torch.Tensor):
+    for sigmas in args[3:4]:  # (noise, latent_image, sampler, sigmas, ...)
         settings["steps"] = max(0, sigmas.numel() - 1)
     return settings
 

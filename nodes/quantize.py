@@ -10,7 +10,7 @@ from comfy_api.latest import io, ui
 from ..quant.calibration import CalibrationStatistics
 from ..quant.checkpoint import check_target
 from ..quant.convert import QuantizedModel, convert, quantize_to_memory, save_model
-from ..quant.errors import CheckpointError, FoundryError
+from ..quant.errors import FoundryError
 from ..quant.planning import Plan, Recipe, make_plan, take_inventory
 from ..quant.sources import open_source
 from . import folders
@@ -233,8 +233,6 @@ class QuantizeFile(io.ComfyNode):
         with open_source(folders.source_path(model_file)) as source:
             plan = make_plan(recipe, take_inventory(source))
             path, overwrite = _resolve_target(file_name, folder, if_exists, plan.bytes_after)
-            if path == folders.source_path(model_file):
-                raise CheckpointError(f"{path} is the source itself; choose another name")
             report = convert(
                 source,
                 plan,

@@ -31,6 +31,7 @@ from .planning import (
     take_inventory,
 )
 from .planning.presets import preset_for
+from .report import ConversionReport
 from .sources import open_source
 
 OnProgress = Callable[[int, int, str], None]
@@ -88,7 +89,7 @@ def run_quantize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _report_writer(path: Path | None) -> Callable[[Any], None] | None:
+def _report_writer(path: Path | None) -> Callable[[ConversionReport], None] | None:
     """Check the report's path before the work, and return what will write it."""
     if path is None:
         return None
@@ -98,7 +99,11 @@ def _report_writer(path: Path | None) -> Callable[[Any], None] | None:
     if not path.parent.is_dir():
         raise UsageError(f"--report {path}: the folder {path.parent} does not exist")
     method = writers[path.suffix]
-    return lambda report: path.write_text(getattr(report, method)(), encoding="utf-8") and None
+
+    def write(report: ConversionReport) -> None:
+        path.write_text(getattr(report, method)(), encoding="utf-8")
+
+    return write
 
 
 def run_verify(options: argparse.Namespace) -> int:

@@ -18,7 +18,7 @@ from .calibration.statistics import CalibrationStatistics
 from .checkpoint.layout import PROVENANCE, QUANTIZATION_METADATA
 from .checkpoint.writer import CheckpointWriter
 from .encode import INPUT_SCALE, MARKER, encode_layer, input_scale_of, stored_name
-from .errors import PlanError
+from .errors import CheckpointError, PlanError
 from .formats import get_format
 from .formats.base import TensorSpec
 from .planning.inventory import Layer, take_inventory
@@ -32,8 +32,9 @@ from .version import VERSION
 #: raise to stop the conversion; nothing is left behind then.
 OnProgress = Callable[[int, int, str], None]
 
-# A measured error in the header, at most this long: "1.2345e-02",
+# Measured errors are recorded with this many digits after the first; none is longer as text.
 _ERROR_DIGITS = 4
+_LONGEST_ERROR = 1.2345e-300
 
 
 @dataclass(frozen=True)
@@ -115,8 +116,10 @@ def convert(
     Raises:
         FoundryError: of the stage that failed, before any work where that can be known.
     """
+    _require_other_file(source, target)
     job = _prepare(source, plan, statistics, device)
-    slack = 40 * len(plan.quantized()) + 64 + sum(len(p.name) for p in plan.quantized())
+    errors = {planned.name: _LONGEST_ERROR for planned in plan.quantized()}
+    slack = len(json.dumps(json.dumps(errors)))  # twice: the provenance is JSON in JSON
     with CheckpointWriter(
         target, job.specs(), _metadata(job, ()), header_slack=slack, overwrite=overwrite
     ) as writer:
@@ -160,6 +163,13 @@ def save_model(
         writer.commit()
 
 
+def _require_other_file(source: TensorSource, target: Path) -> None:
+    """Refuse to replace the source, which overwriting would allow."""
+    path = Path(source.description)
+    if target.exists() and path.exists() and target.samefile(path):
+        raise CheckpointError(f"{target} is the source itself; choose another name")
+
+
 def _prepare(
     source: TensorSource,
     plan: Plan,
@@ -173,6 +183,12 @@ def _prepare(
             f"the plan was made for another model: {shorten(odd, 3)} are not in both; "
             f"plan again from {source.description}"
         )
+    for planned in plan.layers:
+        if layers[planned.name].shape != planned.shape:
+            raise PlanError(
+                f"the plan was made for another model: {planned.name} is {planned.shape} there "
+                f"and {layers[planned.name].shape} here; plan again from {source.description}"
+            )
     policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
     if statistics is not None:
         statistics.require_model(source.fingerprint(), "the calibration statistics")
@@ -240,11 +256,10 @@ def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor]) -> None:
 
 def _metadata(job: _Job, reports: tuple[LayerReport, ...]) -> dict[str, str]:
     """Return the header's string map: the source's own, ComfyUI's, and where this came from."""
-    kept = {k: v for k, v in job.source.metadata.items() if k != QUANTIZATION_METADATA}
     markers = {p.name: dict(get_format(p.format).marker or {}) for p in job.plan.quantized()}
     quantization = {"format_version": "1.0", "layers": markers}
     return {
-        **kept,
+        **job.source.metadata,
         QUANTIZATION_METADATA: json.dumps(quantization),
         PROVENANCE: json.dumps(_provenance(job, reports)),
     }

@@ -76,7 +76,7 @@ class StoredLayer:
         if not isinstance(self.format, NVFP4) or len(stored) != 2:
             return stored
         bias = self.tensors.get("bias")
-        rows = bias.shape[0] if bias and bias.shape and bias.shape[0] <= stored[0] else stored[0]
+        rows = bias.shape[0] if bias and bias.shape else stored[0]
         return (rows, stored[1] * 2)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from math import prod
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,7 +73,7 @@ class SafetensorsFile(TensorSource):
 
     def _read_into(self, buffer: np.ndarray, offset: int, name: str) -> None:
         self._file.seek(offset)
-        view = memoryview(buffer)
+        view = buffer.data
         done = 0
         while done < len(view):
             count = self._file.readinto(view[done:])  # type: ignore[attr-defined]

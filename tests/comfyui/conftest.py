@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from comfy_server import ComfyServer, make_base
 
 
 @dataclass(frozen=True)
@@ -41,3 +43,13 @@ def comfyui() -> ComfyUI:
     if not python.is_file():
         pytest.skip(f"NOT TESTED AGAINST COMFYUI: no {python}, set COMFYUI_PYTHON to its Python")
     return ComfyUI(path, python)
+
+
+@pytest.fixture(scope="session")
+def server(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyServer]:
+    """A running headless ComfyUI with the pack, the test's text encoder and the tiny model."""
+    base = make_base(tmp_path_factory.mktemp("comfyui") / "base")
+    running = ComfyServer(comfyui.python, comfyui.path, base)
+    running.start()
+    yield running
+    running.stop()

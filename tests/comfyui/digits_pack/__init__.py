@@ -54,3 +54,23 @@ class DigitsTextEncoder:
 
 
 NODE_CLASS_MAPPINGS = {"DigitsTextEncoder": DigitsTextEncoder}
+
+
+class HookCount:
+    """Shows how many forward pre-hooks the modules of a model carry."""
+
+    CATEGORY = "test"
+    FUNCTION = "count"
+    RETURN_TYPES = ()
+    OUTPUT_NODE = True
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"model": ("MODEL",), "nonce": ("INT", {"default": 0})}}
+
+    def count(self, model, nonce):
+        modules = model.model.diffusion_model.modules()
+        return {"ui": {"text": [str(sum(len(m._forward_pre_hooks) for m in modules))]}}
+
+
+NODE_CLASS_MAPPINGS["HookCount"] = HookCount

@@ -1,0 +1,90 @@
+"""The shipped workflows, adapted from a 14B model and a text encoder to the tiny WAN."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = Path(__file__).parents[2] / "example_workflows" / "api"
+STEPS = 4
+CFG = 2.0
+DIGITS = (1, 4, 7)
+
+Workflow = dict[str, dict[str, Any]]
+
+
+def load(name: str) -> Workflow:
+    """Read a shipped workflow in API form."""
+    return json.loads((EXAMPLES / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def node(workflow: Workflow, class_type: str) -> str:
+    """Return the id of the only node of a class."""
+    (found,) = (key for key, value in workflow.items() if value["class_type"] == class_type)
+    return found
+
+
+def inputs(workflow: Workflow, class_type: str) -> dict[str, Any]:
+    """Return the inputs of the only node of a class."""
+    return workflow[node(workflow, class_type)]["inputs"]
+
+
+def calibrate(*, seed: int = 1, name: str = "tiny", file_name: str = "tiny_nvfp4") -> Workflow:
+    """The shipped calibrate-quantize-save workflow on the tiny model."""
+    workflow = load("calibrate_quantize_save")
+    _tiny(workflow, seed)
+    inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = (
+        "diffusion_models/tiny_wan.safetensors"
+    )
+    inputs(workflow, "NVFP4FoundrySelectPreset")["preset.edge_blocks"] = 1
+    deck = {"deck": "typed", "deck.text": "\n".join(f"digit {d}" for d in DIGITS), "limit": 8}
+    inputs(workflow, "NVFP4FoundryCalibrationPrompts").update(deck)
+    inputs(workflow, "NVFP4FoundryCalibrate")["name"] = name
+    inputs(workflow, "NVFP4FoundrySaveCheckpoint").update(file_name=file_name, if_exists="stop")
+    return workflow
+
+
+def sample(model: str, *, seed: int = 1, digit: int = 3, prefix: str = "sample") -> Workflow:
+    """The shipped sampling workflow with stock nodes; the latent is saved instead of a video."""
+    workflow = load("sample_quantized")
+    _tiny(workflow, seed)
+    inputs(workflow, "UNETLoader")["unet_name"] = model
+    positive = inputs(workflow, "KSampler")["positive"][0]
+    workflow[positive]["inputs"]["text"] = f"digit {digit}"
+    for class_type in ("SaveAnimatedWEBP", "VAEDecode", "VAELoader"):
+        del workflow[node(workflow, class_type)]
+    save_latent(workflow, [node(workflow, "KSampler"), 0], prefix)
+    return workflow
+
+
+def save_latent(workflow: Workflow, link: list[Any], prefix: str) -> str:
+    """Add a stock node that saves a latent; return its id."""
+    key = f"save-{prefix}"
+    workflow[key] = {
+        "class_type": "SaveLatent",
+        "inputs": {"samples": link, "filename_prefix": prefix},
+    }
+    return key
+
+
+def add(workflow: Workflow, key: str, class_type: str, **values: Any) -> str:
+    """Add a node; return its id."""
+    workflow[key] = {"class_type": class_type, "inputs": values}
+    return key
+
+
+def without(workflow: Workflow, *class_types: str) -> Workflow:
+    """Return a copy that lacks the nodes of these classes."""
+    kept = {k: v for k, v in workflow.items() if v["class_type"] not in class_types}
+    return copy.deepcopy(kept)
+
+
+def _tiny(workflow: Workflow, seed: int) -> None:
+    workflow[node(workflow, "CLIPLoader")] = {"class_type": "DigitsTextEncoder", "inputs": {}}
+    inputs(workflow, "EmptyHunyuanLatentVideo").update(width=64, height=64, length=1)
+    inputs(workflow, "KSampler").update(seed=seed, steps=STEPS, cfg=CFG)
+    for value in workflow.values():
+        if value.get("_meta", {}).get("title") == "Negative prompt":
+            value["inputs"]["text"] = ""

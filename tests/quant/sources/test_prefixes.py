@@ -1,0 +1,68 @@
+"""Names with a prefix, and full checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from nvfp4_foundry.quant.errors import SourceError
+from nvfp4_foundry.quant.sources import StateDictSource, find_prefix, open_source
+from safetensors.torch import save_file
+
+MODEL = {"blocks.0.q.weight": torch.arange(6.0).view(2, 3), "head.bias": torch.full((2,), 7.0)}
+
+
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "model.", "net."])
+def test_prefixes_are_removed(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file({prefix + name: tensor for name, tensor in MODEL.items()}, path, {"kept": "yes"})
+    with open_source(path) as source:
+        assert set(source.tensors) == set(MODEL)
+        assert all(name == info.name for name, info in source.tensors.items())
+        assert torch.equal(source.load("blocks.0.q.weight"), MODEL["blocks.0.q.weight"])
+        assert source.metadata == {"kept": "yes"}
+        assert source.nbytes == 24 + 8
+        assert source.notes == (f"names are read without their prefix {prefix!r}",)
+        with pytest.raises(SourceError, match=f"no tensor named {prefix}"):
+            source.load(prefix + "head.bias")
+
+
+def test_other_parts_of_a_full_checkpoint_are_noted(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.safetensors"
+    parts = {"first_stage_model.head.bias": torch.ones(2), "text_encoders.a.b": torch.ones(1)}
+    full = {f"model.diffusion_model.{name}": tensor for name, tensor in MODEL.items()}
+    save_file({**full, **parts, "text_encoders.c": torch.ones(1)}, path)
+    with open_source(path) as source:
+        assert set(source.tensors) == set(MODEL)
+        for name, tensor in MODEL.items():
+            assert torch.equal(source.load(name), tensor)
+        assert source.notes[1] == (
+            "3 tensors outside the diffusion model are not taken (first_stage_model, text_encoders)"
+        )
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net."])
+def test_a_short_prefix_counts_only_when_all_names_have_it(tmp_path: Path, prefix: str) -> None:
+    path = tmp_path / "model.safetensors"
+    tensors = {prefix + "a.weight": torch.ones(2), "b.weight": torch.ones(2)}
+    save_file(tensors, path)
+    with open_source(path) as source:
+        assert set(source.tensors) == set(tensors)
+        assert source.notes == ()
+
+
+def test_no_names_have_no_prefix() -> None:
+    assert find_prefix({}) == ""
+
+
+def test_state_dict_source() -> None:
+    weight = torch.randn(3, 2, requires_grad=True)
+    source = StateDictSource({"a.weight": weight}, "MODEL", {"k": "v"})
+    assert (source.description, source.metadata, source.nbytes) == ("MODEL", {"k": "v"}, 24)
+    assert source.info("a.weight").shape == (3, 2)
+    loaded = source.load("a.weight")
+    assert torch.equal(loaded, weight)
+    assert not loaded.requires_grad
+    with pytest.raises(SourceError, match="MODEL holds no tensor named b"):
+        source.load("b")

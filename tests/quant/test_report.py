@@ -1,0 +1,105 @@
+"""The report's numbers and its three faces."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from nvfp4_foundry.quant.report import (
+    ConversionReport,
+    LayerReport,
+    format_bytes,
+    shorten,
+    text_table,
+)
+
+QUANTIZED = LayerReport(
+    "blocks.0.q", "linear", (64, 32), "nvfp4", "rule 1: <all>", 4096, 1300, 0.0912, 0.051, 0.123,
+    0.0123, "static", "", 12, 345, 33.0,
+)  # fmt: skip
+DYNAMIC = LayerReport(
+    "blocks.1.q", "linear", (64, 32), "nvfp4", "rule 1", 4096, 1300, 0.09, runtime_scale="dynamic"
+)
+KEPT = LayerReport("norm", "norm", (64,), "keep", "no rule matches: keep", 128, 128)
+
+
+@pytest.fixture
+def report() -> ConversionReport:
+    return ConversionReport(
+        "in.safetensors", "out.safetensors", "mine & <yours>", "WAN", "max",
+        (QUANTIZED, DYNAMIC, KEPT), warnings=("careful",), seconds=2.0,
+    )  # fmt: skip
+
+
+def test_totals(report: ConversionReport) -> None:
+    assert (report.bytes_before, report.bytes_after) == (8320, 2728)
+    assert report.counts() == {"nvfp4": 2}
+    assert report.dynamic_layers == ("blocks.1.q",)
+
+
+def test_json_is_the_whole_report(report: ConversionReport) -> None:
+    data = json.loads(report.dumps())
+    assert data == json.loads(json.dumps(report.to_json()))
+    assert data["bytes_after"] == 2728
+    assert data["formats"] == {"nvfp4": 2}
+    assert data["dynamic_layers"] == ["blocks.1.q"]
+    assert data["layers"][0]["weight_error"] == 0.0912
+    assert data["layers"][0]["shape"] == [64, 32]
+    assert data["layers"][2]["input_scale"] is None
+
+
+def test_text(report: ConversionReport) -> None:
+    text = report.to_text()
+    for line in (
+        "in.safetensors -> out.safetensors",
+        "Linears     2 nvfp4",
+        "size        8.3 kB -> 2.7 kB (33%)",
+        "input_scale 1 static, 1 left to the runtime",
+        "without a static scale: blocks.1.q",
+        "warning: careful",
+    ):
+        assert line in text.splitlines()
+    table = text.split("\n\n")[1].splitlines()
+    row = table[2].split()
+    assert row[0] == "blocks.0.q"
+    assert row[4:] == ["kB", "9.12%", "5.10%", "12.30%", "0.0123", "33", "12"]
+    assert "dynamic" in table[3]
+    assert len({len(line) for line in table}) == 1
+    assert "norm" not in report.to_text(every_layer=False).split("\n\n")[1]
+
+
+def test_html_is_escaped_and_complete(report: ConversionReport) -> None:
+    page = report.to_html()
+    assert "mine &amp; &lt;yours&gt;" in page
+    assert "rule 1: &lt;all&gt;" in page
+    assert "<yours>" not in page
+    assert len(re.findall("<tr class=", page)) == 3
+    assert not re.search(r"https?://|<script", page)
+
+
+def test_a_model_in_memory() -> None:
+    report = ConversionReport("MODEL", "", "all", "WAN", "max", ())
+    assert report.headline().startswith("MODEL -> MODEL in memory")
+    assert "size        0 B -> 0 B (0%)" in report.headline()
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_500_000, "1.5 MB"), (8.38e9, "8.38 GB"),
+     (28.58e12, "28580.00 GB")],
+)  # fmt: skip
+def test_sizes(count: float, text: str) -> None:
+    assert format_bytes(count) == text
+
+
+def test_shorten() -> None:
+    assert shorten([]) == ""
+    assert shorten("abc", 3) == "a, b, c"
+    assert shorten("abcd", 3) == "a, b, c and 1 more"
+
+
+def test_tables_are_aligned() -> None:
+    assert text_table(["n", "size"], [["long name", "1"]]) == (
+        "n          size\n---------------\nlong name     1"
+    )
