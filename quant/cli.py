@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         return _fail(options, str(error), FAILED)
     except KeyboardInterrupt:
-        return _fail(options, "interrupted; nothing was written", INTERRUPTED)
+        return _fail(options, "interrupted; no unfinished file was left", INTERRUPTED)
 
 
 def _fail(options: argparse.Namespace, message: str, code: int) -> int:
@@ -221,7 +221,11 @@ def _add_demo(commands: Any) -> None:
         "nvfp4 demo --output demo-output",
     )
     parser.add_argument(
-        "--output", metavar="FOLDER", type=Path, default=Path("demo-output"), help="where to write"
+        "--output",
+        metavar="FOLDER",
+        type=Path,
+        default=Path("demo-output"),
+        help="where to write; files of an earlier demo are replaced",
     )
 
 

@@ -108,7 +108,6 @@ class ActivationCollector:
         if self._observing:
             raise CalibrationError("the collector already observes a model")
         layers = find_linears(root, layer_names, prefix)
-        self._ensure_run()
         self._drop_changed()
         handles = []
         self._observing = True
@@ -163,6 +162,7 @@ class ActivationCollector:
 
     def _receive(self, name: str, x: torch.Tensor) -> None:
         """Account for one layer's input, measuring it unless that was done for another layer."""
+        self._ensure_run()
         shared = self._find_shared(name, x)
         if shared is not None:
             self._claim(name, x, *shared)

@@ -56,8 +56,10 @@ def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[s
     # Beside the target: a rename is only atomic within one file system.
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        safetensors.torch.save_file(tensors, temporary, metadata)
-        with open(temporary, "rb+") as file:
+        # Not save_file: it makes files that only their owner may read.
+        data = safetensors.torch.save(tensors, metadata)
+        with open(temporary, "xb") as file:
+            file.write(data)
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except (OSError, safetensors.SafetensorError) as error:

@@ -188,7 +188,7 @@ def link_folder(source: Path, target: Path) -> None:
 
 
 def _finished(entry: dict[str, Any]) -> Run:
-    messages = {name: data for name, data in entry["status"]["messages"]}
+    messages = dict(entry["status"]["messages"])
     error = messages.get("execution_error", {}).get("exception_message", "")
     status = "interrupted" if "execution_interrupted" in messages else entry["status"]["status_str"]
     cached = set(messages.get("execution_cached", {}).get("nodes", []))

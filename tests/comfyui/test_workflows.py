@@ -168,12 +168,9 @@ def test_quantized_model_in_the_graph_equals_the_saved_file(
     workflow = wf.calibrate(seed=1)
     workflow = wf.without(workflow, "NVFP4FoundrySaveCheckpoint")
     sampler = wf.inputs(workflow, "KSampler")
-    positive = wf.add(
-        workflow, "digit", "CLIPTextEncode", text="digit 3", clip=[wf.node(workflow, "DigitsTextEncoder"), 0]
-    )  # fmt: skip
-    shifted = wf.add(
-        workflow, "shift", "ModelSamplingSD3", model=[wf.node(workflow, "NVFP4FoundryQuantize"), 0], shift=8.0
-    )  # fmt: skip
+    clip, quantize = (wf.node(workflow, n) for n in ("DigitsTextEncoder", "NVFP4FoundryQuantize"))
+    positive = wf.add(workflow, "digit", "CLIPTextEncode", text="digit 3", clip=[clip, 0])
+    shifted = wf.add(workflow, "shift", "ModelSamplingSD3", model=[quantize, 0], shift=8.0)
     preview = wf.add(
         workflow,
         "preview",
@@ -302,7 +299,7 @@ def test_interrupted_save_leaves_nothing(server: ComfyServer, large_model: str) 
 
 
 def test_interrupted_sampling_leaves_no_hooks(server: ComfyServer) -> None:
-    workflow = wf.calibrate(seed=5, name="hooks")
+    workflow = wf.calibrate(seed=5, name="hooks", file_name="hooks")
     wf.inputs(workflow, "KSampler")["steps"] = 200
     run = server.interrupt_when(workflow, progress_of(wf.node(workflow, "KSampler")))
     assert run.status == "interrupted"
@@ -351,7 +348,8 @@ def test_saved_calibrations_load_and_merge(server: ComfyServer) -> None:
     assert len(load_statistics(path).runs) == 6
 
     twice = {**merge}
-    wf.add(twice, "m", "NVFP4FoundryMergeCalibrations", save_as="twice", **{**links, "statistics.statistics_1": ["a", 0]})  # fmt: skip
+    links["statistics.statistics_1"] = ["a", 0]
+    wf.add(twice, "m", "NVFP4FoundryMergeCalibrations", save_as="twice", **links)
     failed = server.run(twice)
     assert failed.status == "error" and "run" in failed.error
 
@@ -389,14 +387,17 @@ def test_quantize_file_and_inspect(server: ComfyServer) -> None:
     workflow = wf.load("quantize_file")
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset"] = "wan2.2-14b"
     wf.inputs(workflow, "NVFP4FoundryQuantizeFile").update(
-        model_file="diffusion_models/tiny_wan.safetensors", file_name="sub/from_file", folder="output"
-    )  # fmt: skip
+        model_file="diffusion_models/tiny_wan.safetensors",
+        file_name="sub/from_file",
+        folder="output",
+    )
     run = server.run(workflow)
     assert run.status == "success", run.error
     made = server.base / "output/sub/from_file.safetensors"
     assert verify_checkpoint(made, TINY).problems == ()
     inspect: dict[str, Any] = {}
-    wf.add(inspect, "i", "NVFP4FoundryInspectCheckpoint", model_file="diffusion_models/tiny_wan.safetensors")  # fmt: skip
+    tiny = "diffusion_models/tiny_wan.safetensors"
+    wf.add(inspect, "i", "NVFP4FoundryInspectCheckpoint", model_file=tiny)
     assert "46 bf16" in server.run(inspect).text("i")
 
 
@@ -423,7 +424,7 @@ def test_an_existing_file_is_never_overwritten_unless_told(server: ComfyServer) 
 
 
 def rejected(server: ComfyServer, class_type: str, **changes: Any) -> str:
-    workflow = wf.calibrate(seed=1)
+    workflow = wf.calibrate(seed=1, file_name="rejected")
     wf.inputs(workflow, class_type).update(changes)
     with pytest.raises(RejectedError) as caught:
         server.queue(workflow)
@@ -448,7 +449,7 @@ def test_bad_input_is_refused_before_the_queue_starts(server: ComfyServer) -> No
 
 
 def test_wrong_preset_says_what_the_model_is(server: ComfyServer) -> None:
-    workflow = wf.calibrate(seed=1)
+    workflow = wf.calibrate(seed=1, file_name="wrong")
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset"] = "wan2.2-ti2v-5b"
     run = server.run(workflow)
     assert run.status == "error"
@@ -456,7 +457,7 @@ def test_wrong_preset_says_what_the_model_is(server: ComfyServer) -> None:
 
 
 def test_unsampled_calibration_is_an_error(server: ComfyServer) -> None:
-    workflow = wf.calibrate(seed=21, name="unconnected")
+    workflow = wf.calibrate(seed=21, name="unconnected", file_name="unconnected")
     shift = wf.inputs(workflow, "ModelSamplingSD3")
     shift["model"] = [wf.node(workflow, "NVFP4FoundryLoadModel"), 0]
     run = server.run(workflow)
@@ -464,9 +465,50 @@ def test_unsampled_calibration_is_an_error(server: ComfyServer) -> None:
 
 
 def test_quantized_model_is_refused_as_a_source(server: ComfyServer, first_run: Run) -> None:
-    workflow = wf.calibrate(seed=1)
+    workflow = wf.calibrate(seed=1, file_name="requantized")
     wf.inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = (
         "diffusion_models/tiny_nvfp4.safetensors"
     )
     run = server.run(workflow)
     assert run.status == "error" and "quantized already" in run.error
+
+
+def test_loras_on_the_model_are_in_the_checkpoint(server: ComfyServer) -> None:
+    """A LoRA applied by the stock node, against the merge worked out by hand."""
+    source = load_file(TINY)
+    generator = torch.Generator().manual_seed(0)
+    layer = "blocks.1.ffn.0"
+    out, inn = source[f"{layer}.weight"].shape
+    down, up = torch.randn(4, inn, generator=generator), torch.randn(out, 4, generator=generator)
+    (server.base / "models/loras").mkdir(exist_ok=True)
+    save_file(
+        {
+            f"diffusion_model.{layer}.lora_A.weight": down * 0.05,
+            f"diffusion_model.{layer}.lora_B.weight": up * 0.05,
+        },
+        server.base / "models/loras/tiny.safetensors",
+    )
+    workflow = wf.calibrate(file_name="with_lora")
+    workflow = wf.without(
+        workflow, "DigitsTextEncoder", "CLIPTextEncode", "NVFP4FoundryCalibrationPrompts",
+        "NVFP4FoundryCalibrate", "NVFP4FoundryCalibrationResult", "KSampler", "ModelSamplingSD3",
+        "EmptyHunyuanLatentVideo",
+    )  # fmt: skip
+    lora = wf.add(
+        workflow, "lora", "LoraLoaderModelOnly", lora_name="tiny.safetensors", strength_model=0.5,
+        model=[wf.node(workflow, "NVFP4FoundryLoadModel"), 0],
+    )  # fmt: skip
+    wf.inputs(workflow, "NVFP4FoundryPlanLayers")["model"] = [lora, 0]
+    quantize = wf.inputs(workflow, "NVFP4FoundryQuantize")
+    quantize["model"] = [lora, 0]
+    del quantize["statistics"]
+    wf.inputs(workflow, "NVFP4FoundrySelectPreset")["extra_rules"] = f"{layer} = bf16"
+    run = server.run(workflow)
+    assert run.status == "success", run.error
+    assert "LoRAs or merges" in run.text(wf.node(workflow, "NVFP4FoundryPlanLayers"))
+    made = load_file(server.base / "models/diffusion_models/with_lora.safetensors")
+    merged = source[f"{layer}.weight"].float() + 0.5 * (up * 0.05) @ (down * 0.05)
+    difference = (made[f"{layer}.weight"].float() - merged).abs().max()
+    assert float(difference) <= 2.0**-8 * float(merged.abs().max())  # one rounding to bf16
+    assert not torch.equal(made[f"{layer}.weight"], source[f"{layer}.weight"])
+    assert torch.equal(made["head.head.weight"], source["head.head.weight"])

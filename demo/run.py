@@ -1,0 +1,307 @@
+"""``nvfp4 demo``: the whole pipeline on the tiny trained WAN, and what it costs, in a minute.
+
+Sample, calibrate, quantize to files in several variants, verify them, read them back, sample
+again and compare. Nothing is simulated but the GPU: statistics, plans, files and the verification
+are what a full-size model goes through.
+
+The comparison computes in float32: the stored weights are exact there, so an error is what
+quantization did, without the 0.8% that computing in bfloat16 adds to these latents.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..quant.calibration import ActivationCollector, CalibrationStatistics, save_statistics
+from ..quant.checkpoint import verify_checkpoint
+from ..quant.convert import convert
+from ..quant.errors import CheckpointError
+from ..quant.formats import get_format
+from ..quant.planning import Plan, get_preset, make_plan, take_inventory
+from ..quant.report import ConversionReport
+from ..quant.sources import TensorSource, open_source
+from .digits import CLASSES, DigitsTask, load_task
+from .judge import Judge, load_judge
+from .model import MODEL_PATH, TinyWan, load_model
+from .picture import Row, draw_rows
+from .quantized import load_quantized
+from .result import DemoResult, VariantResult
+from .sampling import sample
+
+GUIDANCE = 2.0
+#: Seeds of the noise. The comparison is on noise that the calibration has not seen.
+CALIBRATION_SEEDS = (1, 2)
+COMPARISON_SEED = 1000
+
+CALIBRATION_FILE = "calibration.safetensors"
+PICTURE_FILE = "samples.png"
+REPORT_FILES = ("report.html", "report.json")
+
+PICTURE_COLUMNS = 20
+DIFFERENCE_GAIN = 5
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to quantize the model: a preset with its settings, calibrated or not."""
+
+    name: str
+    title: str
+    preset: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    calibrated: bool = True
+
+    @property
+    def file_name(self) -> str:
+        """The checkpoint's name in the output folder."""
+        return f"tiny_wan_{self.name}.safetensors"
+
+
+VARIANTS = (
+    Variant("nvfp4_dynamic", "all NVFP4, dynamic", "all", calibrated=False),
+    Variant("nvfp4_static", "all NVFP4, static", "all"),
+    # Two edge blocks at each end, the preset's default, would be all four of this model.
+    Variant("mixed_static", "mixed (wan2.2-14b), static", "wan2.2-14b", {"edge_blocks": 1}),
+)
+#: The variant that the report describes.
+REPORTED = "mixed_static"
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """What every step of one demo needs."""
+
+    folder: Path
+    steps: int
+    labels: Tensor
+    task: DigitsTask
+    judge: Judge
+    say: Say
+
+    def latents(self, model: TinyWan) -> Tensor:
+        """Sample the digits of the comparison."""
+        return sample(model, self.labels, COMPARISON_SEED, self.steps, GUIDANCE, task=self.task)
+
+    def accuracy(self, latents: Tensor) -> float:
+        """Return the fraction of the digits that are right."""
+        return self.judge.accuracy(self.task.decode(latents), self.labels)
+
+
+@contextmanager
+def _single_thread() -> Iterator[None]:
+    """Compute on one thread: operations are so short here that threads mostly await each other.
+
+    On a machine with other work to do several threads were several times slower than one.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_single_thread()
+def run_demo(
+    output: Path,
+    quiet: bool = False,
+    *,
+    images: int = 60,
+    calibration_images: int = 20,
+    steps: int = 20,
+) -> DemoResult:
+    """Run the demo.
+
+    Writes ``calibration.safetensors``, one ``tiny_wan_*.safetensors`` per variant,
+    ``report.html``, ``report.json`` and ``samples.png`` into a folder, which is made if needed.
+    Files of these names there are replaced, so that the demo can be repeated; no other file is
+    touched.
+
+    Args:
+        output: the folder.
+        quiet: say nothing meanwhile; otherwise one line per step goes to standard error.
+        images: digits to compare on.
+        calibration_images: digits per calibration run.
+        steps: sampling steps, of calibration and comparison.
+
+    Raises:
+        CheckpointError: the folder cannot be made, or a written checkpoint fails verification.
+    """
+    started = time.monotonic()
+    setup = _Setup(
+        folder=_make_folder(output),
+        steps=steps,
+        labels=torch.arange(images) % CLASSES,
+        task=load_task(),
+        judge=load_judge(),
+        say=_silent if quiet else _say_since(started),
+    )
+    model = load_model()
+    setup.say(f"sampling {images} digits with the bf16 model")
+    reference = setup.latents(model)
+    with open_source(MODEL_PATH) as source:
+        plans = {variant.name: _plan(variant, source) for variant in VARIANTS}
+        statistics = _calibrate(setup, model, source, plans[REPORTED], calibration_images)
+        reports = {
+            variant.name: _quantize(setup, variant, plans[variant.name], source, statistics)
+            for variant in VARIANTS
+        }
+    results, latents = [], {}
+    for variant in VARIANTS:
+        result, latents[variant.name] = _compare(setup, variant, reports[variant.name], reference)
+        results.append(result)
+    _draw(setup, reference, results, latents)
+    return DemoResult(
+        folder=str(setup.folder),
+        images=images,
+        steps=steps,
+        calibration_calls=statistics.model_calls,
+        reference_path=str(MODEL_PATH),
+        reference_bytes=MODEL_PATH.stat().st_size,
+        reference_accuracy=setup.accuracy(reference),
+        variants=tuple(results),
+        calibration=str(setup.folder / CALIBRATION_FILE),
+        picture=str(setup.folder / PICTURE_FILE),
+        reports=tuple(str(setup.folder / name) for name in REPORT_FILES),
+        seconds=time.monotonic() - started,
+    )
+
+
+def _make_folder(output: Path) -> Path:
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(f"cannot make the folder {output}: {error.strerror}") from error
+    return output
+
+
+def _plan(variant: Variant, source: TensorSource) -> Plan:
+    recipe = get_preset(variant.preset).build(variant.settings)
+    return make_plan(recipe, take_inventory(source))
+
+
+def _calibrate(
+    setup: _Setup, model: TinyWan, source: TensorSource, plan: Plan, count: int
+) -> CalibrationStatistics:
+    """Watch the model sample, both branches of the guidance told apart, and save what was seen."""
+    collector = ActivationCollector()
+    labels = torch.arange(count) % CLASSES
+    layers = {planned.name for planned in plan.quantized()}
+    for seed in CALIBRATION_SEEDS:
+        setup.say(f"calibrating on {count} digits, seed {seed}")
+        collector.new_run(
+            [f"digit {digit}" for digit in sorted(set(labels.tolist()))],
+            {"seed": seed, "steps": setup.steps, "cfg": GUIDANCE, "images": count},
+        )
+        with collector.observe(model, layers):
+            sample(model, labels, seed, setup.steps, GUIDANCE, collector.begin_call, setup.task)
+    statistics = collector.snapshot(source.fingerprint())
+    save_statistics(statistics, setup.folder / CALIBRATION_FILE)
+    return statistics
+
+
+def _quantize(
+    setup: _Setup,
+    variant: Variant,
+    plan: Plan,
+    source: TensorSource,
+    statistics: CalibrationStatistics,
+) -> ConversionReport:
+    """Write and verify one checkpoint, and the report if this variant is the one reported."""
+    setup.say(f"quantizing: {variant.title}")
+    target = setup.folder / variant.file_name
+    calibration = statistics if variant.calibrated else None
+    report = convert(source, plan, target, statistics=calibration, overwrite=True)
+    verdict = verify_checkpoint(target, MODEL_PATH)
+    if not verdict.ok:
+        raise CheckpointError(f"{target} is not as it should be: {'; '.join(verdict.problems)}")
+    if variant.name == REPORTED:
+        for name, text in zip(REPORT_FILES, (report.to_html(), report.dumps()), strict=True):
+            (setup.folder / name).write_text(text, encoding="utf-8")
+    return report
+
+
+def _compare(
+    setup: _Setup, variant: Variant, report: ConversionReport, reference: Tensor
+) -> tuple[VariantResult, Tensor]:
+    """Sample with a checkpoint as it was written; return its figures and its W4A4 latents."""
+    path = setup.folder / variant.file_name
+    setup.say(f"sampling with {path.name}, 16-bit activations")
+    weight_only = setup.latents(load_quantized(path, round_activations=False))
+    setup.say(f"sampling with {path.name}, rounded activations")
+    latents = setup.latents(load_quantized(path, round_activations=True))
+    result = VariantResult(
+        name=variant.name,
+        title=variant.title,
+        path=str(path),
+        file_bytes=path.stat().st_size,
+        bits_per_weight=_bits_per_weight(report),
+        static_scales=sum(layer.input_scale is not None for layer in report.layers),
+        error_w4a16=relative_error(weight_only, reference),
+        error_w4a4=relative_error(latents, reference),
+        accuracy=setup.accuracy(latents),
+    )
+    return result, latents
+
+
+def relative_error(latents: Tensor, reference: Tensor) -> float:
+    """Return ``||latents - reference|| / ||reference||``."""
+    return float((latents - reference).norm() / reference.norm())
+
+
+def _bits_per_weight(report: ConversionReport) -> float:
+    """Return the stored bits per weight of the Linears inside the blocks."""
+    layers = [la for la in report.layers if la.kind == "linear" and la.name.startswith("blocks.")]
+    stored = sum(get_format(la.format).nbytes(la.shape, torch.bfloat16) for la in layers)
+    return 8 * stored / sum(prod(la.shape) for la in layers)
+
+
+def _draw(
+    setup: _Setup,
+    reference: Tensor,
+    results: list[VariantResult],
+    latents: Mapping[str, Tensor],
+) -> None:
+    """Draw the first digits of the reference and of every variant, and the differences."""
+    wanted = setup.task.decode(reference)[:PICTURE_COLUMNS]
+    rows = [Row("bf16", "the model as it was trained", wanted)]
+    for result in results:
+        images = setup.task.decode(latents[result.name])[:PICTURE_COLUMNS]
+        note = f"{result.bits_per_weight:.2f} bits, latent error {result.error_w4a4:.1%}"
+        rows += [
+            Row(result.title, note, images),
+            Row(
+                "",
+                f"difference from bf16, x{DIFFERENCE_GAIN}",
+                (images - wanted) * DIFFERENCE_GAIN,
+                is_difference=True,
+            ),
+        ]
+    subtitle = (
+        f"{setup.steps} steps at equal noise; weights and activations rounded as on Blackwell. "
+        "Differences: orange brighter, blue darker than bf16."
+    )
+    draw_rows("Digits from the demo model", subtitle, rows).save(setup.folder / PICTURE_FILE)
+
+
+def _silent(line: str) -> None:
+    pass
+
+
+def _say_since(started: float) -> Say:
+    def say(line: str) -> None:
+        print(f"{time.monotonic() - started:5.1f} s  {line}", file=sys.stderr, flush=True)
+
+    return say
