@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -162,7 +163,8 @@ class SaveCheckpoint(io.ComfyNode):
         size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
         path, overwrite = _resolve_target(file_name, folder, if_exists, size)
         save_model(checkpoint, path, overwrite=overwrite, on_progress=progress_bar())
-        text = f"saved {path}\n\n{checkpoint.report.headline()}"
+        report = replace(checkpoint.report, target=path.name)
+        text = f"saved {path}\n\n{report.headline()}"
         return io.NodeOutput(str(path), ui=ui.PreviewText(text))
 
 
@@ -194,6 +196,12 @@ class QuantizeFile(io.ComfyNode):
                     tooltip="Calibration of this model, for static activation scales.",
                 ),
                 *_target_inputs(),
+                io.Boolean.Input(
+                    "any_architecture",
+                    default=False,
+                    advanced=True,
+                    tooltip="Use the preset even on a model it was not written for.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="path"),
@@ -227,11 +235,12 @@ class QuantizeFile(io.ComfyNode):
         file_name: str,
         folder: str,
         if_exists: str,
+        any_architecture: bool,
         statistics: CalibrationStatistics | None = None,
     ) -> io.NodeOutput:
         """Convert."""
         with open_source(folders.source_path(model_file)) as source:
-            plan = make_plan(recipe, take_inventory(source))
+            plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
             path, overwrite = _resolve_target(file_name, folder, if_exists, plan.bytes_after)
             report = convert(
                 source,

@@ -10,6 +10,7 @@ from ..quant.describe import describe_plan
 from ..quant.errors import RecipeError
 from ..quant.formats import FORMATS
 from ..quant.planning import (
+    Preset,
     Recipe,
     get_preset,
     load_presets,
@@ -40,7 +41,7 @@ class SelectPreset(io.ComfyNode):
                     "preset",
                     options=[
                         io.DynamicCombo.Option(preset.name, [_widget(s) for s in preset.settings])
-                        for preset in load_presets().values()
+                        for preset in _by_usefulness()
                     ],
                     tooltip="The preset of your model; 'smart' for any other transformer. A "
                     "preset used on another model stops with an error that names what it is.",
@@ -108,6 +109,12 @@ class SelectPreset(io.ComfyNode):
         return io.NodeOutput(recipe)
 
 
+def _by_usefulness() -> list[Preset]:
+    """Return the presets, first the one that fits any model: it is what a new node shows."""
+    presets = load_presets()
+    return [presets["smart"], *(p for name, p in presets.items() if name != "smart")]
+
+
 def _widget(setting: Setting) -> io.Input:
     """Return the widget for a preset's setting."""
     if setting.type == "int":
@@ -149,9 +156,10 @@ def _input_scale_options() -> list[io.DynamicCombo.Option]:
     value = io.Float.Input(
         "value",
         default=0.01,
-        min=1e-9,
+        min=1e-6,
         max=1e6,
-        step=1e-9,
+        step=1e-4,
+        round=False,
         tooltip="The input_scale of every layer. NVFP4 represents activations up to 2688 x this.",
     )
     return [

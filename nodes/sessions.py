@@ -72,6 +72,9 @@ class CalibrationSession:
     @contextmanager
     def observe(self, diffusion_model: torch.nn.Module, settings: dict[str, Any]) -> Iterator[None]:
         """Observe one sampling run."""
+        if self.was_deleted:
+            self._collector.reset()
+            self._on_disk = False
         prompt = ()
         if self._prompts:
             prompt = (self._prompts[self._samplings % len(self._prompts)],)

@@ -306,6 +306,12 @@ def _report(job: _Job, layers: tuple[LayerReport, ...], target: str) -> Conversi
             warnings.append(f"never observed: {shorten(coverage.uncovered)}")
         if coverage.partial:
             warnings.append(f"observed in part: {shorten(coverage.partial)}")
+    clipped = [r.name for r in layers if r.runtime_scale == "1.0"]
+    if clipped:
+        warnings.append(
+            f"{len(clipped)} float8 layers have no static input_scale: where float8 is native, "
+            "ComfyUI clips their activations at 448. Calibrate to avoid that."
+        )
     return ConversionReport(
         source=job.source.description,
         target=target,

@@ -7,6 +7,9 @@ from .checkpoint import CheckpointSummary
 from .planning import Plan
 from .report import format_bytes, shorten, text_table
 
+# More would push the table of layers out of sight.
+_SHOWN_RUNS = 5
+
 
 def describe_summary(summary: CheckpointSummary) -> str:
     """Return what a model file holds: headline, notes, one line per layer."""
@@ -60,7 +63,8 @@ def describe_plan(plan: Plan, notes: tuple[str, ...] = ()) -> str:
         )
         for la in plan.layers
     ]
-    table = text_table(("layer", "shape", "format", "before", "after", "reason"), rows)
+    headings = ("layer", "shape", "format", "before", "after", "reason")
+    table = text_table(headings, rows, left=("layer", "reason"))
     return "\n".join([*lines, "", table])
 
 
@@ -75,8 +79,12 @@ def describe_statistics(statistics: CalibrationStatistics) -> str:
         lines.append(f"observed in part: {shorten(coverage.partial)}")
     if coverage.nonfinite:
         lines.append(f"NaN or infinite inputs: {shorten(coverage.nonfinite)}")
-    for run in statistics.runs:
-        lines.append(f"run {run.id[:8]} {run.started} {run.calls} calls: {shorten(run.prompts, 3)}")
+    shown = statistics.runs[-_SHOWN_RUNS:]
+    if len(shown) < len(statistics.runs):
+        lines.append(f"{len(statistics.runs) - len(shown)} earlier runs, then")
+    for run in shown:
+        started = f"{run.started[:16].replace('T', ' ')} UTC"
+        lines.append(f"run {run.id[:8]} {started} {run.calls} calls: {shorten(run.prompts, 3)}")
     rows = [
         (
             name,

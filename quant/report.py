@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -148,15 +148,20 @@ def _cells(layer: LayerReport) -> tuple[str, ...]:
     )
 
 
-def text_table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """Return columns aligned by spaces, the first to the left, the others to the right."""
+def text_table(
+    headings: Sequence[str], rows: Iterable[Iterable[str]], left: Iterable[str] | None = None
+) -> str:
+    """Return columns aligned by spaces, to the right but for those in ``left`` (the first)."""
     table = [list(headings), *(list(row) for row in rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    to_left = set(headings[:1] if left is None else left)
+    flush_left = [heading in to_left for heading in headings]
     lines = []
     for row in table:
-        first, *rest = (cell.rjust(width) for cell, width in zip(row, widths, strict=True))
-        lines.append("  ".join([row[0].ljust(len(first)), *rest]))
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+        cells = zip(row, widths, flush_left, strict=True)
+        line = "  ".join(c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in cells)
+        lines.append(line.rstrip())
+    return "\n".join([lines[0], "-" * sum(widths, 2 * len(widths) - 2), *lines[1:]])
 
 
 def format_bytes(count: float) -> str:

@@ -329,6 +329,19 @@ def test_calibration_survives_a_restart(server: ComfyServer) -> None:
     assert len(kept) == 1 and len(load_statistics(kept[0]).runs) == 6
 
 
+def test_deleting_the_file_forgets_a_calibration(server: ComfyServer) -> None:
+    def build(seed: int) -> dict[str, Any]:
+        return wf.without(
+            wf.calibrate(seed=seed, name="forgotten"), "NVFP4FoundryQuantize",
+            "NVFP4FoundrySaveCheckpoint", "NVFP4FoundryPlanLayers",
+        )  # fmt: skip
+
+    result = wf.node(build(1), "NVFP4FoundryCalibrationResult")
+    assert server.run(build(31)).text(result).startswith("3 runs")
+    (server.base / "output/nvfp4_foundry/calibrations/forgotten.safetensors").unlink()
+    assert server.run(build(32)).text(result).startswith("3 runs")
+
+
 def test_saved_calibrations_load_and_merge(server: ComfyServer) -> None:
     for name, seed in (("monday", 11), ("tuesday", 12)):
         workflow = wf.without(
