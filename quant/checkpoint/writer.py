@@ -56,6 +56,7 @@ class CheckpointWriter:
         header_slack: int = 0,
         overwrite: bool = False,
     ):
+        remove_stale_partials(target)  # first: on a full disk they are what is in the way
         check_target(target, sum(s.nbytes for s in specs.values()), overwrite=overwrite)
         self.target = target
         self._specs = dict(specs)
@@ -72,7 +73,6 @@ class CheckpointWriter:
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
-        remove_stale_partials(self.target)
         try:
             self._file = self._partial.open("xb", buffering=0)
             self._file.truncate(self._size)

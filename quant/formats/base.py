@@ -150,6 +150,17 @@ def require_finite(amax: torch.Tensor) -> None:
         )
 
 
+def relative_error(squares: Mapping[int, torch.Tensor]) -> float:
+    """Return the error of a weight from ``[squared error, squared norm]`` of each of its chunks.
+
+    Keys order the sum, so that it does not depend on which chunk was finished first.
+    """
+    if not squares:
+        return 0.0
+    error, norm = torch.stack([squares[key] for key in sorted(squares)]).sum(0).tolist()
+    return (error / norm) ** 0.5 if norm > 0 else 0.0
+
+
 def row_slices(rows: int, columns: int, elements: int = CHUNK_ELEMENTS) -> list[slice]:
     """Cut ``rows`` into slices of about ``elements`` values each."""
     step = max(1, elements // max(1, columns))

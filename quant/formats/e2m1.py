@@ -6,12 +6,9 @@ column into the high nibble.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import torch
 
 E2M1_MAX = 6.0
-_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 _SIGN_BIT = -(1 << 31)
 _EXPONENT_MASK = 0x7F800000
@@ -76,16 +73,16 @@ class E2M1Workspace:
         return packed.bitwise_and_(0xFF), residual
 
 
-@lru_cache(maxsize=8)
-def _byte_table(device: torch.device) -> torch.Tensor:
-    """Return ``[256, 2]`` float32: the two values packed in each byte."""
-    values = torch.tensor([*_VALUES, *(-v for v in _VALUES)])
-    byte = torch.arange(256)
-    return torch.stack([values[byte >> 4], values[byte & 0x0F]], dim=-1).to(device)
-
-
 def unpack(packed: torch.Tensor) -> torch.Tensor:
-    """Return float32 values ``[rows, 2 * columns]`` of packed uint8 codes ``[rows, columns]``."""
+    """Return float32 values ``[rows, 2 * columns]`` of packed uint8 codes ``[rows, columns]``.
+
+    As fp16 bits the same exponent and mantissa mean the value over 2^14. Each byte becomes a
+    pair of them, read as one little-endian int32: low half is the even column.
+    """
     rows, columns = packed.shape
-    table = _byte_table(packed.device)
-    return table.index_select(0, packed.reshape(-1).int()).view(rows, columns * 2)
+    codes = packed.to(torch.int32)
+    pairs = (codes & 0x80) << 8
+    pairs.bitwise_or_((codes & 0x70).bitwise_left_shift_(5))
+    pairs.bitwise_or_((codes & 0x08).bitwise_left_shift_(28))
+    pairs.bitwise_or_((codes & 0x07).bitwise_left_shift_(25))
+    return pairs.view(torch.float16).view(rows, columns * 2).float().mul_(2.0**14)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 
 from ..errors import FormatError
-from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat, require_finite, row_slices
-
-E4M3_MAX = 448.0
+from .base import (
+    EncodedWeight,
+    ScaleRule,
+    TensorSpec,
+    WeightFormat,
+    relative_error,
+    require_finite,
+    row_slices,
+)
+from .e4m3 import E4M3_MAX, decode_e4m3
+from .parallel import share_chunks
 
 
 class Float8E4M3(WeightFormat):
@@ -17,7 +26,7 @@ class Float8E4M3(WeightFormat):
 
     name = "float8_e4m3fn"
     bits = 8.0
-    marker: Mapping[str, object] = {"format": "float8_e4m3fn"}
+    marker: Mapping[str, Any] | None = {"format": "float8_e4m3fn"}
     # Without an input_scale ComfyUI uses 1.0 and clips activations at 448.
     activation_divisor = E4M3_MAX
     runtime_scale = "1.0"
@@ -54,19 +63,19 @@ class Float8E4M3(WeightFormat):
         )
         reciprocal = 1.0 / scale
         codes = torch.empty(weight.shape, dtype=torch.float8_e4m3fn, device=weight.device)
-        squared_error = torch.zeros((), dtype=torch.float64, device=weight.device)
-        squared_norm = torch.zeros_like(squared_error)
-        for chunk in row_slices(*weight.shape):
-            values = weight[chunk].float()
-            codes[chunk] = (values * reciprocal).clamp_(-E4M3_MAX, E4M3_MAX).to(codes.dtype)
-            if measure_error:
-                difference = codes[chunk].float().mul_(scale).sub_(values)
-                squared_error += difference.square_().sum(dtype=torch.float64)
-                squared_norm += values.square().sum(dtype=torch.float64)
-        error = None
-        if measure_error:
-            norm = float(squared_norm)
-            error = (float(squared_error) / norm) ** 0.5 if norm > 0 else 0.0
+        squares: dict[int, torch.Tensor] = {}
+
+        def loop(chunks: Iterable[slice]) -> None:
+            for chunk in chunks:
+                values = weight[chunk].float()
+                codes[chunk] = (values * reciprocal).clamp_(-E4M3_MAX, E4M3_MAX).to(codes.dtype)
+                if measure_error:
+                    difference = decode_e4m3(codes[chunk]).mul_(scale).sub_(values)
+                    squared = [difference.square_().sum(), values.square().sum()]
+                    squares[chunk.start] = torch.stack(squared).double()
+
+        share_chunks(loop, row_slices(*weight.shape), weight.device)
+        error = relative_error(squares) if measure_error else None
         return EncodedWeight({"weight": codes, "weight_scale": scale}, error)
 
     def decode(
@@ -75,7 +84,7 @@ class Float8E4M3(WeightFormat):
         """Return float32 values."""
         codes = tensors["weight"]
         codes = codes if rows is None else codes[rows]
-        return codes.float() * tensors["weight_scale"].float()
+        return decode_e4m3(codes).mul_(tensors["weight_scale"].float())
 
     def emulate_activations(
         self, activations: torch.Tensor, input_scale: float | None

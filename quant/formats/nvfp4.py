@@ -7,7 +7,8 @@ in cuBLAS' 128x4 tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import comfy_kitchen
 import torch
@@ -18,14 +19,17 @@ from .base import (
     ScaleRule,
     TensorSpec,
     WeightFormat,
+    relative_error,
     require_finite,
     roundup,
     row_slices,
 )
 from .e2m1 import E2M1_MAX, E2M1Workspace, unpack
+from .e4m3 import E4M3_MAX, decode_e4m3
+from .parallel import share_chunks
 
 BLOCK = 16
-E4M3_MAX = 448.0
+TILE_ROWS = 128
 #: Largest magnitude NVFP4 represents at a tensor scale of one.
 NVFP4_MAX = E2M1_MAX * E4M3_MAX
 
@@ -37,7 +41,7 @@ class NVFP4(WeightFormat):
 
     name = "nvfp4"
     bits = 4.5
-    marker: Mapping[str, object] = {"format": "nvfp4"}
+    marker: Mapping[str, Any] | None = {"format": "nvfp4"}
     activation_divisor: float | None = NVFP4_MAX
     runtime_scale = "dynamic"
     # Max rounding leaves 9% on Gaussian weights and GPTQ up to 15% (it trades weight error for
@@ -61,7 +65,7 @@ class NVFP4(WeightFormat):
     ) -> dict[str, TensorSpec]:
         """Packed weight, swizzled block scales, tensor scale."""
         rows, columns = roundup(shape[0], BLOCK), roundup(shape[1], BLOCK)
-        scales = (roundup(rows, 128), roundup(columns // BLOCK, 4))
+        scales = (roundup(rows, TILE_ROWS), roundup(columns // BLOCK, 4))
         return {
             "weight": TensorSpec((rows, columns // 2), torch.uint8),
             "weight_scale": TensorSpec(scales, torch.float8_e4m3fn),
@@ -97,9 +101,13 @@ class NVFP4(WeightFormat):
     ) -> torch.Tensor:
         """Return float32 values; the multiplication is exact in fp32 up to one rounding."""
         packed = tensors["weight"]
-        block_scale = unswizzle(tensors["weight_scale"], packed.shape[0], packed.shape[1] * 2)
         rows = rows or slice(0, shape[0])
-        scale = block_scale[rows].float() * tensors["weight_scale_2"].float()
+        # Whole bands of tiles are contiguous, so a part of the rows needs a part of the scales.
+        first, last = rows.start // TILE_ROWS * TILE_ROWS, roundup(rows.stop, TILE_ROWS)
+        band = tensors["weight_scale"][first:last]
+        block_scale = unswizzle(band, band.shape[0], packed.shape[1] * 2)
+        block_scale = block_scale[rows.start - first : rows.stop - first]
+        scale = decode_e4m3(block_scale).mul_(tensors["weight_scale_2"].float())
         values = unpack(packed[rows])
         values.view(scale.shape[0], -1, BLOCK).mul_(scale.unsqueeze(-1))
         return values[:, : shape[1]]
@@ -130,7 +138,7 @@ class NVFP4W4A16(NVFP4):
     """NVFP4 weights multiplied in 16 bits: smaller, not faster, activations untouched."""
 
     name = "nvfp4_w4a16"
-    marker: Mapping[str, object] = {"format": "nvfp4", "full_precision_matrix_mult": True}
+    marker: Mapping[str, Any] | None = {"format": "nvfp4", "full_precision_matrix_mult": True}
     activation_divisor = None
     runtime_scale = ""
 
@@ -168,12 +176,16 @@ def block_amax(weight: torch.Tensor) -> torch.Tensor:
     padded = roundup(columns, BLOCK)
     result = torch.empty(rows, padded // BLOCK, dtype=torch.float32, device=weight.device)
     slices = row_slices(rows, padded)
-    buffer = torch.zeros(_capacity(slices), padded, dtype=torch.float32, device=weight.device)
-    for chunk in slices:
-        values = buffer[: chunk.stop - chunk.start]
-        values[:, :columns].copy_(weight[chunk])
-        bits = values.view(torch.int32).bitwise_and_(0x7FFFFFFF)
-        result[chunk] = bits.view(-1, BLOCK).amax(-1).view(torch.float32).view(len(values), -1)
+
+    def loop(chunks: Iterable[slice]) -> None:
+        buffer = torch.zeros(_capacity(slices), padded, dtype=torch.float32, device=weight.device)
+        for chunk in chunks:
+            values = buffer[: chunk.stop - chunk.start]
+            values[:, :columns].copy_(weight[chunk])
+            bits = values.view(torch.int32).bitwise_and_(0x7FFFFFFF)
+            result[chunk] = bits.view(-1, BLOCK).amax(-1).view(torch.float32).view(len(values), -1)
+
+    share_chunks(loop, slices, weight.device)
     return result
 
 
@@ -204,25 +216,28 @@ def quantize_blocks(
     packed = torch.zeros(roundup(rows, BLOCK), padded // 2, dtype=torch.uint8, device=device)
     scales = torch.zeros(packed.shape[0], padded // BLOCK, dtype=torch.uint8, device=device)
     slices = row_slices(rows, padded)
-    workspace = E2M1Workspace(_capacity(slices) * padded, device, keep_residual=measure_error)
-    squared_error = torch.zeros((), dtype=torch.float64, device=device)
-    squared_norm = torch.zeros((), dtype=torch.float64, device=device)
-    for chunk in slices:
-        source = _pad_columns(weight[chunk], padded)
-        scale = block_scales(source.view(-1, BLOCK), amax[chunk].reshape(-1), tensor_scale)
-        scales[chunk] = scale.view(torch.uint8).view(source.shape[0], -1)
-        total = scale.float().mul_(tensor_scale)
-        count = source.numel()
-        values = workspace.values[:count].view(-1, BLOCK)
-        values.copy_(source.view(-1, BLOCK))
-        if measure_error:
-            squared_norm += values.view(-1).square().sum(dtype=torch.float64)
-        _divide_by_scale(values, total)
-        codes, residual = workspace.encode(count)
-        packed[chunk].view(-1).copy_(codes)
-        if residual is not None:
-            squared_error += _squared_error(residual, total, source)
-    error = _ratio(squared_error, squared_norm) if measure_error else None
+    squares: dict[int, torch.Tensor] = {}
+
+    def loop(chunks: Iterable[slice]) -> None:
+        workspace = E2M1Workspace(_capacity(slices) * padded, device, keep_residual=measure_error)
+        for chunk in chunks:
+            source = _pad_columns(weight[chunk], padded)
+            scale = block_scales(source.view(-1, BLOCK), amax[chunk].reshape(-1), tensor_scale)
+            scales[chunk] = scale.view(torch.uint8).view(source.shape[0], -1)
+            total = decode_e4m3(scale).mul_(tensor_scale)
+            count = source.numel()
+            values = workspace.values[:count].view(-1, BLOCK)
+            values.copy_(source.view(-1, BLOCK))
+            squared_norm = values.square().sum().double() if measure_error else None
+            _divide_by_scale(values, total)
+            codes, residual = workspace.encode(count)
+            packed[chunk].view(-1).copy_(codes)
+            if residual is not None and squared_norm is not None:
+                squared_error = _squared_error(residual, total, source)
+                squares[chunk.start] = torch.stack([squared_error, squared_norm])
+
+    share_chunks(loop, slices, device)
+    error = relative_error(squares) if measure_error else None
     return packed, scales.view(torch.float8_e4m3fn), error
 
 
@@ -245,11 +260,6 @@ def _squared_error(
     if bool(lost.any()):  # blocks too small for any scale are stored as zeros
         error = error + source.view(-1, BLOCK)[lost].double().square().sum()
     return error
-
-
-def _ratio(squared_error: torch.Tensor, squared_norm: torch.Tensor) -> float:
-    norm = float(squared_norm)
-    return (float(squared_error) / norm) ** 0.5 if norm > 0 else 0.0
 
 
 def _pad_columns(chunk: torch.Tensor, padded: int) -> torch.Tensor:

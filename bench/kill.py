@@ -1,0 +1,158 @@
+"""Whether ``nvfp4 quantize`` ever leaves a broken file: kill it at random moments.
+
+Every run is killed with SIGKILL after a uniformly random part of the time a whole run takes. The
+target must then be absent or complete (``nvfp4 verify`` against the source), and the next run
+must remove what the killed one left. A run ended with SIGTERM must leave nothing itself. Run as
+``python bench/kill.py --blocks 3``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from synthetic_wan import BLOCKS, write_wan
+
+NVFP4 = (sys.executable, "-m", "nvfp4_foundry.quant.cli")
+
+
+@dataclass
+class Counts:
+    """What was seen; ``broken``, ``stale`` and ``left_by_sigterm`` must be zero.
+
+    Attributes:
+        left_partials: kills that left an unfinished file, for the next run to remove.
+        broken: kills after which the target was there and did not verify.
+        stale: runs that began to write without removing an earlier unfinished file.
+        left_by_sigterm: files there after the run ended by SIGTERM.
+        final_run: whether a run left alone verified and left nothing unfinished behind.
+    """
+
+    kills: int = 0
+    target_absent: int = 0
+    target_complete: int = 0
+    left_partials: int = 0
+    broken: int = 0
+    stale: int = 0
+    left_by_sigterm: int = 0
+    sigterm_code: int = 0
+    final_run: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """Whether the promise held every time."""
+        return self.final_run and not (self.broken or self.stale or self.left_by_sigterm)
+
+
+class Victim:
+    """The conversion that is killed, and what it leaves in its folder."""
+
+    def __init__(self, folder: Path, preset: str):
+        self.source, self.target = folder / "wan.safetensors", folder / "wan_nvfp4.safetensors"
+        self._options = ["--preset", preset, "--rounding", "max", "--device", "cpu"]
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Start ``nvfp4 quantize``."""
+        command = [*NVFP4, "quantize", str(self.source), str(self.target), *self._options]
+        return subprocess.Popen(command, stdout=subprocess.DEVNULL)
+
+    def run(self) -> float:
+        """Run to the end; return the seconds it took, or raise if it failed."""
+        start = time.perf_counter()
+        if code := self.start().wait():
+            raise SystemExit(f"nvfp4 quantize failed with exit code {code}")
+        return time.perf_counter() - start
+
+    def is_complete(self) -> bool:
+        """Whether ``nvfp4 verify`` finds the target clean."""
+        command = [*NVFP4, "verify", str(self.target), "--source", str(self.source)]
+        return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
+
+    def partials(self) -> set[Path]:
+        """Return the unfinished files beside the target."""
+        return set(self.target.parent.glob(".*.partial"))
+
+
+def kill_once(victim: Victim, delay: float, counts: Counts) -> None:
+    """Kill one run after ``delay`` seconds and look at what is there."""
+    victim.target.unlink(missing_ok=True)
+    earlier = victim.partials()
+    process = victim.start()
+    deadline = time.monotonic() + delay
+    while time.monotonic() < deadline and process.poll() is None:
+        time.sleep(min(0.01, max(0.0, deadline - time.monotonic())))
+    process.kill()
+    process.wait()
+    counts.kills += 1
+    left = victim.partials()
+    counts.left_partials += bool(left - earlier)
+    # Killed before it began to write, a run has not come to removing anything yet.
+    counts.stale += bool(left & earlier) and bool(left - earlier or victim.target.exists())
+    if not victim.target.exists():
+        counts.target_absent += 1
+    elif victim.is_complete():
+        counts.target_complete += 1
+    else:
+        counts.broken += 1
+
+
+def terminate_once(victim: Victim, delay: float, counts: Counts) -> None:
+    """Ask one run to stop ``delay`` seconds after it began to write."""
+    victim.target.unlink(missing_ok=True)
+    earlier = victim.partials()
+    process = victim.start()
+    while process.poll() is None and not victim.partials() - earlier:
+        time.sleep(0.01)
+    time.sleep(delay)
+    process.terminate()
+    counts.sigterm_code = process.wait()
+    counts.left_by_sigterm = len(victim.partials()) + victim.target.exists()
+
+
+def run_kills(folder: Path, blocks: int, kills: int, seed: int, preset: str) -> Counts:
+    """Write the source, kill, terminate, and finish with a run that is left alone."""
+    victim, counts, order = Victim(folder, preset), Counts(), random.Random(seed)
+    write_wan(victim.source, blocks)
+    seconds = victim.run()
+    for index in range(kills):
+        delay = order.uniform(0, seconds)
+        kill_once(victim, delay, counts)
+        print(f"kill {index + 1} after {delay:.2f} of {seconds:.2f} s", file=sys.stderr)
+    terminate_once(victim, order.uniform(0, seconds / 4), counts)
+    victim.target.unlink(missing_ok=True)
+    victim.run()
+    counts.final_run = victim.is_complete() and not victim.partials()
+    return counts
+
+
+def main() -> int:
+    """Parse the command line, kill, print; exit code 1 if the promise was broken."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="where the big files go (a temporary folder)")
+    parser.add_argument("--blocks", type=int, default=BLOCKS, help="transformer blocks (30)")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--preset", default="wan2.2-ti2v-5b")
+    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nvfp4-bench-", dir=options.folder) as folder:
+        counts = run_kills(
+            Path(folder), options.blocks, options.kills, options.seed, options.preset
+        )
+    if options.json:
+        print(json.dumps({**asdict(counts), "ok": counts.ok}, indent=1))
+    else:
+        print("\n".join(f"{name:16} {value}" for name, value in asdict(counts).items()))
+        print("ok" if counts.ok else "NOT OK")
+    return 0 if counts.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
