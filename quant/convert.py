@@ -229,7 +229,8 @@ def _encode_all(
                     loaded.pop(layer.tensor.name).to(job.device),
                     rule,
                     job.decisions.get(layer.name),
-                    observed if measure_outputs else None,
+                    observed,
+                    measure_outputs=measure_outputs,
                 )
                 if pending is not None:
                     pending.result()

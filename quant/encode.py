@@ -39,6 +39,8 @@ def encode_layer(
     rule: ScaleRule,
     decision: ScaleDecision | None,
     statistics: LayerStatistics | None,
+    *,
+    measure_outputs: bool = True,
 ) -> tuple[dict[str, torch.Tensor], LayerReport]:
     """Encode one layer's weight and measure what it costs.
 
@@ -48,7 +50,8 @@ def encode_layer(
         weight: the source weight, any float dtype, any device.
         rule: how scales are chosen.
         decision: the static activation scale, for formats that use one.
-        statistics: of the layer's input, for output errors; None leaves them unmeasured.
+        statistics: of the layer's input, for rules that weigh channels and for output errors.
+        measure_outputs: measure output errors on the statistics' sampled rows.
 
     Returns:
         tensors by full name (companions such as the bias are not among them), and the report.
@@ -58,7 +61,8 @@ def encode_layer(
     """
     fmt = get_format(planned.format)
     try:
-        encoded = fmt.encode(weight, rule, measure_error=fmt.is_quantized)
+        known = torch.from_numpy(statistics.mean_square) if statistics is not None else None
+        encoded = fmt.encode(weight, rule.for_input(known), measure_error=fmt.is_quantized)
     except FormatError as error:
         raise FormatError(f"{layer.tensor.name}: {error}") from error
     tensors = {stored_name(layer, suffix): value for suffix, value in encoded.tensors.items()}
@@ -69,7 +73,7 @@ def encode_layer(
     if scale is not None:
         tensors[stored_name(layer, INPUT_SCALE)] = torch.tensor(scale, dtype=torch.float32)
     errors = (None, None)
-    if statistics is not None and fmt.is_quantized:
+    if measure_outputs and statistics is not None and fmt.is_quantized:
         errors = output_errors(weight, encoded, fmt, statistics.rows, scale)
     return tensors, LayerReport(
         name=planned.name,

@@ -53,6 +53,10 @@ class ScaleRule(Protocol):
 
     name: str
 
+    def for_input(self, mean_square: torch.Tensor | None) -> ScaleRule:
+        """Return the rule for a layer, given ``E[x^2]`` of its input ``[in]`` if it is known."""
+        ...
+
     def nvfp4_tensor_scale(self, amax: float) -> float:
         """Return the per-tensor decode scale for a weight of this absolute maximum."""
         ...

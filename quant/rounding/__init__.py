@@ -7,8 +7,11 @@ from collections.abc import Mapping
 from ..errors import RecipeError
 from ..formats.base import ScaleRule
 from .max import MaxRule
+from .sweep import SweepRule
 
-ROUNDINGS: Mapping[str, ScaleRule] = {rule.name: rule for rule in (MaxRule(),)}
+ROUNDINGS: Mapping[str, ScaleRule] = {
+    rule.name: rule for rule in (MaxRule(), SweepRule("mse"), SweepRule("weighted"))
+}
 
 
 def get_rounding(name: str) -> ScaleRule:
@@ -25,4 +28,4 @@ def get_rounding(name: str) -> ScaleRule:
         ) from None
 
 
-__all__ = ["ROUNDINGS", "MaxRule", "get_rounding"]
+__all__ = ["ROUNDINGS", "MaxRule", "SweepRule", "get_rounding"]

@@ -18,9 +18,13 @@ class MaxRule:
 
     name = "max"
 
+    def for_input(self, mean_square: torch.Tensor | None) -> MaxRule:
+        """Return the rule itself: inputs do not matter to it."""
+        return self
+
     def nvfp4_tensor_scale(self, amax: float) -> float:
         """``amax / (448 * 6)`` in fp32; 1.0 for an all-zero weight, whose block scales are 0."""
-        return _safe_scale(amax, NVFP4_MAX)
+        return safe_scale(amax, NVFP4_MAX)
 
     def nvfp4_block_scales(
         self, blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
@@ -30,10 +34,11 @@ class MaxRule:
 
     def float8_scale(self, weight: torch.Tensor, amax: float, format_max: float) -> float:
         """``amax / format_max`` in fp32; 1.0 for an all-zero weight."""
-        return _safe_scale(amax, format_max)
+        return safe_scale(amax, format_max)
 
 
-def _safe_scale(amax: float, format_max: float) -> float:
+def safe_scale(amax: float, format_max: float) -> float:
+    """Return ``amax / format_max`` in fp32, never subnormal; 1.0 for an ``amax`` of zero."""
     if amax == 0:
         return 1.0
     scale = torch.tensor(amax, dtype=torch.float32) / torch.tensor(format_max)

@@ -1,0 +1,142 @@
+"""The scale search against brute force in float64, and what it gains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from nvfp4_foundry.quant.formats import get_format
+from nvfp4_foundry.quant.rounding import MaxRule, SweepRule, get_rounding
+from nvfp4_foundry.quant.rounding.sweep import weights_of_input
+
+E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0], dtype=torch.float64)
+NVFP4 = get_format("nvfp4")
+FLOAT8 = get_format("float8_e4m3fn")
+
+
+def student_t(rows: int, columns: int) -> torch.Tensor:
+    """Student-t with 4 degrees of freedom: the heavy tails of trained weights."""
+    chi = torch.randn(4, rows, columns).square().sum(0) / 4
+    return 0.02 * torch.randn(rows, columns) / chi.sqrt()
+
+
+def weight_error(rule: SweepRule | MaxRule, weight: torch.Tensor) -> float:
+    encoded = NVFP4.encode(weight, rule, measure_error=True)
+    assert encoded.relative_error is not None
+    return encoded.relative_error**2
+
+
+def least_errors(weight: torch.Tensor, channel_weights: torch.Tensor | None) -> torch.Tensor:
+    """Least squared error of every block over ten codes around the max rule's, in float64."""
+    blocks = weight.double().reshape(-1, 16)
+    counts = torch.ones(weight.shape[1]) if channel_weights is None else channel_weights
+    counts = counts.double().repeat(weight.shape[0]).reshape(-1, 16)
+    tensor_scale = float(SweepRule("mse").nvfp4_tensor_scale(float(weight.abs().max())))
+    codes = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).double()
+    start = (blocks.abs().amax(1) / 6 / tensor_scale).float().to(torch.float8_e4m3fn)
+    least = torch.full((len(blocks),), torch.inf, dtype=torch.float64)
+    for step in range(-4, 6):
+        index = (start.view(torch.uint8).long() + step).clamp(0, 126)
+        scale = (codes[index] * tensor_scale).unsqueeze(1)
+        nearest = torch.where(
+            scale > 0, E2M1[((blocks.abs() / scale).unsqueeze(-1) - E2M1).abs().argmin(-1)], 0.0
+        )
+        error = ((nearest * scale - blocks.abs()).square() * counts).sum(1)
+        least = torch.minimum(least, error)
+    return least
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("shape", [(40, 96), (17, 33), (128, 4112)], ids=str)
+def test_every_block_has_the_least_error_there_is(
+    shape: tuple[int, int], weighted: bool, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    weight = student_t(*shape).to(dtype)
+    weight[3] = 0
+    weight[5] *= 1e-6
+    channels = torch.rand(shape[1]) * 30 + 0.1 if weighted else None
+    rule = SweepRule("weighted", channels)
+    decoded = NVFP4.decode(NVFP4.encode(weight, rule).tensors, shape).double()
+    counts = torch.ones(shape[1]) if channels is None else channels
+    squared = (decoded - weight.double()).square() * counts.double()
+    missing = -shape[1] % 16
+    pad = torch.nn.functional.pad
+    found = pad(squared, (0, missing)).reshape(-1, 16).sum(1)
+    padded = None if channels is None else pad(channels, (0, missing))
+    wanted = least_errors(pad(weight, (0, missing)), padded)
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("make", "bar"),
+    [(lambda: 0.02 * torch.randn(512, 1024), 0.75), (lambda: student_t(512, 1024), 0.82)],
+    ids=["gaussian", "student-t"],
+)
+def test_squared_weight_error_against_the_max_rule(
+    make: Callable[[], torch.Tensor], bar: float
+) -> None:
+    torch.manual_seed(1)
+    weight = make()
+    assert weight_error(SweepRule("mse"), weight) <= bar * weight_error(MaxRule(), weight)
+
+
+def output_error(rule: SweepRule | MaxRule, weight: torch.Tensor, inputs: torch.Tensor) -> float:
+    """Squared relative output error with quantized activations (W4A4)."""
+    decoded = NVFP4.decode(NVFP4.encode(weight, rule).tensors, tuple(weight.shape))
+    exact = inputs @ weight.T
+    made = NVFP4.emulate_activations(inputs, None) @ decoded.T
+    return float(((made - exact).norm() / exact.norm()) ** 2)
+
+
+def test_weighting_helps_the_output_where_channels_differ() -> None:
+    """Twelve channels are 25 times larger than the rest, in calibration and held-out inputs."""
+    torch.manual_seed(2)
+    weight = student_t(512, 1024)
+    channels = torch.ones(1024)
+    channels[torch.randperm(1024)[:12]] = 25
+    calibration, held_out = (torch.randn(n, 1024) * channels for n in (2048, 512))
+    rule = get_rounding("weighted").for_input(calibration.square().mean(0))
+    assert isinstance(rule, SweepRule)
+    base = output_error(MaxRule(), weight, held_out)
+    assert output_error(rule, weight, held_out) <= 0.7 * base
+    assert output_error(SweepRule("mse"), weight, held_out) <= 0.95 * base
+    assert weight_error(rule, weight) <= weight_error(MaxRule(), weight)
+
+
+def test_only_weighted_looks_at_the_input() -> None:
+    mean_square = torch.rand(64)
+    weight = student_t(32, 64)
+    plain = NVFP4.encode(weight, get_rounding("mse").for_input(mean_square)).tensors
+    without = NVFP4.encode(weight, get_rounding("weighted").for_input(None)).tensors
+    assert torch.equal(plain["weight"], without["weight"])
+    assert get_rounding("max").for_input(mean_square).name == "max"
+
+
+def test_channel_weights_are_relative_and_never_zero() -> None:
+    weights = weights_of_input(torch.tensor([0.0, 1.0, 3.0]))
+    assert weights.tolist() == pytest.approx([1.0, 1.75, 3.25])
+    assert weights_of_input(torch.zeros(3)).tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["mse", "weighted"])
+def test_zero_tiny_and_huge_weights(name: str) -> None:
+    rule = get_rounding(name)
+    assert not NVFP4.decode(NVFP4.encode(torch.zeros(32, 64), rule).tensors, (32, 64)).any()
+    for magnitude in (1e-38, 1e-30, 1e30, 3e38):
+        weight = torch.randn(32, 64).clamp_(-1, 1) * magnitude
+        decoded = NVFP4.decode(NVFP4.encode(weight, rule).tensors, (32, 64))
+        assert bool(torch.isfinite(decoded).all())
+
+
+def test_float8_scale_is_never_worse_than_amax() -> None:
+    torch.manual_seed(3)
+    weight = student_t(300, 700)
+    weight[0, 0] = 40.0  # one outlier pushes everything else towards subnormals
+    chosen, plain = (
+        FLOAT8.encode(weight, get_rounding(n), measure_error=True).relative_error
+        for n in ("mse", "max")
+    )
+    assert chosen is not None and plain is not None and chosen <= plain
