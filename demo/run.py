@@ -29,6 +29,7 @@ from ..quant.errors import CheckpointError
 from ..quant.formats import get_format
 from ..quant.planning import Plan, get_preset, make_plan, take_inventory
 from ..quant.report import ConversionReport
+from ..quant.rounding import DEFAULT_ROUNDING
 from ..quant.sources import TensorSource, open_source
 from .digits import CLASSES, DigitsTask, load_task
 from .judge import Judge, load_judge
@@ -55,13 +56,14 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to quantize the model: a preset with its settings, calibrated or not."""
+    """One way to quantize the model: a preset, its settings, a rounding, calibrated or not."""
 
     name: str
     title: str
     preset: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     calibrated: bool = True
+    rounding: str = DEFAULT_ROUNDING
 
     @property
     def file_name(self) -> str:
@@ -70,7 +72,9 @@ class Variant:
 
 
 VARIANTS = (
-    Variant("nvfp4_dynamic", "all NVFP4, dynamic", "all", calibrated=False),
+    # What converters that round to the maximum and know no calibration make.
+    Variant("nvfp4_max", "all NVFP4, max, dynamic", "all", calibrated=False, rounding="max"),
+    Variant("nvfp4_max_static", "all NVFP4, max, static", "all", rounding="max"),
     Variant("nvfp4_static", "all NVFP4, static", "all"),
     # Two edge blocks at each end, the preset's default, would be all four of this model.
     Variant("mixed_static", "mixed (wan2.2-14b), static", "wan2.2-14b", {"edge_blocks": 1}),
@@ -188,7 +192,7 @@ def _make_folder(output: Path) -> Path:
 
 
 def _plan(variant: Variant, source: TensorSource) -> Plan:
-    recipe = get_preset(variant.preset).build(variant.settings)
+    recipe = get_preset(variant.preset).build(variant.settings).with_numbers(variant.rounding)
     return make_plan(recipe, take_inventory(source))
 
 

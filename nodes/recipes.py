@@ -19,7 +19,7 @@ from ..quant.planning import (
     take_inventory,
 )
 from ..quant.planning.presets import Setting
-from ..quant.rounding import ROUNDINGS
+from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from .bridge import ModelSource
 from .sockets import CATEGORY, PlanSocket, RecipeSocket
 
@@ -58,8 +58,11 @@ class SelectPreset(io.ComfyNode):
                 io.Combo.Input(
                     "rounding",
                     options=list(ROUNDINGS),
-                    default="max",
-                    tooltip="How the scales of the weights are chosen.",
+                    default=DEFAULT_ROUNDING,
+                    tooltip="How the scales of the weights are chosen. weighted: least error, "
+                    "channels that carry more counting more where there is a calibration. mse: "
+                    "least error, all channels alike. max: largest value to largest code, as "
+                    "other converters do; fastest.",
                 ),
                 io.DynamicCombo.Input(
                     "input_scale",

@@ -64,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_plan(commands)
     _add_quantize(commands)
     _add_verify(commands)
+    _add_compare(commands)
     _add_stats(commands)
     _add_recipe(commands)
     _add_doctor(commands)
@@ -115,7 +116,11 @@ def _add_recipe_options(parser: argparse.ArgumentParser) -> None:
         help="a rule that wins over the recipe's, e.g. 'blocks.*.ffn.2=bf16' or "
         "'* @ first:3 = float8_e4m3fn'; may be repeated",
     )
-    parser.add_argument("--rounding", metavar="NAME", help="how weight scales are chosen (max)")
+    parser.add_argument(
+        "--rounding",
+        metavar="NAME",
+        help="how weight scales are chosen: weighted (default), mse, max",
+    )
     parser.add_argument(
         "--input-scale",
         metavar="POLICY",
@@ -178,6 +183,17 @@ def _add_verify(commands: Any) -> None:
     )
     parser.add_argument("path", metavar="DST", type=Path, help="the checkpoint")
     parser.add_argument("--source", metavar="SRC", type=Path, help="the model it was made from")
+
+
+def _add_compare(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "compare",
+        "Show how far the weights of two checkpoints of one model are apart, layer by layer.",
+        "nvfp4 compare model.safetensors model_nvfp4.safetensors",
+    )
+    parser.add_argument("a", metavar="A", type=Path, help="the reference, quantized or not")
+    parser.add_argument("b", metavar="B", type=Path, help="the checkpoint to measure against it")
 
 
 def _add_stats(commands: Any) -> None:

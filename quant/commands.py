@@ -13,9 +13,14 @@ from typing import Any
 from tqdm import tqdm
 
 from .calibration import load_statistics, merge_all, save_statistics
-from .checkpoint import inspect_checkpoint, verify_checkpoint
+from .checkpoint import compare_checkpoints, inspect_checkpoint, verify_checkpoint
 from .convert import convert
-from .describe import describe_plan, describe_statistics, describe_summary
+from .describe import (
+    describe_comparison,
+    describe_plan,
+    describe_statistics,
+    describe_summary,
+)
 from .errors import CheckpointError, FoundryError, RecipeError
 from .hardware import examine_machine, pick_device
 from .planning import (
@@ -119,6 +124,16 @@ def run_verify(options: argparse.Namespace) -> int:
         verdict = "fine" if result.ok else f"{len(result.problems)} problems"
         print(f"{verdict}: {result.layers} layers, {result.quantized} quantized, {compared}")
     return 0 if result.ok else 1
+
+
+def run_compare(options: argparse.Namespace) -> int:
+    """``nvfp4 compare``."""
+    with _progress("compare", options) as on_progress:
+        comparison = compare_checkpoints(options.a, options.b, on_progress)
+    if options.json:
+        return _print_json(comparison.to_json())
+    print(describe_comparison(comparison))
+    return 0
 
 
 def run_stats(options: argparse.Namespace) -> int:

@@ -1,9 +1,13 @@
-"""Plans, statistics and checkpoints as plain text, for the command line and the nodes alike."""
+"""Plans, statistics, checkpoints and comparisons as plain text, for the command line and the nodes alike."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from .calibration import CalibrationStatistics
-from .checkpoint import CheckpointSummary
+from .checkpoint import CheckpointComparison, CheckpointSummary, LayerComparison
+from .compare import Difference
 from .planning import Plan
 from .report import format_bytes, shorten, text_table
 
@@ -97,4 +101,83 @@ def describe_statistics(statistics: CalibrationStatistics) -> str:
         for name, la in sorted(statistics.layers.items())
     ]
     table = text_table(("layer", "calls", "tokens", "median amax", "p99.9", "amax"), rows)
+    return "\n".join([*lines, "", table])
+
+
+def describe_comparison(comparison: CheckpointComparison) -> str:
+    """Return two checkpoints side by side: totals, what is missing, layers by error."""
+    lines = [
+        f"A       {comparison.a}",
+        f"B       {comparison.b}",
+        f"size    {format_bytes(comparison.bytes_a)} -> {format_bytes(comparison.bytes_b)} "
+        f"({comparison.bytes_b / max(1, comparison.bytes_a):.0%})",
+    ]
+    for title, names in (
+        ("only in A", comparison.only_a),
+        ("only in B", comparison.only_b),
+        ("not compared, of a format this tool cannot decode", comparison.not_compared),
+    ):
+        if names:
+            lines.append(f"{title}: {', '.join(names)}")
+    rows = [
+        (
+            la.name,
+            "x".join(map(str, la.shape)),
+            la.format_a,
+            la.format_b,
+            f"{la.relative_error:.3%}",
+            "-" if la.bias_error is None else f"{la.bias_error:.3%}",
+            format_bytes(la.bytes_a),
+            format_bytes(la.bytes_b),
+        )
+        for la in sorted(comparison.layers, key=_worst_first)
+    ]
+    headings = ("layer", "shape", "format A", "format B", "error", "bias", "size A", "size B")
+    differing = sum(bool(la.relative_error or la.bias_error) for la in comparison.layers)
+    totals = (
+        f"{len(comparison.layers)} layers compared, {differing} differ; "
+        f"relative error of all weights and biases {comparison.relative_error:.3%}"
+    )
+    return "\n".join([*lines, "", text_table(headings, rows), "", totals])
+
+
+def _worst_first(layer: LayerComparison) -> tuple[bool, float]:
+    return math.isfinite(layer.relative_error), -layer.relative_error
+
+
+def describe_samples(
+    title: str,
+    items: Sequence[Difference],
+    *,
+    peak: float | None = None,
+    ssim: Sequence[float] = (),
+    notes: Sequence[str] = (),
+) -> str:
+    """Return the figures of a compared batch: all together, then item by item.
+
+    Args:
+        title: what was compared.
+        items: one difference per item.
+        peak: the largest possible value, for PSNR; None where there is none.
+        ssim: the structural similarity of each item, if it was measured.
+        notes: what the reader should know besides.
+    """
+    whole = sum(items, Difference())
+    columns = [
+        ("relative error", "{:.3%}", [d.relative_error for d in (whole, *items)]),
+        ("mean squared error", "{:.4g}", [d.mean_squared_error for d in (whole, *items)]),
+        ("largest difference", "{:.4g}", [d.largest for d in (whole, *items)]),
+    ]
+    if peak is not None:
+        columns.append(("PSNR", "{:.2f} dB", [d.psnr(peak) for d in (whole, *items)]))
+    if ssim:
+        columns.append(("SSIM", "{:.4f}", [sum(ssim) / len(ssim), *ssim]))
+    lines = [title, *(f"{name:<18} {form.format(v[0])}" for name, form, v in columns)]
+    if not whole.is_finite:
+        lines.append("warning: there are NaN or infinite values")
+    lines += [f"note: {note}" for note in notes]
+    if len(items) == 1:
+        return "\n".join(lines)
+    rows = ([str(i), *(form.format(v[i + 1]) for _, form, v in columns)] for i in range(len(items)))
+    table = text_table(["item", *(name for name, *_ in columns)], rows, left=())
     return "\n".join([*lines, "", table])

@@ -32,3 +32,7 @@ class CalibrationError(FoundryError):
 
 class CheckpointError(FoundryError):
     """A checkpoint cannot be written or read back."""
+
+
+class CompareError(FoundryError):
+    """Two samples or checkpoints are not of the same kind, shape or model."""

@@ -1,15 +1,19 @@
-"""Writing, verifying and inspecting checkpoints."""
+"""Writing, verifying, inspecting and comparing checkpoints."""
 
+from .compare import CheckpointComparison, LayerComparison, compare_checkpoints
 from .inspect import CheckpointSummary, LayerSummary, inspect_checkpoint
 from .verify import VerifyResult, verify_checkpoint
 from .writer import CheckpointWriter, check_target
 
 __all__ = [
+    "CheckpointComparison",
     "CheckpointSummary",
     "CheckpointWriter",
+    "LayerComparison",
     "LayerSummary",
     "VerifyResult",
     "check_target",
+    "compare_checkpoints",
     "inspect_checkpoint",
     "verify_checkpoint",
 ]

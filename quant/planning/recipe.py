@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..calibration.input_scale import parse_policy
 from ..errors import CalibrationError, FormatError, RecipeError
 from ..formats import get_format
-from ..rounding import get_rounding
+from ..rounding import DEFAULT_ROUNDING, get_rounding
 from .inventory import KINDS, BlockPosition, Layer
 
 SCHEMA_VERSION = 1
@@ -138,7 +138,7 @@ class Recipe(_Data):
 
     Attributes:
         architectures: ids this recipe is written for (see ``architectures.py``); empty: any.
-        rounding: how weight scales are chosen.
+        rounding: how weight scales are chosen (see ``rounding``).
         input_scale: ``amax``, ``p99.9``, ``dynamic`` or ``fixed=VALUE``.
         headroom: multiplier of the calibrated amax (or of the percentile).
     """
@@ -149,7 +149,7 @@ class Recipe(_Data):
     architectures: tuple[str, ...] = ()
     rules: tuple[Rule, ...] = ()
     default: str = "keep"
-    rounding: str = "max"
+    rounding: str = DEFAULT_ROUNDING
     input_scale: str = "amax"
     headroom: float = Field(default=4.0, ge=1, allow_inf_nan=False)
 

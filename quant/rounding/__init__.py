@@ -13,6 +13,9 @@ ROUNDINGS: Mapping[str, ScaleRule] = {
     rule.name: rule for rule in (MaxRule(), SweepRule("mse"), SweepRule("weighted"))
 }
 
+#: Weighs channels where the input is known, and is plain ``mse`` where it is not.
+DEFAULT_ROUNDING = "weighted"
+
 
 def get_rounding(name: str) -> ScaleRule:
     """Return a rounding by name.
@@ -28,4 +31,4 @@ def get_rounding(name: str) -> ScaleRule:
         ) from None
 
 
-__all__ = ["ROUNDINGS", "MaxRule", "SweepRule", "get_rounding"]
+__all__ = ["DEFAULT_ROUNDING", "ROUNDINGS", "MaxRule", "SweepRule", "get_rounding"]

@@ -75,8 +75,8 @@ def test_bits_per_weight_follow_from_the_formats(variants: dict[str, VariantResu
 def test_static_scales_are_four_times_the_calibrated_amax(demo: DemoResult) -> None:
     statistics = load_statistics(demo.calibration)
     summaries = {v.name: inspect_checkpoint(v.path) for v in demo.variants}
-    assert all(layer.input_scale is None for layer in summaries["nvfp4_dynamic"].layers)
-    for name in ("nvfp4_static", "mixed_static"):
+    assert all(layer.input_scale is None for layer in summaries["nvfp4_max"].layers)
+    for name in ("nvfp4_max_static", "nvfp4_static", "mixed_static"):
         quantized = [la for la in summaries[name].layers if la.name in statistics.layers]
         assert len(quantized) == 40
         for layer in quantized:
@@ -103,7 +103,7 @@ def test_comparison_is_on_noise_calibration_has_not_seen(demo: DemoResult) -> No
 
 
 def test_errors_are_of_the_expected_order(variants: dict[str, VariantResult]) -> None:
-    for name in ("nvfp4_dynamic", "nvfp4_static"):
+    for name in ("nvfp4_max", "nvfp4_static"):
         assert 0.03 < variants[name].error_w4a16 < 0.12
         assert variants[name].error_w4a16 < variants[name].error_w4a4 < 0.25
     mixed, full = variants["mixed_static"], variants["nvfp4_static"]
@@ -115,11 +115,18 @@ def test_errors_are_of_the_expected_order(variants: dict[str, VariantResult]) ->
 def test_a_static_scale_costs_little_over_a_dynamic_one(
     variants: dict[str, VariantResult],
 ) -> None:
-    dynamic, static = variants["nvfp4_dynamic"], variants["nvfp4_static"]
+    dynamic, static = variants["nvfp4_max"], variants["nvfp4_max_static"]
     assert dynamic.static_scales == 0
     assert static.static_scales == 40
     assert dynamic.error_w4a16 == static.error_w4a16
     assert static.error_w4a4 == pytest.approx(dynamic.error_w4a4, rel=0.25)
+
+
+def test_weighted_rounding_beats_the_max_rule(variants: dict[str, VariantResult]) -> None:
+    ours, theirs = variants["nvfp4_static"], variants["nvfp4_max_static"]
+    assert ours.bits_per_weight == theirs.bits_per_weight
+    assert ours.error_w4a16 < 0.85 * theirs.error_w4a16
+    assert ours.error_w4a4 < theirs.error_w4a4
 
 
 def test_digits_survive(demo: DemoResult) -> None:
@@ -190,7 +197,7 @@ def test_only_a_native_model_rounds_activations(variants: dict[str, VariantResul
 
 
 def test_dynamic_scales_depend_on_the_call(variants: dict[str, VariantResult]) -> None:
-    model = load_quantized(variants["nvfp4_dynamic"].path, round_activations=True)
+    model = load_quantized(variants["nvfp4_max"].path, round_activations=True)
     together = sample(model, [3, 7], 5, steps=2)
     assert torch.equal(together, sample(model, [3, 7], 5, steps=2))
     layer = model.get_submodule("blocks.0.ffn.0")

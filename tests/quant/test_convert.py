@@ -46,7 +46,7 @@ MARKERS = {
 
 
 def plan_of(source: TensorSource, lines: str = RULES, **numbers: Any) -> Plan:
-    recipe = Recipe(rules=parse_rule_lines(lines), **numbers)
+    recipe = Recipe(rules=parse_rule_lines(lines), **{"rounding": "max", **numbers})
     return make_plan(recipe, take_inventory(source))
 
 
@@ -135,7 +135,8 @@ def test_the_demo_model(tmp_path: Path, preset: str, settings: dict[str, int | s
     target = tmp_path / "out.safetensors"
     source = load_file(MODEL_PATH)
     with open_source(MODEL_PATH) as opened:
-        plan = make_plan(get_preset(preset).build(settings), take_inventory(opened))
+        recipe = get_preset(preset).build(settings).with_numbers(rounding="max")
+        plan = make_plan(recipe, take_inventory(opened))
         report = convert(opened, plan, target)
     assert_layout(target, plan, source)
     assert_unquantized_equal(target, plan, source)

@@ -233,7 +233,7 @@ def test_with_numbers_keeps_what_is_not_given() -> None:
     recipe = Recipe(headroom=2.0, input_scale="p99")
     assert recipe.with_numbers() == recipe
     changed = recipe.with_numbers(input_scale="dynamic")
-    assert (changed.input_scale, changed.headroom, changed.rounding) == ("dynamic", 2.0, "max")
+    assert (changed.input_scale, changed.headroom, changed.rounding) == ("dynamic", 2.0, "weighted")
     with pytest.raises(RecipeError, match="headroom"):
         recipe.with_numbers(headroom=0.1)
 

@@ -1,0 +1,91 @@
+"""How far two tensors are apart: figures for samples, images and weights alike."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from .errors import CompareError
+
+# Elements per step: the float64 copies stay small however long the video is.
+_STEP = 1 << 20
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Sums over the values of two tensors of one shape; adding two covers both.
+
+    Attributes:
+        squared_error: ``sum((other - reference)^2)``.
+        squared_norm: ``sum(reference^2)``.
+        count: number of values.
+        largest: ``max |other - reference|``.
+    """
+
+    squared_error: float = 0.0
+    squared_norm: float = 0.0
+    count: int = 0
+    largest: float = 0.0
+
+    def __add__(self, more: Difference) -> Difference:
+        return Difference(
+            self.squared_error + more.squared_error,
+            self.squared_norm + more.squared_norm,
+            self.count + more.count,
+            max(self.largest, more.largest, key=lambda value: (math.isnan(value), value)),
+        )
+
+    @property
+    def relative_error(self) -> float:
+        """``||other - reference|| / ||reference||``; infinite where only the reference is zero."""
+        if self.squared_norm:
+            return math.sqrt(self.squared_error / self.squared_norm)
+        return math.inf if self.squared_error else 0.0
+
+    @property
+    def mean_squared_error(self) -> float:
+        """Mean of the squared differences."""
+        return self.squared_error / max(1, self.count)
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether neither tensor holds NaN or infinite values."""
+        return math.isfinite(self.squared_error) and math.isfinite(self.squared_norm)
+
+    def psnr(self, peak: float = 1.0) -> float:
+        """Return the peak signal-to-noise ratio in dB for values up to ``peak``."""
+        mean = self.mean_squared_error
+        return 10 * math.log10(peak**2 / mean) if mean else math.inf
+
+
+def difference(reference: torch.Tensor, other: torch.Tensor) -> Difference:
+    """Compare two tensors of one shape, any dtypes, any devices, in float64 and little memory.
+
+    Raises:
+        CompareError: the shapes differ.
+    """
+    if reference.shape != other.shape:
+        raise CompareError(f"the shapes differ: {tuple(reference.shape)} and {tuple(other.shape)}")
+    total = Difference()
+    for wanted, given in zip(_steps(reference), _steps(other), strict=True):
+        error = given - wanted
+        largest = float(error.abs().amax())
+        squared_error, squared_norm = float(error @ error), float(wanted @ wanted)
+        total += Difference(squared_error, squared_norm, wanted.numel(), largest)
+    return total
+
+
+def differences(reference: torch.Tensor, other: torch.Tensor) -> tuple[Difference, ...]:
+    """Compare two batches ``[B, ...]`` item by item; see `difference`."""
+    if reference.shape[:1] != other.shape[:1]:
+        difference(reference, other)  # raises
+    return tuple(difference(a, b) for a, b in zip(reference, other, strict=True))
+
+
+def _steps(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    if tensor.numel():
+        for part in tensor.detach().reshape(-1).split(_STEP):
+            yield part.cpu().to(torch.float64)  # not every device knows float64
