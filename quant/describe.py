@@ -1,4 +1,4 @@
-"""Plans, statistics, checkpoints and comparisons as plain text, for the command line and the nodes alike."""
+"""Plans, statistics, checkpoints and comparisons as text, for the command line and the nodes."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def describe_statistics(statistics: CalibrationStatistics) -> str:
         lines.append(f"NaN or infinite inputs: {shorten(coverage.nonfinite)}")
     shown = statistics.runs[-_SHOWN_RUNS:]
     if len(shown) < len(statistics.runs):
-        lines.append(f"{len(statistics.runs) - len(shown)} earlier runs, then")
+        lines.append(f"the latest {len(shown)} runs:")
     for run in shown:
         started = f"{run.started[:16].replace('T', ' ')} UTC"
         lines.append(f"run {run.id[:8]} {started} {run.calls} calls: {shorten(run.prompts, 3)}")
