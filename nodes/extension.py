@@ -11,6 +11,7 @@ from .calibration import (
     LoadCalibration,
     MergeCalibrations,
 )
+from .compare import Compare
 from .inspect import InspectCheckpoint
 from .quantize import Quantize, QuantizeFile, SaveCheckpoint
 from .recipes import PlanLayers, SelectPreset
@@ -35,4 +36,5 @@ class FoundryExtension(ComfyExtension):
             SaveCheckpoint,
             QuantizeFile,
             InspectCheckpoint,
+            Compare,
         ]

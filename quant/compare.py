@@ -67,8 +67,7 @@ def difference(reference: torch.Tensor, other: torch.Tensor) -> Difference:
     Raises:
         CompareError: the shapes differ.
     """
-    if reference.shape != other.shape:
-        raise CompareError(f"the shapes differ: {tuple(reference.shape)} and {tuple(other.shape)}")
+    _require_same_shape(reference, other)
     total = Difference()
     for wanted, given in zip(_steps(reference), _steps(other), strict=True):
         error = given - wanted
@@ -79,10 +78,19 @@ def difference(reference: torch.Tensor, other: torch.Tensor) -> Difference:
 
 
 def differences(reference: torch.Tensor, other: torch.Tensor) -> tuple[Difference, ...]:
-    """Compare two batches ``[B, ...]`` item by item; see `difference`."""
-    if reference.shape[:1] != other.shape[:1]:
-        difference(reference, other)  # raises
+    """Compare two batches ``[B, ...]`` item by item.
+
+    Raises:
+        CompareError: the shapes differ.
+    """
+    _require_same_shape(reference, other)
     return tuple(difference(a, b) for a, b in zip(reference, other, strict=True))
+
+
+def _require_same_shape(reference: torch.Tensor, other: torch.Tensor) -> None:
+    if reference.shape != other.shape:
+        a, b = ("x".join(map(str, tensor.shape)) for tensor in (reference, other))
+        raise CompareError(f"the shapes differ: reference is {a}, other is {b}")
 
 
 def _steps(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

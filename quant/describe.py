@@ -164,20 +164,22 @@ def describe_samples(
     """
     whole = sum(items, Difference())
     columns = [
-        ("relative error", "{:.3%}", [d.relative_error for d in (whole, *items)]),
-        ("mean squared error", "{:.4g}", [d.mean_squared_error for d in (whole, *items)]),
-        ("largest difference", "{:.4g}", [d.largest for d in (whole, *items)]),
+        ("relative error", "error", "{:.3%}", [d.relative_error for d in (whole, *items)]),
+        ("mean squared error", "mse", "{:.4g}", [d.mean_squared_error for d in (whole, *items)]),
+        ("largest difference", "largest", "{:.4g}", [d.largest for d in (whole, *items)]),
     ]
     if peak is not None:
-        columns.append(("PSNR", "{:.2f} dB", [d.psnr(peak) for d in (whole, *items)]))
+        columns.append(("PSNR", "PSNR", "{:.2f} dB", [d.psnr(peak) for d in (whole, *items)]))
     if ssim:
-        columns.append(("SSIM", "{:.4f}", [sum(ssim) / len(ssim), *ssim]))
-    lines = [title, *(f"{name:<18} {form.format(v[0])}" for name, form, v in columns)]
+        columns.append(("SSIM", "SSIM", "{:.4f}", [sum(ssim) / len(ssim), *ssim]))
+    lines = [title, *(f"{name:<18} {form.format(v[0])}" for name, _, form, v in columns)]
     if not whole.is_finite:
         lines.append("warning: there are NaN or infinite values")
     lines += [f"note: {note}" for note in notes]
     if len(items) == 1:
         return "\n".join(lines)
-    rows = ([str(i), *(form.format(v[i + 1]) for _, form, v in columns)] for i in range(len(items)))
-    table = text_table(["item", *(name for name, *_ in columns)], rows, left=())
+    rows = (
+        [str(i), *(form.format(v[i + 1]) for _, _, form, v in columns)] for i in range(len(items))
+    )
+    table = text_table(["item", *(short for _, short, *_ in columns)], rows, left=())
     return "\n".join([*lines, "", table])

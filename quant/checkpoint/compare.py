@@ -82,7 +82,7 @@ def compare_checkpoints(
 
     Raises:
         SourceError, CheckpointError: a file is unreadable or its markers are.
-        CompareError: they hold no layer in common, or one of different shapes.
+        CompareError: no layer can be compared, or one has different shapes.
     """
     with open_tensors(a) as file_a, open_tensors(b) as file_b:
         return compare_tensors(_unprefixed(file_a), _unprefixed(file_b), on_progress)
@@ -116,6 +116,11 @@ def compare_tensors(
         done += layer_a.nbytes + layer_b.nbytes
         if on_progress:
             on_progress(done, total, layer_a.name)
+    if not compared:
+        raise CompareError(
+            f"{a.description} and {b.description} have layers in common, but none in formats this "
+            "tool can decode"
+        )
     return CheckpointComparison(
         a=a.description,
         b=b.description,
@@ -222,4 +227,9 @@ def _compare_bias(
 ) -> Difference | None:
     if "bias" not in layer_a.tensors or "bias" not in layer_b.tensors:
         return None
-    return difference(a.load(layer_a.tensors["bias"].name), b.load(layer_b.tensors["bias"].name))
+    try:
+        return difference(
+            a.load(layer_a.tensors["bias"].name), b.load(layer_b.tensors["bias"].name)
+        )
+    except CompareError as error:
+        raise CompareError(f"{layer_a.name}.bias: {error}") from error

@@ -173,7 +173,7 @@ def make_base(folder: Path) -> Path:
     for name in ("models/diffusion_models", "output", "input", "user/default", "custom_nodes"):
         (folder / name).mkdir(parents=True)
     # a name that is neither ours nor a Python identifier, as a downloaded archive may have
-    link_folder(ROOT, folder / "custom_nodes" / "nvfp4 foundry-main.v1")
+    link_folder(ROOT, folder / "custom_nodes" / "nvfp4-foundry-main.v1")
     shutil.copytree(Path(__file__).parent / "digits_pack", folder / "custom_nodes" / "digits_pack")
     shutil.copy(ROOT / "demo" / "tiny_wan.safetensors", folder / "models" / "diffusion_models")
     return folder

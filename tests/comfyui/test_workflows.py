@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ NODES = {
     "NVFP4FoundrySaveCheckpoint",
     "NVFP4FoundryQuantizeFile",
     "NVFP4FoundryInspectCheckpoint",
+    "NVFP4FoundryCompare",
 }
 TINY = ROOT / "demo" / "tiny_wan.safetensors"
 # Blocks 0 and 3 of four are edges in float8; V and ffn.2 of the others are float8 too.
@@ -93,6 +95,14 @@ def test_nodes_are_listed_and_the_log_has_no_warnings(server: ComfyServer) -> No
         assert (ROOT / "web" / "docs" / f"{name}.md").is_file()
     startup = server.log_text().split("To see the GUI")[0]
     assert not [ln for ln in startup.splitlines() if "WARNING" in ln or "ERROR" in ln]
+
+
+def test_web_files_are_served(server: ComfyServer) -> None:
+    (script,) = (path for path in server.get("/extensions") if path.endswith("/reports.js"))
+    base = f"http://127.0.0.1:{server.port}{script.removesuffix('reports.js')}"
+    for name in ("reports.js", *(f"docs/{node}.md" for node in NODES)):
+        with urllib.request.urlopen(base + name, timeout=30) as reply:
+            assert reply.status == 200 and reply.read().strip()
 
 
 def test_every_input_has_a_tooltip(server: ComfyServer) -> None:
