@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ..quant.checkpoint.layout import StoredLayer, read_layout
+from ..quant.emulation import InputRounding, read_input_roundings
 from ..quant.errors import SourceError
-from ..quant.formats import WeightFormat
 from ..quant.sources import TensorSource, open_tensors
 from .model import TinyWan
 
@@ -25,24 +25,16 @@ class QuantizedLinear(nn.Module):
     order of summation.
     """
 
-    def __init__(self, linear: nn.Linear, fmt: WeightFormat, input_scale: float | None) -> None:
-        """Take over the decoded weight and the bias of ``linear``.
-
-        Args:
-            linear: holds the decoded weight.
-            fmt: how its weight was stored.
-            input_scale: the static scale of the checkpoint, None for the runtime's own.
-        """
+    def __init__(self, linear: nn.Linear, rounding: InputRounding) -> None:
+        """Take over the decoded weight and the bias of ``linear``."""
         super().__init__()
         self.weight = linear.weight
         self.bias = linear.bias
-        self.format = fmt
-        self.input_scale = input_scale
+        self.rounding = rounding
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` [..., in] to [..., out]."""
-        rounded = self.format.emulate_activations(x.reshape(-1, x.shape[-1]), self.input_scale)
-        return nn.functional.linear(rounded.to(x.dtype).reshape(x.shape), self.weight, self.bias)
+        return nn.functional.linear(self.rounding.apply(x), self.weight, self.bias)
 
 
 def load_quantized(
@@ -64,14 +56,12 @@ def load_quantized(
     with open_tensors(path) as source:
         layers = read_layout(source)
         weights = {name: tensor for la in layers.values() for name, tensor in _decoded(source, la)}
-        scales = {name: _input_scale(source, layer) for name, layer in layers.items()}
+        roundings = read_input_roundings(source) if round_activations else {}
     model = TinyWan.from_state_dict(weights, dtype)
-    if round_activations:
-        for name, layer in layers.items():
-            if layer.format is not None:
-                linear = model.get_submodule(name)
-                assert isinstance(linear, nn.Linear)
-                model.set_submodule(name, QuantizedLinear(linear, layer.format, scales[name]))
+    for name, rounding in roundings.items():
+        linear = model.get_submodule(name)
+        assert isinstance(linear, nn.Linear)
+        model.set_submodule(name, QuantizedLinear(linear, rounding))
     return model
 
 
@@ -86,8 +76,3 @@ def _decoded(source: TensorSource, layer: StoredLayer) -> list[tuple[str, Tensor
     if "bias" in stored:
         decoded.append((f"{layer.name}.bias", stored["bias"]))
     return decoded
-
-
-def _input_scale(source: TensorSource, layer: StoredLayer) -> float | None:
-    info = layer.tensors.get("input_scale")
-    return float(source.load(info.name)) if info else None

@@ -13,14 +13,22 @@ import comfy.model_patcher
 import comfy.sd
 import comfy.utils
 import torch
-from comfy.patcher_extension import WrappersMP
+from comfy.patcher_extension import WrappersMP, get_wrappers_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ..quant.convert import QuantizedModel
+from ..quant.emulation import emulate_native_product, emulated_layers, read_input_roundings
 from ..quant.errors import SourceError
-from ..quant.sources import TensorInfo, TensorSource, open_source, require_unquantized
+from ..quant.sources import (
+    StateDictSource,
+    TensorInfo,
+    TensorSource,
+    open_source,
+    require_unquantized,
+)
 
 _KEY = "nvfp4_foundry"
+_EMULATION_KEY = "nvfp4_foundry.emulation"
 _PREFIX = "diffusion_model."
 _LIVE_ONLY = "its weights are read from memory"
 
@@ -158,14 +166,19 @@ def observed_clone(model: Any, session: Any) -> Any:
             return executor(*args, **kwargs)
 
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        # (x, t, c_concat, c_crossattn, control, transformer_options); the signature has grown
-        options = kwargs.get("transformer_options") or next(iter(args[5:6]), None) or {}
+        options = _transformer_options(args, kwargs)
         session.begin_call(options.get("sigmas"), options.get("cond_or_uncond"))
         return executor(*args, **kwargs)
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _KEY, outer_sample)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, _KEY, apply_model)
     return clone
+
+
+def _transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a model call from the arguments of ``apply_model``."""
+    # (x, t, c_concat, c_crossattn, control, transformer_options); the signature has grown
+    return kwargs.get("transformer_options") or next(iter(args[5:6]), None) or {}
 
 
 def _describe_run(guider: Any, args: tuple[Any, ...]) -> dict[str, Any]:
@@ -202,6 +215,38 @@ def model_from_checkpoint(checkpoint: QuantizedModel, original: Any) -> Any:
                 for wrapper in wrappers:
                     model.add_wrapper_with_key(kind, key, wrapper)
     return model
+
+
+def emulate_native_gpu(model: Any, checkpoint: QuantizedModel) -> int:
+    """Make a MODEL of `model_from_checkpoint` compute as a GPU with native NVFP4 and float8 does.
+
+    The hooks live only while this MODEL is called, and after those of `observed_clone`: a
+    calibration sees the inputs as they were. Not for ``torch.compile``, which would lose hooks
+    silently: sampling refuses it.
+
+    Returns:
+        How many layers this machine would compute otherwise; the MODEL is left alone if none.
+
+    Raises:
+        CheckpointError: the MODEL lacks a layer of the checkpoint.
+    """
+    source = StateDictSource(checkpoint.tensors, metadata=checkpoint.metadata)
+    roundings = read_input_roundings(source)
+    emulated = len(emulated_layers(model.model.diffusion_model, roundings))
+
+    def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        options = _transformer_options(args, kwargs)
+        if get_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY, options):
+            raise SourceError(
+                "an emulated preview cannot be compiled: remove torch.compile, or preview the "
+                "model as this machine runs it"
+            )
+        with emulate_native_product(executor.class_obj.diffusion_model, roundings):
+            return executor(*args, **kwargs)
+
+    if emulated:
+        model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, _EMULATION_KEY, apply_model)
+    return emulated
 
 
 def progress_bar() -> Callable[[int, int, str], None]:

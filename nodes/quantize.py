@@ -15,10 +15,17 @@ from ..quant.errors import FoundryError
 from ..quant.planning import Plan, Recipe, make_plan, take_inventory
 from ..quant.sources import open_source
 from . import folders
-from .bridge import ModelSource, compute_device, model_from_checkpoint, progress_bar
+from .bridge import (
+    ModelSource,
+    compute_device,
+    emulate_native_gpu,
+    model_from_checkpoint,
+    progress_bar,
+)
 from .sockets import CATEGORY, CheckpointSocket, PlanSocket, RecipeSocket, StatisticsSocket
 
 _NUMBER, _STOP, _OVERWRITE = "add a number", "stop", "overwrite"
+_AS_HERE, _AS_BLACKWELL = "as this machine runs it", "as a Blackwell GPU runs it"
 
 
 class Quantize(io.ComfyNode):
@@ -40,6 +47,14 @@ class Quantize(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model the plan was made for."),
                 PlanSocket.Input("plan", tooltip="From Plan Layers."),
+                io.Combo.Input(
+                    "preview",
+                    options=[_AS_HERE, _AS_BLACKWELL],
+                    default=_AS_HERE,
+                    tooltip="How the MODEL computes. A Blackwell GPU also rounds what goes into "
+                    "NVFP4 layers; other machines can emulate that, somewhat slower. The "
+                    "CHECKPOINT is the same.",
+                ),
                 StatisticsSocket.Input(
                     "statistics",
                     optional=True,
@@ -56,7 +71,11 @@ class Quantize(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model: Any, plan: Plan, statistics: CalibrationStatistics | None = None
+        cls,
+        model: Any,
+        plan: Plan,
+        preview: str,
+        statistics: CalibrationStatistics | None = None,
     ) -> io.NodeOutput:
         """Quantize."""
         with ModelSource(model) as source:
@@ -69,7 +88,15 @@ class Quantize(io.ComfyNode):
             )
         text = checkpoint.report.to_text(every_layer=False)
         quantized = model_from_checkpoint(checkpoint, model)
+        if preview == _AS_BLACKWELL:
+            text = f"{_describe_emulation(emulate_native_gpu(quantized, checkpoint))}\n\n{text}"
         return io.NodeOutput(quantized, checkpoint, text, ui=ui.PreviewText(text))
+
+
+def _describe_emulation(layers: int) -> str:
+    if not layers:
+        return "preview: as a Blackwell GPU runs it; nothing to emulate for this model here"
+    return f"preview: EMULATED, as a Blackwell GPU runs it; inputs of {layers} layers are rounded"
 
 
 def _target_inputs() -> list[io.Input]:

@@ -19,6 +19,8 @@ from ..errors import FormatError
 # Elements per chunk. The working set (three fp32 buffers) stays in the last-level cache; larger
 # chunks gain little on CPU and would only raise peak memory.
 CHUNK_ELEMENTS = 1 << 20
+# On a GPU a chunk has to be worth the launches of its kernels.
+_GPU_CHUNK_ELEMENTS = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -125,15 +127,21 @@ class WeightFormat(ABC):
         """Return the float32 weight ``shape`` (or the given rows of it) from stored tensors."""
 
     def emulate_activations(
-        self, activations: torch.Tensor, input_scale: float | None
+        self,
+        activations: torch.Tensor,
+        input_scale: float | None,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Return the float32 values the native product sees for these activations.
+        """Return the values the native product sees for these activations.
+
+        Never waits for the device, and takes no more memory than the result and a few chunks.
 
         Args:
             activations: ``[tokens, in]`` in the dtype the model runs in.
             input_scale: the stored static scale, or None for the runtime's own.
+            dtype: of the result; float32 holds the values exactly.
         """
-        return activations.float()
+        return activations.to(dtype)
 
     def nbytes(self, shape: tuple[int, ...], source_dtype: torch.dtype) -> int:
         """Return the stored size of a weight in bytes, scales included, marker excluded."""
@@ -163,6 +171,13 @@ def relative_error(squares: Mapping[int, torch.Tensor]) -> float:
         return 0.0
     error, norm = torch.stack([squares[key] for key in sorted(squares)]).sum(0).tolist()
     return (error / norm) ** 0.5 if norm > 0 else 0.0
+
+
+def activation_slices(activations: torch.Tensor, columns: int) -> list[slice]:
+    """Cut the rows of activations into slices for the device they are on."""
+    on_cpu = activations.device.type == "cpu"
+    elements = CHUNK_ELEMENTS if on_cpu else _GPU_CHUNK_ELEMENTS
+    return row_slices(activations.shape[0], columns, elements)
 
 
 def row_slices(rows: int, columns: int, elements: int = CHUNK_ELEMENTS) -> list[slice]:

@@ -73,6 +73,20 @@ class E2M1Workspace:
         return packed.bitwise_and_(0xFF), residual
 
 
+def round_to_e2m1(values: torch.Tensor, scratch: torch.Tensor) -> None:
+    """Round float32 values in place to the nearest E2M1 value, half to even, saturating.
+
+    Adding and subtracting 2^22 times the value's power of two leaves the grid, as in
+    `E2M1Workspace.encode`. NaN stays NaN. ``scratch`` is overwritten: float32, same shape.
+    """
+    values.clamp_(-E2M1_MAX, E2M1_MAX)
+    magic_bits = scratch.view(torch.int32)
+    torch.bitwise_and(values.view(torch.int32), _EXPONENT_MASK, out=magic_bits)
+    magic_bits.clamp_(min=_EXPONENT_OF_ONE).add_(22 << 23)
+    scratch.copysign_(values)
+    values.add_(scratch).sub_(scratch)
+
+
 def unpack(packed: torch.Tensor) -> torch.Tensor:
     """Return float32 values ``[rows, 2 * columns]`` of packed uint8 codes ``[rows, columns]``.
 

@@ -13,6 +13,7 @@ from .base import (
     ScaleRule,
     TensorSpec,
     WeightFormat,
+    activation_slices,
     relative_error,
     require_finite,
     row_slices,
@@ -87,12 +88,29 @@ class Float8E4M3(WeightFormat):
         return decode_e4m3(codes).mul_(tensors["weight_scale"].float())
 
     def emulate_activations(
-        self, activations: torch.Tensor, input_scale: float | None
+        self,
+        activations: torch.Tensor,
+        input_scale: float | None,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Round to float8 and back; without a stored scale ComfyUI uses 1.0."""
-        scale = 1.0 if input_scale is None else input_scale
-        codes = (activations.float() / scale).clamp_(-E4M3_MAX, E4M3_MAX)
-        return codes.to(torch.float8_e4m3fn).float().mul_(scale)
+        """Round to float8 and back; without a stored scale ComfyUI uses 1.0.
+
+        Divides in float32 like comfy-kitchen's CUDA kernel (``per_tensor_quantize.cu``); its CPU
+        code multiplies by the reciprocal in the activations' own dtype.
+        """
+        device = activations.device
+        value = 1.0 if input_scale is None else input_scale
+        # As a tensor: torch multiplies by the reciprocal of a number on GPUs.
+        scale = torch.full((), value, dtype=torch.float32, device=device)
+        result = torch.empty(activations.shape, dtype=dtype, device=device)
+
+        def loop(chunks: Iterable[slice]) -> None:
+            for chunk in chunks:
+                values = (activations[chunk].float() / scale).clamp_(-E4M3_MAX, E4M3_MAX)
+                result[chunk] = decode_e4m3(values.to(torch.float8_e4m3fn)).mul_(scale)
+
+        share_chunks(loop, activation_slices(activations, activations.shape[1]), device)
+        return result
 
 
 def tensor_amax(weight: torch.Tensor) -> torch.Tensor:

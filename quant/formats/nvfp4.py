@@ -19,12 +19,13 @@ from .base import (
     ScaleRule,
     TensorSpec,
     WeightFormat,
+    activation_slices,
     relative_error,
     require_finite,
     roundup,
     row_slices,
 )
-from .e2m1 import E2M1_MAX, E2M1Workspace, unpack
+from .e2m1 import E2M1_MAX, E2M1Workspace, round_to_e2m1, unpack
 from .e4m3 import E4M3_MAX, decode_e4m3
 from .parallel import share_chunks
 
@@ -113,25 +114,23 @@ class NVFP4(WeightFormat):
         return values[:, : shape[1]]
 
     def emulate_activations(
-        self, activations: torch.Tensor, input_scale: float | None
+        self,
+        activations: torch.Tensor,
+        input_scale: float | None,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
         """Round activations to NVFP4 and back as ComfyUI's runtime does.
 
         Without a static scale the runtime takes ``amax / 2688`` of the call, in the activations'
         own dtype; block scales always follow the max rule.
         """
-        amax = block_amax(activations)
         if input_scale is None:
-            scale = (activations.abs().amax() / NVFP4_MAX).float()
+            low, high = torch.aminmax(activations)
+            scale = (torch.maximum(high, -low) / NVFP4_MAX).float()
         else:
-            scale = torch.tensor(input_scale, dtype=torch.float32, device=activations.device)
-        if not float(scale):
-            return torch.zeros(activations.shape, device=activations.device)
-        packed, scales, _ = quantize_blocks(activations, amax, scale, max_block_scales)
-        rows, columns = activations.shape
-        values = unpack(packed[:rows])
-        values.view(-1, BLOCK).mul_((scales[:rows].float() * scale).view(-1, 1))
-        return values[:, :columns]
+            device = activations.device
+            scale = torch.full((), input_scale, dtype=torch.float32, device=device)
+        return round_through_nvfp4(activations, scale, dtype)
 
 
 class NVFP4W4A16(NVFP4):
@@ -143,10 +142,13 @@ class NVFP4W4A16(NVFP4):
     runtime_scale = ""
 
     def emulate_activations(
-        self, activations: torch.Tensor, input_scale: float | None
+        self,
+        activations: torch.Tensor,
+        input_scale: float | None,
+        dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
         """Activations stay in 16 bits."""
-        return activations.float()
+        return activations.to(dtype)
 
 
 def max_block_scales(
@@ -156,7 +158,9 @@ def max_block_scales(
 
     The max rule: what the runtime does to activations, in comfy-kitchen's order of operations.
     """
-    scales = (block_amax / E2M1_MAX).div_(tensor_scale).clamp_(max=E4M3_MAX)
+    # As a tensor: torch multiplies by the reciprocal of a number on GPUs, which rounds otherwise.
+    largest = block_amax.new_full((), E2M1_MAX)
+    scales = (block_amax / largest).div_(tensor_scale).clamp_(max=E4M3_MAX)
     return scales.to(torch.float8_e4m3fn)
 
 
@@ -239,6 +243,47 @@ def quantize_blocks(
     share_chunks(loop, slices, device)
     error = relative_error(squares) if measure_error else None
     return packed, scales.view(torch.float8_e4m3fn), error
+
+
+def round_through_nvfp4(
+    activations: torch.Tensor, tensor_scale: torch.Tensor, dtype: torch.dtype
+) -> torch.Tensor:
+    """Return what is left of values stored as NVFP4 with the max rule.
+
+    The same values as `quantize_blocks` with `max_block_scales` and decoding, without the codes
+    and without ever waiting for the device.
+
+    Args:
+        activations: ``[rows, columns]``, any float dtype.
+        tensor_scale: 0-d float32; zero gives zeros.
+        dtype: of the result.
+    """
+    rows, columns = activations.shape
+    padded = roundup(columns, BLOCK)
+    device = activations.device
+    result = torch.empty(rows, columns, dtype=dtype, device=device)
+    divisor = tensor_scale.masked_fill(tensor_scale == 0, 1.0)
+    slices = activation_slices(activations, padded)
+
+    def loop(chunks: Iterable[slice]) -> None:
+        capacity = (_capacity(slices), padded)
+        buffer = torch.empty(capacity, dtype=torch.float32, device=device)
+        scratch = torch.empty(capacity, dtype=torch.float32, device=device)
+        for chunk in chunks:
+            values, spare = (t[: chunk.stop - chunk.start] for t in (buffer, scratch))
+            values[:, :columns] = activations[chunk]
+            values[:, columns:] = 0
+            blocks, magnitudes = values.view(-1, BLOCK), spare.view(torch.int32).view(-1, BLOCK)
+            torch.bitwise_and(blocks.view(torch.int32), 0x7FFFFFFF, out=magnitudes)
+            amax = magnitudes.amax(-1).view(torch.float32)
+            total = decode_e4m3(max_block_scales(blocks, amax, divisor)).mul_(tensor_scale)
+            blocks.div_(total.masked_fill(total == 0, torch.inf).unsqueeze(-1))
+            round_to_e2m1(values, spare)
+            blocks.mul_(total.unsqueeze(-1))
+            result[chunk] = values[:, :columns]
+
+    share_chunks(loop, slices, device)
+    return result
 
 
 def _divide_by_scale(values: torch.Tensor, total: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 
 from ..formats.base import row_slices
-from ..formats.e2m1 import E2M1_MAX
+from ..formats.e2m1 import E2M1_MAX, round_to_e2m1
 from ..formats.e4m3 import E4M3_MAX, decode_e4m3
 from ..formats.nvfp4 import BLOCK, max_block_scales
 from .max import safe_scale
@@ -24,9 +24,6 @@ _LARGEST_CODE = 0x7E  # 448; 0x7F is NaN
 # Float8 scales tried, relative to amax / 448: clipping up to a half, in steps of an eighth octave.
 _FLOAT8_STEPS = 8
 _FLOAT8_SAMPLE = 1 << 20
-
-_EXPONENT_MASK = 0x7F800000
-_EXPONENT_OF_ONE = 0x3F800000
 
 
 class SweepRule:
@@ -75,20 +72,12 @@ class SweepRule:
         scale: torch.Tensor,
         scratch: tuple[torch.Tensor, torch.Tensor],
     ) -> torch.Tensor:
-        """Return each block's (weighted) squared error ``[B]`` under ``scale`` ``[B]``.
-
-        The rounding is `E2M1Workspace.encode`'s, without making codes.
-        """
+        """Return each block's (weighted) squared error ``[B]`` under ``scale`` ``[B]``."""
         values, magic = scratch
         # A zero scale stores zeros: every value is its own error.
         torch.div(magnitudes, scale.masked_fill(scale == 0, torch.inf).unsqueeze(-1), out=values)
-        values.clamp_(max=E2M1_MAX)
-        bits = magic.view(torch.int32)
-        torch.bitwise_and(values.view(torch.int32), _EXPONENT_MASK, out=bits)
-        bits.clamp_(min=_EXPONENT_OF_ONE).add_(22 << 23)
-        values.add_(magic).sub_(magic)
-        torch.mul(values, scale.unsqueeze(-1), out=values)
-        values.sub_(magnitudes).square_()
+        round_to_e2m1(values, magic)
+        values.mul_(scale.unsqueeze(-1)).sub_(magnitudes).square_()
         if self._weights is None:
             return values @ values.new_ones(BLOCK)
         weights = _padded(self._weights.to(values.device))

@@ -187,10 +187,10 @@ def test_only_a_native_model_rounds_activations(variants: dict[str, VariantResul
     wrapped = {n: m for n, m in native.named_modules() if isinstance(m, QuantizedLinear)}
     assert len(wrapped) == 40
     layer = wrapped["blocks.1.ffn.0"]
-    assert layer.input_scale == scale
+    assert layer.rounding.input_scale == scale
 
     x = torch.randn(2, 3, 256, generator=torch.Generator().manual_seed(0))
-    rounded = layer.format.emulate_activations(x.view(6, 256), scale).view(2, 3, 256)
+    rounded = layer.rounding.format.emulate_activations(x.view(6, 256), scale).view(2, 3, 256)
     plain = load_quantized(path, round_activations=False).get_submodule("blocks.1.ffn.0")
     assert torch.equal(layer(x), plain(rounded))
     assert 0.05 < relative_error(rounded, x) < 0.15
