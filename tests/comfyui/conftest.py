@@ -1,4 +1,4 @@
-"""Finds the ComfyUI these tests run against, or skips them and says why."""
+"""Finds the ComfyUI these tests run against, or skips them and says why, once."""
 
 from __future__ import annotations
 
@@ -33,16 +33,33 @@ def comfyui_python(path: Path) -> Path:
     return Path(named) if named else path / ".venv" / inside
 
 
-@pytest.fixture(scope="session")
-def comfyui() -> ComfyUI:
-    """The ComfyUI to test against; skips the test where there is none."""
+def why_not() -> str | None:
+    """Why there is no ComfyUI to test against, or None if there is."""
     path = comfyui_path()
     if path is None:
-        pytest.skip("NOT TESTED AGAINST COMFYUI: none found, set COMFYUI_PATH to its folder")
+        return "none found, set COMFYUI_PATH to its folder"
     python = comfyui_python(path)
-    if not python.is_file():
-        pytest.skip(f"NOT TESTED AGAINST COMFYUI: no {python}, set COMFYUI_PYTHON to its Python")
-    return ComfyUI(path, python)
+    return None if python.is_file() else f"no {python}, set COMFYUI_PYTHON to its Python"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without ComfyUI say so in one loud line instead of once per test."""
+    reason = why_not()
+    ours = [item for item in items if Path(__file__).parent in item.path.parents]
+    if reason is None or not ours:
+        return
+    text = f"NOT TESTED AGAINST COMFYUI ({len(ours)} tests): {reason}"
+    ours[0].add_marker(pytest.mark.skip(reason=text))
+    config.hook.pytest_deselected(items=ours[1:])
+    items[:] = [item for item in items if item not in ours[1:]]
+
+
+@pytest.fixture(scope="session")
+def comfyui() -> ComfyUI:
+    """The ComfyUI to test against."""
+    path = comfyui_path()
+    assert path is not None
+    return ComfyUI(path, comfyui_python(path))
 
 
 @pytest.fixture(scope="session")
