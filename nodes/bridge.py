@@ -24,6 +24,7 @@ from ..quant.sources import (
     TensorInfo,
     TensorSource,
     open_source,
+    open_tensors,
     require_unquantized,
 )
 
@@ -40,6 +41,8 @@ def load_source_model(path: Path) -> Any:
         SourceError: the file is unreadable, or ComfyUI does not recognise the model.
     """
     if path.is_file() and path.suffix == ".safetensors":
+        with open_tensors(path):
+            pass  # names the file and what is wrong with it, which the loader would not
         model = comfy.sd.load_diffusion_model(str(path))
     else:
         with open_source(path) as source:
@@ -106,6 +109,11 @@ class ModelSource(TensorSource):
         patched = [key for key in self._model.patches if key.startswith(_PREFIX)]
         if patched:
             notes.append(f"{len(patched)} tensors have LoRAs or merges applied")
+        if self._model.injections:
+            notes.append(
+                "this MODEL has something injected into it, such as a LoRA in bypass mode: that "
+                "is NOT in the weights and will be missing from the result; use the normal loader"
+            )
         return notes
 
     @property

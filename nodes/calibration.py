@@ -81,14 +81,22 @@ class CalibrationPrompts(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, deck: dict[str, Any], limit: int) -> io.NodeOutput:
+    def fingerprint_inputs(cls, deck: Any = None, limit: int | None = None) -> float:
+        """Read again when the file changed."""
+        name = deck.get("name") if isinstance(deck, dict) else None
+        return folders.prompt_path(name).stat().st_mtime if name else 0.0
+
+    @classmethod
+    def execute(cls, limit: int, deck: dict[str, Any] | None = None) -> io.NodeOutput:
         """Read the deck."""
+        if deck is None:  # what ComfyUI makes of a choice it does not know
+            raise ValueError("this workflow names a deck that is not installed; choose another")
         choice = deck["deck"]
         if choice == "typed":
             prompts = decks.parse_deck(deck["text"], "the typed deck")
         elif choice == "file":
             path = folders.prompt_path(deck["name"])
-            prompts = decks.parse_deck(path.read_text(encoding="utf-8"), path.name)
+            prompts = decks.read_deck(path)
         else:
             prompts = decks.built_in_deck(choice.removeprefix("built-in: "))
         return io.NodeOutput(prompts[:limit])
@@ -228,8 +236,14 @@ class CalibrationResult(io.ComfyNode):
     @classmethod
     def execute(cls, calibration: list[CalibrationSession], latent: list[Any]) -> io.NodeOutput:
         """Take the snapshot."""
+        has_news = calibration[0].has_news
         statistics = calibration[0].finish()
         text = describe_statistics(statistics)
+        if not has_news:
+            text = (
+                "warning: nothing was sampled with Calibrate's MODEL since the last result; "
+                f"is it connected to the sampler?\n\n{text}"
+            )
         return io.NodeOutput(statistics, latent, text, ui=ui.PreviewText(text))
 
 
@@ -307,28 +321,42 @@ class MergeCalibrations(io.ComfyNode):
                 StatisticsSocket.Output(display_name="STATISTICS"),
                 io.String.Output(display_name="report"),
             ],
+            is_output_node=True,
         )
 
     @classmethod
     def validate_inputs(cls, save_as: str | None, statistics: Any = None) -> bool | str:
-        """Say before the queue starts when the name is bad or taken."""
-        if not save_as:
-            return True
+        """Say before the queue starts when the name is bad."""
         try:
-            path = folders.calibration_path(save_as)
+            if save_as:
+                folders.calibration_path(save_as)
         except ValueError as error:
             return str(error)
-        return (
-            f"a calibration named {save_as} exists; choose another name" if path.exists() else True
-        )
+        return True
 
     @classmethod
     def execute(cls, statistics: dict[str, CalibrationStatistics], save_as: str) -> io.NodeOutput:
         """Merge."""
         merged = merge_all([value for value in statistics.values() if value is not None])
         if save_as:
-            save_statistics(merged, folders.calibration_path(save_as))
-        return io.NodeOutput(merged, describe_statistics(merged))
+            _save_merged(merged, save_as)
+        text = describe_statistics(merged)
+        return io.NodeOutput(merged, text, ui=ui.PreviewText(text))
+
+
+def _save_merged(merged: CalibrationStatistics, name: str) -> None:
+    """Save, or leave a file alone that holds the very same runs already.
+
+    Raises:
+        FileExistsError: the name is taken by other runs.
+    """
+    path = folders.calibration_path(name)
+    if path.exists():
+        saved = {run.id for run in load_statistics(path).runs}
+        if saved != {run.id for run in merged.runs}:
+            raise FileExistsError(f"a calibration named {name} exists; choose another name")
+        return
+    save_statistics(merged, path)
 
 
 def _existing_calibration(name: str) -> bool | str:

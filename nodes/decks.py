@@ -17,6 +17,19 @@ def built_in_deck(name: str) -> list[str]:
     return parse_deck((_FOLDER / f"{name}.txt").read_text(encoding="utf-8"), name)
 
 
+def read_deck(path: Path) -> list[str]:
+    """Return the prompts of a text file.
+
+    Raises:
+        ValueError: it is no UTF-8 text, or holds no prompt.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path.name} is not UTF-8 text; save it as UTF-8") from error
+    return parse_deck(text, path.name)
+
+
 def parse_deck(text: str, origin: str) -> list[str]:
     """Return one prompt per line; blank lines and lines starting with ``#`` are skipped.
 

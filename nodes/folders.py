@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ import folder_paths
 
 MODEL_FOLDERS = ("diffusion_models", "checkpoints")
 OUTPUT = "output"
+_FORBIDDEN = re.compile(r'[<>:"|?*/\\\x00-\x1f]')
+# File systems allow 255 bytes; suffixes and the name while writing take some.
+_LONGEST_NAME = 180
 _INDEX = ".safetensors.index.json"
 
 
@@ -80,8 +84,8 @@ def target_path(folder: str, name: str) -> Path:
         FileNotFoundError: ComfyUI has no such folder.
     """
     cleaned = name.strip().replace("\\", "/").removesuffix(".safetensors")
-    if not cleaned or cleaned.endswith("/"):
-        raise ValueError("give the checkpoint a file name")
+    if not _is_file_name(cleaned.rpartition("/")[2]):
+        raise ValueError(f"{name!r} is no file name for a checkpoint; use letters and digits")
     if folder not in target_folders():
         raise ValueError(f"{folder} is none of {', '.join(target_folders())}")
     if folder == OUTPUT:
@@ -96,6 +100,12 @@ def target_path(folder: str, name: str) -> Path:
     if not path.is_relative_to(roots[0]):
         raise ValueError(f"{name} points outside of the {folder} folder; use a plain name")
     return path
+
+
+def _is_file_name(name: str) -> bool:
+    """Whether a name works as a file name, without folders, on every system."""
+    allowed = not _FORBIDDEN.search(name) and not name.startswith(".")
+    return bool(name) and allowed and len(name.encode()) <= _LONGEST_NAME
 
 
 def free_name(path: Path) -> Path:
@@ -126,7 +136,7 @@ def calibration_path(name: str) -> Path:
         ValueError: the name is empty or no plain file name.
     """
     cleaned = name.strip()
-    if not cleaned or cleaned != Path(cleaned).name or cleaned.startswith("."):
+    if not _is_file_name(cleaned):
         raise ValueError(f"{name!r} is no name for a calibration; use letters and digits")
     return calibrations_folder() / f"{cleaned}.safetensors"
 

@@ -95,12 +95,17 @@ class SelectPreset(io.ComfyNode):
     @classmethod
     def execute(
         cls,
-        preset: dict[str, Any],
         extra_rules: str,
         rounding: str,
-        input_scale: dict[str, Any],
+        preset: dict[str, Any] | None = None,
+        input_scale: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
         """Build the recipe."""
+        if preset is None or input_scale is None:  # what ComfyUI makes of unknown choices
+            raise RecipeError(
+                "this workflow names a preset or an input_scale policy that is not installed; "
+                "choose another"
+            )
         settings = {key: value for key, value in preset.items() if key != "preset"}
         policy, headroom = _policy(input_scale)
         recipe = (

@@ -34,6 +34,12 @@ class CalibrationSession:
         self._prompts: tuple[str, ...] = ()
         self._samplings = 0
         self._on_disk = False
+        self._unread = 0
+
+    @property
+    def has_news(self) -> bool:
+        """Whether anything was sampled since the last `finish`."""
+        return self._unread > 0
 
     @property
     def was_deleted(self) -> bool:
@@ -53,8 +59,8 @@ class CalibrationSession:
         """
         if not self._path.exists():
             return
-        saved = load_statistics(self._path)
         try:
+            saved = load_statistics(self._path)
             saved.require_model(self.fingerprint, f"calibration {self.name!r}")
         except CalibrationError as error:
             raise CalibrationError(
@@ -79,9 +85,14 @@ class CalibrationSession:
         if self._prompts:
             prompt = (self._prompts[self._samplings % len(self._prompts)],)
         self._samplings += 1
+        self._unread += 1
         self._collector.new_run(prompt, settings)
-        with self._collector.observe(diffusion_model):
-            yield
+        try:
+            with self._collector.observe(diffusion_model):
+                yield
+        except BaseException:
+            self._samplings = 0  # an interrupted deck starts again from its first prompt
+            raise
 
     def begin_call(self, sigma: Any, cond_or_uncond: Any) -> None:
         """Announce a model call."""
@@ -91,17 +102,35 @@ class CalibrationSession:
         """Return an immutable copy of everything gathered, after saving it to disk.
 
         Raises:
-            CalibrationError: nothing was sampled with the observed MODEL.
+            CalibrationError: nothing was sampled with the observed MODEL, or the file of this
+                name holds runs of another session, which saving would lose.
         """
         statistics = self._collector.snapshot(self.fingerprint)
         if not statistics.layers:
             raise CalibrationError(
                 f"calibration {self.name!r} has seen no sampling: connect the MODEL output of "
-                "Calibrate to the sampler whose LATENT comes here"
+                "Calibrate to the sampler whose LATENT comes here (another Calibrate after it "
+                "replaces it)"
             )
+        self._require_own_file(statistics)
         save_statistics(statistics, self._path)
         self._on_disk = True
+        self._unread = 0
         return statistics
+
+    def _require_own_file(self, statistics: CalibrationStatistics) -> None:
+        """Refuse to replace a file with runs that are not among ours."""
+        if not self._path.exists():
+            return
+        saved = load_statistics(self._path)
+        other_model = saved.fingerprint.difference(self.fingerprint)
+        foreign = {run.id for run in saved.runs} - {run.id for run in statistics.runs}
+        if other_model or foreign:
+            raise CalibrationError(
+                f"calibration {self.name!r} was saved by another Calibrate node or another "
+                f"ComfyUI meanwhile ({other_model or f'{len(foreign)} other runs'}). Give each "
+                "Calibrate node a name of its own; nothing was overwritten"
+            )
 
     def set_aside(self) -> None:
         """Keep the saved file under a dated name, so that starting over loses nothing."""
@@ -124,15 +153,21 @@ def open_session(
     """Return the session of this name: the running one, one continued from disk, or a new one.
 
     Raises:
-        CalibrationError: continuing, and what is saved is of another model.
+        CalibrationError: continuing, and what is gathered or saved is of another model.
     """
     running = _SESSIONS.get(path)
+    difference = running.fingerprint.difference(fingerprint) if running is not None else None
+    if running is not None and difference and running.has_news and not start_over:
+        raise CalibrationError(
+            f"calibration {name!r} is gathering for a different model ({difference}). Give this "
+            "model's calibration another name, or set 'accumulate' to 'start over'"
+        )
     if start_over:
         session = CalibrationSession(name, path, fingerprint, settings)
         session.set_aside()
     elif (
         running is not None
-        and running.fingerprint.difference(fingerprint) is None
+        and difference is None
         and running.settings == settings
         and not running.was_deleted
     ):

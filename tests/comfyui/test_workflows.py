@@ -352,6 +352,22 @@ def test_deleting_the_file_forgets_a_calibration(server: ComfyServer) -> None:
     assert server.run(build(32)).text(result).startswith("3 runs")
 
 
+def test_two_calibrations_of_one_name_never_overwrite_each_other(server: ComfyServer) -> None:
+    """Two models under one name, as the two experts of a 14B model would be by mistake."""
+    other = {k: v + 0.1 if v.dim() == 1 else v for k, v in load_file(TINY).items()}
+    save_file(other, server.base / "models/diffusion_models/expert.safetensors")
+    removed = ("NVFP4FoundryQuantize", "NVFP4FoundrySaveCheckpoint", "NVFP4FoundryPlanLayers")
+    first = wf.without(wf.calibrate(seed=41, name="experts"), *removed)
+    second = {f"b{key}": value for key, value in wf.without(first).items()}
+    for entry in second.values():
+        entry["inputs"] = {
+            k: [f"b{v[0]}", v[1]] if isinstance(v, list) else v for k, v in entry["inputs"].items()
+        }
+    wf.inputs(second, "NVFP4FoundryLoadModel")["model_file"] = "diffusion_models/expert.safetensors"
+    run = server.run({**first, **second})
+    assert run.status == "error" and "another name" in run.error
+
+
 def test_saved_calibrations_load_and_merge(server: ComfyServer) -> None:
     for name, seed in (("monday", 11), ("tuesday", 12)):
         workflow = wf.without(
@@ -367,6 +383,7 @@ def test_saved_calibrations_load_and_merge(server: ComfyServer) -> None:
     wf.add(merge, "show", "PreviewAny", source=["m", 1])
     run = server.run(merge)
     assert run.status == "success", run.error
+    assert run.text("m").startswith("6 runs")
     path = server.base / "output/nvfp4_foundry/calibrations/both.safetensors"
     assert len(load_statistics(path).runs) == 6
 
@@ -443,6 +460,8 @@ def test_an_existing_file_is_never_overwritten_unless_told(server: ComfyServer) 
         server.run(workflow)
     target["if_exists"] = "overwrite"
     assert server.run(workflow).status == "success"
+    target["file_name"] = "tiny_wan"  # the source itself
+    assert "source itself" in server.run(workflow).error
     assert verify_checkpoint(taken, TINY).problems == ()
 
 
