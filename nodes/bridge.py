@@ -78,6 +78,7 @@ class ModelSource(TensorSource):
         self._file = self._open_file()
         self.description = self._file.description if self._file else "MODEL"
         self.metadata = dict(self._file.metadata) if self._file else {}
+        self.paths = self._file.paths if self._file else ()
         self._tensors = self._list_tensors()
         self.notes = tuple(self._list_notes())
         require_unquantized(self)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = build_parser()
     options = parser.parse_args(arguments)
     _stop_cleanly_when_terminated()
-    from . import commands  # torch is imported here, after --help had its chance to be quick
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console may lack letters of a prompt or name
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        from . import commands  # torch is imported here, after --help had its chance to be quick
+    except KeyboardInterrupt:
+        return _fail(options, "interrupted", INTERRUPTED)
 
     command: Callable[[argparse.Namespace], int] = getattr(commands, f"run_{options.command}")
     try:
@@ -30,6 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(options, f"{error}", BAD_USAGE)
     except FoundryError as error:
         return _fail(options, str(error), FAILED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
+        return FAILED
     except OSError as error:
         return _fail(options, str(error), FAILED)
     except KeyboardInterrupt:

@@ -116,7 +116,7 @@ def convert(
     Raises:
         FoundryError: of the stage that failed, before any work where that can be known.
     """
-    _require_other_file(source.description, target)
+    _require_other_file(source.paths, target)
     job = _prepare(source, plan, statistics, device)
     errors = {planned.name: _LONGEST_ERROR for planned in plan.quantized()}
     slack = len(json.dumps(json.dumps(errors)))  # twice: the provenance is JSON in JSON
@@ -152,7 +152,7 @@ def save_model(
     on_progress: OnProgress | None = None,
 ) -> None:
     """Write a model quantized in memory; atomic like `convert`."""
-    _require_other_file(model.report.source, target)
+    _require_other_file((Path(model.report.source),), target)
     specs = {n: TensorSpec(tuple(t.shape), t.dtype) for n, t in model.tensors.items()}
     total, done = sum(s.nbytes for s in specs.values()), 0
     with CheckpointWriter(target, specs, model.metadata, overwrite=overwrite) as writer:
@@ -164,10 +164,9 @@ def save_model(
         writer.commit()
 
 
-def _require_other_file(source: str, target: Path) -> None:
-    """Refuse to replace the source, which overwriting would allow."""
-    path = Path(source)
-    if target.exists() and path.exists() and target.samefile(path):
+def _require_other_file(sources: tuple[Path, ...], target: Path) -> None:
+    """Refuse to replace a file of the source, which overwriting would allow."""
+    if target.exists() and any(path.exists() and target.samefile(path) for path in sources):
         raise CheckpointError(f"{target} is the source itself; choose another name")
 
 

@@ -7,7 +7,6 @@ layer whose observation is in doubt gets no static scale: the runtime then compu
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -40,9 +39,9 @@ class InputScalePolicy:
     def __post_init__(self) -> None:
         if self.kind not in ("amax", "percentile", "fixed", "dynamic"):
             raise CalibrationError(f"unknown input scale policy {self.kind!r}; {_KNOWN}")
-        if not (math.isfinite(self.headroom) and self.headroom >= 1.0):
+        if not 1.0 <= self.headroom <= 1e6:
             raise CalibrationError(
-                f"the headroom of an input scale must be at least 1 (less clips), "
+                f"the headroom of an input scale must be at least 1 (less clips) and at most 1e6, "
                 f"not {self.headroom:g}"
             )
         if not 0.0 < self.percent <= 100.0:
@@ -51,11 +50,9 @@ class InputScalePolicy:
             )
         if (self.kind == "fixed") != (self.input_scale is not None):
             raise CalibrationError("a fixed input scale needs a value, the other policies none")
-        if self.input_scale is not None and not (
-            math.isfinite(self.input_scale) and self.input_scale > 0.0
-        ):
+        if self.input_scale is not None and not (2.0**-126 <= self.input_scale <= 1e38):
             raise CalibrationError(
-                f"a fixed input scale must be positive and finite, not {self.input_scale:g}"
+                f"a fixed input scale must be positive and fit float32, not {self.input_scale:g}"
             )
 
     def __str__(self) -> str:

@@ -151,7 +151,7 @@ class Recipe(_Data):
     default: str = "keep"
     rounding: str = DEFAULT_ROUNDING
     input_scale: str = "amax"
-    headroom: float = Field(default=4.0, ge=1, allow_inf_nan=False)
+    headroom: float = Field(default=4.0, le=1e6, ge=1, allow_inf_nan=False)
 
     @field_validator("default")
     @classmethod
@@ -231,7 +231,7 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: unreadable, not JSON, or invalid.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"cannot read recipe {path}: {error}") from error
     try:

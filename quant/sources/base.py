@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from types import TracebackType
 
 import torch
@@ -36,6 +37,8 @@ class TensorSource(ABC):
     description: str
     #: The source's own header metadata (kept in the checkpoint).
     metadata: Mapping[str, str]
+    #: Every file it reads from.
+    paths: tuple[Path, ...] = ()
     #: Things the user should know about how the source was read.
     notes: tuple[str, ...] = ()
 

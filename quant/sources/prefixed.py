@@ -20,6 +20,7 @@ class PrefixedSource(TensorSource):
         self._source = source
         self._prefix = prefix
         self.description = source.description
+        self.paths = source.paths
         self.metadata = source.metadata
         self._tensors = {
             name[len(prefix) :]: replace(info, name=name[len(prefix) :])

@@ -46,6 +46,7 @@ class SafetensorsFile(TensorSource):
 
     def __init__(self, path: Path):
         self.path = path
+        self.paths = (path,)
         self.description = str(path)
         try:
             self._file: BinaryIO = path.open("rb", buffering=0)

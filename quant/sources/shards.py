@@ -18,6 +18,7 @@ class ShardedSource(TensorSource):
 
     def __init__(self, paths: list[Path], description: str):
         self.description = description
+        self.paths = (*paths, Path(description))
         self.metadata = {}
         self._shards: list[SafetensorsFile] = []
         self._owner: dict[str, SafetensorsFile] = {}
