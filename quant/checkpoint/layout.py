@@ -112,7 +112,12 @@ def announced_markers(source: TensorSource) -> dict[str, Mapping[str, Any]]:
     if text is None:
         return {}
     try:
-        return dict(json.loads(text)["layers"])
+        layers = dict(json.loads(text)["layers"])
+        if not all(isinstance(marker, dict) and "format" in marker for marker in layers.values()):
+            raise ValueError("a layer names no format")
+        # A full checkpoint announces by the names in the file, its text encoder's among them.
+        inside = {k: v for k, v in layers.items() if k.startswith(source.prefix)}
+        return {k.removeprefix(source.prefix): v for k, v in (inside or layers).items()}
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{source.description}: its {QUANTIZATION_METADATA} is not valid ({error})"

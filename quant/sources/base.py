@@ -37,6 +37,8 @@ class TensorSource(ABC):
     description: str
     #: The source's own header metadata (kept in the checkpoint).
     metadata: Mapping[str, str]
+    #: What the names in the file begin with, and the names here do not.
+    prefix: str = ""
     #: Every file it reads from.
     paths: tuple[Path, ...] = ()
     #: Things the user should know about how the source was read.

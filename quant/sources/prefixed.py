@@ -18,7 +18,7 @@ class PrefixedSource(TensorSource):
 
     def __init__(self, source: TensorSource, prefix: str):
         self._source = source
-        self._prefix = prefix
+        self.prefix = self._prefix = prefix
         self.description = source.description
         self.paths = source.paths
         self.metadata = source.metadata
