@@ -72,11 +72,15 @@ def run_quantize(options: argparse.Namespace) -> int:
         device = pick_device(options.device)
     except ValueError as error:
         raise UsageError(str(error)) from error
-    write_report = _report_writer(options.report)
-    if options.target.exists() and not options.overwrite:
+    write_report = _report_writer(options)
+    if options.stats and options.target.exists() and options.target.samefile(options.stats):
+        raise UsageError(f"{options.target} is the calibration itself; choose another name")
+    if options.target.is_file() and not options.overwrite:
         raise CheckpointError(f"{options.target} exists; use --overwrite to replace it")
     statistics = load_statistics(options.stats) if options.stats else None
     with open_source(options.source) as source, _progress("quantize", options) as on_progress:
+        if options.report and _is_one_of(options.report, source.paths):
+            raise UsageError(f"--report {options.report}: that is a file of the source")
         report = convert(
             source,
             _plan(options, take_inventory(source)),
@@ -94,8 +98,13 @@ def run_quantize(options: argparse.Namespace) -> int:
     return 0
 
 
-def _report_writer(path: Path | None) -> Callable[[ConversionReport], None] | None:
+def _is_one_of(path: Path, files: tuple[Path, ...]) -> bool:
+    return path.exists() and any(file.exists() and path.samefile(file) for file in files)
+
+
+def _report_writer(options: argparse.Namespace) -> Callable[[ConversionReport], None] | None:
     """Check the report's path before the work, and return what will write it."""
+    path: Path | None = options.report
     if path is None:
         return None
     writers = {".html": "to_html", ".json": "dumps", ".txt": "to_text"}
@@ -103,6 +112,10 @@ def _report_writer(path: Path | None) -> Callable[[ConversionReport], None] | No
         raise UsageError(f"--report {path}: the name must end in {', '.join(writers)}")
     if not path.parent.is_dir():
         raise UsageError(f"--report {path}: the folder {path.parent} does not exist")
+    if path.absolute() == options.target.absolute():
+        raise UsageError(f"--report {path}: that is where the checkpoint goes")
+    if path.is_dir() or (path.exists() and not options.overwrite):
+        raise CheckpointError(f"{path} exists; use --overwrite to replace a report")
     method = writers[path.suffix]
 
     def write(report: ConversionReport) -> None:

@@ -296,7 +296,7 @@ def _calibration_summary(statistics: CalibrationStatistics | None) -> dict[str, 
 
 def _report(job: _Job, layers: tuple[LayerReport, ...], target: str) -> ConversionReport:
     warnings = [*job.source.notes, *job.plan.warnings]
-    calibration = "none: activation scales are dynamic"
+    calibration = "none"
     if job.statistics is not None:
         coverage = job.statistics.coverage(job.decisions)
         calibration = (

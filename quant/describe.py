@@ -28,7 +28,7 @@ def describe_summary(summary: CheckpointSummary) -> str:
     if summary.provenance:
         lines.append(
             f"made by {summary.provenance.get('tool')} from {summary.provenance.get('source')} "
-            f"with recipe {summary.provenance.get('recipe', {}).get('name')}"
+            f"with recipe {summary.provenance.get('recipe', {}).get('name', 'custom')}"
         )
     rows = [
         (
@@ -173,6 +173,8 @@ def describe_samples(
     if ssim:
         columns.append(("SSIM", "SSIM", "{:.4f}", [sum(ssim) / len(ssim), *ssim]))
     lines = [title, *(f"{name:<18} {form.format(v[0])}" for name, _, form, v in columns)]
+    if whole.is_finite and math.isinf(whole.relative_error):
+        lines.append("note: the reference is zero, so no error is relative to it")
     if not whole.is_finite:
         lines.append("warning: there are NaN or infinite values")
     lines += [f"note: {note}" for note in notes]

@@ -49,7 +49,7 @@ class ConversionReport:
     rounding: str
     layers: tuple[LayerReport, ...]
     warnings: tuple[str, ...] = ()
-    calibration: str = "none: activation scales are dynamic"
+    calibration: str = "none"
     seconds: float = 0.0
 
     @property

@@ -195,6 +195,8 @@ def _is_stored_as(layer: StoredLayer, shape: tuple[int, ...]) -> bool:
     """Whether a weight of this logical shape would have the shape that is stored."""
     stored = layer.weight.shape
     specs = (layer.format or KEEP).tensor_specs
+    if layer.format is not None and layer.format.is_quantized and len(shape) != 2:
+        return False
     return len(shape) == len(stored) and specs(shape, torch.bfloat16)["weight"].shape == stored
 
 

@@ -135,7 +135,7 @@ def read_provenance(source: TensorSource) -> dict[str, Any]:
 
 def _read_marker(source: TensorSource, name: str) -> Mapping[str, Any]:
     try:
-        marker = json.loads(bytes(source.load(name).view(torch.uint8).tolist()))
+        marker = json.loads(bytes(source.load(name).reshape(-1).view(torch.uint8).tolist()))
     except (ValueError, SourceError) as error:
         raise CheckpointError(f"{source.description}: marker {name} is no JSON: {error}") from error
     if not isinstance(marker, dict) or "format" not in marker:

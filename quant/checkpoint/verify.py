@@ -12,6 +12,7 @@ import torch
 from ..errors import FoundryError
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices
+from ..formats.float8 import tensor_amax
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
 from .layout import MARKER, StoredLayer, announced_markers, read_layout, read_provenance
 
@@ -146,6 +147,9 @@ def _check_layer(
     shape = layer.shape()
     if original is not None and f"{layer.name}.weight" in original.tensors:
         shape = original.info(f"{layer.name}.weight").shape
+    if len(shape) != 2:
+        yield f"{layer.name}: has a marker, but its weight has {len(shape)} dimensions, not 2"
+        return
     wrong = list(_check_specs(layer, fmt.tensor_specs(shape, torch.bfloat16)))
     yield from wrong
     if wrong:
@@ -200,6 +204,8 @@ def _check_weight(
     }
     name = f"{layer.name}.weight"
     source = original.load(name) if original is not None and name in original.tensors else None
+    # In units of the largest value, whose squares do not overflow.
+    unit = (float(tensor_amax(source)) if source is not None else 0.0) or 1.0
     squared_error = squared_norm = 0.0
     for rows in row_slices(*shape):
         decoded = fmt.decode(tensors, shape, rows)
@@ -208,13 +214,13 @@ def _check_weight(
             return
         if source is None:
             continue
-        wanted = source[rows].float()
+        wanted = source[rows].float().div_(unit)
         norm = float(wanted.square().sum(dtype=torch.float64))
-        error = float(decoded.sub_(wanted).square_().sum(dtype=torch.float64))
+        error = float(decoded.div_(unit).sub_(wanted).square_().sum(dtype=torch.float64))
         squared_norm, squared_error = squared_norm + norm, squared_error + error
-    if source is None or not squared_norm:
+    if source is None:
         return
-    relative = (squared_error / squared_norm) ** 0.5
+    relative = (squared_error / (squared_norm or 1.0)) ** 0.5
     if relative > fmt.error_bound:
         yield (
             f"{layer.name}: decoded weight differs from the source by {relative:.1%}, "

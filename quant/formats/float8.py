@@ -68,10 +68,10 @@ class Float8E4M3(WeightFormat):
 
         def loop(chunks: Iterable[slice]) -> None:
             for chunk in chunks:
-                values = weight[chunk].float()
-                codes[chunk] = (values * reciprocal).clamp_(-E4M3_MAX, E4M3_MAX).to(codes.dtype)
-                if measure_error:
-                    difference = decode_e4m3(codes[chunk]).mul_(scale).sub_(values)
+                values = weight[chunk].float() * reciprocal
+                codes[chunk] = values.clamp(-E4M3_MAX, E4M3_MAX).to(codes.dtype)
+                if measure_error:  # in units of the scale, where nothing overflows
+                    difference = decode_e4m3(codes[chunk]).sub_(values)
                     squared = [difference.square_().sum(), values.square().sum()]
                     squares[chunk.start] = torch.stack(squared).double()
 

@@ -232,12 +232,12 @@ def quantize_blocks(
             count = source.numel()
             values = workspace.values[:count].view(-1, BLOCK)
             values.copy_(source.view(-1, BLOCK))
-            squared_norm = values.square().sum().double() if measure_error else None
             _divide_by_scale(values, total)
+            squared_norm = _sum_of_squares(values, total, source) if measure_error else None
             codes, residual = workspace.encode(count)
             packed[chunk].view(-1).copy_(codes)
             if residual is not None and squared_norm is not None:
-                squared_error = _squared_error(residual, total, source)
+                squared_error = _sum_of_squares(residual, total, source)
                 squares[chunk.start] = torch.stack([squared_error, squared_norm])
 
     share_chunks(loop, slices, device)
@@ -295,16 +295,20 @@ def _divide_by_scale(values: torch.Tensor, total: torch.Tensor) -> None:
     values.div_(total.unsqueeze(-1))
 
 
-def _squared_error(
-    residual: torch.Tensor, total: torch.Tensor, source: torch.Tensor
+def _sum_of_squares(
+    scaled: torch.Tensor, total: torch.Tensor, source: torch.Tensor
 ) -> torch.Tensor:
-    """Return the sum of squared errors of a chunk, float64, from residuals in units of scale."""
-    per_block = residual.view(-1, BLOCK).square_() @ residual.new_ones(BLOCK)
-    error = (per_block.double() * total.double().square()).sum()
+    """Return a chunk's sum of squares, float64, of values or errors in units of their scale.
+
+    In those units nothing overflows float32, whatever the magnitude of the weight. Blocks too
+    small for any scale are stored as zeros: there value and error are both the source.
+    """
+    per_block = scaled.view(-1, BLOCK).square() @ scaled.new_ones(BLOCK)
+    result = (per_block.double() * total.double().square()).sum()
     lost = total == 0
-    if bool(lost.any()):  # blocks too small for any scale are stored as zeros
-        error = error + source.view(-1, BLOCK)[lost].double().square().sum()
-    return error
+    if bool(lost.any()):
+        result = result + source.view(-1, BLOCK)[lost].double().square().sum()
+    return result
 
 
 def _pad_columns(chunk: torch.Tensor, padded: int) -> torch.Tensor:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from ..errors import PlanError
 from ..sources.base import TensorInfo, TensorSource
 
 Kind = Literal["linear", "embedding", "conv", "norm", "parameter", "buffer"]
@@ -86,7 +87,11 @@ def take_inventory(source: TensorSource) -> Inventory:
 
 
 def inventory_of(tensors: Iterable[TensorInfo]) -> Inventory:
-    """Group tensors into layers: ``X.weight`` with ``X.bias``, anything else by itself."""
+    """Group tensors into layers: ``X.weight`` with ``X.bias``, anything else by itself.
+
+    Raises:
+        PlanError: a bare tensor has the name of a layer.
+    """
     infos = {info.name: info for info in tensors}
     positions = _block_positions(infos)
     layers: dict[str, Layer] = {}
@@ -97,6 +102,11 @@ def inventory_of(tensors: Iterable[TensorInfo]) -> Inventory:
         is_weight = leaf == "weight" and bool(base)
         layer_name = base if is_weight else name
         companion = infos.get(f"{base}.bias") if is_weight else None
+        if layer_name in layers:
+            raise PlanError(
+                f"{layers[layer_name].tensor.name} and {name} would be one layer, {layer_name}; "
+                "rename one of them in the source"
+            )
         layers[layer_name] = Layer(
             name=layer_name,
             kind=_kind(layer_name, info, is_weight),

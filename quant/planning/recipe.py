@@ -19,7 +19,7 @@ from ..rounding import DEFAULT_ROUNDING, get_rounding
 from .inventory import KINDS, BlockPosition, Layer
 
 SCHEMA_VERSION = 1
-_BLOCKS = re.compile(r"^(any|first:\d+|last:\d+|\d+(-\d+)?)$")
+_BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
 
 
 class _Data(BaseModel):
@@ -51,6 +51,8 @@ class Rule(_Data):
     @field_validator("pattern")
     @classmethod
     def _compilable(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+        if not value:
+            raise ValueError("an empty pattern matches nothing")
         for pattern in _as_tuple(value):
             if not pattern:
                 raise ValueError("an empty pattern matches nothing")
@@ -73,6 +75,8 @@ class Rule(_Data):
     @field_validator("kinds")
     @classmethod
     def _known_kinds(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        if value is not None and not value:
+            raise ValueError("an empty list of kinds matches nothing; leave it out")
         for kind in value or ():
             if kind not in KINDS:
                 raise ValueError(f"unknown kind {kind!r}; the kinds are {', '.join(KINDS)}")
@@ -81,8 +85,11 @@ class Rule(_Data):
     @field_validator("blocks")
     @classmethod
     def _known_blocks(cls, value: str | None) -> str | None:
-        if value is not None and not _BLOCKS.match(value):
-            raise ValueError(f"{value!r} is not any, first:N, last:N, N or N-M")
+        if value is None:
+            return value
+        first, _, last = value.partition("-")
+        if not _BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
+            raise ValueError(f"{value!r} is not any, first:N, last:N, N or N-M with N up to M")
         return value
 
     def matches(self, layer: Layer) -> bool:
@@ -183,6 +190,8 @@ class Recipe(_Data):
     @field_validator("version")
     @classmethod
     def _supported(cls, value: int) -> int:
+        if value < 1:
+            raise ValueError(f"recipe versions start at 1, not {value}")
         if value > SCHEMA_VERSION:
             raise ValueError(f"recipe version {value} is newer than this tool; update it")
         return value

@@ -293,6 +293,41 @@ def test_report_files(suffix: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert run(capsys, "quantize", TINY, target, "--preset", "all", "--report", "r.pdf")[0] == 2
 
 
+def test_a_report_never_replaces_what_it_should_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target, report = tmp_path / "o.safetensors", tmp_path / "r.json"
+    report.write_text("precious")
+    quantize = ("quantize", TINY, target, "--preset", "all", "--rounding", "max")
+    assert run(capsys, *quantize, "--report", report)[0] == 1
+    assert report.read_text() == "precious" and not target.exists()
+    assert run(capsys, *quantize, "--report", report, "--overwrite")[0] == 0
+    assert json.loads(report.read_text())["target"] == target.name
+    same = tmp_path / "same.json"
+    assert run(capsys, "quantize", TINY, same, "--preset", "all", "--report", same)[0] == 2
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    save_file(load_file(TINY), shards / "m.safetensors")
+    index = shards / "m.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": dict.fromkeys(load_file(TINY), "m.safetensors")}))
+    for options in (("--report", index), ()):
+        goal = target if options else shards / "m.safetensors"
+        code, _, error = run(
+            capsys, "quantize", shards, goal, "--preset", "all", "--overwrite", *options
+        )
+        assert code in (1, 2) and "source" in error
+    assert "weight_map" in index.read_text()
+    assert run(capsys, "inspect", shards / "m.safetensors")[0] == 0
+
+
+def test_the_calibration_is_never_the_target(
+    statistics: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--preset", "all", "--stats", statistics, "--overwrite")
+    assert run(capsys, "quantize", TINY, statistics, *options)[0] == 2
+    assert load_statistics(statistics).runs
+
+
 def test_doctor(capsys: pytest.CaptureFixture[str]) -> None:
     code, machine = run_json(capsys, "doctor")
     assert code == 0

@@ -41,6 +41,17 @@ def test_specs_announce_what_encode_gives(name: str) -> None:
     assert fmt.nbytes((32, 64), weight.dtype) == sum(t.nbytes for t in tensors.values())
 
 
+@pytest.mark.parametrize("magnitude", [1e-30, 1e25])
+@pytest.mark.parametrize("name", ["nvfp4", "float8_e4m3fn"])
+def test_error_is_measured_at_any_magnitude(name: str, magnitude: float) -> None:
+    """Squares of such values leave float32."""
+    torch.manual_seed(0)
+    weight = torch.randn(64, 128)
+    plain = get_format(name).encode(weight, MaxRule(), measure_error=True).relative_error
+    scaled = get_format(name).encode(weight * magnitude, MaxRule(), measure_error=True)
+    assert scaled.relative_error == pytest.approx(plain, rel=0.02)
+
+
 def test_keep_is_the_same_tensor() -> None:
     weight = torch.randn(4, 4, 1, 2, 2)
     assert get_format("keep").encode(weight, MaxRule()).tensors["weight"] is weight
