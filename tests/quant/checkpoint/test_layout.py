@@ -70,7 +70,10 @@ def test_a_damaged_marker_is_named(tmp_path: Path, marker: torch.Tensor) -> None
 
 
 def test_a_marker_on_a_vector_is_a_problem(tmp_path: Path) -> None:
-    tensors = {"m.weight": torch.zeros(4, dtype=torch.uint8), "m.comfy_quant": marker_tensor(MARKER)}
+    tensors = {
+        "m.weight": torch.zeros(4, dtype=torch.uint8),
+        "m.comfy_quant": marker_tensor(MARKER),
+    }
     save_file(tensors, tmp_path / "bad")
     (problem,) = verify_checkpoint(tmp_path / "bad").problems
     assert problem.startswith("m: ") and "dimensions" in problem
