@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,14 +18,15 @@ from .calibration.statistics import CalibrationStatistics
 from .checkpoint.layout import PROVENANCE, QUANTIZATION_METADATA
 from .checkpoint.writer import CheckpointWriter
 from .encode import INPUT_SCALE, MARKER, encode_layer, input_scale_of, stored_name
-from .errors import CheckpointError, PlanError
+from .errors import CheckpointError, FormatError, PlanError
 from .formats import get_format
 from .formats.base import TensorSpec
+from .formats.plain import cast_plain
 from .planning.inventory import Layer, take_inventory
 from .planning.plan import Plan, PlannedLayer, marker_bytes
 from .report import ConversionReport, LayerReport, shorten
 from .rounding import get_rounding
-from .sources.base import TensorSource
+from .sources.base import TensorInfo, TensorSource
 from .version import VERSION
 
 #: Called after each layer with source bytes done, source bytes in all, and the layer's name. May
@@ -247,7 +248,16 @@ def _encode_all(
 
 def _load(job: _Job, index: int) -> dict[str, torch.Tensor]:
     layer, _ = job.layers[index]
-    return {info.name: job.source.load(info.name) for info in (layer.tensor, *layer.companions)}
+    companions = {info.name: _load_plain(job.source, info) for info in layer.companions}
+    return {layer.tensor.name: job.source.load(layer.tensor.name), **companions}
+
+
+def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:
+    """Load a tensor that is stored as it is; merged ones come in a wider dtype."""
+    try:
+        return cast_plain(source.load(info.name), info.dtype)
+    except FormatError as error:
+        raise FormatError(f"{info.name}: {error}") from error
 
 
 def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor]) -> None:
@@ -272,6 +282,7 @@ def _provenance(job: _Job, reports: tuple[LayerReport, ...]) -> dict[str, Any]:
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "source": Path(job.source.description).name,
         "source_digest": job.source.fingerprint().digest,
+        "loras": [asdict(lora) for lora in job.source.loras],
         "architecture": str(job.plan.architecture),
         "recipe": job.plan.recipe.model_dump(mode="json", exclude_defaults=True),
         "calibration": _calibration_summary(job.statistics),
@@ -298,6 +309,13 @@ def _report(job: _Job, layers: tuple[LayerReport, ...], target: str) -> Conversi
     warnings = [*job.source.notes, *job.plan.warnings]
     calibration = "none"
     if job.statistics is not None:
+        drift = job.statistics.fingerprint.drift(job.source.fingerprint())
+        if drift:
+            warnings.append(
+                f"the calibration was made on other weights, such as without a LoRA that is "
+                f"applied now ({drift}). It is nearly right; for the best result calibrate the "
+                "merged model, under a new name"
+            )
         coverage = job.statistics.coverage(job.decisions)
         calibration = (
             f"{len(job.statistics.runs)} runs, {job.statistics.model_calls} model calls, "
@@ -315,6 +333,7 @@ def _report(job: _Job, layers: tuple[LayerReport, ...], target: str) -> Conversi
         )
     return ConversionReport(
         source=job.source.description,
+        loras=job.source.loras,
         target=target,
         recipe=job.plan.recipe.name,
         architecture=str(job.plan.architecture),

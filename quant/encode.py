@@ -8,6 +8,7 @@ from .calibration.input_scale import ScaleDecision
 from .calibration.records import LayerStatistics
 from .errors import FormatError
 from .formats import EncodedWeight, ScaleRule, WeightFormat, get_format
+from .formats.plain import cast_plain
 from .planning.inventory import Layer
 from .planning.plan import PlannedLayer, marker_bytes
 from .report import LayerReport
@@ -47,7 +48,8 @@ def encode_layer(
     Args:
         layer: where the weight comes from.
         planned: the format it gets.
-        weight: the source weight, any float dtype, any device.
+        weight: the source weight, any float dtype (merged ones are wider than
+            ``layer.tensor.dtype``), any device.
         rule: how scales are chosen.
         decision: the static activation scale, for formats that use one.
         statistics: of the layer's input, for rules that weigh channels and for output errors.
@@ -61,6 +63,9 @@ def encode_layer(
     """
     fmt = get_format(planned.format)
     try:
+        if not fmt.is_quantized:  # merged weights come wider than they are stored
+            stored = fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"]
+            weight = cast_plain(weight, stored.dtype)
         known = torch.from_numpy(statistics.mean_square) if statistics is not None else None
         encoded = fmt.encode(weight, rule.for_input(known), measure_error=fmt.is_quantized)
     except FormatError as error:

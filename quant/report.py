@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .sources.base import AppliedLora
+
 
 @dataclass(frozen=True)
 class LayerReport:
@@ -51,6 +53,7 @@ class ConversionReport:
     warnings: tuple[str, ...] = ()
     calibration: str = "none"
     seconds: float = 0.0
+    loras: tuple[AppliedLora, ...] = ()
 
     @property
     def bytes_before(self) -> int:
@@ -88,6 +91,7 @@ class ConversionReport:
         lines = [
             f"{self.source} -> {self.target or 'MODEL in memory'}",
             f"model       {self.architecture}",
+            *([f"LoRAs       {', '.join(map(str, self.loras))}"] if self.loras else []),
             f"recipe      {self.recipe}, rounding {self.rounding}",
             f"Linears     {formats}",
             f"size        {format_bytes(self.bytes_before)} -> {format_bytes(self.bytes_after)} "

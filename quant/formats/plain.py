@@ -31,12 +31,7 @@ class Plain(WeightFormat):
         """Cast. A finite value that overflows the target dtype is an error."""
         if self.dtype is None or self.dtype == weight.dtype:
             return EncodedWeight({"weight": weight}, 0.0 if measure_error else None)
-        cast = weight.to(self.dtype)
-        if self.dtype == torch.float16 and bool((cast.isinf() & ~weight.isinf()).any()):
-            raise FormatError(
-                f"values above 65504 do not fit fp16 (largest {float(weight.abs().amax()):.4g}); "
-                "use bf16 or keep for this layer"
-            )
+        cast = cast_plain(weight, self.dtype)
         error = None
         if measure_error:
             norm = float(weight.float().norm())
@@ -49,3 +44,20 @@ class Plain(WeightFormat):
         """Return float32 values."""
         weight = tensors["weight"]
         return (weight if rows is None else weight[rows]).float()
+
+
+def cast_plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return a tensor in the dtype it is stored in, rounded to nearest.
+
+    Raises:
+        FormatError: a finite value overflows fp16.
+    """
+    if tensor.dtype == dtype:
+        return tensor
+    cast = tensor.to(dtype)
+    if dtype == torch.float16 and bool((cast.isinf() & ~tensor.isinf()).any()):
+        raise FormatError(
+            f"values above 65504 do not fit fp16 (largest {float(tensor.abs().amax()):.4g}); "
+            "use bf16 or keep for this layer"
+        )
+    return cast

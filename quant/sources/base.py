@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -17,8 +17,20 @@ from ..fingerprint import ModelFingerprint, compute_fingerprint
 
 
 @dataclass(frozen=True)
+class AppliedLora:
+    """A LoRA file that is merged into a source's weights; ``strength`` is None if unknown."""
+
+    name: str
+    strength: float | None
+
+    def __str__(self) -> str:
+        strength = "unknown strength" if self.strength is None else f"{self.strength:g}"
+        return f"{self.name} at {strength}"
+
+
+@dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor before it is loaded."""
+    """What is known of a tensor before it is loaded: ``dtype`` is the one it is stored in."""
 
     name: str
     shape: tuple[int, ...]
@@ -43,6 +55,9 @@ class TensorSource(ABC):
     paths: tuple[Path, ...] = ()
     #: Things the user should know about how the source was read.
     notes: tuple[str, ...] = ()
+    #: LoRAs that are merged into the weights, in the order they were applied.
+    loras: tuple[AppliedLora, ...] = ()
+    _fingerprint: ModelFingerprint | None = None
 
     @property
     @abstractmethod
@@ -51,11 +66,24 @@ class TensorSource(ABC):
 
     @abstractmethod
     def load(self, name: str) -> torch.Tensor:
-        """Return one tensor on CPU, in its stored dtype.
+        """Return one tensor on CPU, in its stored dtype or a wider one.
+
+        Merged weights come in float32 whatever ``info(name).dtype`` says: rounded to 16 bits, a
+        small LoRA would be lost in part before it is quantized. Who stores a tensor as it is
+        casts it to ``info(name).dtype``.
 
         Raises:
             SourceError: no such tensor, or the file cannot be read.
         """
+
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Return ``length`` consecutive elements from each flat position, ``[starts, length]``.
+
+        Raises:
+            SourceError: as `load`.
+        """
+        values = self.load(name).flatten()
+        return torch.stack([values[start : start + length] for start in starts])
 
     def close(self) -> None:  # noqa: B027 - optional for sources that hold no file
         """Release files."""
@@ -84,5 +112,8 @@ class TensorSource(ABC):
         return sum(info.nbytes for info in self.tensors.values())
 
     def fingerprint(self) -> ModelFingerprint:
-        """Fingerprint the model (loads a handful of 1-D tensors)."""
-        return compute_fingerprint({n: i.shape for n, i in self.tensors.items()}, self.load)
+        """Fingerprint the model; reads a little of a few tensors, once."""
+        if self._fingerprint is None:
+            shapes = {name: info.shape for name, info in self.tensors.items()}
+            self._fingerprint = compute_fingerprint(shapes, self.load, self.load_runs)
+        return self._fingerprint

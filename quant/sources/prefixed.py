@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -46,6 +46,11 @@ class PrefixedSource(TensorSource):
         """Load by the name without prefix."""
         self.info(name)
         return self._source.load(self._prefix + name)
+
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Load parts of a tensor by its name without prefix."""
+        self.info(name)
+        return self._source.load_runs(self._prefix + name, starts, length)
 
     def close(self) -> None:
         """Close the underlying source."""

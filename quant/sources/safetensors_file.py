@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -71,6 +71,15 @@ class SafetensorsFile(TensorSource):
         if not info.nbytes:
             return torch.empty(info.shape, dtype=info.dtype)
         return torch.from_numpy(buffer).view(info.dtype).view(info.shape)
+
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Read parts of a tensor, and nothing else of it."""
+        info = self.info(name)
+        size = info.dtype.itemsize
+        buffer = np.empty((len(starts), length * size), dtype=np.uint8)
+        for row, start in zip(buffer, starts, strict=True):
+            self._read_into(row, self._offsets[name] + start * size, name)
+        return torch.from_numpy(buffer).view(info.dtype)
 
     def _read_into(self, buffer: np.ndarray, offset: int, name: str) -> None:
         self._file.seek(offset)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -51,6 +51,11 @@ class ShardedSource(TensorSource):
         """Read one tensor from the shard that holds it."""
         self.info(name)
         return self._owner[name].load(name)
+
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Read parts of a tensor from the shard that holds it."""
+        self.info(name)
+        return self._owner[name].load_runs(name, starts, length)
 
     def close(self) -> None:
         """Close all shards."""

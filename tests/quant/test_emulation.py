@@ -16,7 +16,6 @@ from nvfp4_foundry.quant.emulation import (
     read_input_roundings,
 )
 from nvfp4_foundry.quant.errors import CheckpointError
-from nvfp4_foundry.quant.fingerprint import compute_fingerprint
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.formats.e2m1 import round_to_e2m1
 from nvfp4_foundry.quant.rounding import MaxRule
@@ -239,8 +238,7 @@ def test_calibration_sees_the_inputs_as_they_were() -> None:
     with collector.observe(model), emulate_native_product(model, read_input_roundings(checkpoint)):
         model["layer"](x)
     weights = model.state_dict()
-    shapes = {name: tuple(tensor.shape) for name, tensor in weights.items()}
-    statistics = collector.snapshot(compute_fingerprint(shapes, weights.__getitem__))
+    statistics = collector.snapshot(StateDictSource(weights).fingerprint())
     layer = statistics.layers["layer"]
     assert layer.amax == float(x.abs().max())
     assert set(map(tuple, layer.rows.float().tolist())) <= set(map(tuple, x.tolist()))
