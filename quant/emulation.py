@@ -105,7 +105,7 @@ def emulate_native_product(
 def _hook(rounding: InputRounding) -> Callable[..., Any]:
     def round_input(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         x = args[0] if args else kwargs.get("input")
-        if not _is_rounded_natively(x):
+        if not is_rounded_natively(x):
             return None
         rounded = rounding.apply(x)
         return ((rounded, *args[1:]), kwargs) if args else (args, {**kwargs, "input": rounded})
@@ -113,7 +113,7 @@ def _hook(rounding: InputRounding) -> Callable[..., Any]:
     return round_input
 
 
-def _is_rounded_natively(x: Any) -> bool:
+def is_rounded_natively(x: Any) -> bool:
     """Whether ComfyUI would quantize this input: plain floats, one token per row."""
     is_plain = type(x) in (torch.Tensor, torch.nn.Parameter)
     return is_plain and x.is_floating_point() and x.ndim >= 2 and x.numel() > 0

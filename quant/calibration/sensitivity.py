@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import uuid
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +31,23 @@ class CandidateErrors:
     ``weight``: of the weight. ``w4a16`` and ``w4a4``: of the layer's output with 16-bit and with
     quantized activations. ``latent_by_sigma``: how far the model's output moved when only this
     layer was quantized, ``||v - v_ref|| / ||v_ref||``, by sigma.
+
+    Values that are no error (NaN, infinite, negative) become unknown. One such sigma makes all
+    of them unknown: an average over the rest would pass for one over all.
     """
 
     weight: float | None = None
     w4a16: float | None = None
     w4a4: float | None = None
     latent_by_sigma: Mapping[float, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Make unknown what is no error."""
+        for name in ("weight", "w4a16", "w4a4"):
+            if not _is_error(getattr(self, name)):
+                object.__setattr__(self, name, None)
+        if not all(_is_error(shift) for shift in self.latent_by_sigma.values()):
+            object.__setattr__(self, "latent_by_sigma", {})
 
     @property
     def latent(self) -> float | None:
@@ -64,6 +78,12 @@ class Sensitivity:
     layers: Mapping[str, LayerSensitivity]
 
     @property
+    def formats(self) -> tuple[str, ...]:
+        """The candidate formats of any layer, in the order they were measured."""
+        found = (name for layer in self.layers.values() for name in layer.candidates)
+        return tuple(dict.fromkeys(found))
+
+    @cached_property  # `cost` asks for every layer
     def has_latents(self) -> bool:
         """Whether the shift of the model's output was measured for any layer."""
         return any(
@@ -79,26 +99,61 @@ class Sensitivity:
         directly, or for another format of this layer and then scaled by the squared ratio of the
         two output errors. Otherwise the squared W4A4 output error of the layer alone.
         """
-        layer = self.layers.get(name)
-        candidate = layer.candidates.get(format_name) if layer else None
-        if layer is None or candidate is None:
+        candidate = self.candidates(name).get(format_name)
+        if candidate is None:
             return None
         if not self.has_latents:
             return _squared(candidate.w4a4)
         if candidate.latent is not None:
             return _squared(candidate.latent)
         own = _squared(candidate.w4a4)
-        for other in layer.candidates.values():
+        for other in self.candidates(name).values():
             reference, shift = _squared(other.w4a4), _squared(other.latent)
             if own is not None and reference and shift is not None:
                 return shift * own / reference
         return None
 
+    def unknown(self, format_name: str) -> tuple[str, ...]:
+        """Return the layers that have this candidate format and no known `cost` in it."""
+        return tuple(
+            name
+            for name, layer in self.layers.items()
+            if format_name in layer.candidates and self.cost(name, format_name) is None
+        )
+
+    def with_latents(
+        self, format_name: str, shifts: Mapping[str, Mapping[float, float]]
+    ) -> Sensitivity:
+        """Return a copy in which the latents of one format are these, and no others.
+
+        ``shifts``: relative shift of the model's output by layer and sigma. Raises
+        `CalibrationError` for a layer that does not have this candidate format.
+        """
+        odd = [name for name in shifts if format_name not in self.candidates(name)]
+        if odd:
+            raise CalibrationError(f"the sensitivity has no {format_name} of {odd[0]}")
+        layers = {}
+        for name, layer in self.layers.items():
+            candidates = dict(layer.candidates)
+            if format_name in candidates:
+                measured = replace(candidates[format_name], latent_by_sigma=shifts.get(name, {}))
+                candidates[format_name] = measured
+            layers[name] = replace(layer, candidates=candidates)
+        return replace(self, layers=layers)
+
+    def candidates(self, name: str) -> Mapping[str, CandidateErrors]:
+        """Return a layer's errors by format; none for a layer that was not measured."""
+        layer = self.layers.get(name)
+        return layer.candidates if layer else {}
+
     def require_model(self, fingerprint: ModelFingerprint) -> None:
         """Raise `CalibrationError`, naming the difference, unless this is of that model."""
         difference = self.fingerprint.difference(fingerprint)
         if difference is not None:
-            raise CalibrationError(f"the sensitivity is of a different model: {difference}")
+            raise CalibrationError(
+                f"the sensitivity is of a different model: {difference}. Measure it again from "
+                "this model"
+            )
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON-serialisable form, read back by `from_json`."""
@@ -135,9 +190,9 @@ class Sensitivity:
                 input_id=entry["input_id"],
                 candidates={
                     str(name): CandidateErrors(
-                        weight=errors["weight"],
-                        w4a16=errors["w4a16"],
-                        w4a4=errors["w4a4"],
+                        weight=_number(errors["weight"]),
+                        w4a16=_number(errors["w4a16"]),
+                        w4a4=_number(errors["w4a4"]),
                         latent_by_sigma={float(s): float(e) for s, e in errors["latent_by_sigma"]},
                     )
                     for name, errors in entry["candidates"].items()
@@ -157,9 +212,12 @@ def save_sensitivity(sensitivity: Sensitivity, path: Path) -> None:
 
     Raises `CalibrationError` when it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        temporary.write_text(json.dumps(sensitivity.to_json(), indent=1), encoding="utf-8")
+        with temporary.open("x", encoding="utf-8") as file:
+            json.dump(sensitivity.to_json(), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
         raise CalibrationError(f"{path}: cannot write the sensitivity: {error}") from error
@@ -191,5 +249,13 @@ def load_sensitivity(path: Path) -> Sensitivity:
         raise CalibrationError(f"{path}: damaged sensitivity file: {error!r}") from error
 
 
+def _number(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
 def _squared(value: float | None) -> float | None:
-    return value * value if value is not None and math.isfinite(value) else None
+    return None if value is None else value * value
+
+
+def _is_error(value: float | None) -> bool:
+    return value is not None and math.isfinite(value) and value >= 0

@@ -18,15 +18,25 @@ torch.set_num_threads(1)
 Toy = Callable[..., dict[str, torch.Tensor]]
 
 
-@pytest.fixture(scope="session")
-def manifests() -> ModuleType:
-    """Return tests/data/manifests.py."""
-    path = Path(__file__).parents[1] / "data" / "manifests.py"
-    spec = importlib.util.spec_from_file_location("manifests", path)
+def load_file(name: str, path: Path) -> ModuleType:
+    """Import a file that is no part of a package."""
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def manifests() -> ModuleType:
+    """Return tests/data/manifests.py."""
+    return load_file("manifests", Path(__file__).parents[1] / "data" / "manifests.py")
+
+
+@pytest.fixture(scope="session")
+def nvfp4_reference() -> ModuleType:
+    """Return nvfp4_reference.py."""
+    return load_file("nvfp4_reference", Path(__file__).with_name("nvfp4_reference.py"))
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +68,44 @@ def toy_wan(manifests: ModuleType) -> Toy:
         }
 
     return build
+
+
+class ToyBlock(torch.nn.Module):
+    """q, k and v share an input; every layer can be NVFP4."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q, self.k, self.v, self.o = (torch.nn.Linear(32, 32) for _ in range(4))
+        self.ffn = torch.nn.Sequential(
+            torch.nn.Linear(32, 64), torch.nn.GELU(), torch.nn.Linear(64, 32)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = x * 1.5
+        x = x + self.o(self.q(y) * self.k(y).tanh() + self.v(y))
+        return x + self.ffn(x * 0.5)
+
+
+class ToyModel(torch.nn.Module):
+    """Blocks between two layers outside of them; ``head`` is too narrow for NVFP4."""
+
+    def __init__(self, blocks: int = 3) -> None:
+        super().__init__()
+        self.norm = torch.nn.LayerNorm(32)
+        self.embed = torch.nn.Linear(32, 32, bias=False)
+        self.blocks = torch.nn.ModuleList(ToyBlock() for _ in range(blocks))
+        self.head = torch.nn.Linear(32, 20)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.embed(self.norm(x))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+
+@pytest.fixture
+def toy_model() -> ToyModel:
+    """A model of 20 Linears that runs, random but seeded."""
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        return ToyModel().eval()
