@@ -77,6 +77,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_verify(commands)
     _add_compare(commands)
     _add_stats(commands)
+    _add_sensitivity(commands)
     _add_recipe(commands)
     _add_doctor(commands)
     _add_demo(commands)
@@ -217,6 +218,46 @@ def _add_stats(commands: Any) -> None:
     parser.add_argument("paths", metavar="FILE", type=Path, nargs="+", help="statistics files")
     parser.add_argument("--merge", metavar="OUT", type=Path, help="write the merged statistics")
     parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
+def _add_sensitivity(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "sensitivity",
+        "Measure what each layer loses in each format, on calibrated inputs.",
+        "nvfp4 sensitivity model.safetensors --stats calibration.safetensors "
+        "--output sensitivity.json --plot map.png",
+    )
+    parser.description = (
+        f"{parser.description}\n\nThis is the error of each layer's own output. How far the "
+        "whole model's output moves\ncan be measured in ComfyUI only, which has a sampler: by "
+        "its node Probe Latent Shift."
+    )
+    parser.add_argument("source", metavar="SRC", type=Path, help="file, index.json or folder")
+    parser.add_argument(
+        "--stats", metavar="FILE", type=Path, required=True, help="calibration statistics"
+    )
+    parser.add_argument(
+        "--output", metavar="FILE", type=Path, required=True, help="the sensitivity, as JSON"
+    )
+    parser.add_argument(
+        "--formats", metavar="A,B", help="candidate formats (default: every quantized one)"
+    )
+    parser.add_argument(
+        "--rounding", metavar="NAME", help="how weight scales are chosen (default: weighted)"
+    )
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where weights are encoded (default: cuda if there is one)",
+    )
+    parser.add_argument(
+        "--plot", metavar="PNG", type=Path, help="also draw a heat map of the first format"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace --output and --plot if they exist"
+    )
 
 
 def _add_recipe(commands: Any) -> None:

@@ -13,16 +13,19 @@ from typing import Any
 from tqdm import tqdm
 
 from .calibration import load_statistics, merge_all, save_statistics
+from .calibration.sensitivity import save_sensitivity
 from .checkpoint import compare_checkpoints, inspect_checkpoint, verify_checkpoint
 from .convert import convert
 from .describe import (
     describe_comparison,
     describe_plan,
+    describe_sensitivity,
     describe_statistics,
     describe_summary,
 )
-from .errors import CheckpointError, FoundryError, RecipeError
+from .errors import CheckpointError, FormatError, FoundryError, RecipeError
 from .hardware import examine_machine, pick_device
+from .measure_sensitivity import QUANTIZED_FORMATS, measure_sensitivity, quantized_format
 from .planning import (
     Inventory,
     Plan,
@@ -37,6 +40,8 @@ from .planning import (
 )
 from .planning.presets import preset_for
 from .report import ConversionReport
+from .rounding import DEFAULT_ROUNDING, get_rounding
+from .sensitivity_picture import draw_sensitivity
 from .sources import open_source
 
 OnProgress = Callable[[int, int, str], None]
@@ -162,6 +167,56 @@ def run_stats(options: argparse.Namespace) -> int:
     if options.merge:
         print(f"wrote {options.merge}")
     return 0
+
+
+def run_sensitivity(options: argparse.Namespace) -> int:
+    """``nvfp4 sensitivity``."""
+    formats = [f.strip() for f in options.formats.split(",")] if options.formats else None
+    rounding = options.rounding or DEFAULT_ROUNDING
+    try:
+        device = pick_device(options.device)
+        get_rounding(rounding)
+        for name in formats or ():
+            quantized_format(name)
+    except (ValueError, RecipeError, FormatError) as error:
+        raise UsageError(str(error)) from error
+    targets = [path for path in (options.output, options.plot) if path]
+    if options.plot and options.plot.suffix != ".png":
+        raise UsageError(f"--plot {options.plot}: the name must end in .png")
+    if options.plot and options.plot.absolute() == options.output.absolute():
+        raise UsageError(f"--plot {options.plot}: that is where the sensitivity goes")
+    statistics = load_statistics(options.stats)
+    with open_source(options.source) as source, _progress("measure", options) as on_progress:
+        for path in targets:
+            _require_free(path, (options.stats, *source.paths), options.overwrite)
+        sensitivity = measure_sensitivity(
+            source,
+            statistics,
+            formats or QUANTIZED_FORMATS,
+            rounding=rounding,
+            device=device,
+            on_progress=on_progress,
+        )
+    save_sensitivity(sensitivity, options.output)
+    if options.plot:
+        draw_sensitivity(sensitivity, sensitivity.formats[0]).save(options.plot)
+    if options.json:
+        unknown = {name: list(sensitivity.unknown(name)) for name in sensitivity.formats}
+        return _print_json({**sensitivity.to_json(), "unknown": unknown})
+    print(describe_sensitivity(sensitivity))
+    for path in targets:
+        print(f"wrote {path}")
+    return 0
+
+
+def _require_free(path: Path, inputs: tuple[Path, ...], overwrite: bool) -> None:
+    """Refuse, before the work, to write where something is, or where nothing can be."""
+    if _is_one_of(path, inputs):
+        raise UsageError(f"{path} is what is read here; choose another name")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: the folder {path.parent} does not exist")
+    if path.is_dir() or (path.exists() and not overwrite):
+        raise CheckpointError(f"{path} exists; use --overwrite to replace it")
 
 
 def run_recipe(options: argparse.Namespace) -> int:

@@ -21,7 +21,10 @@ from nvfp4_foundry.quant.sources import open_source
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-COMMANDS = ("inspect", "plan", "quantize", "verify", "compare", "stats", "recipe", "doctor", "demo")
+COMMANDS = (
+    "inspect", "plan", "quantize", "verify", "compare", "stats", "sensitivity", "recipe", "doctor",
+    "demo",
+)  # fmt: skip
 TINY = str(MODEL_PATH)
 MIXED = ("--preset", "wan2.2-14b", "--setting", "edge_blocks=1")
 
