@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import comfy.lora
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
@@ -20,6 +19,7 @@ from ..quant.convert import QuantizedModel
 from ..quant.emulation import emulate_native_product, emulated_layers, read_input_roundings
 from ..quant.errors import SourceError
 from ..quant.sources import (
+    AppliedLora,
     StateDictSource,
     TensorInfo,
     TensorSource,
@@ -27,10 +27,17 @@ from ..quant.sources import (
     open_tensors,
     require_unquantized,
 )
+from .merged_weights import (
+    PREFIX,
+    merged_info,
+    merged_weight,
+    patch_notes,
+    patches_of,
+    unpatched_weight,
+)
 
 _KEY = "nvfp4_foundry"
 _EMULATION_KEY = "nvfp4_foundry.emulation"
-_PREFIX = "diffusion_model."
 _LIVE_ONLY = "its weights are read from memory"
 
 
@@ -65,14 +72,14 @@ class ModelSource(TensorSource):
     """The diffusion model of a MODEL, LoRAs and merges applied, one tensor at a time.
 
     Weights come from the file the MODEL was loaded from where that is known: ComfyUI may have
-    cast them since. Tensors that patches change are computed from there in fp32 and rounded to
-    the file's dtype.
+    cast them since. Tensors that patches change are computed from there and stay float32.
+    ``loras`` are the files known to be applied (see ``applied_loras``), for the report.
 
     Raises:
         SourceError: the MODEL is quantized already.
     """
 
-    def __init__(self, model: Any):
+    def __init__(self, model: Any, loras: tuple[AppliedLora, ...] = ()):
         self._model = model
         self._live: Mapping[str, torch.Tensor] = model.model.diffusion_model.state_dict()
         self._file = self._open_file()
@@ -80,7 +87,8 @@ class ModelSource(TensorSource):
         self.metadata = dict(self._file.metadata) if self._file else {}
         self.paths = self._file.paths if self._file else ()
         self._tensors = self._list_tensors()
-        self.notes = tuple(self._list_notes())
+        self.loras = loras if any(patches_of(model, name) for name in self._tensors) else ()
+        self.notes = (*self._list_notes(), *patch_notes(model, loras))
         require_unquantized(self)
 
     def _open_file(self) -> TensorSource | None:
@@ -93,7 +101,7 @@ class ModelSource(TensorSource):
         except SourceError as error:
             logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
             return None
-        shapes = {name: tuple(tensor.shape) for name, tensor in self._live.items()}
+        shapes = {name: tuple(self._unpatched(name).shape) for name in self._live}
         for name, shape in shapes.items():
             if len(shape) == 2 and (name not in file.tensors or file.info(name).shape != shape):
                 file.close()
@@ -102,20 +110,14 @@ class ModelSource(TensorSource):
         return file
 
     def _list_tensors(self) -> dict[str, TensorInfo]:
-        live = {n: TensorInfo(n, tuple(t.shape), t.dtype) for n, t in self._live.items()}
-        return {**live, **self._file.tensors} if self._file else live
+        live = {n: self._unpatched(n) for n in self._live}
+        infos = {n: TensorInfo(n, tuple(t.shape), t.dtype) for n, t in live.items()}
+        if self._file:
+            infos.update(self._file.tensors)
+        return {name: merged_info(self._model, info) for name, info in infos.items()}
 
-    def _list_notes(self) -> list[str]:
-        notes = list(self._file.notes) if self._file else [_LIVE_ONLY]
-        patched = [key for key in self._model.patches if key.startswith(_PREFIX)]
-        if patched:
-            notes.append(f"{len(patched)} tensors have LoRAs or merges applied")
-        if self._model.injections:
-            notes.append(
-                "this MODEL has something injected into it, such as a LoRA in bypass mode: that "
-                "is NOT in the weights and will be missing from the result; use the normal loader"
-            )
-        return notes
+    def _list_notes(self) -> tuple[str, ...]:
+        return self._file.notes if self._file else (_LIVE_ONLY,)
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -123,22 +125,23 @@ class ModelSource(TensorSource):
         return self._tensors
 
     def load(self, name: str) -> torch.Tensor:
-        """Return one tensor on CPU, patches applied."""
-        info = self.info(name)
+        """Return one tensor on CPU: float32 where patches change it, else in its own dtype."""
+        self.info(name)
         in_file = self._file is not None and name in self._file.tensors
-        weight = self._file.load(name) if in_file and self._file else self._live_weight(name)
-        patches = self._model.patches.get(_PREFIX + name)
-        if patches:
-            device = comfy.model_management.get_torch_device()
-            merged = weight.to(device=device, dtype=torch.float32, copy=True)
-            merged = comfy.lora.calculate_weight(patches, merged, _PREFIX + name)
-            weight = merged.to(device="cpu", dtype=info.dtype)
+        weight = self._file.load(name) if in_file and self._file else self._unpatched(name)
+        if patches_of(self._model, name):
+            weight = merged_weight(self._model, name, weight)
         return weight.detach().cpu()
 
-    def _live_weight(self, name: str) -> torch.Tensor:
-        """Return the unpatched weight: a loaded MODEL keeps the original beside the patched."""
-        backup = self._model.backup.get(_PREFIX + name)
-        return backup.weight if backup is not None else self._live[name]
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Return parts of a tensor, read from the file by themselves where nothing changes them."""
+        in_file = self._file is not None and name in self._file.tensors
+        if self._file and in_file and not patches_of(self._model, name):
+            return self._file.load_runs(name, starts, length)
+        return super().load_runs(name, starts, length)
+
+    def _unpatched(self, name: str) -> torch.Tensor:
+        return unpatched_weight(self._model, name, self._live[name])
 
     def close(self) -> None:
         """Close the file."""
@@ -215,7 +218,7 @@ def model_from_checkpoint(checkpoint: QuantizedModel, original: Any) -> Any:
     if model is None:
         raise SourceError("ComfyUI does not recognise the quantized model")
     for name, patch in original.object_patches.items():
-        if not name.startswith(_PREFIX.rstrip(".")):
+        if not name.startswith(PREFIX.rstrip(".")):
             model.add_object_patch(name, patch)
     model.model_options = comfy.model_patcher.create_model_options_clone(original.model_options)
     for kind, by_key in original.wrappers.items():

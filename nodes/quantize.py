@@ -15,6 +15,7 @@ from ..quant.errors import FoundryError
 from ..quant.planning import Plan, Recipe, make_plan, take_inventory
 from ..quant.sources import open_source
 from . import folders
+from .applied_loras import loras_before
 from .bridge import (
     ModelSource,
     compute_device,
@@ -67,6 +68,7 @@ class Quantize(io.ComfyNode):
                 CheckpointSocket.Output(display_name="CHECKPOINT"),
                 io.String.Output(display_name="report"),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
         )
 
     @classmethod
@@ -78,7 +80,7 @@ class Quantize(io.ComfyNode):
         statistics: CalibrationStatistics | None = None,
     ) -> io.NodeOutput:
         """Quantize."""
-        with ModelSource(model) as source:
+        with ModelSource(model, loras_before(cls.hidden)) as source:
             checkpoint = quantize_to_memory(
                 source,
                 plan,

@@ -20,6 +20,7 @@ from ..quant.planning import (
 )
 from ..quant.planning.presets import Setting
 from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
+from .applied_loras import loras_before
 from .bridge import ModelSource
 from .sockets import CATEGORY, PlanSocket, RecipeSocket
 
@@ -219,13 +220,14 @@ class PlanLayers(io.ComfyNode):
                 PlanSocket.Output(display_name="PLAN"),
                 io.String.Output(display_name="table"),
             ],
+            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, model: Any, recipe: Recipe, any_architecture: bool) -> io.NodeOutput:
         """Plan."""
-        with ModelSource(model) as source:
+        with ModelSource(model, loras_before(cls.hidden)) as source:
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
-            text = describe_plan(plan, source.notes)
+            text = describe_plan(plan, (*source.notes, *(f"LoRA {lo}" for lo in source.loras)))
         return io.NodeOutput(plan, text, ui=ui.PreviewText(text))

@@ -67,6 +67,10 @@ class CalibrationSession:
                 f"{error}. Give this model's calibration another name, or set 'accumulate' to "
                 "'start over' (the old file is kept under a new name)"
             ) from error
+        if saved.fingerprint.drift(self.fingerprint):
+            # Runs of a model and of the same with a LoRA mix; they count as the first one's, so
+            # that quantizing the other is warned of.
+            self.fingerprint = saved.fingerprint
         self._collector.load_state(saved)
         self._on_disk = True
 

@@ -138,7 +138,7 @@ def _matrix_names(shapes: _Shapes) -> list[str]:
     inside = [
         name
         for name, shape in shapes.items()
-        if len(shape) == 2 and min(shape) > 0 and name.endswith(".weight") and _numbers(name)
+        if len(shape) == 2 and min(shape) > 0 and name.endswith(".weight") and _in_block(name)
     ]
     counts = Counter(tuple(shapes[name]) for name in inside)
     if not counts:
@@ -148,6 +148,11 @@ def _matrix_names(shapes: _Shapes) -> list[str]:
     last = _PROBE_MATRICES - 1
     # from the first to the last: a fixed step would find the same projection of every block
     return [names[i] for i in sorted({i * (len(names) - 1) // last for i in range(last + 1)})]
+
+
+def _in_block(name: str) -> bool:
+    """Whether a number with a named layer below it is in a name: not so ``time_embedding.0``."""
+    return any(part.isdigit() for part in name.split(".")[:-2])
 
 
 def _numbers(name: str) -> list[int]:

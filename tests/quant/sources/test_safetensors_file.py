@@ -12,7 +12,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nvfp4_foundry.quant.errors import SourceError
-from nvfp4_foundry.quant.sources import DTYPES, SafetensorsFile, open_source, open_tensors
+from nvfp4_foundry.quant.sources import (
+    DTYPES,
+    SafetensorsFile,
+    ShardedSource,
+    StateDictSource,
+    open_source,
+    open_tensors,
+)
 from safetensors.torch import load_file, save_file
 
 SHAPES = [(), (0,), (1,), (3, 0, 2), (7, 5), (2, 3, 4), (1, 6, 128)]
@@ -53,6 +60,26 @@ def test_every_dtype_and_shape_equals_the_library(tmp_path: Path, dtype: torch.d
             assert torch.equal(
                 loaded.reshape(-1).view(torch.uint8), tensor.reshape(-1).view(torch.uint8)
             )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_parts_are_read_by_themselves(tmp_path: Path, dtype: torch.dtype) -> None:
+    path = tmp_path / "model.safetensors"
+    tensors = {f"{p}a.weight": random_tensor((6, 7), dtype) for p in ("", "model.diffusion_model.")}
+    save_file(tensors, path)
+    starts, length = [0, 11, 38], 4
+    flat = tensors["a.weight"].flatten().view(torch.uint8).view(dtype)
+    expected = torch.stack([flat[start : start + length] for start in starts])
+    sharded = ShardedSource([path], str(path))
+    with SafetensorsFile(path) as file, open_source(path) as prefixed, sharded:
+        for source in (file, prefixed, sharded):
+            source.load = None  # type: ignore[method-assign] - the whole is not read
+        for found in (file, prefixed, sharded, StateDictSource(tensors)):
+            parts = found.load_runs("a.weight", starts, length)
+            assert parts.dtype == dtype
+            assert torch.equal(parts.view(torch.uint8), expected.view(torch.uint8))
+        with pytest.raises(SourceError, match="no tensor named b"):
+            prefixed.load_runs("b", starts, length)
 
 
 def test_loaded_tensors_are_independent_memory(tmp_path: Path) -> None:

@@ -1,0 +1,86 @@
+"""What the patches of a MODEL (LoRAs, merges with other models) make of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.lora
+import comfy.model_management
+import torch
+
+from ..quant.sources import AppliedLora, TensorInfo
+
+#: Keys of a MODEL's diffusion model begin so; tensors of a source do not.
+PREFIX = "diffusion_model."
+_SHOWN_STRENGTHS = 4
+
+
+def patches_of(model: Any, name: str) -> list[Any]:
+    """Return the patches on a tensor of the diffusion model, first applied first."""
+    return model.patches.get(PREFIX + name, [])
+
+
+def unpatched_weight(model: Any, name: str, live: torch.Tensor) -> torch.Tensor:
+    """Return a tensor as it was loaded; ``live`` is what the module holds now.
+
+    A loaded MODEL keeps originals beside the weights it patched in place, those that hooks
+    changed last in a place of their own. Weights that are patched as they are used, with little
+    memory, are originals.
+    """
+    backup = model.backup.get(PREFIX + name)
+    if backup is not None:
+        return backup.weight
+    hooked = model.hook_backup.get(PREFIX + name)
+    return live if hooked is None else hooked[0]
+
+
+def merged_info(model: Any, info: TensorInfo) -> TensorInfo:
+    """Return what a tensor is with its patches: some LoRAs widen a weight."""
+    patches = patches_of(model, info.name)
+    shape = comfy.lora.calculate_shape(patches, info, PREFIX + info.name)
+    return TensorInfo(info.name, tuple(shape), info.dtype)
+
+
+def merged_weight(model: Any, name: str, weight: torch.Tensor) -> torch.Tensor:
+    """Return an unpatched tensor with its patches applied, float32 on CPU.
+
+    ComfyUI's own arithmetic, in float32 throughout: sampling computes the same and rounds to the
+    model's dtype.
+    """
+    device = comfy.model_management.get_torch_device()
+    merged = comfy.lora.calculate_weight(
+        patches_of(model, name),
+        weight.to(device=device, dtype=torch.float32, copy=True),
+        PREFIX + name,
+        intermediate_dtype=torch.float32,
+    )
+    return merged.to("cpu")
+
+
+def patch_notes(model: Any, loras: Sequence[AppliedLora]) -> list[str]:
+    """Return what a user should know of the patches on a MODEL.
+
+    ``loras`` are the files that are known to be applied.
+    """
+    patched = [patches for key, patches in model.patches.items() if key.startswith(PREFIX)]
+    notes = []
+    if patched:
+        notes.append(
+            f"{len(patched)} tensors have LoRAs or merges applied, at {_strengths(patched)}"
+        )
+    elif loras:
+        notes.append(f"no weight of this model is changed by {', '.join(lo.name for lo in loras)}")
+    if model.injections or any(key.startswith(PREFIX) for key in model.weight_wrapper_patches):
+        notes.append(
+            "this MODEL has something injected into it, such as a LoRA in bypass mode: that "
+            "is NOT in the weights and will be missing from the result; use the normal loader"
+        )
+    return notes
+
+
+def _strengths(patched: Sequence[Sequence[Any]]) -> str:
+    distinct = sorted({float(patch[0]) for patches in patched for patch in patches})
+    shown = ", ".join(f"{strength:g}" for strength in distinct[:_SHOWN_STRENGTHS])
+    more = len(distinct) - _SHOWN_STRENGTHS
+    return f"strength {shown}" + (f" and {more} more" if more > 0 else "")
