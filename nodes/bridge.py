@@ -37,6 +37,8 @@ from .merged_weights import (
 )
 
 _KEY = "nvfp4_foundry"
+#: Keys of the wrappers of this pack.
+OBSERVER_KEY, PROBE_KEY = "nvfp4_foundry.observer", "nvfp4_foundry.probe"
 _EMULATION_KEY = "nvfp4_foundry.emulation"
 _LIVE_ONLY = "its weights are read from memory"
 
@@ -169,7 +171,7 @@ def observed_clone(model: Any, session: Any) -> Any:
     """
     clone = model.clone()
     for wrapper in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL):
-        clone.remove_wrappers_with_key(wrapper, _KEY)
+        clone.remove_wrappers_with_key(wrapper, OBSERVER_KEY)
     clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -178,16 +180,16 @@ def observed_clone(model: Any, session: Any) -> Any:
             return executor(*args, **kwargs)
 
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        options = _transformer_options(args, kwargs)
+        options = transformer_options(args, kwargs)
         session.begin_call(options.get("sigmas"), options.get("cond_or_uncond"))
         return executor(*args, **kwargs)
 
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, _KEY, outer_sample)
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, _KEY, apply_model)
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, OBSERVER_KEY, outer_sample)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, OBSERVER_KEY, apply_model)
     return clone
 
 
-def _transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+def transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the options of a model call from the arguments of ``apply_model``."""
     # (x, t, c_concat, c_crossattn, control, transformer_options); the signature has grown
     return kwargs.get("transformer_options") or next(iter(args[5:6]), None) or {}
@@ -223,7 +225,7 @@ def model_from_checkpoint(checkpoint: QuantizedModel, original: Any) -> Any:
     model.model_options = comfy.model_patcher.create_model_options_clone(original.model_options)
     for kind, by_key in original.wrappers.items():
         for key, wrappers in by_key.items():
-            if key not in (_KEY, COMPILE_KEY):
+            if key not in (OBSERVER_KEY, PROBE_KEY, COMPILE_KEY):
                 for wrapper in wrappers:
                     model.add_wrapper_with_key(kind, key, wrapper)
     return model
@@ -247,7 +249,7 @@ def emulate_native_gpu(model: Any, checkpoint: QuantizedModel) -> int:
     emulated = len(emulated_layers(model.model.diffusion_model, roundings))
 
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        options = _transformer_options(args, kwargs)
+        options = transformer_options(args, kwargs)
         if get_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY, options):
             raise SourceError(
                 "an emulated preview cannot be compiled: remove torch.compile, or preview the "

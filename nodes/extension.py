@@ -15,6 +15,7 @@ from .compare import Compare
 from .inspect import InspectCheckpoint
 from .quantize import Quantize, QuantizeFile, SaveCheckpoint
 from .recipes import PlanLayers, SelectPreset
+from .sensitivity import LoadSensitivity, MeasureSensitivity, ProbeModel, ProbeResult
 from .sources import LoadSourceModel
 
 
@@ -32,6 +33,10 @@ class FoundryExtension(ComfyExtension):
             CalibrationResult,
             LoadCalibration,
             MergeCalibrations,
+            MeasureSensitivity,
+            ProbeModel,
+            ProbeResult,
+            LoadSensitivity,
             Quantize,
             SaveCheckpoint,
             QuantizeFile,

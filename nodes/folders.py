@@ -119,7 +119,11 @@ def free_name(path: Path) -> Path:
 
 def calibrations_folder() -> Path:
     """Return where calibrations are kept, making it if needed."""
-    folder = Path(folder_paths.get_output_directory(), "nvfp4_foundry", "calibrations")
+    return _own_folder("calibrations")
+
+
+def _own_folder(name: str) -> Path:
+    folder = Path(folder_paths.get_output_directory(), "nvfp4_foundry", name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -139,6 +143,23 @@ def calibration_path(name: str) -> Path:
     if not _is_file_name(cleaned):
         raise ValueError(f"{name!r} is no name for a calibration; use letters and digits")
     return calibrations_folder() / f"{cleaned}.safetensors"
+
+
+def sensitivity_names() -> list[str]:
+    """Return the names of the saved sensitivities."""
+    return sorted(p.stem for p in _own_folder("sensitivities").glob("*.json"))
+
+
+def sensitivity_path(name: str) -> Path:
+    """Return the file of a sensitivity.
+
+    Raises:
+        ValueError: the name is empty or no plain file name.
+    """
+    cleaned = name.strip()
+    if not _is_file_name(cleaned):
+        raise ValueError(f"{name!r} is no name for a sensitivity; use letters and digits")
+    return _own_folder("sensitivities") / f"{cleaned}.json"
 
 
 def prompt_files() -> list[str]:

@@ -12,5 +12,9 @@ CalibrationSocket = io.Custom("NVFP4_CALIBRATION")
 StatisticsSocket = io.Custom("NVFP4_STATISTICS")
 #: A `quant.convert.QuantizedModel`: a checkpoint in memory.
 CheckpointSocket = io.Custom("NVFP4_CHECKPOINT")
+#: A `quant.calibration.sensitivity.Sensitivity`: immutable.
+SensitivitySocket = io.Custom("NVFP4_SENSITIVITY")
+#: A `nodes.probed_model.ProbeSession`: live, gathers while the probed MODEL samples.
+ProbeSocket = io.Custom("NVFP4_PROBE")
 
 CATEGORY = "NVFP4 Foundry"

@@ -79,9 +79,9 @@ class Sensitivity:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The candidate formats of any layer, in the order they were measured."""
-        found = (name for layer in self.layers.values() for name in layer.candidates)
-        return tuple(dict.fromkeys(found))
+        """The candidate formats of any layer, as the layer that can take most of them has them."""
+        by_number = sorted((la.candidates for la in self.layers.values()), key=len, reverse=True)
+        return tuple(dict.fromkeys(name for candidates in by_number for name in candidates))
 
     @cached_property  # `cost` asks for every layer
     def has_latents(self) -> bool:

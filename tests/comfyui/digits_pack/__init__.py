@@ -57,7 +57,7 @@ NODE_CLASS_MAPPINGS = {"DigitsTextEncoder": DigitsTextEncoder}
 
 
 class HookCount:
-    """Shows how many forward pre-hooks the modules of a model carry."""
+    """Shows how many forward hooks the modules of a model carry."""
 
     CATEGORY = "test"
     FUNCTION = "count"
@@ -70,7 +70,8 @@ class HookCount:
 
     def count(self, model, nonce):
         modules = model.model.diffusion_model.modules()
-        return {"ui": {"text": [str(sum(len(m._forward_pre_hooks) for m in modules))]}}
+        hooks = (len(m._forward_pre_hooks) + len(m._forward_hooks) for m in modules)
+        return {"ui": {"text": [str(sum(hooks))]}}
 
 
 NODE_CLASS_MAPPINGS["HookCount"] = HookCount

@@ -63,6 +63,13 @@ def test_cost_is_the_squared_output_error(sensitivity: Sensitivity) -> None:
     assert sensitivity.unknown("float8_e4m3fn") == ()
 
 
+def test_formats_are_in_the_order_of_the_layer_that_takes_most(sensitivity: Sensitivity) -> None:
+    narrow = LayerSensitivity("k", (20, 16), None, {"float8_e4m3fn": FLOAT8})
+    layers = {"k": narrow, **sensitivity.layers}
+    assert replace(sensitivity, layers=layers).formats == ("nvfp4", "float8_e4m3fn")
+    assert replace(sensitivity, layers={}).formats == ()
+
+
 def test_latents_replace_output_errors_and_scale_to_other_formats(sensitivity: Sensitivity) -> None:
     probed = sensitivity.with_latents("nvfp4", {"q": {0.9: 0.03, 0.4: 0.04}})
     assert probed.has_latents and not sensitivity.has_latents

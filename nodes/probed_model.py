@@ -1,0 +1,98 @@
+"""A MODEL that measures, while it samples, how far quantizing single layers moves its output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import comfy.model_management
+import torch
+from comfy.patcher_extension import WrappersMP, copy_nested_dicts, get_wrappers_with_key
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+
+from ..quant.errors import CalibrationError
+from ..quant.probe import LatentProbe
+from ..quant.probe_schedule import ProbeSchedule
+from .bridge import OBSERVER_KEY, PROBE_KEY, transformer_options
+
+
+@dataclass(frozen=True)
+class ProbeSession:
+    """A probe and the steps it works at; gathers while its MODEL samples."""
+
+    probe: LatentProbe
+    schedule: ProbeSchedule
+
+
+def probed_clone(model: Any, session: ProbeSession) -> Any:
+    """Return a clone of a MODEL that probes some steps of every sampling; samples do not change.
+
+    The hooks live only while a step is probed. A torch.compile wrapper is dropped from the clone:
+    a compiled graph silently loses hooks. One that is added later is refused, as is a
+    calibration, which would record the probing.
+    """
+    clone = model.clone()
+    for wrapper in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL):
+        clone.remove_wrappers_with_key(wrapper, PROBE_KEY)
+    clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)
+
+    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        session.schedule.begin(_sigmas(args, kwargs).tolist())
+        return executor(*args, **kwargs)
+
+    def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        options = transformer_options(args, kwargs)
+        _require_alone(options)
+        if not _is_wanted(session.schedule, options):
+            return executor(*args, **kwargs)
+        # before the run: some models use up the lists of a ControlNet
+        kept, named = _copies(args), dict(zip(kwargs, _copies(kwargs.values()), strict=True))
+        output = executor(*args, **kwargs)
+
+        def run() -> torch.Tensor:
+            again = dict(zip(named, _copies(named.values()), strict=True))
+            return executor(*_copies(kept), **again)
+
+        session.probe.probe(
+            executor.class_obj.diffusion_model,
+            run,
+            output,
+            float(options["sigmas"].flatten()[0]),
+            lambda *_: comfy.model_management.throw_exception_if_processing_interrupted(),
+        )
+        return output
+
+    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, PROBE_KEY, outer_sample)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PROBE_KEY, apply_model)
+    return clone
+
+
+def _sigmas(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
+    """Return the sigmas of a sampling from the arguments of ``outer_sample``."""
+    # (noise, latent_image, sampler, sigmas, ...)
+    return kwargs["sigmas"] if "sigmas" in kwargs else args[3]
+
+
+def _is_wanted(schedule: ProbeSchedule, options: Mapping[str, Any]) -> bool:
+    sigmas = options.get("sigmas")
+    if sigmas is None:
+        return False
+    return schedule.wants(float(sigmas.flatten()[0]), options.get("cond_or_uncond") or ())
+
+
+def _require_alone(options: dict[str, Any]) -> None:
+    if get_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY, options):
+        raise CalibrationError(
+            "Probe Latent Shift cannot see into a compiled model: remove torch.compile after it"
+        )
+    if get_wrappers_with_key(WrappersMP.APPLY_MODEL, OBSERVER_KEY, options):
+        raise CalibrationError(
+            "Calibrate would record what Probe Latent Shift does to the model: calibrate first, "
+            "then probe the model that went into Calibrate"
+        )
+
+
+def _copies(values: Any) -> list[Any]:
+    """Return values with dicts, and the dicts and lists in them, copied."""
+    return [copy_nested_dicts(v) if isinstance(v, dict) else v for v in values]

@@ -1,0 +1,298 @@
+"""What quantizing each layer costs: on calibrated inputs, and by the model's own output."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ..quant.calibration import CalibrationStatistics
+from ..quant.calibration.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
+from ..quant.describe import describe_sensitivity
+from ..quant.measure_sensitivity import QUANTIZED_FORMATS, measure_sensitivity
+from ..quant.probe import LatentProbe, ProbeUnit
+from ..quant.probe_schedule import ProbeSchedule
+from ..quant.report import shorten
+from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
+from ..quant.sensitivity_picture import draw_sensitivity, picture_tensor
+from . import folders
+from .bridge import ModelSource, compute_device, progress_bar
+from .probed_model import ProbeSession, probed_clone
+from .sockets import CATEGORY, ProbeSocket, SensitivitySocket, StatisticsSocket
+
+_ALL_FORMATS = "all quantized formats"
+_UNITS: dict[str, ProbeUnit] = {"each layer": "layer", "each block": "block"}
+
+
+class MeasureSensitivity(io.ComfyNode):
+    """Output errors of every layer in every format, on calibrated inputs."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryMeasureSensitivity",
+            display_name="Measure Sensitivity",
+            category=CATEGORY,
+            description=(
+                "Measures what each layer loses in each format: the error of its weight, and of "
+                "its output on inputs that a calibration has captured. Nothing is sampled."
+            ),
+            search_aliases=["nvfp4 sensitivity", "layer error", "which layers", "heat map"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to measure, not quantized."),
+                StatisticsSocket.Input(
+                    "statistics",
+                    tooltip="From Calibration Result or Load Calibration, of this model.",
+                ),
+                io.Combo.Input(
+                    "formats",
+                    options=[_ALL_FORMATS, *QUANTIZED_FORMATS],
+                    default=_ALL_FORMATS,
+                    tooltip="The candidate formats.",
+                ),
+                io.Combo.Input(
+                    "rounding",
+                    options=list(ROUNDINGS),
+                    default=DEFAULT_ROUNDING,
+                    tooltip="How weight scales are chosen. Take the one you will quantize with.",
+                ),
+                _save_as_input(),
+            ],
+            outputs=_outputs(),
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, save_as: str | None) -> bool | str:
+        """Say before the queue starts when the name is bad."""
+        return _checked_name(save_as)
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        statistics: CalibrationStatistics,
+        formats: str,
+        rounding: str,
+        save_as: str,
+    ) -> io.NodeOutput:
+        """Measure."""
+        with ModelSource(model) as source:
+            sensitivity = measure_sensitivity(
+                source,
+                statistics,
+                QUANTIZED_FORMATS if formats == _ALL_FORMATS else (formats,),
+                rounding=rounding,
+                device=compute_device(),
+                on_progress=progress_bar(),
+            )
+        return _result(sensitivity, _saved(sensitivity, save_as))
+
+
+class ProbeModel(io.ComfyNode):
+    """MODEL in, probed MODEL out: sampling with it measures how far its output moves."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryProbeModel",
+            display_name="Probe Latent Shift",
+            category=CATEGORY,
+            description=(
+                "Gives back the model with a probe that, at a few steps of the sampling, "
+                "quantizes one layer or block at a time to NVFP4 and measures how far the "
+                "denoised latent moves. Slow; the samples do not change. Read the result with "
+                "Probe Result."
+            ),
+            search_aliases=["nvfp4 probe", "sensitivity", "latent error", "layer importance"],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to probe, not quantized."),
+                SensitivitySocket.Input(
+                    "sensitivity", tooltip="Of this model: says which layers, and is added to."
+                ),
+                io.Combo.Input(
+                    "unit",
+                    options=list(_UNITS),
+                    default="each block",
+                    tooltip="The model runs once more per unit and probed step. Blocks are "
+                    "several times faster; their shift is shared among their layers by the "
+                    "layers' output errors.",
+                ),
+                io.Int.Input(
+                    "sigmas",
+                    default=3,
+                    min=1,
+                    max=100,
+                    tooltip="How many steps of each sampling to probe, spread evenly.",
+                ),
+                StatisticsSocket.Input(
+                    "statistics",
+                    optional=True,
+                    tooltip="Of this model, for static input scales and rounding. Without them "
+                    "scales are the runtime's own.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL"),
+                ProbeSocket.Output(display_name="PROBE"),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        sensitivity: Sensitivity,
+        unit: str,
+        sigmas: int,
+        statistics: CalibrationStatistics | None = None,
+    ) -> io.NodeOutput:
+        """Encode the layers and wrap a clone of the model."""
+        with ModelSource(model) as source:
+            probe = LatentProbe(
+                source,
+                sensitivity,
+                unit=_UNITS[unit],
+                statistics=statistics,
+                device=compute_device(),
+                on_progress=progress_bar(),
+            )
+        session = ProbeSession(probe, ProbeSchedule(sigmas))
+        return io.NodeOutput(probed_clone(model, session), session)
+
+
+class ProbeResult(io.ComfyNode):
+    """The sensitivity with what the probe has measured so far."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryProbeResult",
+            display_name="Probe Result",
+            category=CATEGORY,
+            description=(
+                "Adds to a sensitivity how far the denoised latent moved with each layer "
+                "quantized, once the latents are sampled."
+            ),
+            search_aliases=["nvfp4 probe", "sensitivity result", "latent error"],
+            inputs=[
+                ProbeSocket.Input("probe", tooltip="From Probe Latent Shift."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="What the sampler made with the probed model. It makes this node "
+                    "wait for the sampling, and run again when there is a new one.",
+                ),
+                _save_as_input(),
+            ],
+            outputs=_outputs(),
+            is_input_list=True,  # all latents of a deck of prompts belong to one result
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, save_as: Any) -> bool | str:
+        """Say before the queue starts when the name is bad."""
+        return _checked_name(save_as[0] if isinstance(save_as, list) else save_as)
+
+    @classmethod
+    def execute(
+        cls, probe: list[ProbeSession], latent: list[Any], save_as: list[str]
+    ) -> io.NodeOutput:
+        """Read the probe."""
+        measured = probe[0].probe
+        sensitivity = measured.result()
+        notes = [f"{measured.calls} model calls probed, {len(measured.units)} runs each"]
+        if measured.unreached:
+            notes.append(
+                "warning: the model did not run these when it was probed, so they stay unknown "
+                f"(nodes that cache steps must be off): {shorten(measured.unreached)}"
+            )
+        return _result(sensitivity, [*notes, *_saved(sensitivity, save_as[0])])
+
+
+class LoadSensitivity(io.ComfyNode):
+    """A sensitivity saved earlier."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryLoadSensitivity",
+            display_name="Load Sensitivity",
+            category=CATEGORY,
+            description="Loads what Measure Sensitivity or Probe Result saved.",
+            search_aliases=["nvfp4 sensitivity", "load sensitivity", "heat map"],
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=folders.sensitivity_names(),
+                    tooltip="A file in output/nvfp4_foundry/sensitivities.",
+                )
+            ],
+            outputs=_outputs(),
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None) -> bool | str:
+        """Say before the queue starts when the file is gone."""
+        checked = _checked_name(name)
+        if checked is not True or not name or folders.sensitivity_path(name).exists():
+            return checked
+        return f"sensitivity {name} does not exist any more; refresh the list"
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> float:
+        """Load again when the file changed."""
+        return folders.sensitivity_path(name).stat().st_mtime
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        """Load."""
+        return _result(load_sensitivity(folders.sensitivity_path(name)), [])
+
+
+def _save_as_input() -> io.Input:
+    return io.String.Input(
+        "save_as",
+        default="",
+        tooltip="Also save it under this name, for Load Sensitivity; a number is added if the "
+        "name is taken. Empty: do not.",
+    )
+
+
+def _outputs() -> list[io.Output]:
+    return [
+        SensitivitySocket.Output(display_name="SENSITIVITY"),
+        io.String.Output(display_name="report"),
+        io.Image.Output(display_name="heat_map"),
+    ]
+
+
+def _result(sensitivity: Sensitivity, notes: list[str]) -> io.NodeOutput:
+    text = "\n".join([*notes, describe_sensitivity(sensitivity)])
+    picture = picture_tensor(draw_sensitivity(sensitivity, sensitivity.formats[0]))
+    shown = {**ui.PreviewText(text).as_dict(), **ui.PreviewImage(picture).as_dict()}
+    return io.NodeOutput(sensitivity, text, picture, ui=shown)
+
+
+def _saved(sensitivity: Sensitivity, name: str) -> list[str]:
+    """Save under a name that is free, unless the very same is saved already; say where."""
+    if not name:
+        return []
+    path = folders.sensitivity_path(name)
+    if not (path.exists() and load_sensitivity(path) == sensitivity):
+        path = folders.free_name(path)
+        save_sensitivity(sensitivity, path)
+    return [f"saved as {path.stem}"]
+
+
+def _checked_name(name: str | None) -> bool | str:
+    try:
+        if name:
+            folders.sensitivity_path(name)
+    except ValueError as error:
+        return str(error)
+    return True

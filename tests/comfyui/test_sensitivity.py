@@ -1,0 +1,277 @@
+"""Measuring and probing in a real ComfyUI, and that the samples do not change."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import comfy_workflows as wf
+import pytest
+import torch
+from comfy_server import ComfyServer, RejectedError, Run
+from nvfp4_foundry.demo.digits import load_task
+from nvfp4_foundry.demo.model import MODEL_PATH, load_model
+from nvfp4_foundry.quant.calibration import load_statistics
+from nvfp4_foundry.quant.calibration.sensitivity import Sensitivity, load_sensitivity
+from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
+from nvfp4_foundry.quant.probe import LatentProbe
+from nvfp4_foundry.quant.sources import open_source
+from safetensors.torch import load_file
+
+NAME = "for-sensitivity"
+QUANTIZING = (
+    "NVFP4FoundrySelectPreset", "NVFP4FoundryPlanLayers", "NVFP4FoundryQuantize",
+    "NVFP4FoundrySaveCheckpoint",
+)  # fmt: skip
+
+
+def measuring(save_as: str = "", *, seed: int = 1) -> wf.Workflow:
+    """Calibrate the tiny model and measure its sensitivity; the sampler is KSampler."""
+    workflow = wf.without(wf.calibrate(seed=seed, name=NAME), *QUANTIZING)
+    wf.add(
+        workflow,
+        "measure",
+        "NVFP4FoundryMeasureSensitivity",
+        model=[wf.node(workflow, "NVFP4FoundryLoadModel"), 0],
+        statistics=[wf.node(workflow, "NVFP4FoundryCalibrationResult"), 0],
+        formats="all quantized formats",
+        rounding="weighted",
+        save_as=save_as,
+    )
+    return workflow
+
+
+def probing(
+    prefix: str,
+    *,
+    unit: str = "each block",
+    sigmas: int = 2,
+    save_as: str = "",
+    sampler: str = "euler",
+) -> wf.Workflow:
+    """Sample a digit with a probed model; its latents are saved."""
+    workflow = wf.sample("tiny_wan.safetensors", prefix=prefix)
+    settings = wf.inputs(workflow, "KSampler")
+    settings["sampler_name"] = sampler
+    wf.add(workflow, "sensitivity", "NVFP4FoundryLoadSensitivity", name="measured")
+    wf.add(workflow, "statistics", "NVFP4FoundryLoadCalibration", name=NAME)
+    wf.add(
+        workflow,
+        "probe",
+        "NVFP4FoundryProbeModel",
+        model=settings["model"],
+        sensitivity=["sensitivity", 0],
+        unit=unit,
+        sigmas=sigmas,
+        statistics=["statistics", 0],
+    )
+    settings["model"] = ["probe", 0]
+    wf.add(
+        workflow,
+        "result",
+        "NVFP4FoundryProbeResult",
+        probe=["probe", 1],
+        latent=[wf.node(workflow, "KSampler"), 0],
+        save_as=save_as,
+    )
+    return workflow
+
+
+def done(server: ComfyServer, workflow: wf.Workflow) -> Run:
+    run = server.run(workflow)
+    assert run.status == "success", run.error
+    return run
+
+
+def folder(server: ComfyServer) -> Path:
+    return server.base / "output" / "nvfp4_foundry" / "sensitivities"
+
+
+def latent(server: ComfyServer, prefix: str) -> torch.Tensor:
+    path = sorted((server.base / "output").glob(f"{prefix}_*.latent"))[-1]
+    return load_file(path)["latent_tensor"]
+
+
+def shifts(sensitivity: Sensitivity) -> dict[str, dict[float, float]]:
+    """Return the known shifts of NVFP4."""
+    found = {
+        n: dict(sensitivity.candidates(n)["nvfp4"].latent_by_sigma) for n in sensitivity.layers
+    }
+    return {name: shift for name, shift in found.items() if shift}
+
+
+@pytest.fixture(scope="module")
+def measured(server: ComfyServer) -> Run:
+    """The sensitivity of the tiny model, saved as ``measured``."""
+    return done(server, measuring("measured"))
+
+
+@pytest.fixture(scope="module")
+def plain(server: ComfyServer) -> torch.Tensor:
+    """What the model samples without a probe."""
+    done(server, wf.sample("tiny_wan.safetensors", prefix="plain"))
+    return latent(server, "plain")
+
+
+def test_measured_is_what_the_command_line_measures(server: ComfyServer, measured: Run) -> None:
+    found = load_sensitivity(folder(server) / "measured.json")
+    path = server.base / "output" / "nvfp4_foundry" / "calibrations" / f"{NAME}.safetensors"
+    with open_source(MODEL_PATH) as source:
+        assert found == measure_sensitivity(source, load_statistics(path))
+    assert len(found.layers) == 46 and not found.unknown("nvfp4")
+
+
+def test_report_and_picture_are_shown(measured: Run) -> None:
+    text = measured.text("measure")
+    assert text.startswith("saved as measured\n46 layers")
+    assert "blocks.0.cross_attn.v" in text
+    assert len(measured.outputs["measure"]["images"]) == 1
+
+
+def test_a_save_never_overwrites(server: ComfyServer, measured: Run) -> None:
+    before = (folder(server) / "measured.json").read_bytes()
+    again = measuring("measured")
+    wf.inputs(again, "NVFP4FoundryMeasureSensitivity")["rounding"] = "max"
+    assert done(server, again).text("measure").startswith("saved as measured_2\n")
+    assert (folder(server) / "measured.json").read_bytes() == before
+    assert load_sensitivity(folder(server) / "measured_2.json").rounding == "max"
+
+
+def test_measuring_the_same_again_makes_no_second_file(server: ComfyServer, measured: Run) -> None:
+    loading = {"load": {"class_type": "NVFP4FoundryLoadCalibration", "inputs": {"name": NAME}}}
+    workflow = {**wf.without(measuring("measured"), "KSampler", "CLIPTextEncode"), **loading}
+    for class_type in ("NVFP4FoundryCalibrationResult", "NVFP4FoundryCalibrate"):
+        workflow.pop(wf.node(workflow, class_type))
+    wf.inputs(workflow, "NVFP4FoundryMeasureSensitivity")["statistics"] = ["load", 0]
+    workflow = {
+        key: value
+        for key, value in workflow.items()
+        if key in ("load", "measure") or value["class_type"] == "NVFP4FoundryLoadModel"
+    }
+    count = len(list(folder(server).iterdir()))
+    assert done(server, workflow).text("measure").startswith("saved as measured\n")
+    assert len(list(folder(server).iterdir())) == count
+
+
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "heun"])
+@pytest.mark.parametrize("unit", ["each block", "each layer"])
+def test_samples_are_bit_equal_with_a_probe(
+    server: ComfyServer, measured: Run, sampler: str, unit: str
+) -> None:
+    """Ancestral samplers draw noise between the model calls."""
+    workflow = wf.sample("tiny_wan.safetensors", prefix="unprobed")
+    wf.inputs(workflow, "KSampler")["sampler_name"] = sampler
+    done(server, workflow)
+    prefix = f"probed-{sampler}-{unit.split()[1]}"
+    run = done(server, probing(prefix, unit=unit, sampler=sampler))
+    assert torch.equal(latent(server, prefix), latent(server, "unprobed"))
+    runs = 10 if unit == "each block" else 46
+    assert run.text("result").startswith(f"2 model calls probed, {runs} runs each\n46 layers")
+
+
+def test_shifts_are_those_of_plain_torch(
+    server: ComfyServer, measured: Run, plain: torch.Tensor
+) -> None:
+    """The first of four steps, where the latent is pure noise: x - sigma * velocity at sigma 1."""
+    run = done(server, probing("probed", unit="each layer", sigmas=4, save_as="probed"))
+    assert "4 model calls probed" in run.text("result")
+    found = load_sensitivity(folder(server) / "probed.json")
+    assert torch.equal(latent(server, "probed"), plain)
+
+    base = load_sensitivity(folder(server) / "measured.json")
+    path = server.base / "output" / "nvfp4_foundry" / "calibrations" / f"{NAME}.safetensors"
+    model, task = load_model(), load_task()
+    noise = torch.randn(1, 16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    x = noise.repeat(2, 1, 1, 1, 1)
+    context = torch.cat([task.contexts([3]), task.empty_context]).float()
+    with open_source(MODEL_PATH) as source, torch.no_grad():
+        probe = LatentProbe(source, base, statistics=load_statistics(path))
+
+        def denoised() -> torch.Tensor:
+            return x - model(x, torch.full((2,), 1000.0), context)
+
+        probe.probe(model, denoised, denoised(), 1.0)
+    wanted = shifts(probe.result())
+    assert found.has_latents and set(shifts(found)) == set(wanted)
+    assert all(len(by_sigma) == 4 for by_sigma in shifts(found).values())
+    for name, by_sigma in wanted.items():
+        assert shifts(found)[name][1.0] == pytest.approx(by_sigma[1.0], rel=0.02), name
+
+
+def test_another_seed_adds_to_the_result(server: ComfyServer, measured: Run) -> None:
+    workflow = probing("twice", sigmas=1)
+    done(server, workflow)
+    wf.inputs(workflow, "KSampler")["seed"] = 77
+    run = done(server, workflow)
+    assert "probe" not in run.executed
+    assert run.text("result").startswith("2 model calls probed")
+    assert count_hooks(server, workflow) == "0"
+
+
+def count_hooks(server: ComfyServer, workflow: wf.Workflow) -> str:
+    """Return the hooks on the very MODEL that a workflow has sampled with."""
+    counting = wf.without(
+        workflow, "KSampler", "SaveLatent", "NVFP4FoundryProbeResult", "CLIPTextEncode"
+    )
+    wf.add(counting, "count", "HookCount", model=["probe", 0], nonce=time.time_ns() % 2**31)
+    run = done(server, counting)
+    assert "probe" not in run.executed
+    return run.text("count")
+
+
+def test_interruption_while_probing_leaves_nothing_behind(
+    server: ComfyServer, measured: Run, plain: torch.Tensor
+) -> None:
+    """Every step is probed, for far longer than the step itself takes."""
+    workflow = probing("interrupted", unit="each layer", sigmas=40)
+    wf.inputs(workflow, "KSampler")["steps"] = 40
+    sampler = wf.node(workflow, "KSampler")
+
+    def is_sampling(message: dict[str, Any]) -> bool:
+        is_progress = message.get("type") == "progress"
+        return is_progress and str(message.get("data", {}).get("node")) == sampler
+
+    assert server.interrupt_when(workflow, is_sampling).status == "interrupted"
+    assert count_hooks(server, workflow) == "0"
+    done(server, wf.sample("tiny_wan.safetensors", seed=1, prefix="afterwards"))
+    assert torch.equal(latent(server, "afterwards"), plain)
+
+
+def test_without_sampling_there_is_no_result(server: ComfyServer, measured: Run) -> None:
+    workflow = probing("unconnected")
+    settings = wf.inputs(workflow, "KSampler")
+    settings["model"] = workflow["probe"]["inputs"]["model"]  # around the probe
+    run = server.run(workflow)
+    assert run.status == "error" and "no model call was probed" in run.error
+
+
+def test_compiling_or_calibrating_a_probed_model_is_refused(
+    server: ComfyServer, measured: Run
+) -> None:
+    workflow = probing("compiled")
+    wf.add(workflow, "compile", "TorchCompileModel", model=["probe", 0], backend="inductor")
+    wf.inputs(workflow, "KSampler")["model"] = ["compile", 0]
+    run = server.run(workflow)
+    assert run.status == "error" and "remove torch.compile" in run.error
+
+    workflow = probing("calibrated")
+    settings = {"name": "both", "accumulate": "continue", "rows_per_layer": 8}
+    wf.add(
+        workflow, "observe", "NVFP4FoundryCalibrate",
+        model=["probe", 0], memory_budget_mb=64, **settings,
+    )  # fmt: skip
+    wf.inputs(workflow, "KSampler")["model"] = ["observe", 0]
+    run = server.run(workflow)
+    assert run.status == "error" and "calibrate first" in run.error
+
+
+def test_what_is_wrong_is_said_before_the_queue_starts(server: ComfyServer, measured: Run) -> None:
+    with pytest.raises(RejectedError, match="no name for a sensitivity"):
+        server.queue(measuring("../outside"))
+    with pytest.raises(RejectedError, match="no name for a sensitivity"):
+        server.queue(probing("named", save_as="a/b"))
+    workflow = probing("gone")
+    workflow["sensitivity"]["inputs"]["name"] = "gone"
+    with pytest.raises(RejectedError):
+        server.queue(workflow)
