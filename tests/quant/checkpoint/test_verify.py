@@ -114,7 +114,7 @@ DAMAGES: dict[str, tuple[Damage, str, bool]] = {
     "16 bytes of a weight": (lambda t, m: flip_some(t, f"{Q}.weight", 16), Q, False),
     "2 bytes of a float8 weight": (lambda t, m: flip_some(t, f"{F8}.weight", 2), F8, False),
     "a bit of a float8 weight": (
-        lambda t, m: t[f"{F8}.weight"].view(torch.uint8)[3].bitwise_xor_(0x20), F8, False),
+        lambda t, m: t[f"{F8}.weight"].view(torch.uint8)[3].bitwise_xor_(0x08), F8, False),
     "w4a16 weight": (lambda t, m: flip_half(t, f"{W4A16}.weight"), W4A16, False),
     "nibbles swapped": (
         lambda t, m: t.update({f"{Q}.weight": (t[f"{Q}.weight"] >> 4) | (t[f"{Q}.weight"] << 4)}),

@@ -141,3 +141,78 @@ def test_float8_never_clips_a_loud_row(name: str) -> None:
     plain = FLOAT8.encode(weight, get_rounding("max"), measure_error=True)
     assert torch.equal(chosen.tensors["weight_scale"], plain.tensors["weight_scale"])
     assert chosen.relative_error == plain.relative_error
+
+
+def float8_error(weight: torch.Tensor, scale: float, channels: torch.Tensor | None) -> float:
+    """Squared error at a scale, by the nearest of all E4M3 values, in float64."""
+    grid = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).double()
+    values = weight.double().abs() / scale
+    above = torch.searchsorted(grid, values).clamp(1, 126)
+    gap = torch.minimum((grid[above] - values).abs(), (values - grid[above - 1]).abs())
+    squared = (gap * scale).square()
+    return float((squared if channels is None else squared * channels).sum())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("kind", ["gauss", "student", "uniform", "few"])
+def test_float8_has_the_best_of_eight_scales(kind: str, weighted: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(5)
+    weights = {
+        "gauss": torch.randn(60, 100),
+        "student": student_t(60, 100),
+        "uniform": torch.rand(60, 100) * 3e-4,
+        "few": torch.randn(1, 3),
+    }
+    weight = weights[kind].to(dtype)
+    channels = torch.rand(weight.shape[1]) * 9 + 0.1 if weighted else None
+    scale = SweepRule("mse", channels).float8_scale(weight, float(weight.abs().max()), 448.0)
+    smallest = MaxRule().float8_scale(weight, float(weight.abs().max()), 448.0)
+    errors = [float8_error(weight, smallest * 2 ** (k / 8), channels) for k in range(8)]
+    assert scale >= smallest
+    assert float8_error(weight, scale, channels) <= min(errors) * (1 + 1e-5)
+
+
+def test_float8_gains_most_where_the_largest_values_are_many() -> None:
+    torch.manual_seed(6)
+    uniform = torch.rand(512, 512) - 0.5
+    chosen = FLOAT8.encode(uniform, get_rounding("mse"), measure_error=True).relative_error
+    plain = FLOAT8.encode(uniform, get_rounding("max"), measure_error=True).relative_error
+    assert chosen is not None
+    assert plain is not None
+    assert (chosen / plain) ** 2 == pytest.approx(0.853, abs=0.01)
+
+
+@pytest.mark.parametrize("loud", ["row", "column", "last row"])
+@pytest.mark.parametrize("shape", [(4096, 1024), (3000, 512), (40, 65536)], ids=str)
+def test_float8_samples_every_row_and_column(shape: tuple[int, int], loud: str) -> None:
+    torch.manual_seed(7)
+    weight = 0.02 * torch.randn(shape).bfloat16()
+    index = {"row": (7,), "column": (slice(None), 9), "last row": (-1,)}[loud]
+    weight[index] = 10.0  # exact at the max rule's scale, and at no other of the eight
+    for rule in (SweepRule("mse"), SweepRule("mse", torch.ones(shape[1]))):
+        assert rule.float8_scale(weight, 10.0, 448.0) == MaxRule().float8_scale(weight, 10.0, 448.0)
+
+
+@pytest.mark.parametrize("name", ["mse", "weighted"])
+@pytest.mark.parametrize("magnitude", [0.0, 1e-44, 1e-38, 1e-30, 1e30, 3e38])
+def test_float8_of_zero_tiny_and_huge_weights(name: str, magnitude: float) -> None:
+    weight = torch.linspace(-1, 1, 32 * 64).view(32, 64) * magnitude
+    decoded = FLOAT8.decode(FLOAT8.encode(weight, get_rounding(name)).tensors, (32, 64))
+    assert bool(torch.isfinite(decoded).all())
+    if magnitude >= 1e-30:
+        change = (decoded.double() - weight.double()).norm()
+        assert float(change) < 0.04 * float(weight.double().norm())
+
+
+def test_float8_of_a_transposed_weight_and_on_one_thread() -> None:
+    torch.manual_seed(8)
+    weight = torch.rand(700, 900)
+    rule = SweepRule("weighted", torch.rand(700) + 1)
+    scale = rule.float8_scale(weight.T, 1.0, 448.0)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        assert rule.float8_scale(weight.T.contiguous(), 1.0, 448.0) == scale
+    finally:
+        torch.set_num_threads(threads)
