@@ -110,7 +110,9 @@ class LatentProbe:
         self._format = quantized_format(format_name)
         measured = [n for n in sensitivity.layers if format_name in sensitivity.candidates(n)]
         if not measured:
-            raise CalibrationError(f"the sensitivity was not measured for {format_name}")
+            raise CalibrationError(
+                f"the sensitivity was not measured for {format_name}; measure it with that format"
+            )
         found = candidate_layers(source, (self._format,), measured)
         layers = [layer for layer, _ in found.values()]
         decisions = decide_scales(parse_policy(input_scale, headroom), statistics, found)
@@ -128,7 +130,7 @@ class LatentProbe:
                 on_progress(done, total, layer.name)
         self._units = _units([layer for layer in layers if layer.name in self._linears], unit)
         self._squares: dict[float, dict[str, _Squares]] = {}
-        self._unreached: dict[str, set[str]] = {}
+        self._unreached: set[str] = set()
         self._calls = 0
 
     @property
@@ -144,7 +146,7 @@ class LatentProbe:
     @property
     def unreached(self) -> tuple[str, ...]:
         """Layers that a probed call did not run, so that nothing is known of them."""
-        return tuple(sorted({name for names in self._unreached.values() for name in names}))
+        return tuple(sorted(self._unreached))
 
     def probe(
         self,
@@ -171,7 +173,8 @@ class LatentProbe:
         """
         _require_no_dropout(root)
         modules = find_linears(root, self._linears)
-        squares, unreached = {}, {}
+        squares: dict[str, _Squares] = {}
+        unreached: set[str] = set()
         with torch.no_grad():
             exact = reference.detach().float()
             norm = float(exact.norm()) ** 2
@@ -183,7 +186,7 @@ class LatentProbe:
                     shifted = run().detach().float()
                 difference = float((shifted - exact).norm()) ** 2
                 squares[unit] = _Squares(difference, norm)
-                unreached[unit] = set(names) - reached
+                unreached |= set(names) - reached
         self._add(round(float(sigma), 6), squares, unreached)
 
     def result(self) -> Sensitivity:
@@ -196,7 +199,7 @@ class LatentProbe:
             raise CalibrationError("no model call was probed: sample with the probed model first")
         shifts: dict[str, dict[float, float]] = {}
         for unit, names in self._units.items():
-            reached = [name for name in names if name not in self._unreached.get(unit, ())]
+            reached = [name for name in names if name not in self._unreached]
             for name, share in self._shares(reached).items():
                 shifts[name] = {
                     sigma: math.sqrt(share * by_unit[unit].squared_shift())
@@ -234,16 +237,13 @@ class LatentProbe:
             for handle in handles:
                 handle.remove()
 
-    def _add(
-        self, sigma: float, squares: Mapping[str, _Squares], unreached: Mapping[str, set[str]]
-    ) -> None:
+    def _add(self, sigma: float, squares: Mapping[str, _Squares], unreached: set[str]) -> None:
         totals = self._squares.setdefault(sigma, {})
         for unit, added in squares.items():
             total = totals.setdefault(unit, _Squares())
             total.difference += added.difference
             total.reference += added.reference
-        for unit, names in unreached.items():
-            self._unreached.setdefault(unit, set()).update(names)
+        self._unreached |= unreached
         self._calls += 1
 
 
