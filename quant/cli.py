@@ -78,6 +78,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_compare(commands)
     _add_stats(commands)
     _add_sensitivity(commands)
+    _add_mix(commands)
     _add_recipe(commands)
     _add_doctor(commands)
     _add_demo(commands)
@@ -255,6 +256,41 @@ def _add_sensitivity(commands: Any) -> None:
     parser.add_argument(
         "--plot", metavar="PNG", type=Path, help="also draw a heat map of the first format"
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace --output and --plot if they exist"
+    )
+
+
+def _add_mix(commands: Any) -> None:
+    parser = _add(
+        commands,
+        "mix",
+        "Choose each layer's format for a size, bits per weight or error, by measured sensitivity.",
+        "nvfp4 mix model.safetensors --sensitivity sensitivity.json --preset auto --size 4.2GB "
+        "--output mix.json --plot frontier.png",
+    )
+    parser.description = (
+        f"{parser.description}\n\nOnly Linears that the preset or recipe quantizes are chosen "
+        "anew. Without a budget the\nmix is as large as the preset's own. 'nvfp4 quantize "
+        "--recipe mix.json' uses it."
+    )
+    parser.add_argument("source", metavar="SRC", type=Path, help="the model to quantize")
+    parser.add_argument(
+        "--sensitivity", metavar="FILE", type=Path, required=True, help="what layers lose"
+    )
+    budget = parser.add_mutually_exclusive_group()
+    budget.add_argument("--size", metavar="SIZE", help="least error in a file of e.g. 4.2GB")
+    budget.add_argument("--bits", metavar="X", help="least error at X bits per mixed weight")
+    budget.add_argument("--error", metavar="X%", help="least size with a predicted error of X%%")
+    parser.add_argument(
+        "--formats",
+        metavar="A,B",
+        help="to choose from (default: nvfp4,float8_e4m3fn,bf16); nvfp4_w4a16 would replace every "
+        "nvfp4, being as small, more precise and slower",
+    )
+    _add_recipe_options(parser)
+    parser.add_argument("--output", metavar="FILE", type=Path, help="save the mix as a recipe")
+    parser.add_argument("--plot", metavar="PNG", type=Path, help="draw error over size")
     parser.add_argument(
         "--overwrite", action="store_true", help="replace --output and --plot if they exist"
     )

@@ -13,20 +13,26 @@ from typing import Any
 from tqdm import tqdm
 
 from .calibration import load_statistics, merge_all, save_statistics
-from .calibration.sensitivity import save_sensitivity
+from .calibration.sensitivity import load_sensitivity, save_sensitivity
 from .checkpoint import compare_checkpoints, inspect_checkpoint, verify_checkpoint
 from .convert import convert
 from .describe import (
     describe_comparison,
+    describe_mix,
     describe_plan,
     describe_sensitivity,
     describe_statistics,
     describe_summary,
 )
-from .errors import CheckpointError, FormatError, FoundryError, RecipeError
+from .errors import CheckpointError, FormatError, FoundryError, PlanError, RecipeError
+from .formats import get_format
+from .frontier_picture import draw_frontier
 from .hardware import examine_machine, pick_device
+from .library_output import drop_output_of_libraries
 from .measure_sensitivity import QUANTIZED_FORMATS, measure_sensitivity, quantized_format
 from .planning import (
+    MIX_FORMATS,
+    Budget,
     Inventory,
     Plan,
     Recipe,
@@ -35,6 +41,8 @@ from .planning import (
     load_presets,
     load_recipe,
     make_plan,
+    mix_plan,
+    parse_budget,
     parse_rule_line,
     take_inventory,
 )
@@ -207,6 +215,53 @@ def run_sensitivity(options: argparse.Namespace) -> int:
     for path in targets:
         print(f"wrote {path}")
     return 0
+
+
+def run_mix(options: argparse.Namespace) -> int:
+    """``nvfp4 mix``."""
+    budget, formats = _mix_options(options)
+    targets = [path for path in (options.output, options.plot) if path]
+    drop_output_of_libraries()
+    sensitivity = load_sensitivity(options.sensitivity)
+    with open_source(options.source) as source:
+        read = [p for p in (options.sensitivity, options.recipe) if p]
+        for path in targets:
+            _require_free(path, (*read, *source.paths), options.overwrite)
+        inventory = take_inventory(source)
+        mix = mix_plan(
+            _plan(options, inventory),
+            inventory,
+            sensitivity,
+            budget,
+            formats,
+            fingerprint=source.fingerprint(),
+        )
+    if options.output:
+        options.output.write_text(mix.recipe.to_json() + "\n", encoding="utf-8")
+    if options.plot:
+        draw_frontier(mix).save(options.plot)
+    if options.json:
+        return _print_json(mix.to_json())
+    print(describe_mix(mix))
+    for path in targets:
+        print(f"wrote {path}")
+    return 0
+
+
+def _mix_options(options: argparse.Namespace) -> tuple[Budget | None, tuple[str, ...]]:
+    """Return the budget, if there is one, and the formats; anything wrong is bad usage."""
+    if options.plot and options.plot.suffix != ".png":
+        raise UsageError(f"--plot {options.plot}: the name must end in .png")
+    if options.plot and options.output and options.plot.absolute() == options.output.absolute():
+        raise UsageError(f"--plot {options.plot}: that is where the recipe goes")
+    given = {name: getattr(options, name) for name in ("size", "bits", "error")}
+    text = next((f"{name}={value}" for name, value in given.items() if value is not None), None)
+    names = options.formats.split(",") if options.formats else MIX_FORMATS
+    try:
+        formats = tuple(get_format(name.strip()).name for name in names)
+        return (parse_budget(text) if text else None), formats
+    except (FormatError, PlanError) as error:
+        raise UsageError(str(error)) from error
 
 
 def _require_free(path: Path, inputs: tuple[Path, ...], overwrite: bool) -> None:

@@ -19,6 +19,9 @@ from ..rounding import DEFAULT_ROUNDING, get_rounding
 from .inventory import KINDS, BlockPosition, Layer
 
 SCHEMA_VERSION = 1
+_GLOB = re.compile(r"[*?\[]")
+# A recipe made by layer names lists hundreds; not every reason and warning has to.
+_MOST_PATTERNS, _SHOWN_PATTERNS = 8, 2
 _BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
 
 
@@ -106,7 +109,7 @@ class Rule(_Data):
         return any(
             re.fullmatch(pattern[3:], name) is not None
             if pattern.startswith("re:")
-            else fnmatchcase(name, pattern)
+            else _matches_glob(name, pattern)
             for pattern in _as_tuple(self.pattern)
         )
 
@@ -131,7 +134,11 @@ class Rule(_Data):
 
     def describe(self) -> str:
         """Return the rule in one line."""
-        text = ", ".join(_as_tuple(self.pattern))
+        patterns = _as_tuple(self.pattern)
+        text = ", ".join(patterns)
+        if len(patterns) > _MOST_PATTERNS:
+            shown = ", ".join(patterns[:_SHOWN_PATTERNS])
+            text = f"{shown} and {len(patterns) - _SHOWN_PATTERNS} more"
         if self.blocks:
             text += f" in {self.blocks} blocks" if self.blocks == "any" else f" in {self.blocks}"
         text += f" = {self.format}"
@@ -278,6 +285,11 @@ def parse_rule_lines(text: str) -> tuple[Rule, ...]:
 def layer_size(layer: Layer) -> int:
     """Return the number of weights of a layer."""
     return prod(layer.shape)
+
+
+def _matches_glob(name: str, pattern: str) -> bool:
+    """Compare plain names as they are: a recipe may list thousands, and globs are slow."""
+    return fnmatchcase(name, pattern) if _GLOB.search(pattern) else name == pattern
 
 
 def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:

@@ -1,0 +1,106 @@
+"""The frame of a chart in plain Pillow: scales, round ticks, axes with labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from PIL import Image, ImageDraw, ImageFont
+
+BACKGROUND = (255, 255, 255)
+TEXT = (34, 38, 46)
+MUTED = (104, 112, 124)
+GRID = (228, 231, 236)
+
+#: Charts are drawn this much larger and scaled down, which smooths lines and letters.
+OVERSAMPLING = 2
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A linear scale: values ``low`` to ``high`` on pixels ``start`` to ``end`` (either order)."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+
+    def __call__(self, value: float) -> float:
+        """Return the pixel of a value."""
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A scale with the values to mark, how to write them, and what they are."""
+
+    scale: Scale
+    ticks: Sequence[float]
+    text: Callable[[float], str]
+    label: str
+
+
+def round_ticks(low: float, high: float, about: int = 7) -> list[float]:
+    """Return about so many multiples of 1, 2 or 5 times a power of ten within a range."""
+    rough = (high - low) / max(1, about)
+    if rough <= 0:
+        return [low]
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [i * step for i in range(first, last + 1)]
+
+
+def tick_decimals(ticks: Sequence[float]) -> int:
+    """Return the decimals that tell the ticks apart."""
+    step = min((b - a for a, b in pairwise(ticks)), default=1.0)
+    return max(0, -math.floor(math.log10(step) + 1e-9))
+
+
+def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
+    """Return Pillow's own font at a size in pixels of the finished chart."""
+    return ImageFont.load_default(size * OVERSAMPLING)
+
+
+def new_canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+    """Return an enlarged empty picture and its pen; `finished` gives it its size."""
+    canvas = Image.new("RGB", (width * OVERSAMPLING, height * OVERSAMPLING), BACKGROUND)
+    return canvas, ImageDraw.Draw(canvas)
+
+
+def finished(canvas: Image.Image) -> Image.Image:
+    """Return the canvas at the size it was asked for."""
+    size = (canvas.width // OVERSAMPLING, canvas.height // OVERSAMPLING)
+    return canvas.resize(size, Image.Resampling.LANCZOS)
+
+
+def draw_axes(draw: ImageDraw.ImageDraw, x: Axis, y: Axis) -> None:
+    """Draw a grid, tick labels left and below, and the labels of both axes."""
+    left, right, bottom, top = x.scale.start, x.scale.end, y.scale.start, y.scale.end
+    width, gap = OVERSAMPLING, 8 * OVERSAMPLING
+    for value in x.ticks:
+        at = x.scale(value)
+        draw.line([(at, bottom), (at, top)], GRID, width)
+        draw.text((at, bottom + gap), x.text(value), MUTED, font(14), anchor="mt")
+    for value in y.ticks:
+        at = y.scale(value)
+        draw.line([(left, at), (right, at)], GRID, width)
+        draw.text((left - gap, at), y.text(value), MUTED, font(14), anchor="rm")
+    draw.line([(left, top), (left, bottom), (right, bottom)], MUTED, width)
+    draw.text(((left + right) / 2, bottom + 4 * gap), x.label, TEXT, font(15), anchor="mt")
+    draw.text((left, top - gap), y.label, TEXT, font(15), anchor="lb")
+
+
+def draw_dot(
+    draw: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    radius: float,
+    fill: tuple[int, int, int],
+    outline: tuple[int, int, int] = BACKGROUND,
+) -> None:
+    """Draw a filled circle with a rim, radius in pixels of the finished chart."""
+    r = radius * OVERSAMPLING
+    draw.ellipse((x - r, y - r, x + r, y + r), fill, outline, width=2 * OVERSAMPLING)
