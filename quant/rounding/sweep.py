@@ -27,6 +27,7 @@ _LARGEST_CODE = 0x7E  # 448; 0x7F is NaN
 # Float8 scales tried within a factor of two, and how many values judge them.
 _FLOAT8_STEPS = 8
 _FLOAT8_SAMPLE = 1 << 18
+_FLOAT8_PIECE = 1 << 15
 
 
 class SweepRule:
@@ -97,23 +98,33 @@ class SweepRule:
         smallest = safe_scale(amax, format_max)
         if amax == 0:
             return smallest
-        stride = _sample_stride(*weight.shape)
-        sample = weight.reshape(-1)[::stride].float().contiguous()
-        channels = None
-        if self._weights is not None:
-            index = torch.arange(0, weight.numel(), stride) % weight.shape[1]
-            channels = self._weights.to(weight.device)[index.to(weight.device)]
         ratios = [2.0 ** (step / _FLOAT8_STEPS) for step in range(_FLOAT8_STEPS)]
-        errors = torch.empty(_FLOAT8_STEPS, dtype=torch.float64, device=weight.device)
+        stride = _sample_stride(*weight.shape)
+        pieces = row_slices(-(-weight.numel() // stride), 1, _FLOAT8_PIECE)
+        errors = weight.new_empty((len(pieces), _FLOAT8_STEPS), dtype=torch.float64)
 
-        def loop(steps: Iterable[slice]) -> None:
-            for step in steps:
-                ratio = ratios[step.start]
-                error = _float8_error(sample, channels, smallest * ratio, format_max)
-                errors[step] = error * ratio**2
+        def loop(chunks: Iterable[slice]) -> None:
+            for chunk in chunks:
+                values, channels = self._sample(weight, stride, chunk)
+                found = [
+                    _float8_error(values, channels, smallest * ratio, format_max) * ratio**2
+                    for ratio in ratios
+                ]
+                errors[chunk.start // _FLOAT8_PIECE] = torch.stack(found)
 
-        share_chunks(loop, row_slices(_FLOAT8_STEPS, 1, elements=1), weight.device)
-        return smallest * ratios[int(errors.argmin())]
+        share_chunks(loop, pieces, weight.device)
+        return smallest * ratios[int(errors.sum(0).argmin())]
+
+    def _sample(
+        self, weight: torch.Tensor, stride: int, piece: slice
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Return every ``stride``-th value, those of ``piece``, and their channels' weights."""
+        last = min(piece.stop * stride, weight.numel())
+        index = torch.arange(piece.start * stride, last, stride, device=weight.device)
+        values = weight.reshape(-1)[index].float()
+        if self._weights is None:
+            return values, None
+        return values, self._weights.to(weight.device)[index % weight.shape[1]]
 
 
 def weights_of_input(mean_square: torch.Tensor) -> torch.Tensor:
