@@ -28,6 +28,7 @@ _LARGEST_CODE = 0x7E  # 448; 0x7F is NaN
 _FLOAT8_STEPS = 8
 _FLOAT8_SAMPLE = 1 << 18
 _FLOAT8_PIECE = 1 << 15
+_FLOAT8_PIECE = 1 << 15
 
 
 class SweepRule:
@@ -121,10 +122,11 @@ class SweepRule:
         """Return every ``stride``-th value, those of ``piece``, and their channels' weights."""
         last = min(piece.stop * stride, weight.numel())
         index = torch.arange(piece.start * stride, last, stride, device=weight.device)
-        values = weight.reshape(-1)[index].float()
+        columns = index % weight.shape[1]
+        values = weight[index // weight.shape[1], columns].float()
         if self._weights is None:
             return values, None
-        return values, self._weights.to(weight.device)[index % weight.shape[1]]
+        return values, self._weights.to(weight.device)[columns]
 
 
 def weights_of_input(mean_square: torch.Tensor) -> torch.Tensor:
