@@ -124,9 +124,11 @@ def encode_candidate(
     return fmt.encode(weight, rule.for_input(known), measure_error=True)
 
 
-def storage_of(fmt: WeightFormat) -> str:
+def _storage(fmt: WeightFormat, rule: ScaleRule) -> tuple[str, bool]:
     """Return what formats share that store a weight in the same bits and multiply otherwise."""
-    return str((fmt.marker or {})["format"])
+    # gptq makes up for the rounding of inputs, and chooses other bits where they are not rounded
+    by_input = rule.name == "gptq" and fmt.activation_divisor is not None
+    return str((fmt.marker or {})["format"]), by_input
 
 
 def _measure(
@@ -137,10 +139,10 @@ def _measure(
     observed: LayerStatistics | None,
 ) -> Mapping[str, CandidateErrors]:
     """Return one layer's errors by format, encoding it once per kind of storage."""
-    encoded: dict[str, EncodedWeight] = {}
+    encoded: dict[tuple[str, bool], EncodedWeight] = {}
     errors = {}
     for fmt in formats:
-        storage = storage_of(fmt)
+        storage = _storage(fmt, rule)
         try:
             if storage not in encoded:
                 encoded[storage] = encode_candidate(fmt, weight, rule, observed)
