@@ -28,7 +28,6 @@ _LARGEST_CODE = 0x7E  # 448; 0x7F is NaN
 _FLOAT8_STEPS = 8
 _FLOAT8_SAMPLE = 1 << 18
 _FLOAT8_PIECE = 1 << 15
-_FLOAT8_PIECE = 1 << 15
 
 
 class SweepRule:
