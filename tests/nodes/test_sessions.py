@@ -1,0 +1,49 @@
+"""Calibrations that go on, without ComfyUI."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from nvfp4_foundry.nodes.sessions import CalibrationSession
+from nvfp4_foundry.quant.calibration import (
+    CalibrationStatistics,
+    CollectorSettings,
+    save_statistics,
+)
+from nvfp4_foundry.quant.errors import CalibrationError
+from nvfp4_foundry.quant.fingerprint import ModelFingerprint
+
+NAME = "blocks.0.q"
+BASE = ModelFingerprint(
+    {NAME: (2, 2)}, {f"{NAME}.bias": (0.5, 1.0)}, {f"{NAME}.weight": (1.0, 2.0)}
+)
+WITH_LORA = replace(BASE, matrices={f"{NAME}.weight": (1.03, 2.0)})
+OTHER = replace(BASE, probe={f"{NAME}.bias": (0.25, 1.0)})
+
+
+def continued(path: Path, saved: ModelFingerprint, model: ModelFingerprint) -> CalibrationSession:
+    """Continue a calibration that was saved of one model with another."""
+    settings = CollectorSettings()
+    save_statistics(CalibrationStatistics({}, saved, (), settings.rows_per_layer, ("test",)), path)
+    session = CalibrationSession("name", path, model, settings)
+    session.continue_from_disk()
+    return session
+
+
+def test_runs_with_and_without_a_lora_count_as_those_of_the_first(tmp_path: Path) -> None:
+    assert continued(tmp_path / "a", BASE, WITH_LORA).fingerprint == BASE
+    assert continued(tmp_path / "b", WITH_LORA, BASE).fingerprint == WITH_LORA
+    assert continued(tmp_path / "c", BASE, BASE).fingerprint == BASE
+
+
+def test_a_calibration_saved_before_matrices_were_probed_takes_the_new_fingerprint(
+    tmp_path: Path,
+) -> None:
+    assert continued(tmp_path / "a", replace(BASE, matrices={}), WITH_LORA).fingerprint == WITH_LORA
+
+
+def test_another_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationError, match="same architecture, other weights"):
+        continued(tmp_path / "a", BASE, OTHER)
