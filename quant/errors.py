@@ -10,6 +10,10 @@ class FoundryError(Exception):
     """Base of every error this package raises on purpose."""
 
 
+class UsageError(FoundryError):
+    """Arguments of the command line that make no sense together (exit code 2)."""
+
+
 class SourceError(FoundryError):
     """A source file is missing, malformed, ambiguous or of a kind not supported."""
 

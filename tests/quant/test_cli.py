@@ -22,8 +22,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 COMMANDS = (
-    "inspect", "plan", "quantize", "verify", "compare", "stats", "sensitivity", "recipe", "doctor",
-    "demo",
+    "inspect", "plan", "quantize", "verify", "compare", "stats", "sensitivity", "mix", "recipe",
+    "doctor", "demo",
 )  # fmt: skip
 TINY = str(MODEL_PATH)
 MIXED = ("--preset", "wan2.2-14b", "--setting", "edge_blocks=1")

@@ -1,0 +1,88 @@
+"""Arguments of the subcommands that read and write model files and recipes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from .shared import add_command, add_device_option, add_recipe_options
+
+
+def add_inspect(commands: Any) -> None:
+    """Add ``nvfp4 inspect``."""
+    parser = add_command(
+        commands,
+        "inspect",
+        "Show the layers, formats and sizes of a model file.",
+        "nvfp4 inspect wan2.2_ti2v_5B_nvfp4.safetensors",
+    )
+    parser.add_argument("path", metavar="PATH", type=Path, help="file, index.json or folder")
+
+
+def add_plan(commands: Any) -> None:
+    """Add ``nvfp4 plan``."""
+    parser = add_command(
+        commands,
+        "plan",
+        "Show which layer would get which format, and the size, without converting.",
+        "nvfp4 plan wan2.2_ti2v_5B_fp16.safetensors --preset wan2.2-ti2v-5b",
+    )
+    parser.add_argument("source", metavar="SRC", type=Path, help="the model to quantize")
+    add_recipe_options(parser)
+
+
+def add_quantize(commands: Any) -> None:
+    """Add ``nvfp4 quantize``."""
+    parser = add_command(
+        commands,
+        "quantize",
+        "Write a mixed-precision NVFP4 checkpoint.",
+        "nvfp4 quantize model.safetensors model_nvfp4.safetensors --preset wan2.2-ti2v-5b "
+        "--stats calibration.safetensors",
+    )
+    parser.add_argument("source", metavar="SRC", type=Path, help="file, index.json or folder")
+    parser.add_argument("target", metavar="DST", type=Path, help="the checkpoint to write")
+    add_recipe_options(parser)
+    parser.add_argument("--stats", metavar="FILE", type=Path, help="calibration statistics")
+    parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
+    add_device_option(parser)
+    parser.add_argument(
+        "--report", metavar="FILE", type=Path, help="also save the report: .html, .json or .txt"
+    )
+
+
+def add_verify(commands: Any) -> None:
+    """Add ``nvfp4 verify``."""
+    parser = add_command(
+        commands,
+        "verify",
+        "Read a checkpoint back and check it, against its source if given.",
+        "nvfp4 verify model_nvfp4.safetensors --source model.safetensors",
+    )
+    parser.add_argument("path", metavar="DST", type=Path, help="the checkpoint")
+    parser.add_argument("--source", metavar="SRC", type=Path, help="the model it was made from")
+
+
+def add_compare(commands: Any) -> None:
+    """Add ``nvfp4 compare``."""
+    parser = add_command(
+        commands,
+        "compare",
+        "Show how far the weights of two checkpoints of one model are apart, layer by layer.",
+        "nvfp4 compare model.safetensors model_nvfp4.safetensors",
+    )
+    parser.add_argument("a", metavar="A", type=Path, help="the reference, quantized or not")
+    parser.add_argument("b", metavar="B", type=Path, help="the checkpoint to measure against it")
+
+
+def add_recipe(commands: Any) -> None:
+    """Add ``nvfp4 recipe``."""
+    parser = add_command(
+        commands,
+        "recipe",
+        "List the presets, show one as a recipe, or check a recipe file.",
+        "nvfp4 recipe --preset wan2.2-14b --setting edge_blocks=3 --output mine.json",
+    )
+    add_recipe_options(parser)
+    parser.add_argument("--output", metavar="FILE", type=Path, help="save the recipe as JSON")
+    parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")

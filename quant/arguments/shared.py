@@ -1,0 +1,76 @@
+"""What several subcommands take."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+
+def add_command(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    """Add a subcommand; returns its parser."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=summary,
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON to standard output")
+    return parser
+
+
+def add_recipe_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``commands.choice`` reads."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--preset", metavar="NAME", help="a preset ('nvfp4 recipe' lists them); auto: by model"
+    )
+    choice.add_argument("--recipe", metavar="FILE", type=Path, help="a recipe saved as JSON")
+    parser.add_argument(
+        "--setting",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="a setting of the preset, e.g. edge_blocks=3; may be repeated",
+    )
+    parser.add_argument(
+        "--set",
+        metavar="PATTERN=FORMAT",
+        dest="rules",
+        action="append",
+        default=[],
+        help="a rule that wins over the recipe's, e.g. 'blocks.*.ffn.2=bf16' or "
+        "'* @ first:3 = float8_e4m3fn'; may be repeated",
+    )
+    parser.add_argument(
+        "--rounding",
+        metavar="NAME",
+        help="how weight scales are chosen: weighted (default), mse, max",
+    )
+    parser.add_argument(
+        "--input-scale",
+        metavar="POLICY",
+        help="static activation scales: amax (default), p99.9, dynamic, fixed=VALUE",
+    )
+    parser.add_argument(
+        "--headroom",
+        metavar="X",
+        type=float,
+        help="multiplier of the calibrated amax or percentile (default 4)",
+    )
+    parser.add_argument(
+        "--any-architecture",
+        action="store_true",
+        help="use a preset on a model it was not written for",
+    )
+
+
+def add_device_option(parser: argparse.ArgumentParser) -> None:
+    """Add where the numbers are computed."""
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where weights are encoded (default: cuda if there is one)",
+    )

@@ -1,0 +1,17 @@
+"""``nvfp4 doctor``."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..hardware import examine_machine
+from .output import print_json
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    machine = examine_machine()
+    if options.json:
+        return print_json(machine.to_json())
+    print(machine.to_text())
+    return 0
