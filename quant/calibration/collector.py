@@ -19,6 +19,8 @@ from ..fingerprint import ModelFingerprint
 from .input_group import InputGroup
 from .measurement import Measurement, is_measurable, measure
 from .merge import merge
+from .moment_schedule import MomentProgress, MomentSchedule, tokens_per_call
+from .moments import MomentAccumulator
 from .observed_layers import find_linears
 from .records import UNKNOWN_BRANCH
 from .run_log import RunLog
@@ -54,6 +56,7 @@ class ActivationCollector:
         self._unchanged: dict[str, torch.Tensor] = {}
         self._never_shared: set[str] = set()
         self._skipped: Counter[str] = Counter()
+        self._schedule = MomentSchedule(self.settings)
 
     @property
     def rows_per_layer(self) -> int:
@@ -109,11 +112,13 @@ class ActivationCollector:
             raise CalibrationError("the collector already observes a model")
         layers = find_linears(root, layer_names, prefix)
         self._drop_changed()
+        self._ensure_run()
         handles = []
         self._observing = True
+        self._widths |= {n: int(getattr(m, "in_features", 0)) for n, m in layers.items()}
+        self._schedule.begin_run(self._log.run_count, self._moment_progress(layers))
         try:
             for name, module in layers.items():
-                self._widths[name] = int(getattr(module, "in_features", 0))
                 hook = self._hook(name)
                 handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             yield self
@@ -122,6 +127,7 @@ class ActivationCollector:
                 handle.remove()
             self._observing = False
             self._flush_all()
+            self._finish_moments()
             self._log.end_call()
 
     def snapshot(self, fingerprint: ModelFingerprint) -> CalibrationStatistics:
@@ -177,7 +183,13 @@ class ActivationCollector:
             self._fit_budget()
         call, branches = self._log.current_call
         measurement = measure(
-            x, branches, call, group.reservoir, self.settings.mean_square_tokens, self._rng
+            x,
+            branches,
+            call,
+            group.reservoir,
+            self.settings.mean_square_tokens,
+            self._rng,
+            self._moment_tokens(name, group, x.device),
         )
         measurement.claimed.add(name)
         group.pending = measurement
@@ -185,6 +197,33 @@ class ActivationCollector:
             self._joinable[id(x)] = group
         if group.settled:
             group.commit()
+
+    def _moment_tokens(self, name: str, group: InputGroup, device: torch.device) -> int:
+        """Return how many tokens of this call go into second moments, making room for them."""
+        if group.moments is None and self._schedule.admits(name, group):
+            group.moments = MomentAccumulator(group.in_features, device)
+        return tokens_per_call(group.in_features) if group.moments is not None else 0
+
+    def _moment_progress(self, names: Collection[str]) -> dict[str, MomentProgress]:
+        """Return what is known of each layer's second moments, by layer name."""
+        base = self._base.layers if self._base is not None else {}
+        progress = {}
+        for name in names:
+            group, saved = self._groups.get(name), base.get(name)
+            parts = [*(group.moment_parts if group else ())]
+            parts += saved.moments.parts if saved and saved.moments else ()
+            shared = id(group) if group else saved.input_id if saved else None
+            tokens = sum(part.tokens for part in parts)
+            progress[name] = MomentProgress(shared, self._widths[name], tokens)
+        return progress
+
+    def _finish_moments(self) -> None:
+        """Turn what this run gathered into parts, and free its memory."""
+        for group in set(self._groups.values()):
+            moments, group.moments = group.moments, None
+            if moments is not None:
+                part = moments.finish(self._log.run_id, self.settings.moments_folder)
+                group.moment_parts += [part] if part is not None else []
 
     def _find_shared(self, name: str, x: torch.Tensor) -> tuple[InputGroup, Measurement] | None:
         """Find a pending measurement of this tensor that this layer may take as its own."""

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from .measurement import Measurement
+from .moments import MomentAccumulator, MomentPart
 from .reservoir import Candidates, Reservoir, keep_lowest
 from .tensor_rows import index_tensor
 
@@ -31,6 +32,10 @@ class InputGroup:
         self.tokens = 0
         # Per record: index of the model call, CFG branch, tokens behind the sum of squares.
         self.records: list[tuple[int, int, int]] = []
+        #: Second moments of the current run, where they are gathered, and those of earlier runs.
+        self.moments: MomentAccumulator | None = None
+        self.moment_parts: list[MomentPart] = []
+        self._latest_peaks: dict[tuple[int, ...], torch.Tensor] = {}
         self._amax: torch.Tensor | None = None
         self._sum_squares: torch.Tensor | None = None
         self._channel_amax: torch.Tensor | None = None
@@ -60,8 +65,10 @@ class InputGroup:
             squares = self._sum_squares.to(m.sum_squares.device) + m.sum_squares
             peaks = torch.maximum(self._channel_amax.to(m.channel_amax.device), m.channel_amax)
         self._append_amax(m.amax)
+        if m.moment_rows is not None and self.moments is not None:
+            self.moments.add(m.moment_rows, m.amax.amax(), self._is_fresh(m))
         if m.rows is not None:
-            self.reservoir.add(m.rows, m.candidates)
+            self.reservoir.add(m.rows, m.candidates, m.call)
         else:
             self.reservoir.limit = min(self.reservoir.limit, m.candidates.limit)
         self._sum_squares, self._channel_amax = squares, peaks
@@ -78,6 +85,7 @@ class InputGroup:
         other.reservoir = self.reservoir.copy()
         other.calls, other.tokens = self.calls, self.tokens
         other.records = list(self.records)
+        other.moment_parts = list(self.moment_parts)
         # The sums are replaced, never changed in place; only the list of amax grows in place.
         other._amax = None if self._amax is None else self._amax.clone()
         other._sum_squares, other._channel_amax = self._sum_squares, self._channel_amax
@@ -107,6 +115,18 @@ class InputGroup:
             self._sum_squares.cpu().double().numpy().copy(),
             self._channel_amax.cpu().numpy().copy(),
         )
+
+    def _is_fresh(self, m: Measurement) -> torch.Tensor:
+        """Whether the input differs from the latest of the same branches: bool [], on its device.
+
+        A prompt's context is the same in every step; counted each time, a few tokens would pass
+        for many. The largest value of every channel tells: it covers all tokens.
+        """
+        before = self._latest_peaks.get(m.branches)
+        self._latest_peaks[m.branches] = m.channel_amax
+        if before is None or before.device != m.channel_amax.device:
+            return torch.ones((), dtype=torch.bool, device=m.channel_amax.device)
+        return (before != m.channel_amax).any()
 
     def _append_amax(self, values: torch.Tensor) -> None:
         """Write into one growing buffer: a tensor per call would cost 512 bytes each on CUDA."""

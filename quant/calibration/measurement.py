@@ -66,7 +66,8 @@ class Measurement:
     """What one activation tensor contributes. ``claimed`` are the layers that received it.
 
     ``amax`` float32 [records]; ``sum_squares`` and ``channel_amax`` float32 [K], without the
-    records that are not finite; ``tokens_used`` per record; ``rows`` for the reservoir.
+    records that are not finite; ``tokens_used`` per record; ``rows`` for the reservoir, and
+    ``moment_rows`` [T, K] for second moments, which share no token with them.
     """
 
     identity: TensorIdentity
@@ -79,6 +80,7 @@ class Measurement:
     channel_amax: torch.Tensor
     rows: torch.Tensor | None
     candidates: Candidates
+    moment_rows: torch.Tensor | None = None
     claimed: set[str] = field(default_factory=set)
 
 
@@ -102,11 +104,13 @@ def measure(
     reservoir: Reservoir,
     max_tokens: int | None,
     rng: np.random.Generator,
+    moment_tokens: int = 0,
 ) -> Measurement:
     """Measure an activation [..., K] without waiting for the device or changing anything.
 
     The first dimension is split into one record per entry of ``branches`` when it can be.
-    ``max_tokens`` bounds the tokens per record behind the sums of squares.
+    ``max_tokens`` bounds the tokens per record behind the sums of squares, ``moment_tokens`` those
+    per call behind second moments.
     """
     identity = TensorIdentity.of(x)
     x = x.detach()
@@ -126,6 +130,11 @@ def measure(
         used.append(count)
     tokens = x.numel() // x.shape[-1]
     candidates = reservoir.choose(tokens, rng)
+    moment_rows = None
+    if moment_tokens:
+        first, step, _ = _token_subset(tokens, moment_tokens, rng)
+        chosen = np.setdiff1d(np.arange(first, tokens, step), candidates.positions)
+        moment_rows = take_rows(x, chosen) if chosen.size else None
     return Measurement(
         identity=identity,
         call=call,
@@ -137,6 +146,7 @@ def measure(
         channel_amax=peaks[0] if len(peaks) == 1 else torch.stack(peaks).amax(0),
         rows=take_rows(x, candidates.positions) if candidates.positions.size else None,
         candidates=candidates,
+        moment_rows=moment_rows,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 
 from ..errors import CalibrationError
 from ..fingerprint import ModelFingerprint
+from .moments import InputMoments
 from .records import LayerStatistics, RunRecord, order_runs
 from .reservoir import keep_lowest
 from .statistics import CalibrationStatistics
@@ -89,11 +90,10 @@ def _merge_layer(
     if len(widths) > 1:
         raise CalibrationError(f"{input_id} has different widths: {sorted(widths)}")
     position = {run.id: index for index, run in enumerate(runs)}
-    run = np.concatenate(
-        [np.array([position[r.id] for r in s.runs], np.int32)[layer.run] for s, layer in sources]
-    )
+    run = np.concatenate([_renumber(layer.run, item, position) for item, layer in sources])
     order = np.argsort(run, kind="stable")
-    rows, priorities, limit = _merge_rows(parts, capacity)
+    rows, priorities, limit, order_of_rows = _merge_rows(parts, capacity)
+    row_run = np.concatenate([_renumber(layer.row_run, item, position) for item, layer in sources])
     return LayerStatistics(
         input_id=input_id,
         in_features=parts[0].in_features,
@@ -109,20 +109,38 @@ def _merge_layer(
         rows=rows,
         priorities=priorities,
         row_limit=limit,
+        row_run=row_run[order_of_rows],
+        moments=_merge_moments(parts),
     )
+
+
+def _renumber(
+    run: np.ndarray, item: CalibrationStatistics, position: Mapping[str, int]
+) -> np.ndarray:
+    """Return indices into the runs of a part as indices into all runs; -1 stays."""
+    table = np.array([*(position[r.id] for r in item.runs), -1], np.int32)
+    return table[run]
+
+
+def _merge_moments(parts: Sequence[LayerStatistics]) -> InputMoments | None:
+    pieces = {p.id: p for layer in parts if layer.moments for p in layer.moments.parts}
+    return InputMoments(tuple(pieces[name] for name in sorted(pieces))) if pieces else None
 
 
 def _merge_rows(
     parts: Sequence[LayerStatistics], capacity: int
-) -> tuple[torch.Tensor, np.ndarray, float]:
-    """Keep the rows of lowest priority of all parts, below the lowest limit of any."""
+) -> tuple[torch.Tensor, np.ndarray, float, np.ndarray]:
+    """Keep the rows of lowest priority of all parts, below the lowest limit of any.
+
+    Returns rows, priorities, limit, and which of all rows one after the other were kept.
+    """
     dtype = reduce(torch.promote_types, (p.rows.dtype for p in parts))
     joint = np.concatenate([p.priorities for p in parts])
     keep, limit = keep_lowest(joint, min(p.row_limit for p in parts), capacity)
     order = np.argsort(joint, kind="stable")
     order = order[keep[order]]
     rows = torch.cat([p.rows.to(dtype) for p in parts])[torch.from_numpy(order)]
-    return rows, joint[order], limit
+    return rows, joint[order], limit, order
 
 
 def _fingerprint_text(fingerprint: ModelFingerprint) -> str:

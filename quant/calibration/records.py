@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from .moments import InputMoments
+
 COND, UNCOND, UNKNOWN_BRANCH = 0, 1, -1
 BRANCH_NAMES = {COND: "cond", UNCOND: "uncond", UNKNOWN_BRANCH: "unknown"}
 
@@ -68,7 +70,9 @@ class LayerStatistics:
 
     ``rows`` [R, K] (dtype of the activation) is a uniform sample of the tokens, ``priorities``
     float64 [R] in ascending order, and ``row_limit`` the bound below which every token's priority
-    is held (infinity while no token was left out).
+    is held (infinity while no token was left out). ``row_run`` int32 [R] is the run of each row,
+    an index into the runs of the statistics (-1: unknown). ``moments`` are the second moments, if
+    they were gathered; no token is both in them and among the rows.
     """
 
     input_id: str
@@ -85,6 +89,8 @@ class LayerStatistics:
     rows: torch.Tensor
     priorities: np.ndarray
     row_limit: float
+    row_run: np.ndarray
+    moments: InputMoments | None = None
 
     @property
     def nonfinite_calls(self) -> int:

@@ -40,7 +40,8 @@ class Reservoir:
     """At most ``capacity`` rows of one input, kept on the device where the activations live.
 
     ``rows`` is [capacity, K], or None while empty; ``priorities`` float64 [capacity] holds
-    infinity for a free slot. Only `to_host` reads from the device.
+    infinity for a free slot, ``calls`` int64 [capacity] the model call of each row. Only
+    `to_host` reads from the device.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -48,6 +49,7 @@ class Reservoir:
         self.capacity = capacity
         self.rows: torch.Tensor | None = None
         self.priorities = np.full(capacity, np.inf)
+        self.calls = np.full(capacity, -1, dtype=np.int64)
         self.limit = float("inf")
 
     def choose(self, count: int, rng: np.random.Generator) -> Candidates:
@@ -59,8 +61,8 @@ class Reservoir:
         positions = positions[keep[self.capacity :]]
         return Candidates(positions, drawn[positions], limit)
 
-    def add(self, rows: torch.Tensor, candidates: Candidates) -> None:
-        """Keep the chosen rows ([r, K], gathered by the caller), replacing higher priorities."""
+    def add(self, rows: torch.Tensor, candidates: Candidates, call: int) -> None:
+        """Keep the chosen rows ([r, K] of one call), replacing those of higher priority."""
         joint = np.concatenate([self.priorities, candidates.priorities])
         keep, self.limit = keep_lowest(joint, min(self.limit, candidates.limit), self.capacity)
         (free,) = np.nonzero(~keep[: self.capacity])
@@ -70,6 +72,7 @@ class Reservoir:
         if sources.size:
             self._write(rows, sources, slots)
             self.priorities[slots] = candidates.priorities[sources]
+            self.calls[slots] = call
 
     def shrink(self, capacity: int) -> None:
         """Lower the capacity, dropping the highest priorities."""
@@ -79,9 +82,9 @@ class Reservoir:
             smaller = self.rows.new_empty(capacity, self.rows.shape[1])
             smaller[: kept.size] = self.rows.index_select(0, index_tensor(kept, self.rows.device))
             self.rows = smaller
-        self.priorities = np.pad(
-            self.priorities[kept], (0, capacity - kept.size), constant_values=np.inf
-        )
+        free = (0, capacity - kept.size)
+        self.priorities = np.pad(self.priorities[kept], free, constant_values=np.inf)
+        self.calls = np.pad(self.calls[kept], free, constant_values=-1)
         self.capacity = capacity
 
     def copy(self) -> Reservoir:
@@ -89,21 +92,23 @@ class Reservoir:
         other = Reservoir(self.capacity)
         other.rows = None if self.rows is None else self.rows.clone()
         other.priorities = self.priorities.copy()
+        other.calls = self.calls.copy()
         other.limit = self.limit
         return other
 
-    def to_host(self, in_features: int) -> tuple[torch.Tensor, np.ndarray]:
-        """Return copies of the rows [R, K] on the CPU and their priorities, lowest first.
+    def to_host(self, in_features: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
+        """Return copies of the rows [R, K] on the CPU, their priorities, lowest first, and calls.
 
         Rows with a NaN or an infinity are left out. Reads from the device: not for hooks.
         """
         order = np.argsort(self.priorities, kind="stable")
         order = order[: np.count_nonzero(np.isfinite(self.priorities))]
         if self.rows is None:
-            return torch.empty(0, in_features), self.priorities[order]
+            return torch.empty(0, in_features), self.priorities[order], self.calls[order]
         rows = self.rows.cpu()[torch.from_numpy(order)]
         finite = torch.isfinite(rows).all(dim=1)
-        return rows[finite], self.priorities[order][finite.numpy()]
+        order = order[finite.numpy()]
+        return rows[finite], self.priorities[order], self.calls[order]
 
     def _write(self, rows: torch.Tensor, sources: np.ndarray, slots: np.ndarray) -> None:
         """Copy ``rows[sources]`` into the buffer at ``slots``, following a new device or dtype."""

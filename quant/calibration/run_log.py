@@ -34,6 +34,11 @@ class RunLog:
         return bool(self.runs)
 
     @property
+    def run_count(self) -> int:
+        """Runs that have begun."""
+        return len(self.runs)
+
+    @property
     def run_id(self) -> str:
         """Id of the current run."""
         return self.runs[-1].id

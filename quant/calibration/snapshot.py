@@ -9,6 +9,7 @@ import numpy as np
 
 from ..fingerprint import ModelFingerprint
 from .input_group import InputGroup
+from .moments import InputMoments
 from .records import LayerStatistics, order_runs
 from .run_log import RunLog
 from .statistics import CalibrationStatistics
@@ -48,7 +49,7 @@ def _build_layer(
 ) -> LayerStatistics:
     amax, sum_squares, channel_amax = group.host_totals()
     call, branch, used = (np.array(column, np.int64) for column in zip(*group.records, strict=True))
-    rows, priorities = group.reservoir.to_host(group.in_features)
+    rows, priorities, row_call = group.reservoir.to_host(group.in_features)
     order = np.argsort(call_run[call], kind="stable")
     return LayerStatistics(
         input_id=min(group.members),
@@ -65,6 +66,8 @@ def _build_layer(
         rows=rows,
         priorities=priorities,
         row_limit=group.reservoir.limit,
+        row_run=call_run[row_call],
+        moments=InputMoments(tuple(group.moment_parts)) if group.moment_parts else None,
     )
 
 

@@ -2,7 +2,8 @@
 
 Tensors are named ``<input_id>.<field>``, once per distinct input. The header's metadata has one
 key, `METADATA_KEY`, whose value is JSON with a ``version``: with more keys the same statistics
-would not always give the same bytes.
+would not always give the same bytes. Second moments, which may take gigabytes, are files of their
+own in a folder beside it, `moments_folder`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import json
 import math
 import os
 import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +24,12 @@ import torch
 
 from ..errors import CalibrationError
 from ..fingerprint import ModelFingerprint
+from .moments import InputMoments, MomentPart
 from .records import LayerStatistics, RunRecord
 from .statistics import CalibrationStatistics
 
 METADATA_KEY = "nvfp4_foundry.calibration"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 # Field -> dtype and shape: N records, K channels, R sampled rows.
 _ARRAYS: dict[str, tuple[torch.dtype, str]] = {
@@ -36,15 +40,29 @@ _ARRAYS: dict[str, tuple[torch.dtype, str]] = {
     "sum_squares": (torch.float64, "K"),
     "channel_amax": (torch.float32, "K"),
     "priorities": (torch.float64, "R"),
+    "row_run": (torch.int32, "R"),
 }
+_SINCE_VERSION_2 = ("row_run",)
+
+
+def moments_folder(path: str | os.PathLike[str]) -> Path:
+    """Return where the second moments of a statistics file are kept."""
+    target = Path(path)
+    return target.with_name(f"{target.stem}.moments")
 
 
 def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[str]) -> None:
     """Write statistics to a file, atomically: the name never holds a partial file.
 
+    Second moments are written before, to `moments_folder`; those in files elsewhere are linked,
+    or copied where that is not possible.
+
     Raises `CalibrationError` when it cannot be written.
     """
     target = Path(path)
+    for layer in statistics.inputs.values():
+        for part in layer.moments.parts if layer.moments else ():
+            part.stored_in(moments_folder(target))
     tensors: dict[str, torch.Tensor] = {}
     for input_id, layer in statistics.inputs.items():
         tensors[f"{input_id}.rows"] = layer.rows.contiguous()
@@ -92,7 +110,7 @@ def load_statistics(path: str | os.PathLike[str]) -> CalibrationStatistics:
     try:
         header = json.loads(metadata[METADATA_KEY])
         _check_version(source, int(header["version"]))
-        return _rebuild(header, tensors)
+        return _rebuild(header, tensors, moments_folder(source))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise CalibrationError(f"{source}: damaged statistics: {error!r}") from error
 
@@ -116,6 +134,10 @@ def _header(statistics: CalibrationStatistics) -> dict[str, Any]:
                 "tokens": layer.tokens,
                 "tokens_used": layer.tokens_used,
                 "row_limit": layer.row_limit if math.isfinite(layer.row_limit) else None,
+                "moments": [
+                    {"id": part.id, "run": part.run, "tokens": part.tokens}
+                    for part in (layer.moments.parts if layer.moments else ())
+                ],
             }
             for input_id, layer in statistics.inputs.items()
         },
@@ -135,11 +157,13 @@ def _check_version(source: Path, written: int) -> None:
         )
 
 
-def _rebuild(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> CalibrationStatistics:
+def _rebuild(
+    header: dict[str, Any], tensors: dict[str, torch.Tensor], folder: Path
+) -> CalibrationStatistics:
     runs = tuple(RunRecord.from_json(run) for run in header["runs"])
     layers: dict[str, LayerStatistics] = {}
     for input_id, entry in header["inputs"].items():
-        layer = _rebuild_layer(input_id, entry, tensors, len(runs))
+        layer = _rebuild_layer(input_id, entry, tensors, len(runs), folder)
         layers.update(dict.fromkeys(entry["layers"], layer))
     return CalibrationStatistics(
         layers={name: layers[name] for name in sorted(layers)},
@@ -152,7 +176,7 @@ def _rebuild(header: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Calibr
 
 
 def _rebuild_layer(
-    input_id: str, entry: dict[str, Any], tensors: dict[str, torch.Tensor], runs: int
+    input_id: str, entry: dict[str, Any], tensors: dict[str, torch.Tensor], runs: int, folder: Path
 ) -> LayerStatistics:
     rows = tensors[f"{input_id}.rows"]
     sizes = {
@@ -164,12 +188,18 @@ def _rebuild_layer(
         raise ValueError(f"{input_id}.rows is {tuple(rows.shape)} {rows.dtype}")
     arrays: dict[str, np.ndarray] = {}
     for name, (dtype, size) in _ARRAYS.items():
-        tensor = tensors[f"{input_id}.{name}"]
+        tensor = tensors.get(f"{input_id}.{name}")
+        if tensor is None and name in _SINCE_VERSION_2:
+            tensor = torch.full((sizes[size],), -1, dtype=dtype)
+        if tensor is None:
+            raise KeyError(f"{input_id}.{name}")
         if tensor.dtype != dtype or tuple(tensor.shape) != (sizes[size],):
             raise ValueError(f"{input_id}.{name} is {tuple(tensor.shape)} {tensor.dtype}")
         arrays[name] = tensor.numpy()
     if arrays["run"].size and not 0 <= arrays["run"].min() <= arrays["run"].max() < runs:
         raise ValueError(f"{input_id} refers to a run that is not in the file")
+    if not (arrays["row_run"] >= -1).all() or not (arrays["row_run"] < runs).all():
+        raise ValueError(f"{input_id} has rows of a run that is not in the file")
     limit = entry["row_limit"]
     return LayerStatistics(
         input_id=input_id,
@@ -179,5 +209,19 @@ def _rebuild_layer(
         tokens_used=int(entry["tokens_used"]),
         rows=rows,
         row_limit=math.inf if limit is None else float(limit),
+        moments=_find_moments(entry.get("moments", ()), sizes["K"], folder),
         **arrays,
     )
+
+
+def _find_moments(
+    entries: Iterable[Mapping[str, Any]], in_features: int, folder: Path
+) -> InputMoments | None:
+    """Return the parts whose files are there; without the others there is less to go by."""
+    parts = []
+    for entry in entries:
+        path = folder / f"{uuid.UUID(hex=entry['id']).hex}.safetensors"
+        if path.is_file():
+            part = MomentPart(path.stem, str(entry["run"]), int(entry["tokens"]), in_features)
+            parts.append(replace(part, path=path))
+    return InputMoments(tuple(parts)) if parts else None

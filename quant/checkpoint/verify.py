@@ -11,8 +11,7 @@ import torch
 
 from ..errors import FoundryError
 from ..formats import WeightFormat
-from ..formats.base import TensorSpec, row_slices
-from ..formats.float8 import tensor_amax
+from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
 from .layout import MARKER, StoredLayer, announced_markers, read_layout, read_provenance
 

@@ -51,13 +51,9 @@ class EncodedWeight:
 
 
 class ScaleRule(Protocol):
-    """How the scales of a format are chosen (implemented in ``rounding``)."""
+    """How the numbers of a format are chosen (implemented in ``rounding``)."""
 
     name: str
-
-    def for_input(self, mean_square: torch.Tensor | None) -> ScaleRule:
-        """Return the rule for a layer, given ``E[x^2]`` of its input ``[in]`` if it is known."""
-        ...
 
     def nvfp4_tensor_scale(self, amax: float) -> float:
         """Return the per-tensor decode scale for a weight of this absolute maximum."""
@@ -72,6 +68,21 @@ class ScaleRule(Protocol):
             blocks: the values, ``[B, 16]`` in the source dtype.
             block_amax: ``[B]`` float32.
             tensor_scale: 0-d float32.
+        """
+        ...
+
+    def nvfp4_values(
+        self, weight: torch.Tensor, tensor_scale: torch.Tensor, *, rounded_input: bool
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return the rounded values themselves, or None: each value goes to the nearest.
+
+        Args:
+            weight: ``[out, in]``, any float dtype.
+            tensor_scale: 0-d float32.
+            rounded_input: whether the runtime rounds the layer's activations too.
+
+        Returns:
+            float32 ``[out, in]`` on the grid of the scales, float8_e4m3fn ``[out, in / 16]``.
         """
         ...
 
@@ -184,3 +195,11 @@ def row_slices(rows: int, columns: int, elements: int = CHUNK_ELEMENTS) -> list[
     """Cut ``rows`` into slices of about ``elements`` values each."""
     step = max(1, elements // max(1, columns))
     return [slice(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def tensor_amax(weight: torch.Tensor) -> torch.Tensor:
+    """Return ``max |weight|`` as 0-d float32, without a copy of the weight; NaN stays NaN."""
+    if not weight.numel():
+        return torch.zeros((), dtype=torch.float32, device=weight.device)
+    low, high = torch.aminmax(weight)
+    return torch.maximum(high, -low).float()

@@ -17,6 +17,7 @@ from .base import (
     relative_error,
     require_finite,
     row_slices,
+    tensor_amax,
 )
 from .e4m3 import E4M3_MAX, decode_e4m3
 from .parallel import share_chunks
@@ -111,11 +112,3 @@ class Float8E4M3(WeightFormat):
 
         share_chunks(loop, activation_slices(activations, activations.shape[1]), device)
         return result
-
-
-def tensor_amax(weight: torch.Tensor) -> torch.Tensor:
-    """Return ``max |weight|`` as 0-d float32, without a copy of the weight; NaN stays NaN."""
-    if not weight.numel():
-        return torch.zeros((), dtype=torch.float32, device=weight.device)
-    low, high = torch.aminmax(weight)
-    return torch.maximum(high, -low).float()

@@ -24,6 +24,7 @@ from .base import (
     require_finite,
     roundup,
     row_slices,
+    tensor_amax,
 )
 from .e2m1 import E2M1_MAX, E2M1Workspace, round_to_e2m1, unpack
 from .e4m3 import E4M3_MAX, decode_e4m3
@@ -85,9 +86,16 @@ class NVFP4(WeightFormat):
         tensor_scale = torch.tensor(
             rule.nvfp4_tensor_scale(largest), dtype=torch.float32, device=weight.device
         )
-        packed, scales, error = quantize_blocks(
-            weight, amax, tensor_scale, rule.nvfp4_block_scales, measure_error
+        chosen = rule.nvfp4_values(
+            weight, tensor_scale, rounded_input=self.activation_divisor is not None
         )
+        if chosen is None:
+            packed, scales, error = quantize_blocks(
+                weight, amax, tensor_scale, rule.nvfp4_block_scales, measure_error
+            )
+        else:
+            packed, scales = pack_blocks(*chosen, tensor_scale)
+            error = distance(weight, chosen[0]) if measure_error else None
         return EncodedWeight(
             tensors={
                 "weight": packed,
@@ -243,6 +251,41 @@ def quantize_blocks(
     share_chunks(loop, slices, device)
     error = relative_error(squares) if measure_error else None
     return packed, scales.view(torch.float8_e4m3fn), error
+
+
+def pack_blocks(
+    values: torch.Tensor, scales: torch.Tensor, tensor_scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Store values that are on the grid of their scales already.
+
+    Args:
+        values: float32 ``[rows, columns]``, columns a multiple of 16.
+        scales: float8_e4m3fn ``[rows, columns / 16]``.
+        tensor_scale: 0-d float32.
+
+    Returns:
+        codes and linear block scales as `quantize_blocks`.
+    """
+    # The scales take the place of the blocks' maxima: each chunk is handed its own.
+    packed, stored, _ = quantize_blocks(
+        values, scales.float(), tensor_scale, lambda blocks, own, _: own.to(torch.float8_e4m3fn)
+    )
+    return packed, stored
+
+
+def distance(weight: torch.Tensor, values: torch.Tensor) -> float:
+    """Return ``||weight - values|| / ||weight||``, chunk by chunk; 0 for an all-zero weight."""
+    unit = float(tensor_amax(weight)) or 1.0  # squares of extreme values leave float32
+    squares: dict[int, torch.Tensor] = {}
+
+    def loop(chunks: Iterable[slice]) -> None:
+        for chunk in chunks:
+            wanted = weight[chunk].float() / unit
+            error = (values[chunk] / unit).sub_(wanted).square_().sum()
+            squares[chunk.start] = torch.stack([error, wanted.square_().sum()]).double()
+
+    share_chunks(loop, row_slices(*weight.shape), weight.device)
+    return relative_error(squares)
 
 
 def round_through_nvfp4(

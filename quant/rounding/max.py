@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from ..formats.nvfp4 import NVFP4_MAX, max_block_scales
+from .second_moments import SecondMoments
 
 # Below this a decode scale is subnormal in fp32, and GPUs may flush it to zero.
 _SMALLEST_SCALE = 2.0**-126
@@ -18,7 +19,9 @@ class MaxRule:
 
     name = "max"
 
-    def for_input(self, mean_square: torch.Tensor | None) -> MaxRule:
+    def for_input(
+        self, mean_square: torch.Tensor | None, moments: SecondMoments | None = None
+    ) -> MaxRule:
         """Return the rule itself: inputs do not matter to it."""
         return self
 
@@ -31,6 +34,12 @@ class MaxRule:
     ) -> torch.Tensor:
         """Return the runtime's own block scales."""
         return max_block_scales(blocks, block_amax, tensor_scale)
+
+    def nvfp4_values(
+        self, weight: torch.Tensor, tensor_scale: torch.Tensor, *, rounded_input: bool
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return None: every value is rounded to the nearest."""
+        return None
 
     def float8_scale(self, weight: torch.Tensor, amax: float, format_max: float) -> float:
         """``amax / format_max`` in fp32; 1.0 for an all-zero weight."""

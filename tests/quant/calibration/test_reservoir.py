@@ -14,10 +14,10 @@ def _fill(reservoir: Reservoir, counts: list[int], seed: int) -> None:
     """Feed rows numbered from 0, as a caller does."""
     rng = np.random.default_rng(seed)
     start = 0
-    for count in counts:
+    for call, count in enumerate(counts):
         chosen = reservoir.choose(count, rng)
         rows = torch.from_numpy(start + chosen.positions).double().unsqueeze(1)
-        reservoir.add(rows, chosen)
+        reservoir.add(rows, chosen, call)
         start += count
 
 
@@ -28,7 +28,9 @@ def test_keeps_exactly_the_lowest_priorities(counts, capacity, seed) -> None:
     rng = np.random.default_rng(seed)
     drawn = np.concatenate([rng.random(count) for count in counts] or [np.empty(0)])
     expected = np.argsort(drawn)[:capacity]
-    rows, priorities = reservoir.to_host(1)
+    rows, priorities, calls = reservoir.to_host(1)
+    ends = np.cumsum(counts)
+    assert calls.tolist() == np.searchsorted(ends, expected, side="right").tolist()
     assert rows[:, 0].tolist() == expected.tolist()
     np.testing.assert_array_equal(priorities, drawn[expected])
     assert reservoir.limit == (np.sort(drawn)[capacity] if drawn.size > capacity else np.inf)
@@ -49,9 +51,9 @@ def test_shrinking_between_choice_and_arrival() -> None:
     reservoir, rng = Reservoir(10), np.random.default_rng(0)
     chosen = reservoir.choose(50, rng)
     reservoir.shrink(4)
-    reservoir.add(torch.from_numpy(chosen.positions).double().unsqueeze(1), chosen)
-    rows, priorities = reservoir.to_host(1)
-    assert len(rows) == 4
+    reservoir.add(torch.from_numpy(chosen.positions).double().unsqueeze(1), chosen, 7)
+    rows, priorities, calls = reservoir.to_host(1)
+    assert len(rows) == 4 and calls.tolist() == [7] * 4
     assert priorities.max() < reservoir.limit
 
 

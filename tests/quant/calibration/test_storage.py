@@ -107,8 +107,8 @@ def test_missing_and_unrelated_files(tmp_path, saved) -> None:
 
 
 def test_newer_version(saved) -> None:
-    _edit(saved, lambda t, h: h.update(version=2))
-    with pytest.raises(CalibrationError, match=r"newer version.*format 2"):
+    _edit(saved, lambda t, h: h.update(version=3))
+    with pytest.raises(CalibrationError, match=r"newer version.*format 3"):
         load_statistics(saved)
 
 
@@ -124,6 +124,8 @@ def test_newer_version(saved) -> None:
         lambda t, h: t.update({"k.rows": t["k.rows"].int()}),
         lambda t, h: t.update({"k.run": t["k.run"] + 1}),
         lambda t, h: t.update({"k.run": t["k.run"] - 1}),
+        lambda t, h: t.update({"k.row_run": t["k.row_run"] + 1}),
+        lambda t, h: h["inputs"]["k"].update(moments=[{"id": "../evil", "run": "", "tokens": 1}]),
         lambda t, h: h.pop("version"),
         lambda t, h: h.update(version="one"),
         lambda t, h: h.pop("fingerprint"),

@@ -117,7 +117,7 @@ def test_only_weighted_looks_at_the_input() -> None:
 
 def test_channel_weights_are_relative_and_never_zero() -> None:
     weights = weights_of_input(torch.tensor([0.0, 1.0, 3.0]))
-    assert weights.tolist() == pytest.approx([1.0, 1.75, 3.25])
+    assert weights.tolist() == pytest.approx([0.3, 1.05, 2.55])
     assert weights_of_input(torch.zeros(3)).tolist() == [1.0, 1.0, 1.0]
 
 

@@ -1,0 +1,88 @@
+"""Which inputs' second moments are gathered in which sampling run."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+from .input_group import InputGroup
+from .moments import moments_bytes
+from .settings import CollectorSettings
+
+# Every so many runs one is left out of all second moments: its rows then judge, on another
+# prompt, whether what was made with them holds.
+_HELD_OUT_EVERY = 4
+# Tokens of one call, as a share of the channels and at least: twenty steps of two branches then
+# give an input a dozen tokens for each of its channels.
+_CHANNELS_PER_TOKEN = 4
+_FEWEST_TOKENS = 256
+
+
+def tokens_per_call(in_features: int) -> int:
+    """Return how many tokens of one model call go into the second moments of an input."""
+    return max(_FEWEST_TOKENS, in_features // _CHANNELS_PER_TOKEN)
+
+
+@dataclass(frozen=True)
+class MomentProgress:
+    """How far an input is: its layers have equal ``shared`` (None: not known yet)."""
+
+    shared: Hashable | None
+    in_features: int
+    tokens: int
+
+    @property
+    def per_channel(self) -> float:
+        """Tokens gathered for each channel."""
+        return self.tokens / max(1, self.in_features)
+
+
+class MomentSchedule:
+    """Gives the budget of every run to the inputs that have the fewest tokens so far."""
+
+    def __init__(self, settings: CollectorSettings) -> None:
+        """Start with nothing admitted."""
+        self._settings = settings
+        self._admitted: set[str] = set()
+        self._undecided: set[str] = set()
+        self._left = 0
+
+    def begin_run(self, number: int, progress: Mapping[str, MomentProgress]) -> None:
+        """Choose for run ``number`` (from 1), given the progress of each layer."""
+        self._admitted.clear()
+        self._undecided.clear()
+        self._left = self._settings.moments_budget_bytes
+        if not self._left or number % _HELD_OUT_EVERY == 0:
+            return
+        waiting = {
+            name: state
+            for name, state in progress.items()
+            if state.per_channel < self._settings.moments_tokens_per_channel
+        }
+        self._undecided = {name for name, state in waiting.items() if state.shared is None}
+        seen: set[Hashable] = set()
+        for name, state in sorted(waiting.items(), key=lambda item: item[1].per_channel):
+            if state.shared in seen:
+                self._admitted.add(name)
+            elif state.shared is not None and self._take(state.in_features):
+                self._admitted.add(name)
+                seen.add(state.shared)
+
+    def admits(self, name: str, group: InputGroup) -> bool:
+        """Whether to gather for this layer's input now; counts it against the budget if so.
+
+        An input that was not known when the run began gets what is left, first come first served.
+        """
+        if group.members & self._admitted:
+            return True
+        if name not in self._undecided:
+            return False
+        self._undecided -= group.members | {name}
+        return self._take(group.in_features)
+
+    def _take(self, in_features: int) -> bool:
+        size = moments_bytes(in_features)
+        if size > self._left:
+            return False
+        self._left -= size
+        return True

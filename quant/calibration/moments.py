@@ -1,0 +1,208 @@
+"""Second moments of a layer's input, gathered during sampling within a memory budget.
+
+A Hessian of a real layer takes tens to hundreds of megabytes, all of a model tens of gigabytes. So
+they are gathered for as many inputs at a time as the budget allows, another set in every sampling
+run, and each run's share is an immutable *part* that may live on disk. Parts of one input add up.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+
+from ..errors import CalibrationError
+from ..formats.nvfp4 import NVFP4_MAX, round_through_nvfp4
+from ..rounding.second_moments import SecondMoments
+
+# Rows of the symmetric matrix kept together: only what is on or left of the diagonal is stored.
+_PANEL = 1024
+_VECTORS = ("sum", "sum_rounded", "residual_energy")
+
+
+def moments_bytes(in_features: int) -> int:
+    """Return the memory one input of this width takes while it is gathered, in bytes."""
+    triangle = sum((stop - start) * stop for start, stop in _panels(in_features))
+    return 4 * (triangle + in_features * in_features + len(_VECTORS) * in_features)
+
+
+class MomentAccumulator:
+    """Running sums over the tokens of one input, on the device of the activations."""
+
+    def __init__(self, in_features: int, device: torch.device) -> None:
+        """Start at zero."""
+
+        def zeros(*shape: int) -> torch.Tensor:
+            return torch.zeros(shape, dtype=torch.float32, device=device)
+
+        self.in_features = in_features
+        self.device = device
+        self._panels = [zeros(stop - start, stop) for start, stop in _panels(in_features)]
+        self._residual = zeros(in_features, in_features)
+        self._vectors = {name: zeros(in_features) for name in _VECTORS}
+        self._tokens = torch.zeros((), dtype=torch.int64, device=device)
+
+    def add(self, rows: torch.Tensor, amax: torch.Tensor, fresh: torch.Tensor) -> None:
+        """Add tokens; never waits for the device.
+
+        Args:
+            rows: ``[T, K]``; those with NaN or infinity are left out.
+            amax: 0-d, the largest |x| of the whole call, which sets the runtime's tensor scale.
+            fresh: 0-d bool; False leaves all of them out.
+        """
+        x = rows.float()
+        usable = torch.isfinite(x).all(dim=1) & fresh & torch.isfinite(amax)
+        x = torch.where(usable.unsqueeze(1), x, 0.0)
+        scale = torch.nan_to_num(amax.float(), 1.0, 1.0, 1.0) / NVFP4_MAX
+        rounded = round_through_nvfp4(x, scale, torch.float32)
+        residual = x - rounded
+        for panel, (start, stop) in zip(self._panels, _panels(self.in_features), strict=True):
+            panel.addmm_(rounded[:, start:stop].t(), rounded[:, :stop])
+        self._residual.addmm_(residual.t(), rounded)
+        self._vectors["sum"] += x.sum(0)
+        self._vectors["sum_rounded"] += rounded.sum(0)
+        self._vectors["residual_energy"] += residual.square().sum(0)
+        self._tokens += usable.sum()
+
+    def finish(self, run: str, folder: Path | None) -> MomentPart | None:
+        """Return what was gathered as a part of ``run``, written to ``folder`` if there is one.
+
+        None when no token was usable. Reads from the device: not for hooks.
+
+        Raises:
+            CalibrationError: the folder cannot be written.
+        """
+        tokens = int(self._tokens)
+        if not tokens:
+            return None
+        tensors = {f"hessian.{i}": panel.cpu() for i, panel in enumerate(self._panels)}
+        # Half the size; it needs no more digits than its sampling error leaves it.
+        tensors["residual"] = self._residual.to(torch.bfloat16).cpu()
+        tensors |= {name: vector.cpu() for name, vector in self._vectors.items()}
+        part = MomentPart(uuid.uuid4().hex, run, tokens, self.in_features, tensors)
+        return part if folder is None else part.stored_in(folder)
+
+
+@dataclass(frozen=True, eq=False)
+class MomentPart:
+    """Sums over ``tokens`` tokens of one input in one run, in memory or in a file.
+
+    ``tensors``: ``hessian.0``, ``hessian.1``, ... float32, the bands of rows of the sum of
+    ``xq xq^T`` up to their diagonal; ``residual`` bfloat16 [K, K], the sum of ``(x - xq) xq^T``;
+    and float32 [K] ``sum``, ``sum_rounded``, ``residual_energy``. None: they are in ``path``.
+    """
+
+    id: str
+    run: str
+    tokens: int
+    in_features: int
+    tensors: Mapping[str, torch.Tensor] | None = None
+    path: Path | None = None
+
+    def stored_in(self, folder: Path) -> MomentPart:
+        """Return this part kept in a file of ``folder``, writing or linking it if needed."""
+        target = folder / f"{self.id}.safetensors"
+        if not target.exists():
+            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._write(temporary)
+                os.replace(temporary, target)
+            except (OSError, safetensors.SafetensorError) as error:
+                raise CalibrationError(f"{target}: cannot write Hessians: {error}") from error
+            finally:
+                temporary.unlink(missing_ok=True)
+        return MomentPart(self.id, self.run, self.tokens, self.in_features, None, target)
+
+    def _write(self, target: Path) -> None:
+        if self.tensors is not None:
+            safetensors.torch.save_file(dict(self.tensors), target)
+        elif self.path is not None:
+            try:
+                os.link(self.path, target)  # it never changes
+            except OSError:
+                shutil.copyfile(self.path, target)
+
+    def add_to(self, total: dict[str, torch.Tensor]) -> None:
+        """Add the sums to ``total``, tensor by tensor, as float32.
+
+        Raises:
+            CalibrationError: the file is missing or damaged.
+        """
+        if self.tensors is not None:
+            for name, tensor in self.tensors.items():
+                _add(total, name, tensor)
+            return
+        try:
+            with safetensors.safe_open(str(self.path), "pt") as file:
+                for name in file.keys():  # noqa: SIM118 - not a dict
+                    _add(total, name, file.get_tensor(name))
+        except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+            raise CalibrationError(
+                f"{self.path}: cannot read the Hessian of a calibration: {error}. Calibrate again, "
+                "or choose a rounding other than gptq"
+            ) from error
+
+
+@dataclass(frozen=True, eq=False)
+class InputMoments:
+    """All parts of one input; see `SecondMoments`."""
+
+    parts: tuple[MomentPart, ...]
+
+    @property
+    def tokens(self) -> int:
+        """Tokens over all parts."""
+        return sum(part.tokens for part in self.parts)
+
+    @property
+    def in_features(self) -> int:
+        """K."""
+        return self.parts[0].in_features
+
+    @property
+    def runs(self) -> frozenset[str]:
+        """Ids of the runs that the parts are from: no held-out data for this input."""
+        return frozenset(part.run for part in self.parts)
+
+    def load(self) -> SecondMoments:
+        """Return the means over all parts, on the CPU.
+
+        Raises:
+            CalibrationError: a part's file is missing or damaged.
+        """
+        total: dict[str, torch.Tensor] = {}
+        for part in self.parts:
+            part.add_to(total)
+        width, tokens = self.in_features, self.tokens
+        hessian = torch.empty(width, width)
+        try:
+            for index, (start, stop) in enumerate(_panels(width)):
+                panel = total.pop(f"hessian.{index}").div_(tokens)
+                hessian[start:stop, :stop] = panel
+                hessian[:stop, start:stop] = panel.t()
+            residual = total["residual"].view(width, width).div_(tokens)
+            mean, rounded, energy = (total[name].view(width).div_(tokens) for name in _VECTORS)
+        except (KeyError, RuntimeError) as error:
+            raise CalibrationError(
+                f"the Hessian parts of an input of width {width} are damaged: {error}"
+            ) from error
+        return SecondMoments(hessian, residual, energy, mean, rounded, tokens)
+
+
+def _panels(width: int) -> list[tuple[int, int]]:
+    return [(start, min(start + _PANEL, width)) for start in range(0, width, _PANEL)]
+
+
+def _add(total: dict[str, torch.Tensor], name: str, tensor: torch.Tensor) -> None:
+    if name in total:
+        total[name] += tensor
+    else:
+        total[name] = tensor.to(torch.float32, copy=True)

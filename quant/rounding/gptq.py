@@ -1,0 +1,188 @@
+"""GPTQ for NVFP4: every rounding error is made up for by the channels still to be rounded.
+
+Unlike in the original the block scales are chosen inside the feedback loop: each block of 16
+channels tries all candidate scales with the errors it inherits. ``gptaq`` also moves the target,
+to the weight that does best on *rounded* inputs, and so recovers part of what 4-bit activations
+lose: the asymmetric objective of Li et al. 2025 (GPTAQ, arXiv 2504.02692), here solved by a
+regression whose chance part is taken out (see ``feedback.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+
+from ..formats.base import row_slices
+from ..formats.e2m1 import round_to_e2m1
+from ..formats.e4m3 import decode_e4m3
+from ..formats.nvfp4 import BLOCK, max_block_scales
+from ..formats.parallel import share_chunks
+from .feedback import FeedbackFactor, factorize
+from .second_moments import SecondMoments
+from .sweep import SweepRule, candidate_codes
+
+# Columns whose feedback is applied together, as one matrix product.
+_PANEL = 128
+# Elements of the [rows, candidates, 16] working set of a chunk.
+_CHUNK_ROWS_CPU = 256
+_CHUNK_ROWS_GPU = 4096
+
+
+class GptqRule(SweepRule):
+    """Error feedback where second moments are known, `weighted` elsewhere.
+
+    Named ``gptq``, or ``gptaq`` to aim at the weight that does best on rounded inputs; that is
+    for layers whose activations the runtime rounds, and ``gptq`` for others.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        channel_weights: torch.Tensor | None = None,
+        moments: SecondMoments | None = None,
+    ):
+        super().__init__(name, channel_weights)
+        self._moments = moments
+        self._factor: FeedbackFactor | None = None
+
+    def for_input(
+        self, mean_square: torch.Tensor | None, moments: SecondMoments | None = None
+    ) -> SweepRule:
+        """Return the rule for a layer with this input: `weighted` without second moments."""
+        plain = SweepRule("weighted").for_input(mean_square)
+        if moments is None or moments.in_features % BLOCK:
+            return plain
+        return GptqRule(self.name, plain.channel_weights, moments)
+
+    def nvfp4_values(
+        self, weight: torch.Tensor, tensor_scale: torch.Tensor, *, rounded_input: bool
+    ) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """Return values on the NVFP4 grid and the block scales they are on.
+
+        Args:
+            weight: ``[rows, K]``, any float dtype, on the device to compute on.
+            tensor_scale: 0-d float32.
+            rounded_input: whether the runtime rounds this layer's activations.
+
+        Returns:
+            float32 ``[rows, K]`` and float8_e4m3fn ``[rows, K / 16]``.
+        """
+        if self._moments is None:
+            return None
+        compensate = self.name == "gptaq"
+        if self._factor is None:
+            moments = _on_device(self._moments, weight.device)
+            self._factor = factorize(moments, compensate=compensate)
+        return round_with_feedback(
+            weight, self._factor, tensor_scale, compensate=compensate and rounded_input
+        )
+
+
+def round_with_feedback(
+    weight: torch.Tensor,
+    factor: FeedbackFactor,
+    tensor_scale: torch.Tensor,
+    *,
+    compensate: bool,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round a weight ``[rows, K]`` to NVFP4 with error feedback; see `GptqRule.nvfp4_values`."""
+    rows, columns = weight.shape
+    values = torch.empty(rows, columns, dtype=torch.float32, device=weight.device)
+    scales = torch.empty(rows, columns // BLOCK, dtype=torch.uint8, device=weight.device)
+    on_cpu = weight.device.type == "cpu"
+    step = _CHUNK_ROWS_CPU if on_cpu else _CHUNK_ROWS_GPU
+
+    def loop(chunks: Iterable[slice]) -> None:
+        for chunk in chunks:
+            target = factor.permute(weight[chunk], compensate=compensate)
+            rounded, codes = _round_rows(target, factor, tensor_scale)
+            values[chunk] = factor.restore(rounded)
+            blocks = factor.order[::BLOCK].div(BLOCK, rounding_mode="floor")
+            scales[chunk] = torch.empty_like(codes).index_copy_(1, blocks, codes)
+
+    share_chunks(loop, row_slices(rows, 1, step), weight.device)
+    return values, scales.view(torch.float8_e4m3fn)
+
+
+def _round_rows(
+    target: torch.Tensor, factor: FeedbackFactor, tensor_scale: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round rows ``[R, K]`` in the factor's order, from the last column to the first.
+
+    Returns float32 values ``[R, K]`` and uint8 scale codes ``[R, K / 16]``, blocks in that order.
+    """
+    rows, columns = target.shape
+    values = torch.empty_like(target)
+    codes = torch.empty(rows, columns // BLOCK, dtype=torch.uint8, device=target.device)
+    errors = torch.zeros_like(target)
+    lower = factor.lower
+    for stop in range(columns, 0, -_PANEL):
+        start = max(0, stop - _PANEL)
+        wanted = target[:, start:stop].clone()
+        if stop < columns:
+            wanted.addmm_(errors[:, stop:], lower[stop:, start:stop])
+        for last in range(stop, start, -BLOCK):
+            first = last - BLOCK
+            block = slice(first, last)
+            inherited = wanted[:, first - start : last - start]
+            rounded, code = _round_block(
+                target[:, block],
+                inherited,
+                lower[block, block],
+                factor.weight[block],
+                tensor_scale,
+            )
+            values[:, block] = rounded
+            codes[:, first // BLOCK] = code
+            errors[:, block] = target[:, block] - rounded
+            if first > start:
+                wanted[:, : first - start].addmm_(errors[:, block], lower[block, start:first])
+    return values, codes
+
+
+def _round_block(
+    target: torch.Tensor,
+    inherited: torch.Tensor,
+    lower: torch.Tensor,
+    cost: torch.Tensor,
+    tensor_scale: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Round one block ``[R, 16]`` under every candidate scale and keep each row's best.
+
+    ``inherited`` is the target with the errors of later blocks made up for.
+    """
+    amax = inherited.abs().amax(1)
+    start = max_block_scales(inherited, amax, tensor_scale).view(torch.uint8).int()
+    codes = torch.stack(candidate_codes(start), 1).to(torch.uint8)
+    scale = decode_e4m3(codes.view(torch.float8_e4m3fn)).mul_(tensor_scale)
+    divisor = scale.masked_fill(scale == 0, torch.inf)
+    # Channel first: each step works on contiguous [R, candidates].
+    wanted = inherited.t().unsqueeze(2).expand(-1, -1, scale.shape[1]).contiguous()
+    rounded = torch.empty_like(wanted)
+    loss = torch.zeros_like(scale)
+    scratch = torch.empty_like(scale)
+    for k in range(BLOCK - 1, -1, -1):
+        value = torch.div(wanted[k], divisor, out=rounded[k])
+        round_to_e2m1(value, scratch)
+        value.mul_(scale)
+        torch.sub(value, wanted[k], out=scratch)
+        loss.addcmul_(scratch.square_(), cost[k])
+        if k:
+            error = torch.sub(target[:, k : k + 1], value, out=scratch)
+            wanted[:k] += lower[k, :k].view(-1, 1, 1) * error
+    best = loss.argmin(1, keepdim=True)
+    chosen = rounded.gather(2, best.expand(BLOCK, -1, -1)).squeeze(2).t()
+    return chosen, codes.gather(1, best).squeeze(1)
+
+
+def _on_device(moments: SecondMoments, device: torch.device) -> SecondMoments:
+    residual = moments.residual
+    return SecondMoments(
+        hessian=moments.hessian.to(device),
+        residual=None if residual is None else residual.to(device),
+        residual_energy=moments.residual_energy.to(device),
+        mean=moments.mean.to(device),
+        mean_rounded=moments.mean_rounded.to(device),
+        tokens=moments.tokens,
+    )

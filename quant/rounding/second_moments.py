@@ -1,0 +1,36 @@
+"""Second moments of a layer's input: what error feedback needs to know."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+
+@dataclass(frozen=True, eq=False)
+class SecondMoments:
+    """Means over observed tokens; ``x`` is the input, ``xq`` the input as NVFP4 rounds it.
+
+    All float32, K input channels. ``hessian`` [K, K] is ``E[xq xq^T]`` (symmetric), the Hessian
+    of the layer's squared output error up to a factor. ``residual`` [K, K] is
+    ``E[(x - xq) xq^T]``, row: the channel that lost something, column: the channel it can be
+    recovered from; None when it was not collected. ``residual_energy`` [K] is ``E[(x - xq)^2]``.
+    ``mean`` and ``mean_rounded`` [K] are ``E[x]`` and ``E[xq]``. ``tokens`` is how many different
+    tokens they are means over.
+    """
+
+    hessian: torch.Tensor
+    residual: torch.Tensor | None
+    residual_energy: torch.Tensor
+    mean: torch.Tensor
+    mean_rounded: torch.Tensor
+    tokens: int
+
+    @property
+    def in_features(self) -> int:
+        """K."""
+        return self.hessian.shape[0]
+
+    def tokens_per_channel(self) -> float:
+        """Observed tokens for each input channel."""
+        return self.tokens / max(1, self.in_features)
