@@ -13,8 +13,9 @@ from .calibration import (
 )
 from .compare import Compare
 from .inspect import InspectCheckpoint
+from .mix import AutoMix
 from .quantize import Quantize, QuantizeFile, SaveCheckpoint
-from .recipes import PlanLayers, SelectPreset
+from .recipes import LoadRecipe, PlanLayers, SelectPreset
 from .sensitivity import LoadSensitivity, MeasureSensitivity, ProbeModel, ProbeResult
 from .sources import LoadSourceModel
 
@@ -27,6 +28,7 @@ class FoundryExtension(ComfyExtension):
         return [
             LoadSourceModel,
             SelectPreset,
+            LoadRecipe,
             PlanLayers,
             CalibrationPrompts,
             Calibrate,
@@ -37,6 +39,7 @@ class FoundryExtension(ComfyExtension):
             ProbeModel,
             ProbeResult,
             LoadSensitivity,
+            AutoMix,
             Quantize,
             SaveCheckpoint,
             QuantizeFile,

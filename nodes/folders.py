@@ -139,10 +139,7 @@ def calibration_path(name: str) -> Path:
     Raises:
         ValueError: the name is empty or no plain file name.
     """
-    cleaned = name.strip()
-    if not _is_file_name(cleaned):
-        raise ValueError(f"{name!r} is no name for a calibration; use letters and digits")
-    return calibrations_folder() / f"{cleaned}.safetensors"
+    return calibrations_folder() / f"{_plain_name(name, 'calibration')}.safetensors"
 
 
 def sensitivity_names() -> list[str]:
@@ -156,10 +153,28 @@ def sensitivity_path(name: str) -> Path:
     Raises:
         ValueError: the name is empty or no plain file name.
     """
+    return _own_folder("sensitivities") / f"{_plain_name(name, 'sensitivity')}.json"
+
+
+def recipe_names() -> list[str]:
+    """Return the names of the saved recipes."""
+    return sorted(p.stem for p in _own_folder("recipes").glob("*.json"))
+
+
+def recipe_path(name: str) -> Path:
+    """Return the file of a recipe.
+
+    Raises:
+        ValueError: the name is empty or no plain file name.
+    """
+    return _own_folder("recipes") / f"{_plain_name(name, 'recipe')}.json"
+
+
+def _plain_name(name: str, kind: str) -> str:
     cleaned = name.strip()
     if not _is_file_name(cleaned):
-        raise ValueError(f"{name!r} is no name for a sensitivity; use letters and digits")
-    return _own_folder("sensitivities") / f"{cleaned}.json"
+        raise ValueError(f"{name!r} is no name for a {kind}; use letters and digits")
+    return cleaned
 
 
 def prompt_files() -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..quant.describe import describe_plan
+from ..quant.describe import describe_plan, describe_recipe
 from ..quant.errors import RecipeError
 from ..quant.formats import FORMATS
 from ..quant.planning import (
@@ -14,12 +14,14 @@ from ..quant.planning import (
     Recipe,
     get_preset,
     load_presets,
+    load_recipe,
     make_plan,
     parse_rule_lines,
     take_inventory,
 )
 from ..quant.planning.presets import Setting
 from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
+from . import folders
 from .applied_loras import loras_before
 from .bridge import ModelSource
 from .sockets import CATEGORY, PlanSocket, RecipeSocket
@@ -191,6 +193,54 @@ def _policy(choice: dict[str, Any]) -> tuple[str, float | None]:
     return "dynamic", None
 
 
+class LoadRecipe(io.ComfyNode):
+    """A recipe saved as a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryLoadRecipe",
+            display_name="Load Recipe",
+            category=CATEGORY,
+            description="Loads a recipe that Auto Mix, 'nvfp4 mix' or 'nvfp4 recipe' saved.",
+            search_aliases=["nvfp4 recipe", "load mix", "recipe file"],
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=folders.recipe_names(),
+                    tooltip="A file in output/nvfp4_foundry/recipes.",
+                )
+            ],
+            outputs=[
+                RecipeSocket.Output(display_name="RECIPE"),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None) -> bool | str:
+        """Say before the queue starts when the file is gone."""
+        try:
+            if name is None or folders.recipe_path(name).exists():
+                return True
+        except ValueError as error:
+            return str(error)
+        return f"recipe {name} does not exist any more; refresh the list"
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> float:
+        """Load again when the file changed."""
+        return folders.recipe_path(name).stat().st_mtime
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        """Load."""
+        recipe = load_recipe(folders.recipe_path(name))
+        text = describe_recipe(recipe)
+        return io.NodeOutput(recipe, text, ui=ui.PreviewText(text))
+
+
 class PlanLayers(io.ComfyNode):
     """Resolve a recipe against a model: a dry run."""
 
@@ -208,7 +258,7 @@ class PlanLayers(io.ComfyNode):
             search_aliases=["nvfp4 plan", "dry run", "estimate size"],
             inputs=[
                 io.Model.Input("model", tooltip="The model to quantize, LoRAs applied or not."),
-                RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset."),
+                RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset or Load Recipe."),
                 io.Boolean.Input(
                     "any_architecture",
                     default=False,

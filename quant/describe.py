@@ -9,7 +9,7 @@ from .calibration import CalibrationStatistics
 from .calibration.sensitivity import CandidateErrors, Sensitivity
 from .checkpoint import CheckpointComparison, CheckpointSummary, LayerComparison
 from .compare import Difference
-from .planning import Mix, MixPoint, Plan
+from .planning import Mix, MixPoint, Plan, Recipe
 from .report import format_bytes, shorten, text_table
 
 # More would push the table of layers out of sight.
@@ -71,6 +71,24 @@ def describe_plan(plan: Plan, notes: tuple[str, ...] = ()) -> str:
     headings = ("layer", "shape", "format", "before", "after", "reason")
     table = text_table(headings, rows, left=("layer", "reason"))
     return "\n".join([*lines, "", table])
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Return a recipe as text: its numbers, then its rules in their order."""
+    numbers = f"rounding {recipe.rounding}, input_scale {recipe.input_scale}"
+    if recipe.input_scale != "dynamic" and not recipe.input_scale.startswith("fixed"):
+        numbers += f", headroom {recipe.headroom:g}"
+    return "\n".join(
+        [
+            f"recipe  {recipe.name}",
+            *([f"about   {recipe.description}"] if recipe.description else []),
+            f"for     {', '.join(recipe.architectures) or 'any model'}",
+            f"numbers {numbers}",
+            "",
+            *(f"rule {number}: {rule.describe()}" for number, rule in enumerate(recipe.rules, 1)),
+            f"default: {recipe.default}",
+        ]
+    )
 
 
 def describe_mix(mix: Mix) -> str:

@@ -17,7 +17,7 @@ from .budget import Budget, format_size
 from .exact_recipe import exact_recipe
 from .inventory import Inventory
 from .mix_options import MIX_FORMATS, find_groups, member
-from .mix_problem import MixPoint, MixProblem, point_of
+from .mix_problem import MixPoint, MixProblem, OnProgress, point_of
 from .mix_reasons import mix_warnings, mixed_layers
 from .plan import Plan
 from .recipe import Recipe
@@ -91,6 +91,7 @@ def mix_plan(
     *,
     fingerprint: ModelFingerprint | None = None,
     points: int = FRONTIER_POINTS,
+    on_progress: OnProgress | None = None,
 ) -> Mix:
     """Choose the format of each Linear that ``base`` quantizes; all else stays as planned.
 
@@ -106,15 +107,19 @@ def mix_plan(
         formats: to choose from.
         fingerprint: of the model, checked against the sensitivity's when given.
         points: of the frontier; 0 leaves it out.
+        on_progress: called before each of them.
 
     Raises:
         CalibrationError: the sensitivity is of a different model.
-        PlanError: nothing to mix, nothing known, or a budget out of reach (the message says how
-            far formats and model allow to go).
+        PlanError: the plan is of a different model, nothing to mix, nothing known, or a budget
+            out of reach (the message says how far formats and model allow to go).
         FormatError: an unknown format.
     """
+    base.require_layers(inventory)
+    drift = None
     if fingerprint is not None:
         sensitivity.require_model(fingerprint)
+        drift = sensitivity.fingerprint.drift(fingerprint)
     problem = MixProblem.of(base, inventory, find_groups(base, inventory, sensitivity, formats))
     budget = budget or Budget(size=base.bytes_after)
     chosen = problem.solve(budget)
@@ -130,13 +135,14 @@ def mix_plan(
         description=f"Mix for {budget}: {format_size(point.bytes)}, "
         f"predicted error {point.error:.2%}.",
     )
+    warnings = mix_warnings(base, sensitivity, unknown, drift)
     return Mix(
-        plan=Plan(recipe, base.architecture, layers, mix_warnings(base, sensitivity, unknown)),
+        plan=Plan(recipe, base.architecture, layers, warnings),
         budget=budget,
         point=point,
         preset=_preset_point(base, inventory, sensitivity, problem),
         preset_name=base.recipe.name,
-        frontier=problem.frontier(points, point),
+        frontier=problem.frontier(points, point, on_progress=on_progress),
         unknown=unknown,
         has_latents=sensitivity.has_latents,
     )

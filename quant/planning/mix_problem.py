@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import PlanError
@@ -14,6 +14,9 @@ from .knapsack import choose, least_value, least_weight
 from .mix_options import Group, Member, Option
 from .plan import Plan
 from .recipe import layer_size
+
+#: Called with steps done, steps in all, and what is going on; may raise to stop.
+OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,9 @@ class MixProblem:
             raise PlanError(self._out_of_reach(budget))
         return self.pick(indices)
 
-    def frontier(self, points: int, *known: MixPoint) -> tuple[MixPoint, ...]:
+    def frontier(
+        self, points: int, *known: MixPoint, on_progress: OnProgress | None = None
+    ) -> tuple[MixPoint, ...]:
         """Return the curve through ``points`` sizes and the ``known`` mixes."""
         if points < 1:
             return ()
@@ -96,6 +101,8 @@ class MixProblem:
         low, high = self.point(smallest), self.point(largest)
         found = [*known, low]
         for step in range(1, points - 1):
+            if on_progress:
+                on_progress(step, points, "frontier")
             # Any gap will do: what comes is the best of its own size, just below the one asked for.
             # Closer together where files are small: there a byte changes most.
             size = low.bytes + (high.bytes - low.bytes) * (step / (points - 1)) ** 2

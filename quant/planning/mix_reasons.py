@@ -65,9 +65,19 @@ def _share(part: Member, total: float) -> str:
     return f"{(part.cost or 0.0) / total:.2%}" if total > 0 else "none"
 
 
-def mix_warnings(base: Plan, sensitivity: Sensitivity, unknown: Sequence[str]) -> tuple[str, ...]:
-    """Return what a user should know of a mix; warnings of ``base`` are of rules it lacks."""
+def mix_warnings(
+    base: Plan, sensitivity: Sensitivity, unknown: Sequence[str], drift: str | None
+) -> tuple[str, ...]:
+    """Return what a user should know of a mix; warnings of ``base`` are of rules it lacks.
+
+    ``drift``: how the weights differ from those the sensitivity was measured on.
+    """
     found = []
+    if drift:
+        found.append(
+            f"the sensitivity was measured on other weights, such as without a LoRA that is "
+            f"applied now ({drift}); measure the merged model for the best mix"
+        )
     if sensitivity.rounding != base.recipe.rounding:
         found.append(
             f"the sensitivity was measured with rounding {sensitivity.rounding}, "

@@ -19,6 +19,7 @@ from .recipe import Recipe, Rule
 
 #: Bytes of a stored ``input_scale``.
 INPUT_SCALE_BYTES = 4
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,23 @@ class Plan:
     def quantized(self) -> list[PlannedLayer]:
         """Return the layers that get a quantized format."""
         return [layer for layer in self.layers if get_format(layer.format).is_quantized]
+
+    def require_layers(self, inventory: Inventory, origin: str = "this model") -> None:
+        """Raise `PlanError`, naming a difference, unless the plan is of these layers."""
+        layers = inventory.layers
+        odd = sorted(set(layers) ^ {planned.name for planned in self.layers})
+        if odd:
+            examples = ", ".join(odd[:_NAMED]) + (" and more" if len(odd) > _NAMED else "")
+            raise PlanError(
+                f"the plan was made for another model: {examples} are not in both; "
+                f"plan again from {origin}"
+            )
+        for planned in self.layers:
+            if layers[planned.name].shape != planned.shape:
+                raise PlanError(
+                    f"the plan was made for another model: {planned.name} is {planned.shape} "
+                    f"there and {layers[planned.name].shape} here; plan again from {origin}"
+                )
 
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON-serialisable data."""

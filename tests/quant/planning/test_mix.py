@@ -8,6 +8,7 @@ import random
 import re
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
@@ -278,6 +279,49 @@ def test_refuses_what_cannot_be_mixed(small: tuple[Inventory, Plan]) -> None:
     with pytest.raises(CalibrationError, match="different model"):
         mix_plan(base, inventory, sensitivity, fingerprint=other)
     mix_plan(base, inventory, sensitivity, fingerprint=sensitivity.fingerprint)
+
+
+def test_a_plan_of_another_model_is_refused(small: tuple[Inventory, Plan]) -> None:
+    inventory, base = small
+    sensitivity = sensitivity_of(inventory, random_costs(MIXED, 5))
+    shapes = {name: layer.shape for name, layer in inventory.layers.items()}
+    for changed in ({MIXED[0]: (32, 96)}, {"another": (64, 64)}):
+        with pytest.raises(PlanError, match="the plan was made for another model"):
+            mix_plan(base, inventory_from({**shapes, **changed}), sensitivity)
+
+
+def test_other_weights_are_a_warning(small: tuple[Inventory, Plan]) -> None:
+    inventory, base = small
+    known = sensitivity_of(inventory, random_costs(MIXED, 5))
+    shapes = known.fingerprint.shapes
+    measured = ModelFingerprint(shapes, {}, {"m": (1.0, 2.0)})
+    merged = ModelFingerprint(shapes, {}, {"m": (1.0, 2.1)})
+    sensitivity = replace(known, fingerprint=measured)
+    assert mix_plan(base, inventory, sensitivity, fingerprint=measured).plan.warnings == ()
+    (warning,) = mix_plan(base, inventory, sensitivity, fingerprint=merged).plan.warnings
+    assert "measured on other weights" in warning
+
+
+def test_a_mix_may_be_stopped_between_points_of_the_frontier(
+    small: tuple[Inventory, Plan],
+) -> None:
+    inventory, base = small
+    seen = []
+
+    def stop(done: int, total: int, what: str) -> None:
+        seen.append((done, total, what))
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        mix_plan(
+            base,
+            inventory,
+            sensitivity_of(inventory, random_costs(MIXED, 5)),
+            points=9,
+            on_progress=stop,
+        )
+    assert seen == [(1, 9, "frontier"), (2, 9, "frontier"), (3, 9, "frontier")]
 
 
 def test_another_rounding_is_a_warning(small: tuple[Inventory, Plan]) -> None:
