@@ -54,8 +54,11 @@ def round_ticks(low: float, high: float, about: int = 7) -> list[float]:
 
 
 def tick_decimals(ticks: Sequence[float]) -> int:
-    """Return the decimals that tell the ticks apart."""
-    step = min((b - a for a, b in pairwise(ticks)), default=1.0)
+    """Return the decimals that tell the ticks apart, or that a single one takes to be written."""
+    if len(ticks) < 2:
+        written = f"{ticks[0]:.9g}" if ticks else ""
+        return len(written.partition(".")[2]) if "e" not in written else 0
+    step = min(b - a for a, b in pairwise(ticks))
     return max(0, -math.floor(math.log10(step) + 1e-9))
 
 

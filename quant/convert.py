@@ -17,15 +17,15 @@ from .calibration.input_scale import ScaleDecision, decide_scales, parse_policy
 from .calibration.statistics import CalibrationStatistics
 from .checkpoint.layout import PROVENANCE, QUANTIZATION_METADATA
 from .checkpoint.writer import CheckpointWriter
-from .encode import INPUT_SCALE, MARKER, encode_layer, input_scale_of, stored_name
-from .errors import CheckpointError, FormatError, PlanError
+from .encode import BIAS, INPUT_SCALE, MARKER, encode_layer, input_scale_of, stored_name
+from .errors import CheckpointError, FormatError
 from .formats import get_format
 from .formats.base import TensorSpec
 from .formats.plain import cast_plain
+from .observed_input import ObservedInputs
 from .planning.inventory import Layer, take_inventory
 from .planning.plan import Plan, PlannedLayer, marker_bytes
 from .report import ConversionReport, LayerReport, shorten
-from .rounding import get_rounding
 from .sources.base import TensorInfo, TensorSource
 from .version import VERSION
 
@@ -177,19 +177,9 @@ def _prepare(
     statistics: CalibrationStatistics | None,
     device: torch.device | str,
 ) -> _Job:
-    layers = take_inventory(source).layers
-    if set(layers) != {planned.name for planned in plan.layers}:
-        odd = sorted(set(layers) ^ {planned.name for planned in plan.layers})
-        raise PlanError(
-            f"the plan was made for another model: {shorten(odd, 3)} are not in both; "
-            f"plan again from {source.description}"
-        )
-    for planned in plan.layers:
-        if layers[planned.name].shape != planned.shape:
-            raise PlanError(
-                f"the plan was made for another model: {planned.name} is {planned.shape} there "
-                f"and {layers[planned.name].shape} here; plan again from {source.description}"
-            )
+    inventory = take_inventory(source)
+    plan.require_layers(inventory, source.description)
+    layers = inventory.layers
     policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
     if statistics is not None:
         statistics.require_model(source.fingerprint(), "the calibration statistics")
@@ -213,7 +203,8 @@ def _encode_all(
     job: _Job, sink: _Sink, measure_outputs: bool, on_progress: OnProgress | None
 ) -> Iterator[LayerReport]:
     """Encode layer after layer, reading one ahead and writing one behind on other threads."""
-    rule = get_rounding(job.plan.recipe.rounding)
+    recipe = job.plan.recipe
+    inputs = ObservedInputs(job.statistics)
     total, done = job.source.nbytes, 0
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         upcoming = reader.submit(_load, job, 0)
@@ -223,19 +214,20 @@ def _encode_all(
                 loaded = upcoming.result()
                 if index + 1 < len(job.layers):
                     upcoming = reader.submit(_load, job, index + 1)
-                observed = job.statistics.layers.get(layer.name) if job.statistics else None
                 tensors, report = encode_layer(
                     layer,
                     planned,
                     loaded.pop(layer.tensor.name).to(job.device),
-                    rule,
+                    recipe.rounding,
                     job.decisions.get(layer.name),
-                    observed,
+                    inputs.of(layer.name),
+                    loaded.get(f"{layer.name}.{BIAS}"),
                     measure_outputs=measure_outputs,
+                    correct_bias=recipe.bias_correction,
                 )
                 if pending is not None:
                     pending.result()
-                pending = writer.submit(_write, sink, {**tensors, **loaded})
+                pending = writer.submit(_write, sink, {**loaded, **tensors})
                 done += layer.nbytes
                 if on_progress:
                     on_progress(done, total, layer.name)

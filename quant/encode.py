@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 
 from .calibration.input_scale import ScaleDecision
-from .calibration.records import LayerStatistics
+from .choose_encoding import ChosenEncoding, choose_encoding
 from .errors import FormatError
-from .formats import EncodedWeight, ScaleRule, WeightFormat, get_format
+from .formats import WeightFormat, get_format
 from .formats.plain import cast_plain
+from .observed_input import ObservedInput
 from .planning.inventory import Layer
 from .planning.plan import PlannedLayer, marker_bytes
 from .report import LayerReport
-
-# Enough rows for an error figure of two digits, few enough to cost less than the encoding.
-_MEASURED_ROWS = 64
+from .rounding import MaxRule
 
 #: Suffixes of the tensors `encode_layer` adds to those of the format.
 MARKER, INPUT_SCALE = "comfy_quant", "input_scale"
+BIAS = "bias"
 
 
 def stored_name(layer: Layer, suffix: str) -> str:
@@ -37,11 +37,13 @@ def encode_layer(
     layer: Layer,
     planned: PlannedLayer,
     weight: torch.Tensor,
-    rule: ScaleRule,
+    rounding: str,
     decision: ScaleDecision | None,
-    statistics: LayerStatistics | None,
+    observed: ObservedInput | None,
+    bias: torch.Tensor | None = None,
     *,
     measure_outputs: bool = True,
+    correct_bias: bool = True,
 ) -> tuple[dict[str, torch.Tensor], LayerReport]:
     """Encode one layer's weight and measure what it costs.
 
@@ -50,48 +52,77 @@ def encode_layer(
         planned: the format it gets.
         weight: the source weight, any float dtype (merged ones are wider than
             ``layer.tensor.dtype``), any device.
-        rule: how scales are chosen.
+        rounding: how its numbers are chosen.
         decision: the static activation scale, for formats that use one.
-        statistics: of the layer's input, for rules that weigh channels and for output errors.
-        measure_outputs: measure output errors on the statistics' sampled rows.
+        observed: of the layer's input, for roundings that look at it and for output errors.
+        bias: the layer's bias as it will be stored, if it has one.
+        measure_outputs: measure output errors on the sampled rows of the input.
+        correct_bias: correct the bias where that helps and the input's mean is known.
 
     Returns:
-        tensors by full name (companions such as the bias are not among them), and the report.
+        tensors by full name, and the report. Companions are among the tensors only where they
+        differ from the source.
 
     Raises:
         FormatError: naming the layer, when the weight cannot be stored.
     """
     fmt = get_format(planned.format)
+    scale = input_scale_of(fmt, decision)
     try:
-        if not fmt.is_quantized:  # merged weights come wider than they are stored
+        if fmt.is_quantized:
+            chosen = choose_encoding(
+                weight,
+                fmt,
+                rounding,
+                observed,
+                scale,
+                measure_outputs=measure_outputs,
+                correct_bias=correct_bias and bias is not None,
+            )
+        else:  # merged weights come wider than they are stored
             stored = fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"]
-            weight = cast_plain(weight, stored.dtype)
-        known = torch.from_numpy(statistics.mean_square) if statistics is not None else None
-        encoded = fmt.encode(weight, rule.for_input(known), measure_error=fmt.is_quantized)
+            chosen = ChosenEncoding(fmt.encode(cast_plain(weight, stored.dtype), MaxRule()), "")
     except FormatError as error:
         raise FormatError(f"{layer.tensor.name}: {error}") from error
+    encoded = chosen.encoded
     tensors = {stored_name(layer, suffix): value for suffix, value in encoded.tensors.items()}
-    scale = input_scale_of(fmt, decision)
     if fmt.marker is not None:
         marker = torch.frombuffer(bytearray(marker_bytes(fmt)), dtype=torch.uint8)
         tensors[stored_name(layer, MARKER)] = marker
     if scale is not None:
         tensors[stored_name(layer, INPUT_SCALE)] = torch.tensor(scale, dtype=torch.float32)
-    errors = (None, None)
-    if measure_outputs and statistics is not None and fmt.is_quantized:
-        errors = output_errors(weight, encoded, fmt, statistics.rows, scale)
-    return tensors, LayerReport(
+    size = sum(t.nbytes for t in tensors.values()) + sum(c.nbytes for c in layer.companions)
+    if chosen.bias_shift is not None and bias is not None:
+        shifted = bias.float() + chosen.bias_shift.to(bias.device)
+        tensors[f"{layer.name}.{BIAS}"] = cast_plain(shifted, bias.dtype)
+    return tensors, _report(planned, fmt, chosen, decision, scale, observed, size)
+
+
+def _report(
+    planned: PlannedLayer,
+    fmt: WeightFormat,
+    chosen: ChosenEncoding,
+    decision: ScaleDecision | None,
+    scale: float | None,
+    observed: ObservedInput | None,
+    size: int,
+) -> LayerReport:
+    statistics = observed.statistics if observed else None
+    return LayerReport(
         name=planned.name,
         kind=planned.kind,
         shape=planned.shape,
         format=planned.format,
         reason=planned.reason,
         bytes_before=planned.bytes_before,
-        bytes_after=sum(t.nbytes for t in tensors.values())
-        + sum(info.nbytes for info in layer.companions),
-        weight_error=encoded.relative_error if fmt.is_quantized else None,
-        output_error_w4a16=errors[0],
-        output_error_w4a4=errors[1],
+        bytes_after=size,
+        rounding=chosen.rounding,
+        rounding_reason=chosen.reason,
+        bias=chosen.bias_reason,
+        weight_error=chosen.encoded.relative_error if fmt.is_quantized else None,
+        output_error_w4a16=chosen.error.w4a16 if chosen.error else None,
+        output_error_w4a4=chosen.error.w4a4 if chosen.error else None,
+        output_error_runtime_scale=chosen.runtime_scale_error,
         input_scale=scale,
         input_scale_reason=decision.reason if decision else "",
         runtime_scale=fmt.runtime_scale if scale is None else "",
@@ -99,31 +130,3 @@ def encode_layer(
         tokens=statistics.tokens if statistics else 0,
         activation_amax=statistics.amax if statistics else None,
     )
-
-
-def output_errors(
-    weight: torch.Tensor,
-    encoded: EncodedWeight,
-    fmt: WeightFormat,
-    rows: torch.Tensor,
-    input_scale: float | None,
-) -> tuple[float | None, float | None]:
-    """Return the relative output error with 16-bit and with quantized activations.
-
-    ``||X W^T - Xq Q(W)^T|| / ||X W^T||`` over sampled input rows ``X`` ``[R, in]``; ``Xq`` is X,
-    or X as the format's native product sees it.
-    """
-    usable = rows[torch.isfinite(rows.float()).all(dim=1)][:_MEASURED_ROWS].to(weight.device)
-    if not len(usable):
-        return None, None
-    inputs = usable.float()
-    exact = inputs @ weight.float().T
-    norm = float(exact.norm())
-    if norm == 0:
-        return None, None
-    decoded = fmt.decode(encoded.tensors, tuple(weight.shape))
-    weight_only = float((inputs @ decoded.T - exact).norm()) / norm
-    if fmt.activation_divisor is None:
-        return weight_only, weight_only
-    quantized = fmt.emulate_activations(usable, input_scale)
-    return weight_only, float((quantized @ decoded.T - exact).norm()) / norm

@@ -11,12 +11,13 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 import torch
 
 from .calibration.input_scale import DEFAULT_HEADROOM, ScaleDecision, decide_scales, parse_policy
-from .calibration.records import LayerStatistics
 from .calibration.sensitivity import CandidateErrors, LayerSensitivity, Sensitivity
 from .calibration.statistics import CalibrationStatistics
-from .encode import input_scale_of, output_errors
+from .choose_encoding import choose_encoding
+from .encode import input_scale_of
 from .errors import CalibrationError, FormatError
-from .formats import FORMATS, EncodedWeight, ScaleRule, WeightFormat, get_format
+from .formats import FORMATS, WeightFormat, get_format
+from .observed_input import ObservedInput, ObservedInputs
 from .planning.inventory import Layer, take_inventory
 from .report import shorten
 from .rounding import DEFAULT_ROUNDING, get_rounding
@@ -48,7 +49,7 @@ def measure_sensitivity(
         statistics: of this model; their sampled rows are the inputs.
         formats: candidates; a layer lacks those that refuse its shape.
         layers: only these (default: every Linear that a candidate accepts).
-        rounding: how weight scales are chosen.
+        rounding: how the numbers of a weight are chosen.
         input_scale, headroom: policy of the static activation scales, as in a recipe.
         device: where weights are encoded.
         on_progress: called after each layer.
@@ -62,19 +63,20 @@ def measure_sensitivity(
         FormatError, RecipeError: a format, or the rounding, is not known.
     """
     statistics.require_model(source.fingerprint(), "the calibration statistics")
-    rule = get_rounding(rounding)
+    get_rounding(rounding)  # refuses names that are not known before any work
+    inputs = ObservedInputs(statistics)
     candidates = candidate_layers(source, [quantized_format(name) for name in formats], layers)
     decisions = decide_scales(parse_policy(input_scale, headroom), statistics, candidates)
     total = sum(layer.tensor.nbytes for layer, _ in candidates.values())
     measured, done = {}, 0
     for name, (layer, accepting) in candidates.items():
-        observed = statistics.layers.get(name)
+        observed = inputs.of(name)
         weight = source.load(layer.tensor.name).to(device)
         measured[name] = LayerSensitivity(
             name=name,
             shape=layer.shape,
-            input_id=observed.input_id if observed else None,
-            candidates=_measure(weight, accepting, rule, decisions[name], observed),
+            input_id=observed.statistics.input_id if observed else None,
+            candidates=_measure(weight, accepting, rounding, decisions[name], observed),
         )
         done += layer.tensor.nbytes
         if on_progress:
@@ -113,45 +115,26 @@ def candidate_layers(
     return found
 
 
-def encode_candidate(
-    fmt: WeightFormat, weight: torch.Tensor, rule: ScaleRule, observed: LayerStatistics | None
-) -> EncodedWeight:
-    """Encode a weight ``[out, in]`` as the pipeline would, given what its input was seen to be.
-
-    Raises `FormatError` when it cannot be stored.
-    """
-    known = torch.from_numpy(observed.mean_square) if observed is not None else None
-    return fmt.encode(weight, rule.for_input(known), measure_error=True)
-
-
-def _storage(fmt: WeightFormat, rule: ScaleRule) -> tuple[str, bool]:
-    """Return what formats share that store a weight in the same bits and multiply otherwise."""
-    # gptq makes up for the rounding of inputs, and chooses other bits where they are not rounded
-    by_input = rule.name == "gptq" and fmt.activation_divisor is not None
-    return str((fmt.marker or {})["format"]), by_input
-
-
 def _measure(
     weight: torch.Tensor,
     formats: Sequence[WeightFormat],
-    rule: ScaleRule,
+    rounding: str,
     decision: ScaleDecision,
-    observed: LayerStatistics | None,
+    observed: ObservedInput | None,
 ) -> Mapping[str, CandidateErrors]:
-    """Return one layer's errors by format, encoding it once per kind of storage."""
-    encoded: dict[tuple[str, bool], EncodedWeight] = {}
+    """Return one layer's errors by format."""
     errors = {}
     for fmt in formats:
-        storage = _storage(fmt, rule)
+        scale = input_scale_of(fmt, decision)
         try:
-            if storage not in encoded:
-                encoded[storage] = encode_candidate(fmt, weight, rule, observed)
+            chosen = choose_encoding(weight, fmt, rounding, observed, scale)
         except FormatError:  # NaN in the weight: nothing is known of what it would cost
             errors[fmt.name] = CandidateErrors()
             continue
-        w4a16 = w4a4 = None
-        if observed is not None:
-            scale = input_scale_of(fmt, decision)
-            w4a16, w4a4 = output_errors(weight, encoded[storage], fmt, observed.rows, scale)
-        errors[fmt.name] = CandidateErrors(encoded[storage].relative_error, w4a16, w4a4)
+        error = chosen.error
+        errors[fmt.name] = CandidateErrors(
+            weight=chosen.encoded.relative_error,
+            w4a16=error.w4a16 if error else None,
+            w4a4=error.w4a4 if error else None,
+        )
     return errors

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from .calibration.input_scale import DEFAULT_HEADROOM, decide_scales, parse_policy
 from .calibration.observed_layers import find_linears
-from .calibration.records import LayerStatistics
 from .calibration.sensitivity import Sensitivity
 from .calibration.statistics import CalibrationStatistics
+from .choose_encoding import choose_encoding
 from .emulation import InputRounding, is_rounded_natively
 from .encode import input_scale_of
 from .errors import CalibrationError, FormatError
-from .formats import ScaleRule, WeightFormat
-from .measure_sensitivity import OnProgress, candidate_layers, encode_candidate, quantized_format
+from .formats import WeightFormat
+from .measure_sensitivity import OnProgress, candidate_layers, quantized_format
+from .observed_input import ObservedInput, ObservedInputs
 from .planning.inventory import Layer
-from .rounding import get_rounding
 from .sources.base import TensorSource
 
 ProbeUnit = Literal["layer", "block"]
@@ -117,12 +117,12 @@ class LatentProbe:
         layers = [layer for layer, _ in found.values()]
         decisions = decide_scales(parse_policy(input_scale, headroom), statistics, found)
         scales = {name: input_scale_of(self._format, decisions[name]) for name in found}
-        encode = _Encoder(source, self._format, get_rounding(sensitivity.rounding), device)
+        encode = _Encoder(source, self._format, sensitivity.rounding, device)
+        inputs = ObservedInputs(statistics)
         self._linears: dict[str, _QuantizedLinear] = {}
         done, total = 0, sum(layer.tensor.nbytes for layer in layers)
         for layer in layers:
-            observed = statistics.layers.get(layer.name) if statistics else None
-            linear = encode(layer, scales[layer.name], observed)
+            linear = encode(layer, scales[layer.name], inputs.of(layer.name))
             if linear is not None:
                 self._linears[layer.name] = linear
             done += layer.tensor.nbytes
@@ -253,22 +253,24 @@ class _Encoder:
 
     source: TensorSource
     format: WeightFormat
-    rule: ScaleRule
+    rounding: str
     device: torch.device | str
 
     def __call__(
-        self, layer: Layer, input_scale: float | None, observed: LayerStatistics | None
+        self, layer: Layer, input_scale: float | None, observed: ObservedInput | None
     ) -> _QuantizedLinear | None:
         """Return the layer, None if its weight holds NaN: its shift then stays unknown."""
         weight = self.source.load(layer.tensor.name).to(self.device)
         try:
-            stored = encode_candidate(self.format, weight, self.rule, observed).tensors
+            chosen = choose_encoding(
+                weight, self.format, self.rounding, observed, input_scale, measure_outputs=False
+            )
         except FormatError:
             return None
         bias = self.source.load(layer.companions[0].name) if layer.companions else None
         return _QuantizedLinear(
             rounding=InputRounding(self.format, input_scale),
-            tensors={suffix: tensor.cpu() for suffix, tensor in stored.items()},
+            tensors={suffix: tensor.cpu() for suffix, tensor in chosen.encoded.tensors.items()},
             shape=layer.shape,
             # clone: a source may hand out tensors it owns
             bias=None if bias is None else bias.clone(),

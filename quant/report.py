@@ -18,8 +18,11 @@ class LayerReport:
 
     Errors are relative Frobenius norms: of the weight, and of the layer's output on sampled
     calibration inputs with 16-bit (``output_error_w4a16``) and with quantized activations
-    (``output_error_w4a4``). None: not measured. ``runtime_scale`` is what ComfyUI scales the
-    layer's activations by when ``input_scale`` is None; empty where it does not quantize them.
+    (``output_error_w4a4``), and the latter had the runtime chosen the activation scale
+    (``output_error_runtime_scale``). None: not measured. ``rounding`` is the one really used,
+    ``rounding_reason`` and ``bias`` say what second-order rounding and the correction of the bias
+    gained or why they were not used. ``runtime_scale`` is what ComfyUI scales the layer's
+    activations by when ``input_scale`` is None; empty where it does not quantize them.
     """
 
     name: str
@@ -29,9 +32,13 @@ class LayerReport:
     reason: str
     bytes_before: int
     bytes_after: int
+    rounding: str = ""
+    rounding_reason: str = ""
+    bias: str = ""
     weight_error: float | None = None
     output_error_w4a16: float | None = None
     output_error_w4a4: float | None = None
+    output_error_runtime_scale: float | None = None
     input_scale: float | None = None
     input_scale_reason: str = ""
     runtime_scale: str = ""

@@ -11,7 +11,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -47,7 +47,8 @@ class MomentAccumulator:
         self._panels = [zeros(stop - start, stop) for start, stop in _panels(in_features)]
         self._residual = zeros(in_features, in_features)
         self._vectors = {name: zeros(in_features) for name in _VECTORS}
-        self._tokens = torch.zeros((), dtype=torch.int64, device=device)
+        # Tokens, calls, and calls that brought the tokens of the call before.
+        self._counts = torch.zeros(3, dtype=torch.int64, device=device)
 
     def add(self, rows: torch.Tensor, amax: torch.Tensor, fresh: torch.Tensor) -> None:
         """Add tokens; never waits for the device.
@@ -69,7 +70,7 @@ class MomentAccumulator:
         self._vectors["sum"] += x.sum(0)
         self._vectors["sum_rounded"] += rounded.sum(0)
         self._vectors["residual_energy"] += residual.square().sum(0)
-        self._tokens += usable.sum()
+        self._counts += torch.stack([usable.sum(), torch.ones_like(fresh).sum(), (~fresh).sum()])
 
     def finish(self, run: str, folder: Path | None) -> MomentPart | None:
         """Return what was gathered as a part of ``run``, written to ``folder`` if there is one.
@@ -79,14 +80,16 @@ class MomentAccumulator:
         Raises:
             CalibrationError: the folder cannot be written.
         """
-        tokens = int(self._tokens)
+        tokens, calls, stale = self._counts.tolist()
         if not tokens:
             return None
         tensors = {f"hessian.{i}": panel.cpu() for i, panel in enumerate(self._panels)}
         # Half the size; it needs no more digits than its sampling error leaves it.
         tensors["residual"] = self._residual.to(torch.bfloat16).cpu()
         tensors |= {name: vector.cpu() for name, vector in self._vectors.items()}
-        part = MomentPart(uuid.uuid4().hex, run, tokens, self.in_features, tensors)
+        part = MomentPart(
+            uuid.uuid4().hex, run, tokens, self.in_features, 2 * stale >= calls, tensors
+        )
         return part if folder is None else part.stored_in(folder)
 
 
@@ -97,12 +100,14 @@ class MomentPart:
     ``tensors``: ``hessian.0``, ``hessian.1``, ... float32, the bands of rows of the sum of
     ``xq xq^T`` up to their diagonal; ``residual`` bfloat16 [K, K], the sum of ``(x - xq) xq^T``;
     and float32 [K] ``sum``, ``sum_rounded``, ``residual_energy``. None: they are in ``path``.
+    ``repeats``: most calls of the run brought the tokens of the call before.
     """
 
     id: str
     run: str
     tokens: int
     in_features: int
+    repeats: bool
     tensors: Mapping[str, torch.Tensor] | None = None
     path: Path | None = None
 
@@ -119,7 +124,7 @@ class MomentPart:
                 raise CalibrationError(f"{target}: cannot write Hessians: {error}") from error
             finally:
                 temporary.unlink(missing_ok=True)
-        return MomentPart(self.id, self.run, self.tokens, self.in_features, None, target)
+        return replace(self, tensors=None, path=target)
 
     def _write(self, target: Path) -> None:
         if self.tensors is not None:
@@ -171,6 +176,11 @@ class InputMoments:
     def runs(self) -> frozenset[str]:
         """Ids of the runs that the parts are from: no held-out data for this input."""
         return frozenset(part.run for part in self.parts)
+
+    @property
+    def repeats(self) -> bool:
+        """Whether the tokens of a run are those of one call, as a prompt's context is."""
+        return any(part.repeats for part in self.parts)
 
     def load(self) -> SecondMoments:
         """Return the means over all parts, on the CPU.

@@ -6,10 +6,33 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import torch
+
 from ..errors import CalibrationError
 from ..fingerprint import ModelFingerprint
 from .coverage import CoverageReport, is_partial, reference_calls
 from .records import LayerStatistics, RunRecord, amax_by_branch
+
+# With fewer rows of other runs there is too little to judge by.
+_FEWEST_ROWS = 32
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutRows:
+    """Sampled input rows [R, K] that no second moments were made of.
+
+    ``from_other_runs``: they are from sampling runs, so mostly prompts, that had no part in them;
+    otherwise other tokens of the same runs.
+    """
+
+    rows: torch.Tensor
+    from_other_runs: bool
+
+    def describe(self) -> str:
+        """Return what they are in a few words."""
+        of = "other runs" if self.from_other_runs else "the same runs"
+        return f"{len(self.rows)} held-out tokens of {of}"
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,6 +71,20 @@ class CalibrationStatistics:
     def percentile(self, layer: str, percent: float) -> float | None:
         """Percentile over a layer's per-record amax; see `LayerStatistics.percentile`."""
         return self._layer(layer).percentile(percent)
+
+    def held_out_rows(self, layer: str) -> HeldOutRows:
+        """Return the rows to judge a layer's rounding by.
+
+        Raises `CalibrationError` for a layer that was not observed.
+        """
+        known = self._layer(layer)
+        if known.moments is None:
+            return HeldOutRows(known.rows, from_other_runs=False)
+        taken = [index for index, run in enumerate(self.runs) if run.id in known.moments.runs]
+        other = ~np.isin(known.row_run, [*taken, -1])
+        if np.count_nonzero(other) < _FEWEST_ROWS:
+            return HeldOutRows(known.rows, from_other_runs=False)
+        return HeldOutRows(known.rows[torch.from_numpy(other)], from_other_runs=True)
 
     def coverage(self, expected_layers: Iterable[str] | None = None) -> CoverageReport:
         """Say which of the expected layers (default: those observed) were seen in full."""
@@ -99,6 +136,7 @@ def _layer_summary(layer: LayerStatistics) -> dict[str, Any]:
         "tokens": layer.tokens,
         "tokens_used": layer.tokens_used,
         "rows": layer.rows.shape[0],
+        "hessian_tokens": layer.moments.tokens if layer.moments else 0,
         "amax": layer.amax,
         "amax_median": layer.percentile(50.0),
         "amax_by_branch": amax_by_branch(layer),

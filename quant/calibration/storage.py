@@ -13,7 +13,6 @@ import math
 import os
 import uuid
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +134,12 @@ def _header(statistics: CalibrationStatistics) -> dict[str, Any]:
                 "tokens_used": layer.tokens_used,
                 "row_limit": layer.row_limit if math.isfinite(layer.row_limit) else None,
                 "moments": [
-                    {"id": part.id, "run": part.run, "tokens": part.tokens}
+                    {
+                        "id": part.id,
+                        "run": part.run,
+                        "tokens": part.tokens,
+                        "repeats": part.repeats,
+                    }
                     for part in (layer.moments.parts if layer.moments else ())
                 ],
             }
@@ -222,6 +226,8 @@ def _find_moments(
     for entry in entries:
         path = folder / f"{uuid.UUID(hex=entry['id']).hex}.safetensors"
         if path.is_file():
-            part = MomentPart(path.stem, str(entry["run"]), int(entry["tokens"]), in_features)
-            parts.append(replace(part, path=path))
+            tokens, repeats = int(entry["tokens"]), bool(entry["repeats"])
+            parts.append(
+                MomentPart(path.stem, str(entry["run"]), tokens, in_features, repeats, path=path)
+            )
     return InputMoments(tuple(parts)) if parts else None

@@ -155,6 +155,8 @@ class Recipe(_Data):
         rounding: how weight scales are chosen (see ``rounding``).
         input_scale: ``amax``, ``p99.9``, ``dynamic`` or ``fixed=VALUE``.
         headroom: multiplier of the calibrated amax (or of the percentile).
+        bias_correction: correct biases for the mean error of weights and inputs, where second
+            moments were collected and held-out inputs say that it helps.
     """
 
     version: int = SCHEMA_VERSION
@@ -166,6 +168,7 @@ class Recipe(_Data):
     rounding: str = DEFAULT_ROUNDING
     input_scale: str = "amax"
     headroom: float = Field(default=4.0, le=1e6, ge=1, allow_inf_nan=False)
+    bias_correction: bool = True
 
     @field_validator("default")
     @classmethod

@@ -15,8 +15,9 @@ from nvfp4_foundry.quant.report import (
 )
 
 QUANTIZED = LayerReport(
-    "blocks.0.q", "linear", (64, 32), "nvfp4", "rule 1: <all>", 4096, 1300, 0.0912, 0.051, 0.123,
-    0.0123, "static", "", 12, 345, 33.0,
+    "blocks.0.q", "linear", (64, 32), "nvfp4", "rule 1: <all>", 4096, 1300,
+    weight_error=0.0912, output_error_w4a16=0.051, output_error_w4a4=0.123, input_scale=0.0123,
+    input_scale_reason="static", calls=12, tokens=345, activation_amax=33.0,
 )  # fmt: skip
 DYNAMIC = LayerReport(
     "blocks.1.q", "linear", (64, 32), "nvfp4", "rule 1", 4096, 1300, 0.09, runtime_scale="dynamic"

@@ -1,0 +1,164 @@
+"""Which rounding a layer really gets: second-order ones have to prove themselves first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from .formats import EncodedWeight, WeightFormat
+from .formats.nvfp4 import BLOCK, NVFP4, NVFP4_MAX
+from .observed_input import ObservedInput
+from .output_trial import OutputError, OutputTrial
+from .rounding import DEFAULT_ROUNDING, NEED_MOMENTS, SecondMoments, get_rounding
+
+# Above this the file would look damaged to `verify`, and the weight is no longer the model's.
+_MOST_WEIGHT_ERROR = 0.3
+_FEWEST_ROWS = 8
+# Enough for an error figure of two digits, few enough to cost less than the encoding.
+_REPORTED_ROWS = 64
+
+
+@dataclass(frozen=True, eq=False)
+class ChosenEncoding:
+    """An encoded weight ``[out, in]`` and how it came to be.
+
+    ``rounding`` is what was really used, ``reason`` why it is not the one asked for, or what it
+    gained; empty when there is nothing to say. ``bias_shift`` float32 [out] is to be added to the
+    layer's bias, None when that would not help. ``error`` and ``runtime_scale_error`` (W4A4 with
+    the runtime's own activation scale) are on held-out inputs; None: not measured.
+    """
+
+    encoded: EncodedWeight
+    rounding: str
+    reason: str = ""
+    bias_shift: torch.Tensor | None = None
+    bias_reason: str = ""
+    error: OutputError | None = None
+    runtime_scale_error: float | None = None
+
+
+def choose_encoding(
+    weight: torch.Tensor,
+    fmt: WeightFormat,
+    rounding: str,
+    observed: ObservedInput | None,
+    input_scale: float | None,
+    *,
+    measure_outputs: bool = True,
+    correct_bias: bool = False,
+) -> ChosenEncoding:
+    """Encode a weight, falling back to `DEFAULT_ROUNDING` where it does better on held-out rows.
+
+    Args:
+        weight: ``[out, in]``, any float dtype, on the device to compute on.
+        fmt: the format to store it in.
+        rounding: the rounding asked for.
+        observed: what calibration saw of its input, if anything.
+        input_scale: the static activation scale, None for the runtime's own.
+        measure_outputs: also measure output errors of roundings that need no proof.
+        correct_bias: try a correction of the bias, and keep it if it helps on held-out rows.
+
+    Raises:
+        FormatError: the weight cannot be stored so.
+        CalibrationError: second moments are damaged.
+    """
+    plain = DEFAULT_ROUNDING if rounding in NEED_MOMENTS else rounding
+    if observed is None:
+        encoded = fmt.encode(weight, get_rounding(plain), measure_error=True)
+        return ChosenEncoding(encoded, "mse" if plain == "weighted" else plain)
+    has_moments = observed.statistics.moments is not None
+    trial = None
+    if measure_outputs or has_moments:
+        # Without moments nothing is decided by the figure.
+        rows = observed.held_out.rows[: None if has_moments else _REPORTED_ROWS]
+        trial = OutputTrial(weight, rows, fmt, input_scale)
+    encoded = fmt.encode(weight, observed.rule(plain), measure_error=True)
+    chosen = _measured(ChosenEncoding(encoded, plain), weight, fmt, trial)
+    if rounding in NEED_MOMENTS and isinstance(fmt, NVFP4):
+        chosen = _prove(chosen, weight, fmt, rounding, observed, trial)
+    if correct_bias and trial is not None and rounding != "max" and observed.moments is not None:
+        chosen = _with_bias(chosen, weight, fmt, observed.moments, trial)
+    return chosen
+
+
+def _measured(
+    chosen: ChosenEncoding, weight: torch.Tensor, fmt: WeightFormat, trial: OutputTrial | None
+) -> ChosenEncoding:
+    if trial is None:
+        return chosen
+    decoded = fmt.decode(chosen.encoded.tensors, tuple(weight.shape))
+    return replace(
+        chosen, error=trial.measure(decoded), runtime_scale_error=trial.with_runtime_scale(decoded)
+    )
+
+
+def _prove(
+    plain: ChosenEncoding,
+    weight: torch.Tensor,
+    fmt: WeightFormat,
+    rounding: str,
+    observed: ObservedInput,
+    trial: OutputTrial | None,
+) -> ChosenEncoding:
+    """Return the encoding of a second-order rounding if it does better, else the plain one."""
+    refusal = _why_not(observed, trial)
+    if refusal:
+        return replace(plain, reason=f"{plain.rounding} instead of {rounding}: {refusal}")
+    encoded = fmt.encode(weight, observed.rule(rounding), measure_error=True)
+    better = _measured(ChosenEncoding(encoded, rounding), weight, fmt, trial)
+    if better.error is None or plain.error is None:
+        return replace(plain, reason=f"{plain.rounding} instead of {rounding}: no output to judge")
+    change = (
+        f"error {plain.error.w4a4:.2%} -> {better.error.w4a4:.2%} on {observed.held_out.describe()}"
+    )
+    if (encoded.relative_error or 0.0) > _MOST_WEIGHT_ERROR:
+        why = f"the weight would change by {encoded.relative_error:.0%}"
+        return replace(plain, reason=f"{plain.rounding} instead of {rounding}: {why}")
+    if not better.error.beats(plain.error):
+        return replace(plain, reason=f"{plain.rounding} instead of {rounding}: {change}")
+    return replace(better, reason=f"{rounding}: {change}")
+
+
+def _why_not(observed: ObservedInput, trial: OutputTrial | None) -> str:
+    """Return why a second-order rounding cannot be tried on a layer, or nothing."""
+    if observed.moments is None:
+        return "no Hessian was collected for its input"
+    if observed.moments.in_features % BLOCK:
+        return f"its width {observed.moments.in_features} is no multiple of {BLOCK}"
+    if trial is None or len(observed.held_out.rows) < _FEWEST_ROWS:
+        return "too few sampled rows to judge it on"
+    if observed.repeats_itself and not observed.held_out.from_other_runs:
+        return "its input is the same in every step, so another prompt has to judge; calibrate more"
+    return ""
+
+
+def _with_bias(
+    chosen: ChosenEncoding,
+    weight: torch.Tensor,
+    fmt: WeightFormat,
+    moments: SecondMoments,
+    trial: OutputTrial,
+) -> ChosenEncoding:
+    """Add the correction of the bias if it makes held-out outputs better."""
+    decoded = fmt.decode(chosen.encoded.tensors, tuple(weight.shape))
+    shift = bias_shift(weight, decoded, fmt, moments)
+    corrected = trial.measure(decoded, shift)
+    if corrected is None or chosen.error is None:
+        return chosen
+    change = f"error {chosen.error.w4a4:.2%} -> {corrected.w4a4:.2%}"
+    if not corrected.beats(chosen.error):
+        return replace(chosen, bias_reason=f"kept: {change}")
+    return replace(chosen, bias_shift=shift, bias_reason=f"corrected: {change}", error=corrected)
+
+
+def bias_shift(
+    weight: torch.Tensor, decoded: torch.Tensor, fmt: WeightFormat, moments: SecondMoments
+) -> torch.Tensor:
+    """Return ``E[x] W^T - E[xq] Wq^T``, float32 [out]: what to add to the bias.
+
+    So the mean of the output, which is the same in every token and step and so adds up, is exact.
+    """
+    mean, rounded = moments.mean.to(weight.device), moments.mean_rounded.to(weight.device)
+    seen = rounded if fmt.activation_divisor == NVFP4_MAX else mean
+    return weight.float() @ mean - decoded @ seen
