@@ -83,8 +83,11 @@ class AutoMix(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, save_as: str | None) -> bool | str:
-        """Say before the queue starts when the name is bad."""
+    def validate_inputs(cls, save_as: str | None, budget: Any = None) -> bool | str:
+        """Say before the queue starts when the name is bad.
+
+        ComfyUI hands over dynamic inputs whether they are asked for or not.
+        """
         try:
             if save_as:
                 folders.recipe_path(save_as)

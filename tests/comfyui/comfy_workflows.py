@@ -34,6 +34,20 @@ def inputs(workflow: Workflow, class_type: str) -> dict[str, Any]:
 def calibrate(*, seed: int = 1, name: str = "tiny", file_name: str = "tiny_nvfp4") -> Workflow:
     """The shipped calibrate-quantize-save workflow on the tiny model."""
     workflow = load("calibrate_quantize_save")
+    _tiny_calibration(workflow, seed, name, file_name)
+    return workflow
+
+
+def measure_and_mix(*, seed: int = 1, name: str = "mixed", file_name: str = "tiny_mix") -> Workflow:
+    """The shipped workflow that mixes formats by measured sensitivity, on the tiny model."""
+    workflow = load("measure_and_mix")
+    _tiny_calibration(workflow, seed, name, file_name)
+    for class_type in ("NVFP4FoundryMeasureSensitivity", "NVFP4FoundryAutoMix"):
+        inputs(workflow, class_type)["save_as"] = name
+    return workflow
+
+
+def _tiny_calibration(workflow: Workflow, seed: int, name: str, file_name: str) -> None:
     _tiny(workflow, seed)
     inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = (
         "diffusion_models/tiny_wan.safetensors"
@@ -43,7 +57,6 @@ def calibrate(*, seed: int = 1, name: str = "tiny", file_name: str = "tiny_nvfp4
     inputs(workflow, "NVFP4FoundryCalibrationPrompts").update(deck)
     inputs(workflow, "NVFP4FoundryCalibrate")["name"] = name
     inputs(workflow, "NVFP4FoundrySaveCheckpoint").update(file_name=file_name, if_exists="stop")
-    return workflow
 
 
 def sample(model: str, *, seed: int = 1, digit: int = 3, prefix: str = "sample") -> Workflow:

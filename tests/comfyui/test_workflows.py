@@ -23,6 +23,7 @@ from safetensors.torch import load_file, save_file
 NODES = {
     "NVFP4FoundryLoadModel",
     "NVFP4FoundrySelectPreset",
+    "NVFP4FoundryLoadRecipe",
     "NVFP4FoundryPlanLayers",
     "NVFP4FoundryCalibrationPrompts",
     "NVFP4FoundryCalibrate",
@@ -33,6 +34,7 @@ NODES = {
     "NVFP4FoundryProbeModel",
     "NVFP4FoundryProbeResult",
     "NVFP4FoundryLoadSensitivity",
+    "NVFP4FoundryAutoMix",
     "NVFP4FoundryQuantize",
     "NVFP4FoundrySaveCheckpoint",
     "NVFP4FoundryQuantizeFile",
