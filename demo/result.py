@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..quant.calibration import moments_folder
 from ..quant.report import format_bytes, text_table
 
 
@@ -93,9 +94,10 @@ class DemoResult:
         )
 
     def files(self) -> list[str]:
-        """Return every file that was written."""
+        """Return every file that was written, and the folder of Hessians."""
         checkpoints = [variant.path for variant in self.variants]
-        return [self.calibration, *checkpoints, *self.reports, self.picture]
+        hessians = str(moments_folder(self.calibration))
+        return [self.calibration, hessians, *checkpoints, *self.reports, self.picture]
 
 
 _LEGEND = (

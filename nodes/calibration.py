@@ -11,6 +11,7 @@ from ..quant.calibration import (
     CollectorSettings,
     load_statistics,
     merge_all,
+    moments_folder,
     save_statistics,
 )
 from ..quant.describe import describe_statistics
@@ -149,6 +150,17 @@ class Calibrate(io.ComfyNode):
                     tooltip="Limit of all sampled rows together, in MB of the memory the model "
                     "runs in. Layers get equally fewer rows when it is too small.",
                 ),
+                io.Int.Input(
+                    "hessians_mb",
+                    optional=True,
+                    default=0,
+                    min=0,
+                    max=262144,
+                    tooltip="Memory, in MB where the model runs, for collecting Hessians: the "
+                    "roundings gptq and gptaq need them. 0: do not collect. As many layers as fit "
+                    "are collected in one sampling run, others in the next, and kept on disk; the "
+                    "report says how many are done. 4000 and eight prompts do for most models.",
+                ),
                 io.String.Input(
                     "prompts",
                     optional=True,
@@ -181,6 +193,7 @@ class Calibrate(io.ComfyNode):
         accumulate: list[str],
         rows_per_layer: list[int],
         memory_budget_mb: list[int],
+        hessians_mb: list[int] | None = None,
         prompts: list[str] | None = None,
     ) -> io.NodeOutput:
         """Wrap a clone of the model."""
@@ -188,12 +201,16 @@ class Calibrate(io.ComfyNode):
             raise ValueError(f"Calibrate observes one MODEL, it got a list of {len(model)}")
         with ModelSource(model[0]) as source:
             fingerprint = source.fingerprint()
+        path = folders.calibration_path(name[0])
         session = open_session(
             name[0].strip(),
-            folders.calibration_path(name[0]),
+            path,
             fingerprint,
             CollectorSettings(
-                rows_per_layer=rows_per_layer[0], memory_budget_bytes=memory_budget_mb[0] * 2**20
+                rows_per_layer=rows_per_layer[0],
+                memory_budget_bytes=memory_budget_mb[0] * 2**20,
+                moments_budget_bytes=(hessians_mb or [0])[0] * 2**20,
+                moments_folder=moments_folder(path),
             ),
             start_over=accumulate[0] == _START_OVER,
         )

@@ -63,8 +63,10 @@ class SelectPreset(io.ComfyNode):
                     options=list(ROUNDINGS),
                     default=DEFAULT_ROUNDING,
                     tooltip="How the scales of the weights are chosen. weighted: least error, "
-                    "channels that carry more counting more where there is a calibration. mse: "
-                    "least error, all channels alike. max: largest value to largest code, as "
+                    "channels that carry more counting more where there is a calibration. gptq: "
+                    "errors are made up for by other channels; needs a calibration with Hessians. "
+                    "gptaq: gptq that also makes up for 4-bit activations; the best on Blackwell. "
+                    "mse: least error, all channels alike. max: largest value to largest code, as "
                     "other converters do; fastest.",
                 ),
                 io.DynamicCombo.Input(

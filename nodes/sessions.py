@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from ..quant.calibration import (
     CalibrationStatistics,
     CollectorSettings,
     load_statistics,
+    moments_folder,
     save_statistics,
 )
 from ..quant.errors import CalibrationError
@@ -85,6 +87,7 @@ class CalibrationSession:
         if self.was_deleted:
             self._collector.reset()
             self._on_disk = False
+            shutil.rmtree(moments_folder(self._path), ignore_errors=True)  # belong to the file
         prompt = ()
         if self._prompts:
             prompt = (self._prompts[self._samplings % len(self._prompts)],)
@@ -140,7 +143,10 @@ class CalibrationSession:
         """Keep the saved file under a dated name, so that starting over loses nothing."""
         if self._path.exists():
             stamp = time.strftime("%Y%m%d-%H%M%S")
-            self._path.rename(self._path.with_name(f"{self._path.stem}.{stamp}.safetensors"))
+            aside = self._path.with_name(f"{self._path.stem}.{stamp}.safetensors")
+            self._path.rename(aside)
+            if moments_folder(self._path).exists():
+                moments_folder(self._path).rename(moments_folder(aside))
 
 
 _SESSIONS: dict[Path, CalibrationSession] = {}

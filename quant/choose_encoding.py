@@ -12,9 +12,11 @@ from .observed_input import ObservedInput
 from .output_trial import OutputError, OutputTrial
 from .rounding import DEFAULT_ROUNDING, NEED_MOMENTS, SecondMoments, get_rounding
 
-# Above this the file would look damaged to `verify`, and the weight is no longer the model's.
-_MOST_WEIGHT_ERROR = 0.3
+# Above this the weight is hardly the model's any more, whatever the sampled inputs say.
+_MOST_WEIGHT_ERROR = 0.5
 _FEWEST_ROWS = 8
+# Of the squared error; less is not worth a changed bias.
+_LEAST_BIAS_GAIN = 0.02
 # Enough for an error figure of two digits, few enough to cost less than the encoding.
 _REPORTED_ROWS = 64
 
@@ -101,23 +103,34 @@ def _prove(
     observed: ObservedInput,
     trial: OutputTrial | None,
 ) -> ChosenEncoding:
-    """Return the encoding of a second-order rounding if it does better, else the plain one."""
+    """Return the encoding of a second-order rounding if it does better, else the plain one.
+
+    Where ``gptaq`` does not hold, ``gptq`` is tried before.
+    """
     refusal = _why_not(observed, trial)
-    if refusal:
-        return replace(plain, reason=f"{plain.rounding} instead of {rounding}: {refusal}")
-    encoded = fmt.encode(weight, observed.rule(rounding), measure_error=True)
-    better = _measured(ChosenEncoding(encoded, rounding), weight, fmt, trial)
+    tried = [] if refusal else [rounding, *(["gptq"] if rounding == "gptaq" else [])]
+    refusals = [refusal] if refusal else []
+    for name in tried:
+        encoded = fmt.encode(weight, observed.rule(name), measure_error=True)
+        better = _measured(ChosenEncoding(encoded, name), weight, fmt, trial)
+        change, holds = _judge(better, plain)
+        if holds:
+            where = observed.held_out.describe()
+            instead = f" (not {rounding}: {refusals[0]})" if refusals else ""
+            return replace(better, reason=f"{name}: {change} on {where}{instead}")
+        refusals.append(f"{name}: {change}" if name != rounding else change)
+    return replace(plain, reason=f"{plain.rounding}, not {rounding}: {'; '.join(refusals)}")
+
+
+def _judge(better: ChosenEncoding, plain: ChosenEncoding) -> tuple[str, bool]:
+    """Return what a second-order encoding changes, in words, and whether to accept it."""
     if better.error is None or plain.error is None:
-        return replace(plain, reason=f"{plain.rounding} instead of {rounding}: no output to judge")
-    change = (
-        f"error {plain.error.w4a4:.2%} -> {better.error.w4a4:.2%} on {observed.held_out.describe()}"
-    )
-    if (encoded.relative_error or 0.0) > _MOST_WEIGHT_ERROR:
-        why = f"the weight would change by {encoded.relative_error:.0%}"
-        return replace(plain, reason=f"{plain.rounding} instead of {rounding}: {why}")
-    if not better.error.beats(plain.error):
-        return replace(plain, reason=f"{plain.rounding} instead of {rounding}: {change}")
-    return replace(better, reason=f"{rounding}: {change}")
+        return "there is no output to judge by", False
+    weight_error = better.encoded.relative_error or 0.0
+    if weight_error > _MOST_WEIGHT_ERROR:
+        return f"the weight would change by {weight_error:.0%}", False
+    change = f"error {plain.error.w4a4:.2%} -> {better.error.w4a4:.2%}"
+    return change, better.error.beats(plain.error)
 
 
 def _why_not(observed: ObservedInput, trial: OutputTrial | None) -> str:
@@ -147,7 +160,11 @@ def _with_bias(
     if corrected is None or chosen.error is None:
         return chosen
     change = f"error {chosen.error.w4a4:.2%} -> {corrected.w4a4:.2%}"
-    if not corrected.beats(chosen.error):
+    gain = 1.0 - (corrected.w4a4 / chosen.error.w4a4) ** 2
+    # The mean of the rounded inputs is not that of 16-bit ones, which other hardware computes.
+    cost = (corrected.w4a16 / max(chosen.error.w4a16, 1e-9)) ** 2 - 1.0
+    worth_it = gain >= max(_LEAST_BIAS_GAIN, cost) and corrected.beats(chosen.error)
+    if not worth_it:
         return replace(chosen, bias_reason=f"kept: {change}")
     return replace(chosen, bias_shift=shift, bias_reason=f"corrected: {change}", error=corrected)
 

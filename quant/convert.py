@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
@@ -26,6 +27,7 @@ from .observed_input import ObservedInputs
 from .planning.inventory import Layer, take_inventory
 from .planning.plan import Plan, PlannedLayer, marker_bytes
 from .report import ConversionReport, LayerReport, shorten
+from .rounding import NEED_MOMENTS, ROUNDINGS
 from .sources.base import TensorInfo, TensorSource
 from .version import VERSION
 
@@ -119,8 +121,7 @@ def convert(
     """
     _require_other_file(source.paths, target)
     job = _prepare(source, plan, statistics, device)
-    errors = {planned.name: _LONGEST_ERROR for planned in plan.quantized()}
-    slack = len(json.dumps(json.dumps(errors)))  # twice: the provenance is JSON in JSON
+    slack = len(json.dumps(json.dumps(_longest_results(plan))))  # twice: it is JSON in JSON
     with CheckpointWriter(
         target, job.specs(), _metadata(job, ()), header_slack=slack, overwrite=overwrite
     ) as writer:
@@ -278,12 +279,21 @@ def _provenance(job: _Job, reports: tuple[LayerReport, ...]) -> dict[str, Any]:
         "architecture": str(job.plan.architecture),
         "recipe": job.plan.recipe.model_dump(mode="json", exclude_defaults=True),
         "calibration": _calibration_summary(job.statistics),
+        "roundings": dict(Counter(r.rounding for r in reports if r.rounding)),
+        "corrected_biases": {r.name: r.bias_digest for r in reports if r.bias_digest},
         "errors": {
             r.name: float(f"{r.weight_error:.{_ERROR_DIGITS}e}")
             for r in reports
             if r.weight_error is not None
         },
     }
+
+
+def _longest_results(plan: Plan) -> list[Any]:
+    """Return something as long as what `_provenance` adds once all layers are encoded."""
+    names = [planned.name for planned in plan.quantized()]
+    digests = dict.fromkeys(names, "0" * 8)
+    return [dict.fromkeys(names, _LONGEST_ERROR), digests, dict.fromkeys(ROUNDINGS, len(names))]
 
 
 def _calibration_summary(statistics: CalibrationStatistics | None) -> dict[str, Any] | None:
@@ -317,6 +327,13 @@ def _report(job: _Job, layers: tuple[LayerReport, ...], target: str) -> Conversi
             warnings.append(f"never observed: {shorten(coverage.uncovered)}")
         if coverage.partial:
             warnings.append(f"observed in part: {shorten(coverage.partial)}")
+    if job.plan.recipe.rounding in NEED_MOMENTS and not any(
+        r.rounding in NEED_MOMENTS for r in layers
+    ):
+        warnings.append(
+            f"no layer got {job.plan.recipe.rounding}: it needs a calibration with Hessians "
+            "(Calibrate's 'hessians'), and to prove itself on held-out inputs"
+        )
     clipped = [r.name for r in layers if r.runtime_scale == "1.0"]
     if clipped:
         warnings.append(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from .calibration import CalibrationStatistics
+from .calibration import ENOUGH_TOKENS, CalibrationStatistics
 from .calibration.sensitivity import CandidateErrors, Sensitivity
 from .checkpoint import CheckpointComparison, CheckpointSummary, LayerComparison
 from .compare import Difference
@@ -130,6 +130,7 @@ def describe_statistics(statistics: CalibrationStatistics) -> str:
         f"{len(statistics.runs)} runs, {statistics.model_calls} model calls, "
         f"{len(statistics.layers)} layers, {len(statistics.inputs)} distinct inputs",
     ]
+    lines += _describe_moments(statistics)
     if coverage.partial:
         lines.append(f"observed in part: {shorten(coverage.partial)}")
     if coverage.nonfinite:
@@ -206,6 +207,21 @@ def _error(errors: CandidateErrors | None, part: str) -> str:
         return "-"
     value = getattr(errors, part)
     return "unknown" if value is None else f"{value:.3%}"
+
+
+def _describe_moments(statistics: CalibrationStatistics) -> list[str]:
+    """Say how far the second moments are, if any were gathered."""
+    inputs = statistics.inputs.values()
+    per_channel = [la.moments.tokens / la.in_features for la in inputs if la.moments]
+    if not per_channel:
+        return []
+    enough = sum(tokens >= ENOUGH_TOKENS for tokens in per_channel)
+    return [
+        f"Hessians of {len(per_channel)} of {len(inputs)} inputs, {enough} of them from at least "
+        f"{ENOUGH_TOKENS} tokens a channel; sample more prompts for the rest"
+        if enough < len(inputs)
+        else f"Hessians of all {enough} inputs from at least {ENOUGH_TOKENS} tokens a channel"
+    ]
 
 
 def describe_comparison(comparison: CheckpointComparison) -> str:

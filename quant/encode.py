@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from .calibration.input_scale import ScaleDecision
+from .checkpoint.layout import tensor_digest
 from .choose_encoding import ChosenEncoding, choose_encoding
 from .errors import FormatError
 from .formats import WeightFormat, get_format
@@ -95,7 +98,10 @@ def encode_layer(
     if chosen.bias_shift is not None and bias is not None:
         shifted = bias.float() + chosen.bias_shift.to(bias.device)
         tensors[f"{layer.name}.{BIAS}"] = cast_plain(shifted, bias.dtype)
-    return tensors, _report(planned, fmt, chosen, decision, scale, observed, size)
+    report = _report(planned, fmt, chosen, decision, scale, observed, size)
+    corrected = tensors.get(f"{layer.name}.{BIAS}")
+    digest = "" if corrected is None else tensor_digest(corrected)
+    return tensors, replace(report, bias_digest=digest)
 
 
 def _report(

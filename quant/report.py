@@ -21,8 +21,9 @@ class LayerReport:
     (``output_error_w4a4``), and the latter had the runtime chosen the activation scale
     (``output_error_runtime_scale``). None: not measured. ``rounding`` is the one really used,
     ``rounding_reason`` and ``bias`` say what second-order rounding and the correction of the bias
-    gained or why they were not used. ``runtime_scale`` is what ComfyUI scales the layer's
-    activations by when ``input_scale`` is None; empty where it does not quantize them.
+    gained or why they were not used; ``bias_digest`` is of the corrected bias. ``runtime_scale``
+    is what ComfyUI scales the layer's activations by when ``input_scale`` is None; empty where it
+    does not quantize them.
     """
 
     name: str
@@ -35,6 +36,7 @@ class LayerReport:
     rounding: str = ""
     rounding_reason: str = ""
     bias: str = ""
+    bias_digest: str = ""
     weight_error: float | None = None
     output_error_w4a16: float | None = None
     output_error_w4a4: float | None = None
@@ -45,6 +47,18 @@ class LayerReport:
     calls: int = 0
     tokens: int = 0
     activation_amax: float | None = None
+
+    @property
+    def runtime_scale_is_dynamic(self) -> bool:
+        """Whether ComfyUI would measure the activations itself without a static scale."""
+        return self.format.startswith("nvfp4")
+
+    @property
+    def remarks(self) -> str:
+        """Why it is as it is, in words: format, rounding, bias, activation scale."""
+        parts = [self.reason, self.rounding_reason, self.input_scale_reason]
+        parts += [f"bias {self.bias}"] if self.bias else []
+        return "; ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -81,10 +95,45 @@ class ConversionReport:
         """Return the number of Linears per format, most first."""
         return dict(Counter(la.format for la in self.layers if la.kind == "linear").most_common())
 
+    def roundings(self) -> dict[str, int]:
+        """Return the number of quantized layers per rounding that was really used, most first."""
+        return dict(Counter(la.rounding for la in self.layers if la.rounding).most_common())
+
+    @property
+    def corrected_biases(self) -> int:
+        """Layers whose bias was corrected."""
+        return sum(bool(la.bias_digest) for la in self.layers)
+
+    def static_scale_verdict(self) -> str:
+        """Say what static activation scales bring over the runtime's own; empty: not measured.
+
+        By the W4A4 output errors of the layers that have one: how many are better or worse by
+        more than 1%, and by how much at the worst.
+        """
+        ratios = [
+            la.output_error_w4a4 / la.output_error_runtime_scale
+            for la in self.layers
+            if la.input_scale is not None
+            and la.runtime_scale_is_dynamic
+            and la.output_error_w4a4 is not None
+            and la.output_error_runtime_scale
+        ]
+        if not ratios:
+            return ""
+        better = sum(ratio < 1 - _NOTABLE for ratio in ratios)
+        worse = sum(ratio > 1 + _NOTABLE for ratio in ratios)
+        return (
+            f"static scales against the runtime's own: {better} layers better by more than "
+            f"{_NOTABLE:.0%}, {worse} worse, {len(ratios) - better - worse} where they bring "
+            f"nothing in accuracy (error {min(ratios) - 1:+.2%} to {max(ratios) - 1:+.2%})"
+        )
+
     def to_json(self) -> dict[str, Any]:
         """Return JSON-serialisable data."""
         return {
             **asdict(self),
+            "roundings": self.roundings(),
+            "static_scales": self.static_scale_verdict(),
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
             "formats": self.counts(),
@@ -100,11 +149,13 @@ class ConversionReport:
             f"model       {self.architecture}",
             *([f"LoRAs       {', '.join(map(str, self.loras))}"] if self.loras else []),
             f"recipe      {self.recipe}, rounding {self.rounding}",
+            *self._rounding_lines(),
             f"Linears     {formats}",
             f"size        {format_bytes(self.bytes_before)} -> {format_bytes(self.bytes_after)} "
             f"({self.bytes_after / max(1, self.bytes_before):.0%})",
             f"calibration {self.calibration}",
             f"input_scale {static} static, {len(self.dynamic_layers)} left to the runtime",
+            *([f"            {verdict}"] if (verdict := self.static_scale_verdict()) else []),
         ]
         if self.seconds:
             rate = self.bytes_before / 1e6 / self.seconds
@@ -113,6 +164,14 @@ class ConversionReport:
             lines.append(f"without a static scale: {shorten(self.dynamic_layers)}")
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
+
+    def _rounding_lines(self) -> list[str]:
+        """Return which roundings the layers got, where that is not simply the one asked for."""
+        used = self.roundings()
+        if set(used) <= {self.rounding} and not self.corrected_biases:
+            return []
+        counts = ", ".join(f"{count} {name}" for name, count in used.items())
+        return [f"            used for layers: {counts}; {self.corrected_biases} biases corrected"]
 
     def to_text(self, *, every_layer: bool = True) -> str:
         """Return the headline and a table of the quantized (or all) layers."""
@@ -124,7 +183,7 @@ class ConversionReport:
         title = html.escape(f"NVFP4 Foundry: {self.target or self.source}")
         head = "".join(f"<th>{html.escape(h)}</th>" for h in _HEADINGS)
         body = "\n".join(
-            f'<tr class="{html.escape(layer.format)}" title="{html.escape(layer.reason)}">'
+            f'<tr class="{html.escape(layer.format)}" title="{html.escape(layer.remarks)}">'
             + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(layer))
             + "</tr>"
             for layer in self.layers
@@ -138,8 +197,11 @@ class ConversionReport:
         return json.dumps(self.to_json(), indent=1)
 
 
+# Share of an error below which a difference is not worth a word.
+_NOTABLE = 0.01
+
 _HEADINGS = (
-    "layer", "shape", "format", "size", "weight err", "W4A16 err", "W4A4 err",
+    "layer", "shape", "format", "rounding", "size", "weight err", "W4A16 err", "W4A4 err",
     "input_scale", "amax", "calls",
 )  # fmt: skip
 
@@ -149,6 +211,7 @@ def _cells(layer: LayerReport) -> tuple[str, ...]:
         layer.name,
         "x".join(map(str, layer.shape)),
         layer.format,
+        (layer.rounding or "-") + ("+bias" if layer.bias_digest else ""),
         format_bytes(layer.bytes_after),
         _percent(layer.weight_error),
         _percent(layer.output_error_w4a16),
@@ -210,7 +273,8 @@ tr.keep td, tr.bf16 td, tr.fp16 td, tr.fp32 td {{ opacity: .55; }}
 </style></head><body>
 <h1>{title}</h1>
 <pre>{headline}</pre>
-<p>Hover a row for the rule that chose its format. Errors are relative to the 16-bit layer.</p>
+<p>Hover a row for why it got its format, rounding and scale.
+Errors are relative to the 16-bit layer.</p>
 <table><thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table></body></html>

@@ -46,7 +46,8 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--rounding",
         metavar="NAME",
-        help="how weight scales are chosen: weighted (default), mse, max",
+        help="how weights are rounded: weighted (default), mse, max; gptq, gptaq: "
+        "with a calibration that holds Hessians",
     )
     parser.add_argument(
         "--input-scale",

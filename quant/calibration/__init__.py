@@ -10,12 +10,14 @@ from .input_scale import (
     represented_amax,
 )
 from .merge import merge, merge_all
+from .moment_schedule import ENOUGH_TOKENS
 from .records import LayerStatistics, RunRecord, SigmaBin, amax_by_branch, amax_by_sigma
 from .settings import CollectorSettings
 from .statistics import CalibrationStatistics
-from .storage import load_statistics, save_statistics
+from .storage import load_statistics, moments_folder, save_statistics
 
 __all__ = [
+    "ENOUGH_TOKENS",
     "ActivationCollector",
     "CalibrationStatistics",
     "CollectorSettings",
@@ -31,6 +33,7 @@ __all__ = [
     "load_statistics",
     "merge",
     "merge_all",
+    "moments_folder",
     "parse_policy",
     "represented_amax",
     "save_statistics",

@@ -116,7 +116,8 @@ class ActivationCollector:
         handles = []
         self._observing = True
         self._widths |= {n: int(getattr(m, "in_features", 0)) for n, m in layers.items()}
-        self._schedule.begin_run(self._log.run_count, self._moment_progress(layers))
+        earlier = len(self._base.runs) if self._base is not None else 0
+        self._schedule.begin_run(earlier + self._log.run_count, self._moment_progress(layers))
         try:
             for name, module in layers.items():
                 hook = self._hook(name)

@@ -9,13 +9,15 @@ from .input_group import InputGroup
 from .moments import moments_bytes
 from .settings import CollectorSettings
 
-# Every so many runs one is left out of all second moments: its rows then judge, on another
+# The second of every four runs is left out of all second moments: its rows then judge, on another
 # prompt, whether what was made with them holds.
-_HELD_OUT_EVERY = 4
+_HELD_OUT_EVERY, _HELD_OUT = 4, 2
 # Tokens of one call, as a share of the channels and at least: twenty steps of two branches then
 # give an input a dozen tokens for each of its channels.
 _CHANNELS_PER_TOKEN = 4
 _FEWEST_TOKENS = 256
+#: Tokens for each channel from which a Hessian is worth trusting.
+ENOUGH_TOKENS = 8
 
 
 def tokens_per_call(in_features: int) -> int:
@@ -52,7 +54,7 @@ class MomentSchedule:
         self._admitted.clear()
         self._undecided.clear()
         self._left = self._settings.moments_budget_bytes
-        if not self._left or number % _HELD_OUT_EVERY == 0:
+        if not self._left or number % _HELD_OUT_EVERY == _HELD_OUT:
             return
         waiting = {
             name: state

@@ -118,12 +118,13 @@ class MomentPart:
             temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
             try:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._write(temporary)
-                os.replace(temporary, target)
+                try:
+                    self._write(temporary)
+                    os.replace(temporary, target)
+                finally:
+                    temporary.unlink(missing_ok=True)
             except (OSError, safetensors.SafetensorError) as error:
                 raise CalibrationError(f"{target}: cannot write Hessians: {error}") from error
-            finally:
-                temporary.unlink(missing_ok=True)
         return replace(self, tensors=None, path=target)
 
     def _write(self, target: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -141,3 +142,9 @@ def _read_marker(source: TensorSource, name: str) -> Mapping[str, Any]:
     if not isinstance(marker, dict) or "format" not in marker:
         raise CheckpointError(f"{source.description}: marker {name} names no format")
     return marker
+
+
+def tensor_digest(tensor: torch.Tensor) -> str:
+    """Return the CRC-32 of a tensor's bytes in hex, to recognise a tensor that has no source."""
+    values = tensor.detach().cpu().contiguous().reshape(-1)
+    return f"{zlib.crc32(values.view(torch.uint8).numpy().tobytes()):08x}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,14 @@ from ..errors import FoundryError
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
-from .layout import MARKER, StoredLayer, announced_markers, read_layout, read_provenance
+from .layout import (
+    MARKER,
+    StoredLayer,
+    announced_markers,
+    read_layout,
+    read_provenance,
+    tensor_digest,
+)
 
 OnProgress = Callable[[int, int, str], None]
 
@@ -81,11 +88,11 @@ def verify_tensors(
         return VerifyResult((str(error),), 0, 0, original is not None)
     if original is not None:
         problems += _check_names(layers, original)
-    recorded = read_provenance(checkpoint).get("errors", {})
+    recorded = read_provenance(checkpoint)
     total, done = checkpoint.nbytes, 0
     for layer in layers.values():
         try:
-            problems += _check_layer(checkpoint, layer, original, recorded.get(layer.name))
+            problems += _check_layer(checkpoint, layer, original, recorded)
         except (FoundryError, RuntimeError, ValueError) as error:
             problems.append(f"{layer.name}: cannot be decoded: {error}")
         done += layer.nbytes
@@ -134,7 +141,7 @@ def _check_layer(
     checkpoint: TensorSource,
     layer: StoredLayer,
     original: TensorSource | None,
-    recorded_error: float | None,
+    recorded: Mapping[str, Any],
 ) -> Iterator[str]:
     if layer.marker is None:
         yield from _check_unquantized(checkpoint, layer, original)
@@ -154,9 +161,16 @@ def _check_layer(
     if wrong:
         return
     yield from _check_scales(checkpoint, layer)
-    yield from _check_weight(checkpoint, layer, fmt, shape, original, recorded_error)
-    if "bias" in layer.tensors:
-        yield from _check_equal(checkpoint, layer.tensors["bias"].name, original)
+    error = recorded.get("errors", {}).get(layer.name)
+    yield from _check_weight(checkpoint, layer, fmt, shape, original, error)
+    if "bias" not in layer.tensors:
+        return
+    bias = layer.tensors["bias"].name
+    digest = recorded.get("corrected_biases", {}).get(layer.name)
+    if digest is None:
+        yield from _check_equal(checkpoint, bias, original)
+    elif tensor_digest(checkpoint.load(bias)) != digest:
+        yield f"{bias}: is not the corrected bias that was written"
 
 
 def _check_specs(layer: StoredLayer, specs: dict[str, TensorSpec]) -> Iterator[str]:
@@ -220,14 +234,15 @@ def _check_weight(
     if source is None:
         return
     relative = (squared_error / (squared_norm or 1.0)) ** 0.5
+    known = recorded_error is not None
+    if known and abs(relative - recorded_error) <= _RECORDED_TOLERANCE * recorded_error + 1e-6:
+        return
     if relative > fmt.error_bound:
         yield (
             f"{layer.name}: decoded weight differs from the source by {relative:.1%}, "
             f"more than {fmt.name} can explain ({fmt.error_bound:.0%})"
         )
-    elif recorded_error is not None and abs(relative - recorded_error) > (
-        _RECORDED_TOLERANCE * recorded_error + 1e-6
-    ):
+    elif known:
         yield (
             f"{layer.name}: weight error is {relative:.4%}, {recorded_error:.4%} was recorded "
             "when it was written"

@@ -170,7 +170,7 @@ def test_result_as_text_and_json(demo: DemoResult) -> None:
 
 def test_quantized_model_holds_the_decoded_weights(variants: dict[str, VariantResult]) -> None:
     original = load_model()
-    decoded = load_quantized(variants["nvfp4_static"].path, round_activations=False)
+    decoded = load_quantized(variants["nvfp4_max_static"].path, round_activations=False)
     for name, weight in original.state_dict().items():
         got = decoded.state_dict()[name]
         quantized = name.startswith("blocks.") and name.endswith(".weight") and "norm" not in name

@@ -20,7 +20,15 @@ QUANTIZED = LayerReport(
     input_scale_reason="static", calls=12, tokens=345, activation_amax=33.0,
 )  # fmt: skip
 DYNAMIC = LayerReport(
-    "blocks.1.q", "linear", (64, 32), "nvfp4", "rule 1", 4096, 1300, 0.09, runtime_scale="dynamic"
+    "blocks.1.q",
+    "linear",
+    (64, 32),
+    "nvfp4",
+    "rule 1",
+    4096,
+    1300,
+    weight_error=0.09,
+    runtime_scale="dynamic",
 )
 KEPT = LayerReport("norm", "norm", (64,), "keep", "no rule matches: keep", 128, 128)
 
