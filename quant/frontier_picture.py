@@ -32,6 +32,19 @@ _PRESET = (96, 102, 112)
 
 
 @dataclass(frozen=True)
+class _Unit:
+    """What sizes are given in: 10^9 bytes, or 10^6 where that would be zero point something."""
+
+    name: str
+    bytes: float
+
+    @classmethod
+    def of(cls, points: Sequence[MixPoint]) -> _Unit:
+        is_large = max(point.bytes for point in points) >= 1e9
+        return cls("GB", 1e9) if is_large else cls("MB", 1e6)
+
+
+@dataclass(frozen=True)
 class _Mark:
     """A point that is named, in pixels of the canvas."""
 
@@ -44,20 +57,21 @@ class _Mark:
 def draw_frontier(mix: Mix) -> Image.Image:
     """Return the frontier as an RGB picture of `WIDTH` by `HEIGHT`.
 
-    Size in GB (10^9 bytes) to the right, predicted error in percent upwards, both axes from where
-    the points are; the error's from zero.
+    Size to the right, predicted error in percent upwards, both axes from where the points are;
+    the error's from zero.
     """
     canvas, draw = new_canvas(WIDTH, HEIGHT)
     points = [*mix.frontier, mix.point, mix.preset]
-    x, y = _size_axis(points), _error_axis(points, mix.has_latents)
+    unit = _Unit.of(points)
+    x, y = _size_axis(points, unit), _error_axis(points, mix.has_latents)
     draw_axes(draw, x, y)
-    curve = [(x.scale(p.bytes / 1e9), y.scale(p.error * 100)) for p in mix.frontier]
+    curve = [(x.scale(p.bytes / unit.bytes), y.scale(p.error * 100)) for p in mix.frontier]
     if len(curve) > 1:
         draw.line(curve, _CURVE, 3 * OVERSAMPLING, joint="curve")
     for at in curve:
         draw_dot(draw, *at, 5, _CURVE)
     marks = [
-        _Mark(x.scale(p.bytes / 1e9), y.scale(p.error * 100), _label(p, name), colour)
+        _Mark(x.scale(p.bytes / unit.bytes), y.scale(p.error * 100), _label(p, name, unit), colour)
         for p, name, colour in (
             (mix.point, "this mix", _MIX),
             (mix.preset, f"preset {mix.preset_name}", _PRESET),
@@ -70,19 +84,19 @@ def draw_frontier(mix: Mix) -> Image.Image:
     return finished(canvas)
 
 
-def _label(point: MixPoint, name: str) -> str:
-    return f"{name}\n{point.bytes / 1e9:.2f} GB, {point.error:.2%}"
+def _label(point: MixPoint, name: str, unit: _Unit) -> str:
+    return f"{name}\n{point.bytes / unit.bytes:.2f} {unit.name}, {point.error:.2%}"
 
 
-def _size_axis(points: Sequence[MixPoint]) -> Axis:
-    sizes = [point.bytes / 1e9 for point in points]
+def _size_axis(points: Sequence[MixPoint], unit: _Unit) -> Axis:
+    sizes = [point.bytes / unit.bytes for point in points]
     low, high = min(sizes), max(sizes)
     margin = (high - low) * 0.05 or high * 0.05
     ticks = round_ticks(low - margin, high + margin, 9)
     decimals = tick_decimals(ticks)
     start, end = _LEFT * OVERSAMPLING, (WIDTH - _RIGHT) * OVERSAMPLING
     scale = Scale(low - margin, high + margin, start, end)
-    return Axis(scale, ticks, lambda value: f"{value:.{decimals}f}", "size of the file, GB")
+    return Axis(scale, ticks, lambda v: f"{v:.{decimals}f}", f"size of the file, {unit.name}")
 
 
 def _error_axis(points: Sequence[MixPoint], of_output: bool) -> Axis:

@@ -6,8 +6,10 @@ const PREFIX = "NVFP4Foundry";
 const WIDGET = "report_text";
 const MIN_WIDTH = 400;
 const MIN_HEIGHT = 160;
+// For the picture below the report; what it leaves goes to the report.
+const PICTURE_HEIGHT = 380;
 
-function addReport(node) {
+function addReport(node, hasPicture) {
   // The text lies over its box instead of stretching it, whatever lays the box out.
   const box = document.createElement("div");
   Object.assign(box.style, { position: "relative", height: "100%", minHeight: `${MIN_HEIGHT}px` });
@@ -35,13 +37,15 @@ function addReport(node) {
   });
   widget.serialize = false; // nor of the saved workflow
   const [width, height] = node.computeSize();
-  node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], height)]);
+  // Widgets that depend on a choice shrink a node while it loads, whatever height was saved.
+  const wanted = height + (hasPicture ? PICTURE_HEIGHT : 0);
+  node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], wanted)]);
   return widget;
 }
 
 function show(node, output) {
   if (!output?.text) return;
-  const widget = node.widgets?.find((w) => w.name === WIDGET) ?? addReport(node);
+  const widget = node.widgets?.find((w) => w.name === WIDGET) ?? addReport(node, output.images?.length > 0);
   widget.value = [output.text].flat().join("\n\n");
   node.setDirtyCanvas(true, true);
 }
