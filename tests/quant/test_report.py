@@ -72,7 +72,7 @@ def test_text(report: ConversionReport) -> None:
     table = text.split("\n\n")[1].splitlines()
     row = table[2].split()
     assert row[0] == "blocks.0.q"
-    assert row[4:] == ["kB", "9.12%", "5.10%", "12.30%", "0.0123", "33", "12"]
+    assert row[5:] == ["kB", "9.12%", "5.10%", "12.30%", "0.0123", "33", "12"]
     assert "dynamic" in table[3]
     assert len({len(line) for line in table}) == 1
     assert "norm" not in report.to_text(every_layer=False).split("\n\n")[1]
