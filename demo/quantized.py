@@ -11,10 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ..quant.checkpoint.layout import StoredLayer, read_layout
+from ..quant.checkpoint.decoded import decoded_tensors
 from ..quant.emulation import InputRounding, read_input_roundings
-from ..quant.errors import SourceError
-from ..quant.sources import TensorSource, open_tensors
+from ..quant.sources import open_tensors
 from .model import TinyWan
 
 
@@ -54,8 +53,7 @@ def load_quantized(
         CheckpointError: its markers are damaged.
     """
     with open_tensors(path) as source:
-        layers = read_layout(source)
-        weights = {name: tensor for la in layers.values() for name, tensor in _decoded(source, la)}
+        weights = decoded_tensors(source)
         roundings = read_input_roundings(source) if round_activations else {}
     model = TinyWan.from_state_dict(weights, dtype)
     for name, rounding in roundings.items():
@@ -64,15 +62,3 @@ def load_quantized(
         model.set_submodule(name, QuantizedLinear(linear, rounding))
     return model
 
-
-def _decoded(source: TensorSource, layer: StoredLayer) -> list[tuple[str, Tensor]]:
-    """Return the layer's tensors as an unquantized file would hold them, by full name."""
-    if layer.marker is None:
-        return [(info.name, source.load(info.name)) for info in layer.tensors.values()]
-    if layer.format is None:
-        raise SourceError(f"{layer.name} is stored as {layer.format_name}, not known here")
-    stored = {suffix: source.load(info.name) for suffix, info in layer.tensors.items()}
-    decoded = [(f"{layer.name}.weight", layer.format.decode(stored, layer.shape()))]
-    if "bias" in stored:
-        decoded.append((f"{layer.name}.bias", stored["bias"]))
-    return decoded

@@ -1,0 +1,205 @@
+"""Whole models for the fidelity bench: the trained demo model, and a small random Qwen-Image."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from unittest import mock
+
+import torch
+from nvfp4_foundry.demo import sampling
+from nvfp4_foundry.demo.digits import CLASSES, load_task
+from nvfp4_foundry.demo.judge import load_judge
+from nvfp4_foundry.demo.model import MODEL_PATH, load_model
+from nvfp4_foundry.quant.calibration import (
+    ActivationCollector,
+    CalibrationStatistics,
+    CollectorSettings,
+)
+from nvfp4_foundry.quant.checkpoint.decoded import decoded_tensors
+from nvfp4_foundry.quant.convert import QuantizedModel, quantize_to_memory
+from nvfp4_foundry.quant.emulation import emulate_native_product, read_input_roundings
+from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
+from nvfp4_foundry.quant.planning import (
+    Plan,
+    get_preset,
+    make_plan,
+    mix_plan,
+    take_inventory,
+)
+from nvfp4_foundry.quant.probe import LatentProbe
+from nvfp4_foundry.quant.sources import StateDictSource, TensorSource, open_source
+from tiny_qwen import draw_calls, new_model
+
+GUIDANCE, STEPS = 2.0, 20
+_CALIBRATION_SEEDS = (1, 2, 3)
+_COMPARISON_SEED = 1000
+_BATCH = 100
+_MIX_FORMATS = ("nvfp4", "float8_e4m3fn", "bf16")
+#: Rounding of the mixes and of what they are compared with.
+MIX_ROUNDING = "gptaq"
+
+
+@dataclass(frozen=True)
+class ModelResult:
+    """One quantized model: squared latent errors relative to the squared reference, and digits."""
+
+    title: str
+    megabytes: float
+    w4a16: float
+    w4a4: float
+    accuracy: float | None = None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model, its weights as a source, calibrated, with a way to run it and compare the result."""
+
+    root: torch.nn.Module
+    source: TensorSource
+    statistics: CalibrationStatistics
+    run: Callable[[], torch.Tensor]
+    probe_calls: Sequence[tuple[float, Callable[[], torch.Tensor]]]
+    accuracy: Callable[[torch.Tensor], float] | None = None
+
+    def plan(self, preset: str, rounding: str, **settings: int) -> Plan:
+        """Return a preset's plan. Biases are left alone with ``max``, as other tools do."""
+        recipe = get_preset(preset).build(settings).with_numbers(rounding)
+        return make_plan(recipe, take_inventory(self.source))
+
+    def quantize(self, plan: Plan, *, static: bool = True) -> QuantizedModel:
+        """Quantize; without ``static`` the activation scales are the runtime's own."""
+        if not static:
+            recipe = plan.recipe.with_numbers(input_scale="dynamic")
+            plan = make_plan(recipe, take_inventory(self.source))
+        return quantize_to_memory(self.source, plan, statistics=self.statistics)
+
+    @contextmanager
+    def rounding_inputs(self, checkpoint: QuantizedModel) -> Iterator[None]:
+        """Let the model round its inputs for a while as a checkpoint's layers do on Blackwell."""
+        stored = StateDictSource(checkpoint.tensors, metadata=checkpoint.metadata)
+        with emulate_native_product(self.root, read_input_roundings(stored)):
+            yield
+
+    def reference_accuracy(self) -> float:
+        """Return the share of right digits of the unquantized model; NaN without a judge."""
+        with torch.no_grad():
+            return self.accuracy(self.run()) if self.accuracy else float("nan")
+
+    def measure(
+        self, title: str, checkpoint: QuantizedModel, reference: torch.Tensor
+    ) -> ModelResult:
+        """Run the quantized model and compare it with the unquantized one at equal noise."""
+        with _weights_of(self.root, checkpoint):
+            weight_only = self.run()
+            with self.rounding_inputs(checkpoint):
+                both = self.run()
+        norm = float(reference.square().mean())
+        return ModelResult(
+            title,
+            sum(tensor.nbytes for tensor in checkpoint.tensors.values()) / 1e6,
+            float((weight_only - reference).square().mean()) / norm,
+            float((both - reference).square().mean()) / norm,
+            self.accuracy(both) if self.accuracy else None,
+        )
+
+    def mixed(self, base: Plan) -> Plan:
+        """Return the auto mix at the size of ``base``, by probed sensitivities."""
+        sensitivity = measure_sensitivity(
+            self.source, self.statistics, ("nvfp4", "float8_e4m3fn"), rounding=base.recipe.rounding
+        )
+        probe = LatentProbe(self.source, sensitivity, statistics=self.statistics)
+        with torch.no_grad():
+            for sigma, call in self.probe_calls:
+                probe.probe(self.root, call, call(), sigma)
+        inventory = take_inventory(self.source)
+        return mix_plan(base, inventory, probe.result(), formats=_MIX_FORMATS).plan
+
+
+@contextmanager
+def _weights_of(root: torch.nn.Module, checkpoint: QuantizedModel) -> Iterator[None]:
+    """Let a model compute with a checkpoint's decoded weights for a while."""
+    stored = StateDictSource(checkpoint.tensors, metadata=checkpoint.metadata)
+    original = {name: tensor.clone() for name, tensor in root.state_dict().items()}
+    decoded: Mapping[str, torch.Tensor] = decoded_tensors(stored)
+    root.load_state_dict(decoded)
+    try:
+        yield
+    finally:
+        root.load_state_dict(original)
+
+
+@contextmanager
+def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
+    """Yield the trained demo model, sampling with a shift of the schedule (ComfyUI's is 8)."""
+    plain = sampling.simple_sigmas
+
+    def shifted(steps: int) -> torch.Tensor:
+        return plain(steps, shift)
+
+    with mock.patch.object(sampling, "simple_sigmas", shifted), open_source(MODEL_PATH) as source:
+        task, judge, model = load_task(), load_judge(), load_model()
+        labels = torch.arange(samples) % CLASSES
+
+        def run() -> torch.Tensor:
+            return torch.cat(
+                [
+                    sampling.sample(model, part, _COMPARISON_SEED + i, STEPS, GUIDANCE, task=task)
+                    for i, part in enumerate(labels.split(_BATCH))
+                ]
+            )
+
+        collector = ActivationCollector(CollectorSettings(moments_budget_bytes=2**30))
+        for seed in _CALIBRATION_SEEDS:
+            collector.new_run(f"seed {seed}")
+            with collector.observe(model):
+                digits = torch.arange(20) % CLASSES
+                sampling.sample(model, digits, seed, STEPS, GUIDANCE, collector.begin_call, task)
+        yield Subject(
+            model,
+            source,
+            collector.snapshot(source.fingerprint()),
+            run,
+            _demo_probe_calls(model, shift),
+            lambda latents: judge.accuracy(task.decode(latents), labels),
+        )
+
+
+def _demo_probe_calls(
+    model: torch.nn.Module, shift: float
+) -> list[tuple[float, Callable[[], torch.Tensor]]]:
+    """Return model calls of a calibration run at three sigmas, to be run again."""
+    task, seen = load_task(), []
+    handle = model.register_forward_pre_hook(lambda _, args: seen.append(args))
+    try:
+        sampling.sample(model, torch.arange(20) % CLASSES, 1, STEPS, GUIDANCE, task=task)
+    finally:
+        handle.remove()
+    sigmas = sampling.simple_sigmas(STEPS).tolist()
+    return [(sigmas[i], lambda args=seen[i]: model(*args)) for i in (3, 10, 16)]
+
+
+@contextmanager
+def qwen_subject(seed: int = 0) -> Iterator[Subject]:
+    """Yield a small random Qwen-Image; its output is the velocity of 8 unseen model calls."""
+    model = new_model(seed)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    source = StateDictSource(weights, "a random Qwen-Image")
+    collector = ActivationCollector(CollectorSettings(moments_budget_bytes=2**30))
+    with torch.no_grad():
+        for run_seed in range(4):
+            collector.new_run(f"seed {run_seed}")
+            with collector.observe(model):
+                for call in draw_calls(16, run_seed):
+                    collector.begin_call(float(call[2][0]), [0])
+                    model(*call)
+        unseen = draw_calls(8, 1000)
+
+        @torch.no_grad()
+        def run() -> torch.Tensor:
+            return torch.stack([model(*call) for call in unseen])
+
+        probed = [draw_calls(16, 0)[i] for i in (2, 8, 13)]
+        calls = [(float(args[2][0]), lambda args=args: model(*args)) for args in probed]
+        yield Subject(model, source, collector.snapshot(source.fingerprint()), run, calls)
