@@ -166,7 +166,13 @@ def _with_bias(
     worth_it = gain >= max(_LEAST_BIAS_GAIN, cost) and corrected.beats(chosen.error)
     if not worth_it:
         return replace(chosen, bias_reason=f"kept: {change}")
-    return replace(chosen, bias_shift=shift, bias_reason=f"corrected: {change}", error=corrected)
+    return replace(
+        chosen,
+        bias_shift=shift,
+        bias_reason=f"corrected: {change}",
+        error=corrected,
+        runtime_scale_error=trial.with_runtime_scale(decoded, shift),
+    )
 
 
 def bias_shift(

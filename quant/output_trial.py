@@ -78,11 +78,14 @@ class OutputTrial:
         w4a4 = float(by_row.sum()) ** 0.5 / self._norm
         return OutputError(_norm(weight_only) / self._norm, w4a4, by_row)
 
-    def with_runtime_scale(self, decoded: torch.Tensor) -> float | None:
+    def with_runtime_scale(
+        self, decoded: torch.Tensor, bias_shift: torch.Tensor | None = None
+    ) -> float | None:
         """Return the W4A4 error if the runtime chose the activation scale itself."""
         if not self.is_possible or self._fmt.activation_divisor is None:
             return None
-        return _norm((self._round(None) @ decoded.T).sub_(self._exact)) / self._norm
+        shift = 0.0 if bias_shift is None else bias_shift
+        return _norm((self._round(None) @ decoded.T).sub_(self._exact).add_(shift)) / self._norm
 
 
 def _norm(values: torch.Tensor) -> float:

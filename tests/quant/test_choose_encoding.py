@@ -1,0 +1,265 @@
+"""Second-order rounding is kept only where held-out inputs say that it is better."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from nvfp4_foundry.quant.calibration import (
+    ActivationCollector,
+    CalibrationStatistics,
+    CollectorSettings,
+)
+from nvfp4_foundry.quant.checkpoint import verify_checkpoint
+from nvfp4_foundry.quant.choose_encoding import bias_shift, choose_encoding
+from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.fingerprint import ModelFingerprint
+from nvfp4_foundry.quant.formats import get_format
+from nvfp4_foundry.quant.observed_input import ObservedInput, ObservedInputs
+from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
+from nvfp4_foundry.quant.sources import SafetensorsFile
+from safetensors.torch import load_file, save_file
+
+WIDTH = 64
+NVFP4 = get_format("nvfp4")
+Draw = Callable[[int], torch.Tensor]
+
+
+def low_rank(rank: int = 8, offset: float = 0.0) -> Draw:
+    """Inputs in few directions: whatever one channel loses others can make up for."""
+    mixing = torch.randn(rank, WIDTH, generator=torch.Generator().manual_seed(0))
+
+    def draw(seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randn(400, rank, generator=generator) @ mixing + offset
+
+    return draw
+
+
+def white(seed: int) -> torch.Tensor:
+    return torch.randn(400, WIDTH, generator=torch.Generator().manual_seed(seed))
+
+
+def observe(draw: Draw, runs: int = 2, rows: int = 200, **settings: int) -> ObservedInput:
+    """Collect four calls a run; the second run is held out."""
+    collector = ActivationCollector(
+        CollectorSettings(rows, **{"moments_budget_bytes": 2**28, **settings})
+    )
+    root = torch.nn.Sequential(torch.nn.Linear(WIDTH, 16))
+    with torch.no_grad():
+        for run in range(runs):
+            collector.new_run(f"prompt {run}")
+            with collector.observe(root):
+                for call in range(4):
+                    collector.begin_call(1.0 - call / 4)
+                    root(draw(10 * run + call))
+    statistics = collector.snapshot(ModelFingerprint({}, {}))
+    observed = ObservedInputs(statistics).of("0")
+    assert observed is not None
+    return observed
+
+
+def weight_of(rows: int = 48) -> torch.Tensor:
+    return 0.1 * torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "gptaq"])
+def test_what_helps_is_kept_and_says_what_it_gained(rounding: str) -> None:
+    observed = observe(low_rank())
+    plain = choose_encoding(weight_of(), NVFP4, "weighted", observed, None)
+    chosen = choose_encoding(weight_of(), NVFP4, rounding, observed, None)
+    assert chosen.rounding == rounding
+    assert plain.error is not None and chosen.error is not None
+    assert chosen.error.w4a4 < plain.error.w4a4
+    assert f"{plain.error.w4a4:.2%} -> {chosen.error.w4a4:.2%}" in chosen.reason
+    assert "held-out tokens of other runs" in chosen.reason
+
+
+def test_what_does_not_help_is_not_kept() -> None:
+    """The prompts judged on lie in other directions than those the Hessian was made of."""
+
+    def draw(seed: int) -> torch.Tensor:
+        return low_rank()(seed) if seed < 10 else 4 * white(seed)
+
+    observed = observe(draw)
+    chosen = choose_encoding(weight_of(), NVFP4, "gptaq", observed, None)
+    plain = choose_encoding(weight_of(), NVFP4, "weighted", observed, None)
+    assert chosen.rounding == "weighted"
+    assert chosen.reason.startswith("weighted, not gptaq: error ") and "; gptq: " in chosen.reason
+    assert torch.equal(chosen.encoded.tensors["weight"], plain.encoded.tensors["weight"])
+
+
+def test_without_hessians_or_rows_it_is_weighted() -> None:
+    for settings, reason in (
+        ({"moments_budget_bytes": 0}, "no Hessian was collected"),
+        ({"rows": 0}, "too few sampled rows"),
+    ):
+        chosen = choose_encoding(weight_of(), NVFP4, "gptq", observe(low_rank(), **settings), None)
+        assert chosen.rounding == "weighted" and reason in chosen.reason
+    unseen = choose_encoding(weight_of(), NVFP4, "gptq", None, None)
+    assert (unseen.rounding, unseen.error) == ("mse", None)
+
+
+def test_an_input_that_repeats_needs_another_prompt_to_judge() -> None:
+    def draw(seed: int) -> torch.Tensor:
+        return low_rank()(seed // 10)  # the same in every call of a run
+
+    chosen = choose_encoding(weight_of(), NVFP4, "gptq", observe(draw, runs=1), None)
+    assert chosen.rounding == "weighted" and "another prompt has to judge" in chosen.reason
+    chosen = choose_encoding(weight_of(), NVFP4, "gptq", observe(draw, runs=2), None)
+    assert chosen.rounding == "gptq"
+
+
+def test_16_bit_activations_are_judged_as_such() -> None:
+    observed = observe(low_rank())
+    chosen = choose_encoding(weight_of(), get_format("nvfp4_w4a16"), "gptq", observed, None)
+    assert chosen.rounding == "gptq" and chosen.error is not None
+    assert chosen.error.w4a16 == pytest.approx(chosen.error.w4a4, rel=1e-6)
+    assert chosen.runtime_scale_error is None
+    float8 = choose_encoding(weight_of(), get_format("float8_e4m3fn"), "gptq", observed, None)
+    assert (float8.rounding, float8.reason) == ("weighted", "")
+
+
+def test_layers_of_one_input_share_its_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
+    observed = observe(low_rank())
+    rule = observed.rule("gptq")
+    assert observed.rule("gptq") is rule
+    moments = observed.moments
+    monkeypatch.setattr(
+        type(observed.statistics.moments), "load", lambda _: pytest.fail("loaded twice")
+    )
+    assert observed.moments is moments
+
+
+def test_the_bias_makes_up_for_the_mean_error() -> None:
+    """Inputs with a large mean: correcting the bias removes the mean of the output's error."""
+    observed = observe(low_rank(offset=3.0))
+    weight = weight_of()
+    kept = choose_encoding(weight, NVFP4, "mse", observed, None)
+    chosen = choose_encoding(weight, NVFP4, "mse", observed, None, correct_bias=True)
+    assert kept.bias_shift is None and chosen.bias_shift is not None
+    assert chosen.bias_reason.startswith("corrected: ")
+    assert kept.error is not None and chosen.error is not None
+    assert chosen.error.w4a4 < kept.error.w4a4
+    x = low_rank(offset=3.0)(99)
+    decoded = NVFP4.decode(chosen.encoded.tensors, tuple(weight.shape))
+    error = NVFP4.emulate_activations(x, None) @ decoded.T - x @ weight.T
+    assert (error + chosen.bias_shift).mean(0).norm() < 0.3 * error.mean(0).norm()
+    # The sign by hand: what is missing from the mean output is added.
+    moments = observed.moments
+    assert moments is not None
+    expected = moments.mean @ weight.T - moments.mean_rounded @ decoded.T
+    torch.testing.assert_close(chosen.bias_shift, expected, rtol=1e-3, atol=1e-5)
+    w4a16 = bias_shift(weight, decoded, get_format("nvfp4_w4a16"), moments)
+    torch.testing.assert_close(w4a16, moments.mean @ (weight - decoded).T, rtol=1e-3, atol=1e-5)
+
+
+def test_a_bias_that_would_not_help_is_kept() -> None:
+    chosen = choose_encoding(weight_of(), NVFP4, "mse", observe(white), None, correct_bias=True)
+    assert chosen.bias_shift is None and chosen.bias_reason.startswith("kept: ")
+    for_max = choose_encoding(
+        weight_of(), NVFP4, "max", observe(low_rank(offset=3.0)), None, correct_bias=True
+    )
+    assert for_max.bias_shift is None
+
+
+class Toy(torch.nn.Module):
+    """Two blocks of two Linears; the first of each sees inputs of low rank with a large mean."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = torch.nn.ModuleList(
+            torch.nn.ModuleDict(
+                {"a": torch.nn.Linear(WIDTH, WIDTH), "b": torch.nn.Linear(WIDTH, WIDTH)}
+            )
+            for _ in range(2)
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        for block in self.blocks:
+            assert isinstance(block, torch.nn.ModuleDict)
+            block["b"](torch.nn.functional.gelu(block["a"](x)))
+        return x
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Iterator[tuple[SafetensorsFile, CalibrationStatistics, Path]]:
+    torch.manual_seed(0)
+    model, path = Toy(), tmp_path / "toy.safetensors"
+    save_file({n: t.to(torch.bfloat16) for n, t in model.state_dict().items()}, path)
+    collector = ActivationCollector(CollectorSettings(200, moments_budget_bytes=2**28))
+    draw = low_rank(offset=3.0)
+    with SafetensorsFile(path) as source, torch.no_grad():
+        for run in range(2):
+            collector.new_run(f"prompt {run}")
+            with collector.observe(model):
+                for call in range(4):
+                    model(draw(10 * run + call))
+        yield source, collector.snapshot(source.fingerprint()), path
+
+
+def test_a_checkpoint_with_corrected_biases(
+    toy: tuple[SafetensorsFile, CalibrationStatistics, Path], tmp_path: Path
+) -> None:
+    source, statistics, path = toy
+    target = tmp_path / "out.safetensors"
+    recipe = get_preset("all").build({})
+    plan = make_plan(recipe, take_inventory(source))
+    report = convert(source, plan, target, statistics=statistics)
+    corrected = [la.name for la in report.layers if la.bias_digest]
+    assert corrected and report.corrected_biases == len(corrected)
+    assert f"{len(corrected)} biases corrected" in report.headline()
+    stored, original = load_file(target), load_file(path)
+    for layer in report.layers:
+        name = f"{layer.name}.bias"
+        assert stored[name].dtype == torch.bfloat16
+        assert torch.equal(stored[name], original[name]) == (layer.name not in corrected)
+    assert verify_checkpoint(target, path).problems == ()
+    stored[f"{corrected[0]}.bias"][0] += 1
+    with SafetensorsFile(target) as written:
+        metadata = dict(written.metadata)
+    save_file(stored, target, metadata)
+    (problem,) = verify_checkpoint(target, path).problems
+    assert problem == f"{corrected[0]}.bias: is not the corrected bias that was written"
+    off = replace(plan, recipe=recipe.model_copy(update={"bias_correction": False}))
+    report = convert(source, off, target, statistics=statistics, overwrite=True)
+    assert report.corrected_biases == 0
+    assert torch.equal(load_file(target)["blocks.0.a.bias"], original["blocks.0.a.bias"])
+
+
+def test_the_report_counts_what_layers_really_got(
+    toy: tuple[SafetensorsFile, CalibrationStatistics, Path], tmp_path: Path
+) -> None:
+    source, statistics, path = toy
+    target = tmp_path / "out.safetensors"
+    plan = make_plan(get_preset("all").build({}).with_numbers("gptaq"), take_inventory(source))
+    report = convert(source, plan, target, statistics=statistics)
+    assert sum(report.roundings().values()) == 4
+    assert report.roundings().get("gptaq", 0) + report.roundings().get("gptq", 0) >= 2
+    assert verify_checkpoint(target, path).problems == ()
+    assert all(la.rounding_reason for la in report.layers)
+
+
+def test_a_second_order_rounding_that_no_layer_got_is_a_warning(
+    toy: tuple[SafetensorsFile, CalibrationStatistics, Path], tmp_path: Path
+) -> None:
+    source, _, _ = toy
+    plan = make_plan(get_preset("all").build({}).with_numbers("gptaq"), take_inventory(source))
+    report = convert(source, plan, tmp_path / "out.safetensors")
+    assert report.roundings() == {"mse": 4}
+    assert any("no layer got gptaq" in warning for warning in report.warnings)
+
+
+def test_static_scales_are_compared_with_the_runtimes_own(
+    toy: tuple[SafetensorsFile, CalibrationStatistics, Path], tmp_path: Path
+) -> None:
+    source, statistics, _ = toy
+    plan = make_plan(get_preset("all").build({}), take_inventory(source))
+    report = convert(source, plan, tmp_path / "out.safetensors", statistics=statistics)
+    for layer in report.layers:
+        assert layer.output_error_w4a4 is not None
+        assert layer.output_error_w4a4 == pytest.approx(layer.output_error_runtime_scale, rel=0.02)
+    assert "where they bring nothing in accuracy" in report.headline()
