@@ -7,7 +7,7 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..quant.calibration.sensitivity import Sensitivity
-from ..quant.describe import describe_mix
+from ..quant.describe_mix import describe_mix
 from ..quant.errors import PlanError
 from ..quant.formats import FORMATS
 from ..quant.frontier_picture import draw_frontier
@@ -152,7 +152,7 @@ def _budget_options() -> list[io.DynamicCombo.Option]:
         step=0.1,
         round=0.001,
         tooltip="The predicted error. Of the model's output if that was probed; else of all "
-        "layers' outputs together, which is larger and only compares mixes.",
+        "layers' outputs together, which is larger.",
     )
     return [
         io.DynamicCombo.Option(_OWN_SIZE, []),

@@ -6,7 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..quant.describe import describe_plan, describe_recipe
+from ..quant.describe import describe_plan
+from ..quant.describe_mix import describe_recipe
 from ..quant.errors import RecipeError
 from ..quant.formats import FORMATS
 from ..quant.planning import (

@@ -118,7 +118,7 @@ class ProbeModel(io.ComfyNode):
                     default="each block",
                     tooltip="The model runs once more per unit and probed step. Blocks are "
                     "several times faster; their shift is shared among their layers by the "
-                    "layers' output errors.",
+                    "layers' output errors, which is too coarse for Auto Mix.",
                 ),
                 io.Int.Input(
                     "sigmas",

@@ -9,7 +9,7 @@ from .calibration import ENOUGH_TOKENS, CalibrationStatistics
 from .calibration.sensitivity import CandidateErrors, Sensitivity
 from .checkpoint import CheckpointComparison, CheckpointSummary, LayerComparison
 from .compare import Difference
-from .planning import Mix, MixPoint, Plan, Recipe
+from .planning import Plan
 from .report import format_bytes, shorten, text_table
 
 # More would push the table of layers out of sight.
@@ -71,56 +71,6 @@ def describe_plan(plan: Plan, notes: tuple[str, ...] = ()) -> str:
     headings = ("layer", "shape", "format", "before", "after", "reason")
     table = text_table(headings, rows, left=("layer", "reason"))
     return "\n".join([*lines, "", table])
-
-
-def describe_recipe(recipe: Recipe) -> str:
-    """Return a recipe as text: its numbers, then its rules in their order."""
-    numbers = f"rounding {recipe.rounding}, input_scale {recipe.input_scale}"
-    if recipe.input_scale != "dynamic" and not recipe.input_scale.startswith("fixed"):
-        numbers += f", headroom {recipe.headroom:g}"
-    return "\n".join(
-        [
-            f"recipe  {recipe.name}",
-            *([f"about   {recipe.description}"] if recipe.description else []),
-            f"for     {', '.join(recipe.architectures) or 'any model'}",
-            f"numbers {numbers}",
-            "",
-            *(f"rule {number}: {rule.describe()}" for number, rule in enumerate(recipe.rules, 1)),
-            f"default: {recipe.default}",
-        ]
-    )
-
-
-def describe_mix(mix: Mix) -> str:
-    """Return a mix as text: what it costs beside its preset, and the frontier as a table."""
-    what = "of the model's output" if mix.has_latents else "of all layers' outputs together"
-    lines = [
-        f"model   {mix.plan.architecture}",
-        f"budget  {mix.budget}, {max(0.0, mix.below_budget):.2%} of it left",
-        f"mixed   {', '.join(f'{count} {name}' for name, count in mix.point.counts.items())}",
-        f"size    {format_bytes(mix.plan.bytes_before)} -> {format_bytes(mix.point.bytes)}; "
-        f"preset {mix.preset_name}: {format_bytes(mix.preset.bytes)}",
-        f"error   {mix.point.error:.2%} predicted, {what}; "
-        f"preset {mix.preset_name}: {mix.preset.error:.2%}",
-        *(["note: these errors compare mixes; they do not tell how far the result moves"]
-          if not mix.has_latents else []),
-        *(f"note: of the {name}, {point.uncounted} layers of unknown error are not counted"
-          for name, point in (("mix", mix.point), ("preset", mix.preset)) if point.uncounted),
-        *(f"warning: {warning}" for warning in mix.plan.warnings),
-    ]  # fmt: skip
-    marked = [(point, "this mix" if point == mix.point else "") for point in mix.frontier]
-    if mix.point not in mix.frontier:
-        marked.append((mix.point, "this mix"))
-    marked = sorted([*marked, (mix.preset, "preset")], key=lambda row: row[0].bytes)
-    formats = list(dict.fromkeys(name for point, _ in marked for name in point.counts))
-    rows = (_frontier_row(point, formats, mark) for point, mark in marked)
-    table = text_table(("size", "bits", "error", *formats, ""), rows, left=("",))
-    return "\n".join([*lines, "", table])
-
-
-def _frontier_row(point: MixPoint, formats: Sequence[str], mark: str) -> list[str]:
-    counts = [str(point.counts.get(name, "-")) for name in formats]
-    return [format_bytes(point.bytes), f"{point.bits:.2f}", f"{point.error:.2%}", *counts, mark]
 
 
 def describe_statistics(statistics: CalibrationStatistics) -> str:

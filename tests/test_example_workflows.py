@@ -12,7 +12,6 @@ FOLDER = Path(__file__).parents[1] / "example_workflows"
 NAMES = sorted(path.stem for path in (FOLDER / "api").glob("*.json"))
 # Titles, notes and reroutes belong to the picture, not to what runs.
 DECORATION = {"MarkdownNote", "Note", "Reroute"}
-MUTED = 2
 
 
 def read(path: Path) -> Any:
@@ -27,8 +26,7 @@ def test_every_workflow_has_both_forms() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_both_forms_have_the_same_nodes_links_and_values(name: str) -> None:
     api, graph = read(FOLDER / "api" / f"{name}.json"), read(FOLDER / f"{name}.json")
-    drawn_nodes = (n for n in graph["nodes"] if n["type"] not in DECORATION)
-    nodes = {str(n["id"]): n for n in drawn_nodes if n["mode"] != MUTED}
+    nodes = {str(n["id"]): n for n in graph["nodes"] if n["type"] not in DECORATION}
     assert {k: n["type"] for k, n in nodes.items()} == {k: n["class_type"] for k, n in api.items()}
 
     links = {link[0]: (str(link[1]), link[2]) for link in graph["links"]}

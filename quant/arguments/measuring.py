@@ -33,7 +33,7 @@ def add_sensitivity(commands: Any) -> None:
     parser.description = (
         f"{parser.description}\n\nThis is the error of each layer's own output. How far the "
         "whole model's output moves\ncan be measured in ComfyUI only, which has a sampler: by "
-        "its node Probe Latent Shift."
+        "its node Probe Latent Shift.\nA good mix needs that."
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="file, index.json or folder")
     parser.add_argument(
@@ -69,7 +69,8 @@ def add_mix(commands: Any) -> None:
     parser.description = (
         f"{parser.description}\n\nOnly Linears that the preset or recipe quantizes are chosen "
         "anew. Without a budget the\nmix is as large as the preset's own. 'nvfp4 quantize "
-        "--recipe mix.json' uses it."
+        "--recipe mix.json' uses it.\nTake a sensitivity that ComfyUI's Probe Result has saved: by "
+        "the errors of layers alone\na mix may be worse than its preset."
     )
     parser.add_argument("source", metavar="SRC", type=Path, help="the model to quantize")
     parser.add_argument(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..calibration.sensitivity import load_sensitivity
-from ..describe import describe_mix
+from ..describe_mix import describe_mix
 from ..errors import FormatError, PlanError, UsageError
 from ..formats import get_format
 from ..frontier_picture import draw_frontier

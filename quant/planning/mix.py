@@ -1,7 +1,8 @@
 """Mix formats under a budget: the least predicted error for the size, or the least size.
 
-Errors of layers are taken to add up as squares, as independent ones do; how well that holds for
-a model is for a comparison of its pictures to say.
+Errors of layers are taken to add up as squares, as independent ones do. For probed shifts of the
+model's output that holds well; errors of the layers' own outputs rank layers otherwise than the
+model's output does (docs/methods.md has measurements of both).
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Mix:
         frontier: by rising size, each of less error than the one before.
         unknown: layers of unknown error, which got the most precise format.
         has_latents: whether errors are of the model's output; if not, they are the root of the
-            summed squared errors of the layers' own outputs, good for comparing mixes only.
+            summed squared errors of the layers' own outputs, which say little of the model's.
     """
 
     plan: Plan

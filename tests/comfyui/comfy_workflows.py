@@ -42,7 +42,7 @@ def measure_and_mix(*, seed: int = 1, name: str = "mixed", file_name: str = "tin
     """The shipped workflow that mixes formats by measured sensitivity, on the tiny model."""
     workflow = load("measure_and_mix")
     _tiny_calibration(workflow, seed, name, file_name)
-    for class_type in ("NVFP4FoundryMeasureSensitivity", "NVFP4FoundryAutoMix"):
+    for class_type in ("NVFP4FoundryProbeResult", "NVFP4FoundryAutoMix"):
         inputs(workflow, class_type)["save_as"] = name
     return workflow
 
@@ -96,8 +96,10 @@ def without(workflow: Workflow, *class_types: str) -> Workflow:
 
 def _tiny(workflow: Workflow, seed: int) -> None:
     workflow[node(workflow, "CLIPLoader")] = {"class_type": "DigitsTextEncoder", "inputs": {}}
-    inputs(workflow, "EmptyHunyuanLatentVideo").update(width=64, height=64, length=1)
-    inputs(workflow, "KSampler").update(seed=seed, steps=STEPS, cfg=CFG)
     for value in workflow.values():
+        if value["class_type"] == "EmptyHunyuanLatentVideo":
+            value["inputs"].update(width=64, height=64, length=1)
+        if value["class_type"] == "KSampler":
+            value["inputs"].update(seed=seed, steps=STEPS, cfg=CFG)
         if value.get("_meta", {}).get("title") == "Negative prompt":
             value["inputs"]["text"] = ""
