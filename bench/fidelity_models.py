@@ -33,9 +33,10 @@ from nvfp4_foundry.quant.sources import StateDictSource, TensorSource, open_sour
 from tiny_qwen import draw_calls, new_model
 
 GUIDANCE, STEPS = 2.0, 20
-_CALIBRATION_SEEDS = (1, 2, 3)
+_CALIBRATION_SEEDS = range(1, 7)
 _COMPARISON_SEED = 1000
 _BATCH = 100
+_COLLECTING = CollectorSettings(moments_budget_bytes=2**30, moments_tokens_per_channel=1e9)
 _MIX_FORMATS = ("nvfp4", "float8_e4m3fn", "bf16")
 #: Rounding of the mixes and of what they are compared with.
 MIX_ROUNDING = "gptaq"
@@ -150,7 +151,7 @@ def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
                 ]
             )
 
-        collector = ActivationCollector(CollectorSettings(moments_budget_bytes=2**30))
+        collector = ActivationCollector(_COLLECTING)
         for seed in _CALIBRATION_SEEDS:
             collector.new_run(f"seed {seed}")
             with collector.observe(model):
@@ -186,7 +187,7 @@ def qwen_subject(seed: int = 0) -> Iterator[Subject]:
     model = new_model(seed)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     source = StateDictSource(weights, "a random Qwen-Image")
-    collector = ActivationCollector(CollectorSettings(moments_budget_bytes=2**30))
+    collector = ActivationCollector(_COLLECTING)
     with torch.no_grad():
         for run_seed in range(4):
             collector.new_run(f"seed {run_seed}")
