@@ -275,8 +275,8 @@ def test_a_sensitivity_that_was_not_probed_is_warned_of(server: ComfyServer, shi
     assert "of the model's output" in "".join(map(str, shipped.outputs.values()))
     known = load_sensitivity(kept(server, "sensitivities", NAME))
     measured = known.with_latents("nvfp4", {})
-    kept(server, "sensitivities", "measured").write_text(json.dumps(measured.to_json()))
-    workflow = mixing("measured")
+    kept(server, "sensitivities", "mixed by outputs").write_text(json.dumps(measured.to_json()))
+    workflow = mixing("mixed by outputs")
     text = done(server, workflow).text(wf.node(workflow, MIX))
     assert "predicted, of all layers' outputs together" in text
     assert "warning: the sensitivity was not probed" in text
