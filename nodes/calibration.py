@@ -15,6 +15,7 @@ from ..quant.calibration import (
     save_statistics,
 )
 from ..quant.describe import describe_statistics
+from ..quant.planning import take_inventory
 from . import decks, folders
 from .bridge import ModelSource, observed_clone
 from .sessions import CalibrationSession, open_session
@@ -201,6 +202,7 @@ class Calibrate(io.ComfyNode):
             raise ValueError(f"Calibrate observes one MODEL, it got a list of {len(model)}")
         with ModelSource(model[0]) as source:
             fingerprint = source.fingerprint()
+            layers = take_inventory(source).of_kind("linear")
         path = folders.calibration_path(name[0])
         session = open_session(
             name[0].strip(),
@@ -210,6 +212,8 @@ class Calibrate(io.ComfyNode):
                 rows_per_layer=rows_per_layer[0],
                 memory_budget_bytes=memory_budget_mb[0] * 2**20,
                 moments_budget_bytes=(hessians_mb or [0])[0] * 2**20,
+                # What is outside of the blocks is rarely quantized, and small.
+                moments_layers=frozenset(layer.name for layer in layers if layer.block),
                 moments_folder=moments_folder(path),
             ),
             start_over=accumulate[0] == _START_OVER,

@@ -209,7 +209,8 @@ class ActivationCollector:
         """Return what is known of each layer's second moments, by layer name."""
         base = self._base.layers if self._base is not None else {}
         progress = {}
-        for name in names:
+        wanted = self.settings.moments_layers
+        for name in names if wanted is None else wanted & set(names):
             group, saved = self._groups.get(name), base.get(name)
             parts = [*(group.moment_parts if group else ())]
             parts += saved.moments.parts if saved and saved.moments else ()

@@ -22,6 +22,7 @@ class CollectorSettings:
         They live on the device of the activations during a run, and another set of inputs is
         gathered in every run until each has enough.
     moments_tokens_per_channel: an input has enough at this many tokens for each of its channels.
+    moments_layers: gather them for these layers only; None for all that are observed.
     moments_folder: where each run's share is put; None keeps it in memory.
     """
 
@@ -31,6 +32,7 @@ class CollectorSettings:
     seed: int = 0
     moments_budget_bytes: int = 0
     moments_tokens_per_channel: float = 32.0
+    moments_layers: frozenset[str] | None = None
     moments_folder: Path | None = None
 
     def __post_init__(self) -> None:
