@@ -274,9 +274,9 @@ def progress_bar() -> Callable[[int, int, str], None]:
     return advance
 
 
-def compute_device() -> torch.device:
-    """Return where ComfyUI computes; makes room there for one layer at a time."""
+def compute_device(working_bytes: int = 0) -> torch.device:
+    """Return where ComfyUI computes; makes room there for one layer and ``working_bytes``."""
     device = comfy.model_management.get_torch_device()
     if not comfy.model_management.is_device_cpu(device):
-        comfy.model_management.free_memory(1 << 30, device)
+        comfy.model_management.free_memory((1 << 30) + working_bytes, device)
     return device

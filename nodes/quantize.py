@@ -12,6 +12,7 @@ from ..quant.calibration import CalibrationStatistics
 from ..quant.checkpoint import check_target
 from ..quant.convert import QuantizedModel, convert, quantize_to_memory, save_model
 from ..quant.errors import FoundryError
+from ..quant.observed_input import working_bytes
 from ..quant.planning import Plan, Recipe, make_plan, take_inventory
 from ..quant.sources import open_source
 from . import folders
@@ -85,7 +86,7 @@ class Quantize(io.ComfyNode):
                 source,
                 plan,
                 statistics=statistics,
-                device=compute_device(),
+                device=compute_device(working_bytes(plan.recipe.rounding, statistics)),
                 on_progress=progress_bar(),
             )
         text = checkpoint.report.to_text(every_layer=False)
@@ -277,7 +278,7 @@ class QuantizeFile(io.ComfyNode):
                 path,
                 statistics=statistics,
                 overwrite=overwrite,
-                device=compute_device(),
+                device=compute_device(working_bytes(recipe.rounding, statistics)),
                 on_progress=progress_bar(),
             )
         text = report.to_text(every_layer=False)

@@ -10,6 +10,7 @@ from ..quant.calibration import CalibrationStatistics
 from ..quant.calibration.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
 from ..quant.describe import describe_sensitivity
 from ..quant.measure_sensitivity import QUANTIZED_FORMATS, measure_sensitivity
+from ..quant.observed_input import working_bytes
 from ..quant.probe import LatentProbe, ProbeUnit
 from ..quant.probe_schedule import ProbeSchedule
 from ..quant.report import shorten
@@ -84,7 +85,7 @@ class MeasureSensitivity(io.ComfyNode):
                 statistics,
                 QUANTIZED_FORMATS if formats == _ALL_FORMATS else (formats,),
                 rounding=rounding,
-                device=compute_device(),
+                device=compute_device(working_bytes(rounding, statistics)),
                 on_progress=progress_bar(),
             )
         return _result(sensitivity, _saved(sensitivity, save_as))
@@ -115,9 +116,9 @@ class ProbeModel(io.ComfyNode):
                 io.Combo.Input(
                     "unit",
                     options=list(_UNITS),
-                    default="each block",
+                    default="each layer",
                     tooltip="The model runs once more per unit and probed step. Blocks are "
-                    "several times faster; their shift is shared among their layers by the "
+                    "several times faster, but their shift is shared among their layers by the "
                     "layers' output errors, which is too coarse for Auto Mix.",
                 ),
                 io.Int.Input(
@@ -156,7 +157,7 @@ class ProbeModel(io.ComfyNode):
                 sensitivity,
                 unit=_UNITS[unit],
                 statistics=statistics,
-                device=compute_device(),
+                device=compute_device(working_bytes(sensitivity.rounding, statistics)),
                 on_progress=progress_bar(),
             )
         session = ProbeSession(probe, ProbeSchedule(sigmas))

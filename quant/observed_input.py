@@ -59,3 +59,14 @@ class ObservedInputs:
         if self._latest is None or self._latest.statistics is not known:
             self._latest = ObservedInput(known, self._statistics.held_out_rows(layer))
         return self._latest
+
+
+def working_bytes(rounding: str, statistics: CalibrationStatistics | None) -> int:
+    """Return what a rounding needs on its device beside a layer: six matrices of the widest input.
+
+    0 for roundings that need no second moments, or where there are none.
+    """
+    if rounding not in NEED_MOMENTS or statistics is None:
+        return 0
+    widths = [layer.in_features for layer in statistics.inputs.values() if layer.moments]
+    return 6 * 4 * max(widths, default=0) ** 2
