@@ -160,7 +160,7 @@ class Calibrate(io.ComfyNode):
                     tooltip="Memory, in MB where the model runs, for collecting Hessians: the "
                     "roundings gptq and gptaq need them. 0: do not collect. As many layers as fit "
                     "are collected in one sampling run, others in the next, and kept on disk; the "
-                    "report says how many are done. 4000 and eight prompts do for most models.",
+                    "report says how many are done. 8000 and eight prompts do for WAN 2.2 5B.",
                 ),
                 io.String.Input(
                     "prompts",
