@@ -263,8 +263,9 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root {{ color-scheme: light dark; font: 14px/1.45 system-ui, sans-serif; }}
-body {{ max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }}
-pre {{ padding: 1rem; border: 1px solid #8886; border-radius: 6px; overflow: auto; }}
+body {{ max-width: 85rem; margin: 2rem auto; padding: 0 1rem; }}
+pre {{ padding: 1rem; border: 1px solid #8886; border-radius: 6px; white-space: pre-wrap; }}
+td {{ white-space: nowrap; }}
 table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
 th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #8883; text-align: right; }}
 th:first-child, td:first-child {{ text-align: left; }}
