@@ -13,7 +13,7 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -34,6 +34,14 @@ WAN = (
     LayerCase("ffn.2 (a quarter), GELU", 768, 3584, True, 12, amax=20.0, gelu=True),
 )
 SEEDS, SAMPLES, SHIFTS = 3, 400, (8.0, 1.0)
+
+INTRO = """\
+What is left of a model after rounding, against the max rule that other converters use (`max`). The
+roundings are described in [methods](methods.md). All of one section have the same size, calibration
+and seeds; every figure is on inputs that calibration has not seen. W4A16: 16-bit activations, as on
+GPUs without native NVFP4. W4A4: activations rounded to NVFP4 as well, as on Blackwell. Smaller is
+better everywhere.
+"""
 
 
 def layer_table(cases: Sequence[LayerCase], seeds: int) -> Iterator[str]:
@@ -73,53 +81,39 @@ def model_table(results: Sequence[ModelResult]) -> Iterator[str]:
 
 def whole_model(subject: Subject, preset: str, settings: dict[str, int]) -> Iterator[ModelResult]:
     """Yield everything in NVFP4 by each rounding, then mixed precision at one size."""
-    with torch.no_grad():
-        reference = subject.run()
-        every = subject.plan("all", "max")
-        yield subject.measure(
-            "all NVFP4, max, dynamic", subject.quantize(every, static=False), reference
-        )
-        for rounding in ROUNDINGS:
-            checkpoint = subject.quantize(subject.plan("all", rounding))
-            yield subject.measure(f"all NVFP4, {rounding}", checkpoint, reference)
-        for rounding in ("max", MIX_ROUNDING):
-            guess = subject.plan(preset, rounding, **settings)
-            yield subject.measure(f"{preset}, {rounding}", subject.quantize(guess), reference)
-        mix = subject.mixed(subject.plan(preset, MIX_ROUNDING, **settings))
-        yield subject.measure(
-            f"auto mix at that size, {MIX_ROUNDING}", subject.quantize(mix), reference
-        )
-
-
-def floor(subject: Subject) -> float:
-    """Return the squared W4A4 error of exact weights relative to that of the max rule."""
-    checkpoint = subject.quantize(subject.plan("all", "max"))
-    with torch.no_grad():
-        reference = subject.run()
-        with subject.rounding_inputs(checkpoint):
-            exact = subject.run()
-        base = subject.measure("max", checkpoint, reference)
-    return float((exact - reference).square().mean() / reference.square().mean()) / base.w4a4
+    dynamic = subject.quantize(subject.plan("all", "max"), static=False)
+    yield subject.measure("all NVFP4, max, dynamic", dynamic)
+    for rounding in ROUNDINGS:
+        checkpoint = subject.quantize(subject.plan("all", rounding))
+        yield subject.measure(f"all NVFP4, {rounding}", checkpoint)
+    for rounding in ("max", MIX_ROUNDING):
+        guess = subject.plan(preset, rounding, **settings)
+        yield subject.measure(f"{preset}, {rounding}", subject.quantize(guess))
+    mix = subject.mixed(subject.plan(preset, MIX_ROUNDING, **settings))
+    yield subject.measure(f"auto mix at that size, {MIX_ROUNDING}", subject.quantize(mix))
 
 
 def _median(values: Iterable[float]) -> float:
     return statistics.median(values)
 
 
-def sections(quick: bool) -> Iterator[str]:
-    """Yield the document, line by line, as it is measured."""
+def synthetic_layers(quick: bool) -> Iterator[str]:
+    """Yield the section on synthetic layers."""
     seeds = 1 if quick else SEEDS
     yield "## Synthetic layers"
     yield ""
     yield (
-        f"1024 -> 512, 8 tokens a channel, medians of {seeds} seeds. Columns *weight*, *W4A16* and "
-        "*W4A4* are squared errors as ratios to `max`; *kept*: how often the rounding proved "
-        "itself; *static / dynamic*: W4A4 error with the calibrated activation scale over that "
-        "with the runtime's own."
+        f"1024 -> 512, 8 tokens a channel, medians of {seeds} seeds. *weight*, *W4A16* and *W4A4* "
+        "are squared errors as ratios to `max`; *kept*: how often the rounding proved itself; "
+        "*static / dynamic*: W4A4 error with the calibrated activation scale over that with the "
+        "runtime's own."
     )
     yield ""
     yield from layer_table(SYNTHETIC, seeds)
-    yield ""
+
+
+def wan_layers(quick: bool) -> Iterator[str]:
+    """Yield the section on layers like WAN's."""
     yield "## Layers like WAN 2.2's"
     yield ""
     yield (
@@ -128,22 +122,51 @@ def sections(quick: bool) -> Iterator[str]:
     )
     yield ""
     yield from layer_table(WAN[:2] if quick else WAN, 1)
+
+
+def demo_model(quick: bool) -> Iterator[str]:
+    """Yield the sections on the demo model."""
+    samples = 40 if quick else SAMPLES
     for shift in SHIFTS[:1] if quick else SHIFTS:
-        samples = 40 if quick else SAMPLES
-        yield ""
         yield f"## The demo model, shift {shift:g}"
         yield ""
         with demo_subject(samples, shift) as subject:
             results = list(whole_model(subject, "wan2.2-14b", {"edge_blocks": 1}))
             yield (
                 f"{samples} digits, 20 Euler steps, guidance 2, equal noise. Errors of the "
-                "latents; ratios of squared errors to the first row. All NVFP4 with exact weights "
-                f"and 4-bit activations would be at {floor(subject):.3f}. The bf16 model draws "
-                f"{subject.reference_accuracy():.2%} right digits."
+                "latents; ratios of squared errors to the first row. With exact weights and "
+                f"4-bit activations the W4A4 ratio is {subject.floor() / results[0].w4a4:.3f}. "
+                f"The bf16 model draws {subject.reference_accuracy:.2%} right digits."
             )
         yield ""
         yield from model_table(results)
+        yield ""
+
+
+def demo_layers(quick: bool) -> Iterator[str]:
+    """Yield the section on the demo model's layers, one by one."""
+    yield "## The demo model's layers"
     yield ""
+    yield (
+        "All NVFP4: W4A4 output errors of the layers on held-out inputs as ratios to those of "
+        "`max`, static scales. *Worse*: by more than 1%."
+    )
+    yield ""
+    yield "| rounding | best | median | worst | worse than `max` |"
+    yield "|---|---|---|---|---|"
+    with demo_subject(10, SHIFTS[0]) as subject:
+        errors = {name: subject.layer_errors(subject.plan("all", name)) for name in ROUNDINGS}
+    for name, own in errors.items():
+        ratios = sorted(error / errors["max"][layer] for layer, error in own.items())
+        worse = sum(ratio > 1.01 for ratio in ratios)
+        yield (
+            f"| `{name}` | {ratios[0]:.3f} | {_median(ratios):.3f} | {ratios[-1]:.3f} | "
+            f"{worse} of {len(ratios)} |"
+        )
+
+
+def random_qwen(quick: bool) -> Iterator[str]:
+    """Yield the section on the random model."""
     yield "## A small random Qwen-Image"
     yield ""
     yield "6 blocks of width 256, the velocity of unseen model calls."
@@ -152,21 +175,32 @@ def sections(quick: bool) -> Iterator[str]:
         yield from model_table(list(whole_model(subject, "qwen-image-2512", {})))
 
 
+PARTS: dict[str, Callable[[bool], Iterator[str]]] = {
+    "synthetic": synthetic_layers,
+    "wan": wan_layers,
+    "demo": demo_model,
+    "demo-layers": demo_layers,
+    "qwen": random_qwen,
+}
+
+
 def main() -> None:
     """Print the tables, and write them to a file if asked."""
     parser = argparse.ArgumentParser(
         description="Measure how much error each rounding leaves against the max rule."
     )
     parser.add_argument("--quick", action="store_true", help="fewer seeds, layers and samples")
+    parser.add_argument("--part", choices=PARTS, help="only this part")
     parser.add_argument("--output", type=Path, help="also write the document here")
     options = parser.parse_args()
     started = time.monotonic()
     command = "python bench/fidelity.py" + (" --quick" if options.quick else "")
-    lines = ["# Fidelity", "", f"`{command}`, torch {torch.__version__}.", ""]
+    lines = ["# Fidelity", "", INTRO, f"Made by `{command}`, torch {torch.__version__}.", ""]
     print("\n".join(lines), flush=True)
-    for line in sections(options.quick):
-        print(line, flush=True)
-        lines.append(line)
+    for part in [options.part] if options.part else PARTS:
+        for line in (*PARTS[part](options.quick), ""):
+            print(line, flush=True)
+            lines.append(line)
     print(f"\n{time.monotonic() - started:.0f} s on {platform.machine()}", flush=True)
     if options.output:
         options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -61,6 +61,7 @@ class Subject:
     source: TensorSource
     statistics: CalibrationStatistics
     run: Callable[[], torch.Tensor]
+    reference: torch.Tensor
     probe_calls: Sequence[tuple[float, Callable[[], torch.Tensor]]]
     accuracy: Callable[[torch.Tensor], float] | None = None
 
@@ -83,27 +84,43 @@ class Subject:
         with emulate_native_product(self.root, read_input_roundings(stored)):
             yield
 
+    @property
     def reference_accuracy(self) -> float:
-        """Return the share of right digits of the unquantized model; NaN without a judge."""
-        with torch.no_grad():
-            return self.accuracy(self.run()) if self.accuracy else float("nan")
+        """Share of right digits of the unquantized model; NaN without a judge."""
+        return self.accuracy(self.reference) if self.accuracy else float("nan")
 
-    def measure(
-        self, title: str, checkpoint: QuantizedModel, reference: torch.Tensor
-    ) -> ModelResult:
+    def squared_error(self, result: torch.Tensor) -> float:
+        """Return a result's squared distance from the reference, relative to the reference."""
+        return float((result - self.reference).square().mean() / self.reference.square().mean())
+
+    def measure(self, title: str, checkpoint: QuantizedModel) -> ModelResult:
         """Run the quantized model and compare it with the unquantized one at equal noise."""
-        with _weights_of(self.root, checkpoint):
+        with torch.no_grad(), _weights_of(self.root, checkpoint):
             weight_only = self.run()
             with self.rounding_inputs(checkpoint):
                 both = self.run()
-        norm = float(reference.square().mean())
         return ModelResult(
             title,
             sum(tensor.nbytes for tensor in checkpoint.tensors.values()) / 1e6,
-            float((weight_only - reference).square().mean()) / norm,
-            float((both - reference).square().mean()) / norm,
+            self.squared_error(weight_only),
+            self.squared_error(both),
             self.accuracy(both) if self.accuracy else None,
         )
+
+    def layer_errors(self, plan: Plan) -> dict[str, float]:
+        """Return the W4A4 output error of every quantized layer on held-out inputs."""
+        report = self.quantize(plan).report
+        return {
+            layer.name: layer.output_error_w4a4
+            for layer in report.layers
+            if layer.output_error_w4a4 is not None
+        }
+
+    def floor(self) -> float:
+        """Return the squared error of exact weights whose inputs are all rounded to NVFP4."""
+        checkpoint = self.quantize(self.plan("all", "max"))
+        with torch.no_grad(), self.rounding_inputs(checkpoint):
+            return self.squared_error(self.run())
 
     def mixed(self, base: Plan) -> Plan:
         """Return the auto mix at the size of ``base``, by probed sensitivities."""
@@ -132,6 +149,17 @@ def _weights_of(root: torch.nn.Module, checkpoint: QuantizedModel) -> Iterator[N
 
 
 @contextmanager
+def _single_thread() -> Iterator[None]:
+    """Operations of so small a model mostly await each other on several threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
 def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
     """Yield the trained demo model, sampling with a shift of the schedule (ComfyUI's is 8)."""
     plain = sampling.simple_sigmas
@@ -139,7 +167,11 @@ def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
     def shifted(steps: int) -> torch.Tensor:
         return plain(steps, shift)
 
-    with mock.patch.object(sampling, "simple_sigmas", shifted), open_source(MODEL_PATH) as source:
+    with (
+        mock.patch.object(sampling, "simple_sigmas", shifted),
+        open_source(MODEL_PATH) as source,
+        _single_thread(),
+    ):
         task, judge, model = load_task(), load_judge(), load_model()
         labels = torch.arange(samples) % CLASSES
 
@@ -162,13 +194,14 @@ def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
             source,
             collector.snapshot(source.fingerprint()),
             run,
-            _demo_probe_calls(model, shift),
+            run(),
+            _demo_probe_calls(model),
             lambda latents: judge.accuracy(task.decode(latents), labels),
         )
 
 
 def _demo_probe_calls(
-    model: torch.nn.Module, shift: float
+    model: torch.nn.Module,
 ) -> list[tuple[float, Callable[[], torch.Tensor]]]:
     """Return model calls of a calibration run at three sigmas, to be run again."""
     task, seen = load_task(), []
@@ -203,4 +236,5 @@ def qwen_subject(seed: int = 0) -> Iterator[Subject]:
 
         probed = [draw_calls(16, 0)[i] for i in (2, 8, 13)]
         calls = [(float(args[2][0]), lambda args=args: model(*args)) for args in probed]
-        yield Subject(model, source, collector.snapshot(source.fingerprint()), run, calls)
+        seen = collector.snapshot(source.fingerprint())
+        yield Subject(model, source, seen, run, run(), calls)
