@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from ..quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
     CollectorSettings,
+    delete_moments,
     load_statistics,
     moments_folder,
     save_statistics,
@@ -87,7 +87,7 @@ class CalibrationSession:
         if self.was_deleted:
             self._collector.reset()
             self._on_disk = False
-            shutil.rmtree(moments_folder(self._path), ignore_errors=True)  # belong to the file
+            delete_moments(self._path)
         prompt = ()
         if self._prompts:
             prompt = (self._prompts[self._samplings % len(self._prompts)],)

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from .errors import FormatError
 from .formats import EncodedWeight, WeightFormat
 from .formats.nvfp4 import BLOCK, NVFP4, NVFP4_MAX
 from .observed_input import ObservedInput
 from .output_trial import OutputError, OutputTrial
-from .rounding import DEFAULT_ROUNDING, NEED_MOMENTS, SecondMoments, get_rounding
+from .rounding import DEFAULT_ROUNDING, NEED_MOMENTS, get_rounding
 
 # Above this the weight is hardly the model's any more, whatever the sampled inputs say.
 _MOST_WEIGHT_ERROR = 0.5
@@ -72,7 +73,7 @@ def choose_encoding(
         return ChosenEncoding(encoded, "mse" if plain == "weighted" else plain)
     has_moments = observed.statistics.moments is not None
     trial = None
-    if measure_outputs or has_moments:
+    if measure_outputs or (has_moments and (rounding in NEED_MOMENTS or correct_bias)):
         # Without moments nothing is decided by the figure.
         rows = observed.held_out.rows[: None if has_moments else _REPORTED_ROWS]
         trial = OutputTrial(weight, rows, fmt, input_scale)
@@ -80,8 +81,8 @@ def choose_encoding(
     chosen = _measured(ChosenEncoding(encoded, plain), weight, fmt, trial)
     if rounding in NEED_MOMENTS and isinstance(fmt, NVFP4):
         chosen = _prove(chosen, weight, fmt, rounding, observed, trial)
-    if correct_bias and trial is not None and rounding != "max" and observed.moments is not None:
-        chosen = _with_bias(chosen, weight, fmt, observed.moments, trial)
+    if correct_bias and trial is not None and rounding != "max" and observed.means is not None:
+        chosen = _with_bias(chosen, weight, fmt, observed.means, trial)
     return chosen
 
 
@@ -112,7 +113,11 @@ def _prove(
     tried = [] if refusal else [rounding, *(["gptq"] if rounding == "gptaq" else [])]
     refusals = [refusal] if refusal else []
     for name in tried:
-        encoded = fmt.encode(weight, observed.rule(name), measure_error=True)
+        try:
+            encoded = fmt.encode(weight, observed.rule(name), measure_error=True)
+        except FormatError as error:  # of the moments: the weight could be stored before
+            refusals.append(str(error))
+            break
         better = _measured(ChosenEncoding(encoded, name), weight, fmt, trial)
         change, holds = _judge(better, plain)
         if holds:
@@ -136,10 +141,10 @@ def _judge(better: ChosenEncoding, plain: ChosenEncoding) -> tuple[str, bool]:
 
 def _why_not(observed: ObservedInput, trial: OutputTrial | None) -> str:
     """Return why a second-order rounding cannot be tried on a layer, or nothing."""
-    if observed.moments is None:
+    if observed.statistics.moments is None:
         return "no Hessian was collected for its input"
-    if observed.moments.in_features % BLOCK:
-        return f"its width {observed.moments.in_features} is no multiple of {BLOCK}"
+    if observed.statistics.in_features % BLOCK:
+        return f"its width {observed.statistics.in_features} is no multiple of {BLOCK}"
     if trial is None or len(observed.held_out.rows) < _FEWEST_ROWS:
         return "too few sampled rows to judge it on"
     if observed.repeats_itself and not observed.held_out.from_other_runs:
@@ -151,12 +156,12 @@ def _with_bias(
     chosen: ChosenEncoding,
     weight: torch.Tensor,
     fmt: WeightFormat,
-    moments: SecondMoments,
+    means: tuple[torch.Tensor, torch.Tensor],
     trial: OutputTrial,
 ) -> ChosenEncoding:
     """Add the correction of the bias if it makes held-out outputs better."""
     decoded = fmt.decode(chosen.encoded.tensors, tuple(weight.shape))
-    shift = bias_shift(weight, decoded, fmt, moments)
+    shift = bias_shift(weight, decoded, fmt, means)
     corrected = trial.measure(decoded, shift)
     if corrected is None or chosen.error is None:
         return chosen
@@ -177,12 +182,15 @@ def _with_bias(
 
 
 def bias_shift(
-    weight: torch.Tensor, decoded: torch.Tensor, fmt: WeightFormat, moments: SecondMoments
+    weight: torch.Tensor,
+    decoded: torch.Tensor,
+    fmt: WeightFormat,
+    means: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
-    """Return ``E[x] W^T - E[xq] Wq^T``, float32 [out]: what to add to the bias.
+    """Return ``E[x] W^T - E[xq] Wq^T``, float32 [out], given both means: to add to the bias.
 
     So the mean of the output, which is the same in every token and step and so adds up, is exact.
     """
-    mean, rounded = moments.mean.to(weight.device), moments.mean_rounded.to(weight.device)
+    mean, rounded = (m.to(weight.device) for m in means)
     seen = rounded if fmt.activation_divisor == NVFP4_MAX else mean
     return weight.float() @ mean - decoded @ seen

@@ -34,6 +34,15 @@ class ObservedInput:
         stored = self.statistics.moments
         return stored.load() if stored is not None else None
 
+    @cached_property
+    def means(self) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """``E[x]`` and ``E[xq]`` [K] for tokens of the moments, whose matrices are not loaded.
+
+        None without moments. Raises `CalibrationError` when their file is damaged.
+        """
+        stored = self.statistics.moments
+        return stored.load_means() if stored is not None else None
+
     def rule(self, rounding: str) -> Rounding:
         """Return a rounding bound to this input; what it works out is shared by the layers."""
         if rounding not in self._rules:

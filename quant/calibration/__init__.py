@@ -14,7 +14,7 @@ from .moment_schedule import ENOUGH_TOKENS
 from .records import LayerStatistics, RunRecord, SigmaBin, amax_by_branch, amax_by_sigma
 from .settings import CollectorSettings
 from .statistics import CalibrationStatistics
-from .storage import load_statistics, moments_folder, save_statistics
+from .storage import delete_moments, load_statistics, moments_folder, save_statistics
 
 __all__ = [
     "ENOUGH_TOKENS",
@@ -30,6 +30,7 @@ __all__ = [
     "amax_by_branch",
     "amax_by_sigma",
     "decide_scales",
+    "delete_moments",
     "load_statistics",
     "merge",
     "merge_all",

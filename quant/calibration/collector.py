@@ -128,8 +128,8 @@ class ActivationCollector:
                 handle.remove()
             self._observing = False
             self._flush_all()
-            self._finish_moments()
             self._log.end_call()
+            self._finish_moments()
 
     def snapshot(self, fingerprint: ModelFingerprint) -> CalibrationStatistics:
         """Return all that was gathered so far, as a copy that later observation never changes.
@@ -221,11 +221,13 @@ class ActivationCollector:
 
     def _finish_moments(self) -> None:
         """Turn what this run gathered into parts, and free its memory."""
-        for group in set(self._groups.values()):
-            moments, group.moments = group.moments, None
-            if moments is not None:
-                part = moments.finish(self._log.run_id, self.settings.moments_folder)
-                group.moment_parts += [part] if part is not None else []
+        gathered = {g: g.moments for g in set(self._groups.values()) if g.moments is not None}
+        for group in gathered:
+            group.moments = None  # of all, before a full disk can stop this: they are of one run
+        while gathered:
+            group, moments = gathered.popitem()
+            part = moments.finish(self._log.run_id, self.settings.moments_folder)
+            group.moment_parts += [part] if part is not None else []
 
     def _find_shared(self, name: str, x: torch.Tensor) -> tuple[InputGroup, Measurement] | None:
         """Find a pending measurement of this tensor that this layer may take as its own."""

@@ -45,13 +45,17 @@ class MomentSchedule:
     def __init__(self, settings: CollectorSettings) -> None:
         """Start with nothing admitted."""
         self._settings = settings
-        self._admitted: set[str] = set()
+        # Layer -> what it was thought to share. Room is kept for that once: a layer that gets an
+        # input of its own in this run needs room of its own.
+        self._admitted: dict[str, Hashable] = {}
+        self._opened: set[Hashable] = set()
         self._undecided: set[str] = set()
         self._left = 0
 
     def begin_run(self, number: int, progress: Mapping[str, MomentProgress]) -> None:
         """Choose for run ``number`` (from 1), given the progress of each layer."""
         self._admitted.clear()
+        self._opened.clear()
         self._undecided.clear()
         self._left = self._settings.moments_budget_bytes
         if not self._left or number % _HELD_OUT_EVERY == _HELD_OUT:
@@ -62,22 +66,27 @@ class MomentSchedule:
             if state.per_channel < self._settings.moments_tokens_per_channel
         }
         self._undecided = {name for name, state in waiting.items() if state.shared is None}
-        seen: set[Hashable] = set()
+        reserved: set[Hashable] = set()
         for name, state in sorted(waiting.items(), key=lambda item: item[1].per_channel):
-            if state.shared in seen:
-                self._admitted.add(name)
-            elif state.shared is not None and self._take(state.in_features):
-                self._admitted.add(name)
-                seen.add(state.shared)
+            if state.shared is None:
+                continue
+            if state.shared in reserved or self._take(state.in_features):
+                self._admitted[name] = state.shared
+                reserved.add(state.shared)
 
     def admits(self, name: str, group: InputGroup) -> bool:
         """Whether to gather for this layer's input now; counts it against the budget if so.
 
-        An input that was not known when the run began gets what is left, first come first served.
+        An input that was not known when the run began, or parted from one that was, gets what is
+        left, first come first served.
         """
-        if group.members & self._admitted:
+        if not (self._admitted or self._undecided):
+            return False
+        reserved = {self._admitted[member] for member in group.members & self._admitted.keys()}
+        if reserved - self._opened:
+            self._opened |= reserved
             return True
-        if name not in self._undecided:
+        if not reserved and name not in self._undecided:
             return False
         self._undecided -= group.members | {name}
         return self._take(group.in_features)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -51,14 +52,14 @@ class MomentAccumulator:
         self._counts = torch.zeros(3, dtype=torch.int64, device=device)
 
     def add(self, rows: torch.Tensor, amax: torch.Tensor, fresh: torch.Tensor) -> None:
-        """Add tokens; never waits for the device.
+        """Add tokens; never waits for the device, unless the model moved to another in mid-run.
 
         Args:
             rows: ``[T, K]``; those with NaN or infinity are left out.
             amax: 0-d, the largest |x| of the whole call, which sets the runtime's tensor scale.
             fresh: 0-d bool; False leaves all of them out.
         """
-        x = rows.float()
+        x, amax, fresh = rows.to(self.device).float(), amax.to(self.device), fresh.to(self.device)
         usable = torch.isfinite(x).all(dim=1) & fresh & torch.isfinite(amax)
         x = torch.where(usable.unsqueeze(1), x, 0.0)
         scale = torch.nan_to_num(amax.float(), 1.0, 1.0, 1.0) / NVFP4_MAX
@@ -129,31 +130,36 @@ class MomentPart:
 
     def _write(self, target: Path) -> None:
         if self.tensors is not None:
+            with open(target, "xb") as file:
+                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             safetensors.torch.save_file(dict(self.tensors), target)
+            os.chmod(target, mode)  # save_file makes files that only their owner may read
+            with open(target, "rb+") as file:
+                os.fsync(file.fileno())
         elif self.path is not None:
             try:
                 os.link(self.path, target)  # it never changes
             except OSError:
                 shutil.copyfile(self.path, target)
 
-    def add_to(self, total: dict[str, torch.Tensor]) -> None:
-        """Add the sums to ``total``, tensor by tensor, as float32.
+    def add_to(self, total: dict[str, torch.Tensor], only: Collection[str] | None = None) -> None:
+        """Add the sums, or some of them, to ``total``, tensor by tensor, as float32.
 
         Raises:
             CalibrationError: the file is missing or damaged.
         """
         if self.tensors is not None:
-            for name, tensor in self.tensors.items():
-                _add(total, name, tensor)
+            for name in only or self.tensors:
+                _add(total, name, self.tensors[name])
             return
         try:
             with safetensors.safe_open(str(self.path), "pt") as file:
-                for name in file.keys():  # noqa: SIM118 - not a dict
+                for name in only or file.keys():
                     _add(total, name, file.get_tensor(name))
         except (OSError, safetensors.SafetensorError, RuntimeError) as error:
             raise CalibrationError(
-                f"{self.path}: cannot read the Hessian of a calibration: {error}. Calibrate again, "
-                "or choose a rounding other than gptq"
+                f"{self.path}: cannot read the Hessian of a calibration: {error}. Delete the file "
+                "and load the calibration again to go without it, or calibrate again"
             ) from error
 
 
@@ -182,6 +188,17 @@ class InputMoments:
     def repeats(self) -> bool:
         """Whether the tokens of a run are those of one call, as a prompt's context is."""
         return any(part.repeats for part in self.parts)
+
+    def load_means(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``mean`` and ``mean_rounded`` over all parts without reading their matrices.
+
+        Raises:
+            CalibrationError: a part's file is missing or damaged.
+        """
+        total: dict[str, torch.Tensor] = {}
+        for part in self.parts:
+            part.add_to(total, ("sum", "sum_rounded"))
+        return total["sum"].div_(self.tokens), total["sum_rounded"].div_(self.tokens)
 
     def load(self) -> SecondMoments:
         """Return the means over all parts, on the CPU.

@@ -13,6 +13,7 @@ import math
 import os
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,35 @@ def moments_folder(path: str | os.PathLike[str]) -> Path:
     """Return where the second moments of a statistics file are kept."""
     target = Path(path)
     return target.with_name(f"{target.stem}.moments")
+
+
+def delete_moments(path: str | os.PathLike[str]) -> None:
+    """Delete the second moments of a statistics file that was deleted.
+
+    Those that a statistics file beside it lists stay: it may be the same one, renamed.
+    """
+    folder = moments_folder(path)
+    files = list(folder.glob("*"))
+    listed: set[str] = set()
+    for other in Path(path).parent.glob("*.safetensors") if files else ():
+        listed |= _listed_moments(other)
+    for file in files:
+        if file.stem not in listed:
+            with suppress(OSError):
+                file.unlink()
+    with suppress(OSError):  # not empty, or not there
+        folder.rmdir()
+
+
+def _listed_moments(path: Path) -> set[str]:
+    """Return the ids of the parts that a file lists: none if it is no statistics file."""
+    try:
+        with safetensors.safe_open(str(path), "pt") as file:
+            header = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+        entries = header.get("inputs", {}).values()
+        return {part["id"] for entry in entries for part in entry.get("moments", ())}
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, AttributeError):
+        return set()
 
 
 def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[str]) -> None:
@@ -221,10 +251,16 @@ def _rebuild_layer(
 def _find_moments(
     entries: Iterable[Mapping[str, Any]], in_features: int, folder: Path
 ) -> InputMoments | None:
-    """Return the parts whose files are there; without the others there is less to go by."""
+    """Return the parts whose files are there; without the others there is less to go by.
+
+    A statistics file that was renamed finds its parts in the folder of its earlier name.
+    """
     parts = []
     for entry in entries:
-        path = folder / f"{uuid.UUID(hex=entry['id']).hex}.safetensors"
+        name = f"{uuid.UUID(hex=entry['id']).hex}.safetensors"
+        path = folder / name
+        if not path.is_file():
+            path = next(folder.parent.glob(f"*{folder.suffix}/{name}"), path)
         if path.is_file():
             tokens, repeats = int(entry["tokens"]), bool(entry["repeats"])
             parts.append(

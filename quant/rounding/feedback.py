@@ -70,7 +70,7 @@ def factorize(moments: SecondMoments, *, compensate: bool = True) -> FeedbackFac
     """
     hessian = moments.hessian
     order = _block_order(hessian.diagonal())
-    shrunk = _shrink(hessian, moments.tokens)
+    shrunk = shrink(hessian, moments.tokens)
     shrunk = shrunk.index_select(0, order).index_select(1, order)
     lower = _cholesky(shrunk)
     del shrunk
@@ -90,7 +90,7 @@ def _block_order(energy: torch.Tensor) -> torch.Tensor:
     return (blocks.unsqueeze(1) * BLOCK + inner).reshape(-1)
 
 
-def _shrink(hessian: torch.Tensor, tokens: int) -> torch.Tensor:
+def shrink(hessian: torch.Tensor, tokens: int) -> torch.Tensor:
     """Shrink a sample Hessian toward its diagonal by what chance correlations amount to.
 
     The coefficient of Schaefer and Strimmer 2005 (doi:10.2202/1544-6115.1175) for correlations,
@@ -98,12 +98,13 @@ def _shrink(hessian: torch.Tensor, tokens: int) -> torch.Tensor:
     nears 1, and error feedback nears plain rounding.
     """
     diagonal = hessian.diagonal()
-    width = diagonal.numel()
+    active = int((diagonal > 0).sum())  # a silent channel correlates with none, not even by chance
     scale = diagonal.clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
     squares = ((hessian * scale).mul_(scale.unsqueeze(1))).square_()
-    off_diagonal = float(squares.sum(dtype=torch.float64)) - width
+    squares.diagonal().zero_()
+    off_diagonal = float(squares.sum(dtype=torch.float64))
     del squares
-    variance = (width * (width - 1) + off_diagonal) / max(1, tokens)
+    variance = (active * (active - 1) + off_diagonal) / max(1, tokens)
     share = min(1.0, max(0.0, variance / off_diagonal)) if off_diagonal > 0 else 1.0
     shrunk = hessian * (1.0 - share)
     shrunk.diagonal().copy_(diagonal)

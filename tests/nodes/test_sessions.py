@@ -6,10 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from nvfp4_foundry.nodes.sessions import CalibrationSession
 from nvfp4_foundry.quant.calibration import (
     CalibrationStatistics,
     CollectorSettings,
+    load_statistics,
+    moments_folder,
     save_statistics,
 )
 from nvfp4_foundry.quant.errors import CalibrationError
@@ -47,3 +50,25 @@ def test_a_calibration_saved_before_matrices_were_probed_takes_the_new_fingerpri
 def test_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="same architecture, other weights"):
         continued(tmp_path / "a", BASE, OTHER)
+
+
+def test_deleting_the_file_forgets_it_but_a_renamed_one_keeps_its_hessians(tmp_path: Path) -> None:
+    path, model = tmp_path / "cal.safetensors", torch.nn.Sequential(torch.nn.Linear(32, 8))
+    settings = CollectorSettings(8, moments_budget_bytes=2**20, moments_folder=moments_folder(path))
+    session = CalibrationSession("cal", path, BASE, settings)
+
+    def sample() -> CalibrationStatistics:
+        with torch.no_grad(), session.observe(model, {}):
+            model(torch.randn(50, 32))
+        return session.finish()
+
+    sample()
+    renamed = path.rename(tmp_path / "good.safetensors")
+    assert len(sample().runs) == 1
+    for name in (path, renamed):
+        moments = load_statistics(name).layers["0"].moments
+        assert moments is not None and moments.load().tokens == moments.tokens
+    renamed.unlink()
+    path.unlink()
+    sample()
+    assert len(list(moments_folder(path).iterdir())) == 1

@@ -51,7 +51,7 @@ def observe(draw: Draw, runs: int = 2, rows: int = 200, **settings: int) -> Obse
     root = torch.nn.Sequential(torch.nn.Linear(WIDTH, 16))
     with torch.no_grad():
         for run in range(runs):
-            collector.new_run(f"prompt {run}")
+            collector.new_run(f"prompt {run}", run_id=f"{run:032x}")
             with collector.observe(root):
                 for call in range(4):
                     collector.begin_call(1.0 - call / 4)
@@ -150,10 +150,11 @@ def test_the_bias_makes_up_for_the_mean_error() -> None:
     assert (error + chosen.bias_shift).mean(0).norm() < 0.3 * error.mean(0).norm()
     # The sign by hand: what is missing from the mean output is added.
     moments = observed.moments
-    assert moments is not None
+    assert moments is not None and observed.means is not None
+    torch.testing.assert_close(observed.means, (moments.mean, moments.mean_rounded))
     expected = moments.mean @ weight.T - moments.mean_rounded @ decoded.T
     torch.testing.assert_close(chosen.bias_shift, expected, rtol=1e-3, atol=1e-5)
-    w4a16 = bias_shift(weight, decoded, get_format("nvfp4_w4a16"), moments)
+    w4a16 = bias_shift(weight, decoded, get_format("nvfp4_w4a16"), observed.means)
     torch.testing.assert_close(w4a16, moments.mean @ (weight - decoded).T, rtol=1e-3, atol=1e-5)
 
 
@@ -194,7 +195,7 @@ def toy(tmp_path: Path) -> Iterator[tuple[SafetensorsFile, CalibrationStatistics
     draw = low_rank(offset=3.0)
     with SafetensorsFile(path) as source, torch.no_grad():
         for run in range(2):
-            collector.new_run(f"prompt {run}")
+            collector.new_run(f"prompt {run}", run_id=f"{run:032x}")
             with collector.observe(model):
                 for call in range(4):
                     model(draw(10 * run + call))
@@ -263,3 +264,28 @@ def test_static_scales_are_compared_with_the_runtimes_own(
         assert layer.output_error_w4a4 is not None
         assert layer.output_error_w4a4 == pytest.approx(layer.output_error_runtime_scale, rel=0.02)
     assert "where they bring nothing in accuracy" in report.headline()
+
+
+def test_moments_that_cannot_be_used_leave_the_plain_rounding() -> None:
+    """Inputs whose squares overflow: one such layer must not stop a conversion."""
+
+    def draw(seed: int) -> torch.Tensor:
+        return 1e19 * low_rank()(seed)
+
+    for rounding in ("gptq", "gptaq"):
+        chosen = choose_encoding(weight_of(), NVFP4, rounding, observe(draw), None)
+        assert chosen.rounding == "weighted" and "not finite; calibrate again" in chosen.reason
+
+
+def test_the_bias_alone_does_not_load_the_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
+    observed = observe(low_rank(offset=3.0))
+    moments = type(observed.statistics.moments)
+    monkeypatch.setattr(moments, "load", lambda _: pytest.fail("loaded"))
+    chosen = choose_encoding(weight_of(), NVFP4, "weighted", observed, None, correct_bias=True)
+    assert chosen.bias_shift is not None
+
+
+def test_nothing_is_measured_where_nothing_depends_on_it() -> None:
+    observed = observe(low_rank())
+    chosen = choose_encoding(weight_of(), NVFP4, "mse", observed, None, measure_outputs=False)
+    assert chosen.error is None

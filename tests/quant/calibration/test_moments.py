@@ -14,6 +14,8 @@ from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
     CollectorSettings,
+    LayerStatistics,
+    delete_moments,
     load_statistics,
     merge,
     moments_folder,
@@ -372,3 +374,74 @@ def test_an_unwritable_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match="cannot write Hessians"):
         gathered(torch.randn(4, 16), folder=blocked / "inside")
     assert os.listdir(tmp_path) == ["file"]
+
+
+def test_files_are_as_readable_as_others(tmp_path: Path) -> None:
+    plain = tmp_path / "plain"
+    plain.write_text("")
+    part = gathered(torch.randn(4, 16), folder=tmp_path / "new")
+    assert part.path is not None
+    assert part.path.stat().st_mode == plain.stat().st_mode
+
+
+def test_a_renamed_statistics_file_keeps_its_hessians(saved: Path) -> None:
+    renamed = saved.rename(saved.with_name("good.safetensors"))
+    lost = gathered(torch.randn(4, 16), folder=moments_folder(saved))  # of no statistics file
+    whole = {part for la in load_statistics(renamed).inputs.values() for part in moment_ids(la)}
+    assert len(whole) == 8
+    delete_moments(saved)
+    assert {file.stem for file in moments_folder(saved).iterdir()} == whole and lost.id not in whole
+    renamed.unlink()
+    delete_moments(saved)
+    assert not moments_folder(saved).exists()
+    delete_moments(saved)  # again, with nothing there
+
+
+def moment_ids(layer: LayerStatistics) -> list[str]:
+    return [part.id for part in layer.moments.parts] if layer.moments else []
+
+
+class Fan(torch.nn.Module):
+    """Layers that share an input, or get each its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleList(torch.nn.Linear(16, 4) for _ in range(6))
+
+    def forward(self, *inputs: torch.Tensor) -> None:
+        for layer, x in zip(self.layers, inputs, strict=True):
+            layer(x)
+
+
+def test_layers_that_part_need_room_of_their_own(fingerprint: ModelFingerprint) -> None:
+    """Six layers share an input in the first run and not in the third: the budget still holds."""
+    settings = CollectorSettings(0, moments_budget_bytes=2 * moments_bytes(16))
+    fan, collector = Fan(), ActivationCollector(settings)
+    shared = torch.randn(20, 16)
+    with torch.no_grad():
+        for run in range(3):
+            collector.new_run()
+            with collector.observe(fan):
+                for _ in range(2):
+                    fan(*([shared] * 6 if run < 2 else [torch.randn(20, 16) for _ in range(6)]))
+    statistics = collector.snapshot(fingerprint)
+    third = statistics.runs[2].id
+    held = [la for la in statistics.inputs.values() if la.moments and third in la.moments.runs]
+    assert 1 <= len(held) <= 2
+
+
+def test_a_full_disk_leaves_no_tokens_for_the_next_run(
+    observe: Callable[..., Observed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What could not be written is gone: it must not count as part of a later run."""
+    settings = CollectorSettings(0, moments_budget_bytes=BIG, moments_folder=tmp_path / "m")
+    collector = ActivationCollector(settings)
+    with monkeypatch.context() as patch:
+        patch.setattr(MomentPart, "_write", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
+        with pytest.raises(CalibrationError, match="disk full"):
+            observe(1, collector)
+    statistics, _ = observe(2, collector)  # the first of them is held out
+    last = statistics.runs[-1].id
+    for layer in statistics.inputs.values():
+        assert layer.moments is not None and layer.moments.runs == {last}
+        assert layer.moments.tokens <= 4 * 2 * 30  # no more than there were in that run

@@ -7,7 +7,7 @@ import torch
 from nvfp4_foundry.quant.errors import FormatError
 from nvfp4_foundry.quant.formats.nvfp4 import NVFP4, NVFP4W4A16
 from nvfp4_foundry.quant.rounding import GptqRule, SecondMoments, SweepRule, get_rounding
-from nvfp4_foundry.quant.rounding.feedback import FeedbackFactor, factorize
+from nvfp4_foundry.quant.rounding.feedback import FeedbackFactor, factorize, shrink
 from nvfp4_foundry.quant.rounding.gptq import round_with_feedback
 
 
@@ -221,3 +221,10 @@ def test_the_same_bits_on_any_number_of_threads() -> None:
     finally:
         torch.set_num_threads(threads)
     torch.testing.assert_close(*results, rtol=0, atol=0)
+
+
+def test_silent_channels_change_nothing_for_the_others() -> None:
+    """Channels that were always zero do not make the correlations of the others look chancy."""
+    alone = moments_of(correlated(512, 64)).hessian
+    padded = torch.nn.functional.pad(alone, (0, 448, 0, 448))
+    torch.testing.assert_close(shrink(padded, 512)[:64, :64], shrink(alone, 512))
