@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ..quant.calibration import (
     CalibrationStatistics,
     CollectorSettings,
+    describe_budget,
     load_statistics,
     merge_all,
     moments_folder,
@@ -260,6 +261,8 @@ class CalibrationResult(io.ComfyNode):
         has_news = calibration[0].has_news
         statistics = calibration[0].finish()
         text = describe_statistics(statistics)
+        budget = describe_budget(statistics, calibration[0].settings)
+        text = f"{budget}\n\n{text}" if budget else text
         if not has_news:
             text = (
                 "warning: nothing was sampled with Calibrate's MODEL since the last result; "

@@ -10,7 +10,7 @@ from .input_scale import (
     represented_amax,
 )
 from .merge import merge, merge_all
-from .moment_schedule import ENOUGH_TOKENS
+from .moment_schedule import ENOUGH_TOKENS, describe_budget
 from .records import LayerStatistics, RunRecord, SigmaBin, amax_by_branch, amax_by_sigma
 from .settings import CollectorSettings
 from .statistics import CalibrationStatistics
@@ -31,6 +31,7 @@ __all__ = [
     "amax_by_sigma",
     "decide_scales",
     "delete_moments",
+    "describe_budget",
     "load_statistics",
     "merge",
     "merge_all",

@@ -203,7 +203,10 @@ class ActivationCollector:
         """Return how many tokens of this call go into second moments, making room for them."""
         if group.moments is None and self._schedule.admits(name, group):
             group.moments = MomentAccumulator(group.in_features, device)
-        return tokens_per_call(group.in_features) if group.moments is not None else 0
+        if group.moments is None:
+            return 0
+        branches = len(self._log.current_call[1])
+        return tokens_per_call(group.in_features, branches, self._log.steps)
 
     def _moment_progress(self, names: Collection[str]) -> dict[str, MomentProgress]:
         """Return what is known of each layer's second moments, by layer name."""

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
+from math import ceil
 
 from .input_group import InputGroup
 from .moments import moments_bytes
 from .settings import CollectorSettings
+from .statistics import CalibrationStatistics
 
 # The second of every four runs is left out of all second moments: its rows then judge, on another
 # prompt, whether what was made with them holds.
 _HELD_OUT_EVERY, _HELD_OUT = 4, 2
-# Tokens of one call, as a share of the channels and at least: twenty steps of two branches then
-# give an input a dozen tokens for each of its channels.
-_CHANNELS_PER_TOKEN = 4
+# A run is taken to have so many steps where the sampler does not say.
+_USUAL_STEPS = 20
 _FEWEST_TOKENS = 256
 #: Tokens for each channel from which a Hessian is worth trusting.
 ENOUGH_TOKENS = 8
 
 
-def tokens_per_call(in_features: int) -> int:
-    """Return how many tokens of one model call go into the second moments of an input."""
-    return max(_FEWEST_TOKENS, in_features // _CHANNELS_PER_TOKEN)
+def tokens_per_call(in_features: int, branches: int, steps: int | None) -> int:
+    """Return how many tokens of one model call go into the second moments of an input.
+
+    So many that a run of ``steps`` with both guidance branches reaches `ENOUGH_TOKENS` and a half
+    more: each input then takes one or two files, and few-step sampling needs no more runs.
+    """
+    wanted = 1.5 * ENOUGH_TOKENS * in_features / (2 * max(1, steps or _USUAL_STEPS))
+    return branches * max(_FEWEST_TOKENS, ceil(wanted))
 
 
 @dataclass(frozen=True)
@@ -97,3 +103,34 @@ class MomentSchedule:
             return False
         self._left -= size
         return True
+
+
+def describe_budget(statistics: CalibrationStatistics, settings: CollectorSettings) -> str:
+    """Say how many more runs the Hessians take at this budget; empty when none or not collected.
+
+    Names the inputs that the budget has no room for, however many runs there are.
+    """
+    budget, wanted = settings.moments_budget_bytes, settings.moments_layers
+    if not budget:
+        return ""
+    waiting = {
+        layer.input_id: layer.in_features
+        for name, layer in statistics.layers.items()
+        if (wanted is None or name in wanted)
+        and (layer.moments.tokens if layer.moments else 0)
+        < settings.moments_tokens_per_channel * layer.in_features
+    }
+    too_wide = {name: width for name, width in waiting.items() if moments_bytes(width) > budget}
+    parts = []
+    if too_wide:
+        needed = max(moments_bytes(width) for width in too_wide.values())
+        parts.append(
+            f"no room for the Hessians of {len(too_wide)} inputs, such as {min(too_wide)}: they "
+            f"take up to {ceil(needed / 2**20)} MB each"
+        )
+    left = sum(moments_bytes(width) for name, width in waiting.items() if name not in too_wide)
+    if left:
+        runs = ceil(left / budget)
+        runs += ceil(runs / (_HELD_OUT_EVERY - 1))
+        parts.append(f"about {runs} more runs for the Hessians of {len(waiting)} inputs")
+    return "; ".join(parts)

@@ -39,6 +39,12 @@ class RunLog:
         return len(self.runs)
 
     @property
+    def steps(self) -> int | None:
+        """Sampling steps of the current run, None where its settings do not say."""
+        steps = self.runs[-1].settings.get("steps")
+        return steps if isinstance(steps, int) and steps > 0 else None
+
+    @property
     def run_id(self) -> str:
         """Id of the current run."""
         return self.runs[-1].id

@@ -31,7 +31,7 @@ class CollectorSettings:
     mean_square_tokens: int | None = 1024
     seed: int = 0
     moments_budget_bytes: int = 0
-    moments_tokens_per_channel: float = 32.0
+    moments_tokens_per_channel: float = 8.0
     moments_layers: frozenset[str] | None = None
     moments_folder: Path | None = None
 

@@ -16,11 +16,13 @@ from nvfp4_foundry.quant.calibration import (
     CollectorSettings,
     LayerStatistics,
     delete_moments,
+    describe_budget,
     load_statistics,
     merge,
     moments_folder,
     save_statistics,
 )
+from nvfp4_foundry.quant.calibration.moment_schedule import ENOUGH_TOKENS, tokens_per_call
 from nvfp4_foundry.quant.calibration.moments import (
     InputMoments,
     MomentAccumulator,
@@ -213,6 +215,27 @@ def test_the_budget_goes_round(observe: Callable[..., Observed], tmp_path: Path)
     for run in statistics.runs:
         held = sum(moments_bytes(part.in_features) for part in parts if part.run == run.id)
         assert held <= budget
+
+
+def test_a_run_gathers_enough_whatever_its_steps() -> None:
+    for steps in (1, 4, 20, 50):
+        gathered = 2 * steps * tokens_per_call(3072, 1, steps)
+        assert 1.2 * ENOUGH_TOKENS * 3072 < gathered < 2 * ENOUGH_TOKENS * 3072
+    assert tokens_per_call(3072, 2, 4) == 2 * tokens_per_call(3072, 1, 4)
+    assert tokens_per_call(3072, 1, None) == tokens_per_call(3072, 1, 20)
+    assert tokens_per_call(64, 1, 20) == 256
+
+
+def test_the_budget_says_what_is_still_missing(observe: Callable[..., Observed]) -> None:
+    """Inputs of width 16 and 40; with room for the narrow ones only."""
+    settings = CollectorSettings(rows_per_layer=4, moments_budget_bytes=2 * moments_bytes(16))
+    statistics, _ = observe(1, ActivationCollector(settings))
+    text = describe_budget(statistics, settings)
+    assert text.startswith("no room for the Hessians of 1 inputs, such as ffn.2: they take up to 1")
+    assert "about 2 more runs for the Hessians of 2 inputs" in text
+    assert describe_budget(statistics, CollectorSettings()) == ""
+    roomy = CollectorSettings(rows_per_layer=4, moments_budget_bytes=BIG)
+    assert describe_budget(observe(3, ActivationCollector(roomy))[0], roomy) == ""
 
 
 def test_no_more_is_gathered_than_is_enough(observe: Callable[..., Observed]) -> None:
