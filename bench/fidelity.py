@@ -14,6 +14,7 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -198,7 +199,7 @@ def main() -> None:
     lines = ["# Fidelity", "", INTRO, f"Made by `{command}`, torch {torch.__version__}.", ""]
     print("\n".join(lines), flush=True)
     for part in [options.part] if options.part else PARTS:
-        for line in (*PARTS[part](options.quick), ""):
+        for line in chain(PARTS[part](options.quick), [""]):
             print(line, flush=True)
             lines.append(line)
     print(f"\n{time.monotonic() - started:.0f} s on {platform.machine()}", flush=True)
