@@ -81,8 +81,8 @@ def choose_encoding(
     chosen = _measured(ChosenEncoding(encoded, plain), weight, fmt, trial)
     if rounding in NEED_MOMENTS and isinstance(fmt, NVFP4):
         chosen = _prove(chosen, weight, fmt, rounding, observed, trial)
-    if correct_bias and trial is not None and rounding != "max" and observed.means is not None:
-        chosen = _with_bias(chosen, weight, fmt, observed.means, trial)
+    if correct_bias and trial is not None and rounding != "max":
+        chosen = _with_bias(chosen, weight, fmt, observed, trial)
     return chosen
 
 
@@ -145,6 +145,11 @@ def _why_not(observed: ObservedInput, trial: OutputTrial | None) -> str:
         return "no Hessian was collected for its input"
     if observed.statistics.in_features % BLOCK:
         return f"its width {observed.statistics.in_features} is no multiple of {BLOCK}"
+    return _why_not_judged(observed, trial)
+
+
+def _why_not_judged(observed: ObservedInput, trial: OutputTrial | None) -> str:
+    """Return why the sampled rows of an input cannot judge what its moments made, or nothing."""
     if trial is None or len(observed.held_out.rows) < _FEWEST_ROWS:
         return "too few sampled rows to judge it on"
     if observed.repeats_itself and not observed.held_out.from_other_runs:
@@ -156,12 +161,17 @@ def _with_bias(
     chosen: ChosenEncoding,
     weight: torch.Tensor,
     fmt: WeightFormat,
-    means: tuple[torch.Tensor, torch.Tensor],
+    observed: ObservedInput,
     trial: OutputTrial,
 ) -> ChosenEncoding:
     """Add the correction of the bias if it makes held-out outputs better."""
+    if observed.means is None:
+        return chosen
+    refusal = _why_not_judged(observed, trial)
+    if refusal:
+        return replace(chosen, bias_reason=f"kept: {refusal}")
     decoded = fmt.decode(chosen.encoded.tensors, tuple(weight.shape))
-    shift = bias_shift(weight, decoded, fmt, means)
+    shift = bias_shift(weight, decoded, fmt, observed.means)
     corrected = trial.measure(decoded, shift)
     if corrected is None or chosen.error is None:
         return chosen

@@ -168,7 +168,7 @@ def _describe_moments(statistics: CalibrationStatistics) -> list[str]:
     enough = sum(tokens >= ENOUGH_TOKENS for tokens in per_channel)
     return [
         f"Hessians of {len(per_channel)} of {len(inputs)} inputs, {enough} of them from at least "
-        f"{ENOUGH_TOKENS} tokens a channel; sample more prompts for the rest"
+        f"{ENOUGH_TOKENS} tokens a channel; more prompts add to them, except outside of blocks"
         if enough < len(inputs)
         else f"Hessians of all {enough} inputs from at least {ENOUGH_TOKENS} tokens a channel"
     ]

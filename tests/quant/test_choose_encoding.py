@@ -158,6 +158,19 @@ def test_the_bias_makes_up_for_the_mean_error() -> None:
     torch.testing.assert_close(w4a16, moments.mean @ (weight - decoded).T, rtol=1e-3, atol=1e-5)
 
 
+def test_a_bias_is_not_judged_by_the_prompt_it_was_made_of() -> None:
+    """A context of two tokens, the same in every step: their mean error is no other's."""
+
+    def draw(seed: int) -> torch.Tensor:
+        return low_rank(offset=0.5)(seed // 10)[:2].repeat(200, 1)
+
+    for runs, judged in ((1, False), (2, True)):
+        observed = observe(draw, runs=runs)
+        chosen = choose_encoding(weight_of(), NVFP4, "mse", observed, None, correct_bias=True)
+        assert ("another prompt has to judge" not in chosen.bias_reason) == judged
+        assert judged or chosen.bias_shift is None
+
+
 def test_a_bias_that_would_not_help_is_kept() -> None:
     chosen = choose_encoding(weight_of(), NVFP4, "mse", observe(white), None, correct_bias=True)
     assert chosen.bias_shift is None and chosen.bias_reason.startswith("kept: ")
