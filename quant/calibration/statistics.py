@@ -80,7 +80,10 @@ class CalibrationStatistics:
         known = self._layer(layer)
         if known.moments is None:
             return HeldOutRows(known.rows, from_other_runs=False)
-        taken = [index for index, run in enumerate(self.runs) if run.id in known.moments.runs]
+        seen = {run.id: run.prompts for run in self.runs if run.id in known.moments.runs}
+        # An input that is the same in every step is the same with every seed: its prompt makes it.
+        same = {prompts for prompts in seen.values() if prompts and known.moments.repeats}
+        taken = [i for i, run in enumerate(self.runs) if run.id in seen or run.prompts in same]
         other = ~np.isin(known.row_run, [*taken, -1])
         if np.count_nonzero(other) < _FEWEST_ROWS:
             return HeldOutRows(known.rows, from_other_runs=False)

@@ -468,3 +468,32 @@ def test_a_full_disk_leaves_no_tokens_for_the_next_run(
     for layer in statistics.inputs.values():
         assert layer.moments is not None and layer.moments.runs == {last}
         assert layer.moments.tokens <= 4 * 2 * 30  # no more than there were in that run
+
+
+@pytest.mark.parametrize("repeats", [True, False])
+def test_another_seed_is_another_run_but_the_same_context(
+    fingerprint: ModelFingerprint, repeats: bool
+) -> None:
+    """What a prompt makes of an input cannot be judged by the same prompt; a latent can."""
+    torch.manual_seed(6)
+    first, second = torch.randn(2, 50, 32)
+    collector = ActivationCollector(CollectorSettings(400, moments_budget_bytes=BIG))
+    layer = torch.nn.Sequential(torch.nn.Linear(32, 8))
+    for prompt, context in [("one", first)] * 5 + [("two", second)]:  # the sixth is held out
+        collector.new_run(prompt)
+        with torch.no_grad(), collector.observe(layer):
+            for _ in range(16):
+                layer(context if repeats else torch.randn(50, 32))
+    statistics = collector.snapshot(fingerprint)
+    held_out, runs = statistics.held_out_rows("0"), statistics.layers["0"].moments
+    assert runs is not None and held_out.from_other_runs
+    known = {row.numpy().tobytes() for row in first}
+    assert not known & {row.numpy().tobytes() for row in held_out.rows}
+    if not repeats:
+        assert (
+            len(held_out.rows)
+            == np.isin(
+                statistics.layers["0"].row_run,
+                [i for i, run in enumerate(statistics.runs) if run.id not in runs.runs],
+            ).sum()
+        )
