@@ -61,4 +61,3 @@ def load_quantized(
         assert isinstance(linear, nn.Linear)
         model.set_submodule(name, QuantizedLinear(linear, rounding))
     return model
-

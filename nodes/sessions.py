@@ -183,6 +183,8 @@ def open_session(
     ):
         return running
     else:
+        if running is not None and difference is None and running.has_news:
+            running.finish()  # the settings changed: what it gathered goes on from disk
         session = CalibrationSession(name, path, fingerprint, settings)
         session.continue_from_disk()
     _SESSIONS[path] = session

@@ -107,11 +107,15 @@ def _prove(
 ) -> ChosenEncoding:
     """Return the encoding of a second-order rounding if it does better, else the plain one.
 
-    Where ``gptaq`` does not hold, ``gptq`` is tried before.
+    Where ``gptaq`` does not hold, ``gptq`` is tried before. An input that repeats itself has too
+    few different tokens for the regression behind ``gptaq``: on new prompts ``gptq`` does better.
     """
     refusal = _why_not(observed, trial)
-    tried = [] if refusal else [rounding, *(["gptq"] if rounding == "gptaq" else [])]
+    tried = [] if refusal else list(dict.fromkeys((rounding, "gptq")))
     refusals = [refusal] if refusal else []
+    if observed.repeats_itself and tried[:1] == ["gptaq"]:
+        del tried[0]
+        refusals.append("its input is the same in every step")
     for name in tried:
         try:
             encoded = fmt.encode(weight, observed.rule(name), measure_error=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -77,7 +77,8 @@ class _Job:
     def specs(self) -> dict[str, TensorSpec]:
         """Announce every tensor of the checkpoint, in the source's order."""
         specs: dict[str, TensorSpec] = {}
-        for layer, planned in self.layers:
+        layers = {planned.name: (layer, planned) for layer, planned in self.layers}
+        for layer, planned in (layers[planned.name] for planned in self.plan.layers):
             fmt = get_format(planned.format)
             for suffix, spec in fmt.tensor_specs(layer.shape, layer.tensor.dtype).items():
                 specs[stored_name(layer, suffix)] = spec
@@ -125,7 +126,7 @@ def convert(
     with CheckpointWriter(
         target, job.specs(), _metadata(job, ()), header_slack=slack, overwrite=overwrite
     ) as writer:
-        layers = tuple(_encode_all(job, writer, measure_outputs, on_progress))
+        layers = _in_order(job, _encode_all(job, writer, measure_outputs, on_progress))
         writer.commit(_metadata(job, layers))
     return _report(job, layers, target.name)
 
@@ -142,8 +143,9 @@ def quantize_to_memory(
     """Quantize into memory, for use in the same graph; arguments as for `convert`."""
     job = _prepare(source, plan, statistics, device)
     sink = _MemorySink()
-    layers = tuple(_encode_all(job, sink, measure_outputs, on_progress))
-    return QuantizedModel(sink.tensors, _metadata(job, layers), _report(job, layers, ""))
+    layers = _in_order(job, _encode_all(job, sink, measure_outputs, on_progress))
+    tensors = {name: sink.tensors[name] for name in job.specs()}
+    return QuantizedModel(tensors, _metadata(job, layers), _report(job, layers, ""))
 
 
 def save_model(
@@ -184,6 +186,9 @@ def _prepare(
     policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
     if statistics is not None:
         statistics.require_model(source.fingerprint(), "the calibration statistics")
+        for layer in statistics.inputs.values():  # now, not after an hour
+            for part in layer.moments.parts if layer.moments else ():
+                part.require_readable()
     scaled = [
         planned.name
         for planned in plan.quantized()
@@ -192,12 +197,31 @@ def _prepare(
     return _Job(
         source=source,
         plan=plan,
-        layers=tuple((layers[planned.name], planned) for planned in plan.layers),
+        layers=tuple((layers[p.name], p) for p in _by_input(plan.layers, statistics)),
         decisions=decide_scales(policy, statistics, scaled),
         statistics=statistics,
         device=torch.device(device),
         started=time.monotonic(),
     )
+
+
+def _in_order(job: _Job, reports: Iterator[LayerReport]) -> tuple[LayerReport, ...]:
+    """Return the reports in the plan's order, whatever order they come in."""
+    by_name = {report.name: report for report in reports}
+    return tuple(by_name[planned.name] for planned in job.plan.layers)
+
+
+def _by_input(
+    planned: Sequence[PlannedLayer], statistics: CalibrationStatistics | None
+) -> list[PlannedLayer]:
+    """Put layers of one input behind each other, so that its Hessian is worked out once."""
+    known = statistics.layers if statistics is not None else {}
+    first: dict[str, int] = {}
+    keys = []
+    for index, layer in enumerate(planned):
+        observed = known.get(layer.name)
+        keys.append(first.setdefault(observed.input_id, index) if observed else index)
+    return [layer for _, layer in sorted(zip(keys, planned, strict=True), key=lambda k: k[0])]
 
 
 def _encode_all(

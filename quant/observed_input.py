@@ -8,7 +8,7 @@ import torch
 
 from .calibration.records import LayerStatistics
 from .calibration.statistics import CalibrationStatistics, HeldOutRows
-from .rounding import NEED_MOMENTS, Rounding, SecondMoments, get_rounding
+from .rounding import NEED_MOMENTS, GptqRule, Rounding, SecondMoments, get_rounding
 
 
 class ObservedInput:
@@ -45,6 +45,9 @@ class ObservedInput:
 
     def rule(self, rounding: str) -> Rounding:
         """Return a rounding bound to this input; what it works out is shared by the layers."""
+        targeted = self._rules.get("gptaq")
+        if rounding == "gptq" and rounding not in self._rules and isinstance(targeted, GptqRule):
+            self._rules[rounding] = targeted.untargeted()
         if rounding not in self._rules:
             mean_square = torch.from_numpy(self.statistics.mean_square)
             moments = self.moments if rounding in NEED_MOMENTS else None

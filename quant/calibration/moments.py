@@ -86,7 +86,7 @@ class MomentAccumulator:
             return None
         tensors = {f"hessian.{i}": panel.cpu() for i, panel in enumerate(self._panels)}
         # Half the size; it needs no more digits than its sampling error leaves it.
-        tensors["residual"] = self._residual.to(torch.bfloat16).cpu()
+        tensors["residual"] = self._residual.cpu().to(torch.bfloat16)
         tensors |= {name: vector.cpu() for name, vector in self._vectors.items()}
         part = MomentPart(
             uuid.uuid4().hex, run, tokens, self.in_features, 2 * stale >= calls, tensors
@@ -142,6 +142,11 @@ class MomentPart:
             except OSError:
                 shutil.copyfile(self.path, target)
 
+    def require_readable(self) -> None:
+        """Raise `CalibrationError` unless its file is there and whole; reads the header only."""
+        if self.path is not None:
+            self.add_to({}, only=())
+
     def add_to(self, total: dict[str, torch.Tensor], only: Collection[str] | None = None) -> None:
         """Add the sums, or some of them, to ``total``, tensor by tensor, as float32.
 
@@ -149,12 +154,12 @@ class MomentPart:
             CalibrationError: the file is missing or damaged.
         """
         if self.tensors is not None:
-            for name in only or self.tensors:
+            for name in self.tensors if only is None else only:
                 _add(total, name, self.tensors[name])
             return
         try:
             with safetensors.safe_open(str(self.path), "pt") as file:
-                for name in only or file.keys():
+                for name in file.keys() if only is None else only:
                     _add(total, name, file.get_tensor(name))
         except (OSError, safetensors.SafetensorError, RuntimeError) as error:
             raise CalibrationError(

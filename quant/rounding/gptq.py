@@ -55,6 +55,12 @@ class GptqRule(SweepRule):
             return plain
         return GptqRule(self.name, plain.channel_weights, moments)
 
+    def untargeted(self) -> GptqRule:
+        """Return ``gptq`` for the same input, sharing what was worked out for ``gptaq``."""
+        other = GptqRule("gptq", self.channel_weights, self._moments)
+        other._factor = self._factor
+        return other
+
     def nvfp4_values(
         self, weight: torch.Tensor, tensor_scale: torch.Tensor, *, rounded_input: bool
     ) -> tuple[torch.Tensor, torch.Tensor] | None:

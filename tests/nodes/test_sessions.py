@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nvfp4_foundry.nodes.sessions import CalibrationSession
+from nvfp4_foundry.nodes.sessions import CalibrationSession, open_session
 from nvfp4_foundry.quant.calibration import (
     CalibrationStatistics,
     CollectorSettings,
@@ -72,3 +72,17 @@ def test_deleting_the_file_forgets_it_but_a_renamed_one_keeps_its_hessians(tmp_p
     path.unlink()
     sample()
     assert len(list(moments_folder(path).iterdir())) == 1
+
+
+def test_other_settings_continue_with_what_was_gathered(tmp_path: Path) -> None:
+    """Nobody has taken the result yet: it is saved before a session with other settings begins."""
+    path, model = tmp_path / "cal.safetensors", torch.nn.Sequential(torch.nn.Linear(32, 8))
+    before, after = CollectorSettings(8), CollectorSettings(16)
+    session = open_session("cal", path, BASE, before, start_over=False)
+    with session.observe(model, {}), torch.no_grad():
+        model(torch.randn(4, 32))
+    other = open_session("cal", path, BASE, after, start_over=False)
+    assert other is not session and len(load_statistics(path).runs) == 1
+    with other.observe(model, {}), torch.no_grad():
+        model(torch.randn(4, 32))
+    assert len(other.finish().runs) == 2

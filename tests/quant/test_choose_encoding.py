@@ -12,10 +12,15 @@ from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
     CollectorSettings,
+    load_statistics,
+    moments_folder,
+    save_statistics,
 )
+from nvfp4_foundry.quant.calibration.moments import InputMoments
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.choose_encoding import bias_shift, choose_encoding
 from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.errors import CalibrationError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.observed_input import ObservedInput, ObservedInputs
@@ -109,8 +114,9 @@ def test_an_input_that_repeats_needs_another_prompt_to_judge() -> None:
 
     chosen = choose_encoding(weight_of(), NVFP4, "gptq", observe(draw, runs=1), None)
     assert chosen.rounding == "weighted" and "another prompt has to judge" in chosen.reason
-    chosen = choose_encoding(weight_of(), NVFP4, "gptq", observe(draw, runs=2), None)
+    chosen = choose_encoding(weight_of(), NVFP4, "gptaq", observe(draw, runs=2), None)
     assert chosen.rounding == "gptq"
+    assert "not gptaq: its input is the same in every step" in chosen.reason
 
 
 def test_16_bit_activations_are_judged_as_such() -> None:
@@ -255,6 +261,61 @@ def test_the_report_counts_what_layers_really_got(
     assert report.roundings().get("gptaq", 0) + report.roundings().get("gptq", 0) >= 2
     assert verify_checkpoint(target, path).problems == ()
     assert all(la.rounding_reason for la in report.layers)
+
+
+def test_layers_of_one_input_are_encoded_together_and_reported_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """k and v share an input, o between them has another: two Hessians are loaded, not three."""
+
+    class Attention(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.k, self.o, self.v = (torch.nn.Linear(WIDTH, WIDTH) for _ in range(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.o(self.k(x) * self.v(x))
+
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"blocks": torch.nn.ModuleList([Attention(), Attention()])})
+    path = tmp_path / "m.safetensors"
+    save_file(model.state_dict(), path)
+    collector = ActivationCollector(CollectorSettings(64, moments_budget_bytes=2**28))
+    with SafetensorsFile(path) as source, torch.no_grad():
+        with collector.observe(model):
+            for block in model["blocks"]:  # type: ignore[union-attr]
+                for call in range(3):
+                    block(low_rank()(call))
+        statistics = collector.snapshot(source.fingerprint())
+        loads = []
+        plain = InputMoments.load
+        monkeypatch.setattr(InputMoments, "load", lambda m: loads.append(m) or plain(m))
+        plan = make_plan(get_preset("all").build({}).with_numbers("gptq"), take_inventory(source))
+        report = convert(source, plan, tmp_path / "out.safetensors", statistics=statistics)
+    assert len(loads) == 4
+    assert [la.name for la in report.layers] == [la.name for la in plan.layers]
+    assert verify_checkpoint(tmp_path / "out.safetensors", path).problems == ()
+
+
+def test_a_lost_hessian_is_found_before_any_work(
+    toy: tuple[SafetensorsFile, CalibrationStatistics, Path], tmp_path: Path
+) -> None:
+    source, statistics, _ = toy
+    save_statistics(statistics, tmp_path / "cal.safetensors")
+    loaded = load_statistics(tmp_path / "cal.safetensors")
+    for file in moments_folder(tmp_path / "cal.safetensors").iterdir():
+        file.write_bytes(file.read_bytes()[:-8])
+    plan = make_plan(get_preset("all").build({}), take_inventory(source))
+    layers: list[str] = []
+    with pytest.raises(CalibrationError, match="cannot read the Hessian"):
+        convert(
+            source,
+            plan,
+            tmp_path / "out.safetensors",
+            statistics=loaded,
+            on_progress=lambda done, total, name: layers.append(name),
+        )
+    assert not layers and not (tmp_path / "out.safetensors").exists()
 
 
 def test_a_second_order_rounding_that_no_layer_got_is_a_warning(

@@ -171,7 +171,7 @@ def test_sampled_rows_and_moments_share_no_token(
 def test_second_run_is_held_out_and_rows_know_their_run(
     observe: Callable[..., Observed],
 ) -> None:
-    settings = CollectorSettings(rows_per_layer=120, moments_budget_bytes=BIG)
+    settings = CollectorSettings(rows_per_layer=180, moments_budget_bytes=BIG)
     statistics, seen = observe(3, ActivationCollector(settings))
     layer = statistics.layers["o"]
     assert layer.moments is not None
@@ -298,7 +298,7 @@ def test_layers_that_part_ways(tiny_block: Callable, fingerprint: ModelFingerpri
 @pytest.fixture
 def saved(observe: Callable[..., Observed], tmp_path: Path) -> Path:
     path = tmp_path / "cal.safetensors"
-    settings = CollectorSettings(rows_per_layer=150, moments_budget_bytes=BIG)
+    settings = CollectorSettings(rows_per_layer=180, moments_budget_bytes=BIG)
     statistics, _ = observe(3, ActivationCollector(settings))
     save_statistics(statistics, path)
     return path
