@@ -203,7 +203,7 @@ def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
 def _demo_probe_calls(
     model: torch.nn.Module,
 ) -> list[tuple[float, Callable[[], torch.Tensor]]]:
-    """Return model calls of a calibration run at three sigmas, to be run again."""
+    """Return every second model call of a sampling, to be run again."""
     task, seen = load_task(), []
     handle = model.register_forward_pre_hook(lambda _, args: seen.append(args))
     try:
@@ -211,7 +211,7 @@ def _demo_probe_calls(
     finally:
         handle.remove()
     sigmas = sampling.simple_sigmas(STEPS).tolist()
-    return [(sigmas[i], lambda args=seen[i]: model(*args)) for i in (3, 10, 16)]
+    return [(sigmas[i], lambda args=seen[i]: model(*args)) for i in range(0, STEPS, 2)]
 
 
 @contextmanager
@@ -234,7 +234,7 @@ def qwen_subject(seed: int = 0) -> Iterator[Subject]:
         def run() -> torch.Tensor:
             return torch.stack([model(*call) for call in unseen])
 
-        probed = [draw_calls(16, 0)[i] for i in (2, 8, 13)]
+        probed = draw_calls(16, 0)[::2]
         calls = [(float(args[2][0]), lambda args=args: model(*args)) for args in probed]
         seen = collector.snapshot(source.fingerprint())
         yield Subject(model, source, seen, run, run(), calls)

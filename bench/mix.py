@@ -106,12 +106,14 @@ def main() -> None:
         experiment = Experiment(source, Path(folder))
         statistics = experiment.statistics
         outputs = measure_sensitivity(source, statistics)
-        layers = LatentProbe(source, outputs, statistics=statistics)
+        inputs = LatentProbe(source, outputs, statistics=statistics)
+        layers = LatentProbe(source, outputs, statistics=statistics, unit="layer")
         blocks = LatentProbe(source, outputs, statistics=statistics, unit="block")
         inventory = take_inventory(source)
         base = make_plan(get_preset("wan2.2-14b").build({"edge_blocks": 1}), inventory)
         print(f"{'preset':<12}{'own size':<10}{'':>19}{experiment.measured(base):>10.2%} measured")
         for name, sensitivity in (
+            ("each input", experiment.probe(inputs).result()),
             ("each layer", experiment.probe(layers).result()),
             ("each block", experiment.probe(blocks).result()),
             ("not at all", outputs),

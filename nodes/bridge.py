@@ -27,6 +27,7 @@ from ..quant.sources import (
     open_tensors,
     require_unquantized,
 )
+from .hessian_room import HessianRoom
 from .merged_weights import (
     PREFIX,
     merged_info,
@@ -173,13 +174,16 @@ def observed_clone(model: Any, session: Any) -> Any:
     for wrapper in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL):
         clone.remove_wrappers_with_key(wrapper, OBSERVER_KEY)
     clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)
+    room = HessianRoom()
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         diffusion_model = executor.class_obj.model_patcher.model.diffusion_model
-        with session.observe(diffusion_model, _describe_run(executor.class_obj, args)):
+        run = _describe_run(executor.class_obj, args)
+        with session.observe(diffusion_model, run), room.kept(session.settings):
             return executor(*args, **kwargs)
 
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        room.release()
         options = transformer_options(args, kwargs)
         session.begin_call(options.get("sigmas"), options.get("cond_or_uncond"))
         return executor(*args, **kwargs)

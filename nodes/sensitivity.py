@@ -22,7 +22,11 @@ from .probed_model import ProbeSession, probed_clone
 from .sockets import CATEGORY, ProbeSocket, SensitivitySocket, StatisticsSocket
 
 _ALL_FORMATS = "all quantized formats"
-_UNITS: dict[str, ProbeUnit] = {"each layer": "layer", "each block": "block"}
+_UNITS: dict[str, ProbeUnit] = {
+    "each input": "input",
+    "each layer": "layer",
+    "each block": "block",
+}
 
 
 class MeasureSensitivity(io.ComfyNode):
@@ -116,10 +120,11 @@ class ProbeModel(io.ComfyNode):
                 io.Combo.Input(
                     "unit",
                     options=list(_UNITS),
-                    default="each layer",
-                    tooltip="The model runs once more per unit and probed step. Blocks are "
-                    "several times faster, but their shift is shared among their layers by the "
-                    "layers' output errors, which is too coarse for Auto Mix.",
+                    default="each input",
+                    tooltip="The model runs once more per unit and probed step. each input: layers "
+                    "that receive the same tensor, such as q, k and v, together; the best for "
+                    "Auto Mix. Blocks are several times faster, but their shift is shared among "
+                    "their layers by the layers' output errors, which is too coarse for it.",
                 ),
                 io.Int.Input(
                     "sigmas",

@@ -29,7 +29,7 @@ from .observed_input import ObservedInput, ObservedInputs
 from .planning.inventory import Layer
 from .sources.base import TensorSource
 
-ProbeUnit = Literal["layer", "block"]
+ProbeUnit = Literal["input", "layer", "block"]
 
 #: Called before each run of the model with runs done, runs in all, and the unit. May raise to stop.
 OnUnit = Callable[[int, int, str], None]
@@ -78,7 +78,7 @@ class LatentProbe:
         sensitivity: Sensitivity,
         *,
         format_name: str = "nvfp4",
-        unit: ProbeUnit = "layer",
+        unit: ProbeUnit = "input",
         statistics: CalibrationStatistics | None = None,
         input_scale: str = "amax",
         headroom: float = DEFAULT_HEADROOM,
@@ -91,7 +91,9 @@ class LatentProbe:
             source: the model, unquantized, unprefixed names.
             sensitivity: of this model, with output errors in the format; `result` adds to it.
             format_name: the format to probe. `Sensitivity.cost` scales the others by it.
-            unit: quantize one layer, or one block at a time and share its shift among its layers.
+            unit: quantize together the layers that share an input (q, k and v), each layer alone,
+                or a block. The shift of a unit is shared among its layers. Layers of one input
+                round the same values, so their errors do not add up as independent ones.
             statistics: of this model, for static input scales and rounding.
             input_scale, headroom: policy of the static activation scales, as in a recipe.
             device: where weights are encoded.
@@ -128,7 +130,8 @@ class LatentProbe:
             done += layer.tensor.nbytes
             if on_progress:
                 on_progress(done, total, layer.name)
-        self._units = _units([layer for layer in layers if layer.name in self._linears], unit)
+        encoded = [layer for layer in layers if layer.name in self._linears]
+        self._units = _units(encoded, unit, sensitivity)
         self._squares: dict[float, dict[str, _Squares]] = {}
         self._unreached: set[str] = set()
         self._calls = 0
@@ -277,12 +280,17 @@ class _Encoder:
         )
 
 
-def _units(layers: Collection[Layer], unit: ProbeUnit) -> dict[str, tuple[str, ...]]:
-    """Group layers by block; a layer outside of blocks, or any with ``layer``, is a unit itself."""
+def _units(
+    layers: Collection[Layer], unit: ProbeUnit, sensitivity: Sensitivity
+) -> dict[str, tuple[str, ...]]:
+    """Group layers by input or by block; what has none, or any with ``layer``, is a unit itself."""
     units: dict[str, tuple[str, ...]] = {}
     for layer in layers:
-        block = layer.block if unit == "block" else None
-        name = f"{block.container}.{block.index}" if block else layer.name
+        name = layer.name
+        if unit == "block" and layer.block:
+            name = f"{layer.block.container}.{layer.block.index}"
+        elif unit == "input":
+            name = sensitivity.layers[name].input_id or name
         units[name] = (*units.get(name, ()), layer.name)
     return units
 

@@ -155,7 +155,7 @@ def test_measuring_the_same_again_makes_no_second_file(server: ComfyServer, meas
 
 
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "heun"])
-@pytest.mark.parametrize("unit", ["each block", "each layer"])
+@pytest.mark.parametrize("unit", ["each block", "each input"])
 def test_samples_are_bit_equal_with_a_probe(
     server: ComfyServer, measured: Run, sampler: str, unit: str
 ) -> None:
@@ -166,7 +166,7 @@ def test_samples_are_bit_equal_with_a_probe(
     prefix = f"probed-{sampler}-{unit.split()[1]}"
     run = done(server, probing(prefix, unit=unit, sampler=sampler))
     assert torch.equal(latent(server, prefix), latent(server, "unprobed"))
-    runs = 10 if unit == "each block" else 46
+    runs = 10 if unit == "each block" else 31
     assert run.text("result").startswith(f"2 model calls probed, {runs} runs each\n46 layers")
 
 

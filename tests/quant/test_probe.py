@@ -117,7 +117,11 @@ def test_shifts_are_those_of_float64(
     static: bool,
 ) -> None:
     probe = LatentProbe(
-        source, sensitivity, statistics=statistics if static else None, headroom=8.0
+        source,
+        sensitivity,
+        unit="layer",
+        statistics=statistics if static else None,
+        headroom=8.0,
     )
     assert len(probe.units) == 19  # head cannot be NVFP4
     probe_once(probe, toy_model)
@@ -130,6 +134,24 @@ def test_shifts_are_those_of_float64(
     assert probe.result().cost("blocks.0.v", "nvfp4") == pytest.approx(
         found["blocks.0.v"][0.5] ** 2
     )
+
+
+def test_layers_of_one_input_are_quantized_together(
+    toy_model: nn.Module,
+    source: StateDictSource,
+    sensitivity: Sensitivity,
+    nvfp4_reference: ModuleType,
+) -> None:
+    probe = LatentProbe(source, sensitivity)
+    qkv = [f"blocks.1.{leaf}" for leaf in "qkv"]
+    assert len(probe.units) == 13
+    assert sorted(probe.units["blocks.1.k"]) == sorted(qkv)
+    assert probe.units["blocks.1.o"] == ("blocks.1.o",)
+    probe_once(probe, toy_model)
+    found = {name: shift[0.5] for name, shift in latents(probe.result()).items()}
+    for names in (qkv, ["blocks.1.o"]):
+        wanted = shift_by_hand(toy_model, names, dict.fromkeys(names), nvfp4_reference)
+        assert sum(found[name] ** 2 for name in names) ** 0.5 == pytest.approx(wanted, rel=5e-3)
 
 
 def test_a_block_is_shared_by_squared_output_errors(
@@ -172,10 +194,10 @@ def test_a_block_is_shared_equally_where_errors_are_unknown(
 def test_calls_of_one_sigma_are_pooled(
     toy_model: nn.Module, source: StateDictSource, sensitivity: Sensitivity
 ) -> None:
-    both = LatentProbe(source, sensitivity)
+    both = LatentProbe(source, sensitivity, unit="layer")
     squares = []
     for seed in (3, 4):
-        alone = LatentProbe(source, sensitivity)
+        alone = LatentProbe(source, sensitivity, unit="layer")
         norm = float(probe_once(alone, toy_model, seed=seed).double().norm())
         squares.append((latents(alone.result())["embed"][0.5] ** 2 * norm**2, norm**2))
         probe_once(both, toy_model, seed=seed)
@@ -248,7 +270,7 @@ def test_what_did_not_run_is_unknown_not_harmless(
     toy_model: nn.Module, source: StateDictSource, sensitivity: Sensitivity
 ) -> None:
     """A cache that answers for the model would make every layer look free of error."""
-    probe, x = LatentProbe(source, sensitivity), random_input()
+    probe, x = LatentProbe(source, sensitivity, unit="layer"), random_input()
     reference = toy_model(x)
     probe.probe(toy_model, lambda: reference, reference, 0.5)
     assert set(probe.unreached) == set(probe.units)
@@ -266,7 +288,7 @@ def test_what_did_not_run_is_unknown_not_harmless(
 def test_a_shift_that_is_not_finite_is_unknown(
     toy_model: nn.Module, source: StateDictSource, sensitivity: Sensitivity, value: float
 ) -> None:
-    probe, x = LatentProbe(source, sensitivity), random_input()
+    probe, x = LatentProbe(source, sensitivity, unit="layer"), random_input()
     reference = toy_model(x)
     probe_once(probe, toy_model, sigma=0.75)
 
@@ -283,7 +305,7 @@ def test_a_shift_that_is_not_finite_is_unknown(
 def test_a_reference_of_zero_makes_all_unknown(
     toy_model: nn.Module, source: StateDictSource, sensitivity: Sensitivity
 ) -> None:
-    probe, x = LatentProbe(source, sensitivity), random_input()
+    probe, x = LatentProbe(source, sensitivity, unit="layer"), random_input()
     with torch.no_grad():
         probe.probe(toy_model, lambda: toy_model(x) * 0, toy_model(x) * 0, 0.5)
     assert latents(probe.result()) == {}
@@ -294,7 +316,7 @@ def test_a_weight_with_nan_is_not_probed(
 ) -> None:
     state = dict(toy_model.state_dict())
     state["blocks.0.o.weight"] = torch.full((32, 32), torch.nan)
-    probe = LatentProbe(StateDictSource(state), sensitivity)
+    probe = LatentProbe(StateDictSource(state), sensitivity, unit="layer")
     assert "blocks.0.o" not in probe.units and len(probe.units) == 18
 
 
@@ -303,9 +325,13 @@ def test_other_dtypes_keep_their_own(
     toy_model: nn.Module, source: StateDictSource, sensitivity: Sensitivity, dtype: torch.dtype
 ) -> None:
     """The layers of a 16-bit model see 16-bit inputs and must answer in kind."""
-    exact = LatentProbe(source, sensitivity)
+    exact = LatentProbe(source, sensitivity, unit="layer")
     probe_once(exact, toy_model)
-    probe, model, x = LatentProbe(source, sensitivity), toy_model.to(dtype), random_input()
+    probe, model, x = (
+        LatentProbe(source, sensitivity, unit="layer"),
+        toy_model.to(dtype),
+        random_input(),
+    )
     with torch.no_grad():
         probe.probe(model, lambda: model(x.to(dtype)), model(x.to(dtype)), 0.5)
     wanted, found = latents(exact.result()), latents(probe.result())
@@ -315,7 +341,7 @@ def test_other_dtypes_keep_their_own(
 def test_packed_weights_take_their_own_size_on_cpu(
     source: StateDictSource, sensitivity: Sensitivity
 ) -> None:
-    linear = LatentProbe(source, sensitivity)._linears["blocks.0.ffn.0"]
+    linear = LatentProbe(source, sensitivity, unit="layer")._linears["blocks.0.ffn.0"]
     assert linear.tensors["weight"].nbytes == 64 * 32 // 2
     assert all(tensor.device.type == "cpu" for tensor in linear.tensors.values())
 
@@ -334,7 +360,7 @@ def test_weight_only_format_leaves_activations_alone(
 
 def test_refusals(toy_model: nn.Module, source: StateDictSource, sensitivity: Sensitivity) -> None:
     with pytest.raises(CalibrationError, match="sample with the probed model first"):
-        LatentProbe(source, sensitivity).result()
+        LatentProbe(source, sensitivity, unit="layer").result()
     with pytest.raises(FormatError, match="quantizes nothing"):
         LatentProbe(source, sensitivity, format_name="bf16")
     only_head = {"head": sensitivity.layers["head"]}
