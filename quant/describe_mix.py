@@ -38,7 +38,7 @@ def describe_mix(mix: Mix) -> str:
         f"error   {mix.point.error:.2%} predicted, {what}; "
         f"preset {mix.preset_name}: {mix.preset.error:.2%}",
         *(["warning: the sensitivity was not probed. By the errors of layers alone a mix may be "
-           "worse than its preset: probe the latent shift by layers, or compare samples"]
+           "worse than its preset: probe the latent shift by inputs, or compare samples"]
           if not mix.has_latents else []),
         *(f"note: of the {name}, {point.uncounted} layers of unknown error are not counted"
           for name, point in (("mix", mix.point), ("preset", mix.preset)) if point.uncounted),
