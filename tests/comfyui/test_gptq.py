@@ -94,7 +94,7 @@ def test_other_roundings_of_the_same_calibration_differ(
     flow: wf.Workflow = {}
     wf.add(flow, "stats", "NVFP4FoundryLoadCalibration", name=NAME)
     preset = wf.inputs(quantized[1], "NVFP4FoundrySelectPreset")
-    for rounding in ("gptaq", "weighted"):
+    for rounding in ("gptaq", "gptq", "weighted"):
         recipe = {**preset, "rounding": rounding}
         wf.add(flow, f"recipe-{rounding}", "NVFP4FoundrySelectPreset", **recipe)
         wf.add(
@@ -122,7 +122,10 @@ def test_other_roundings_of_the_same_calibration_differ(
 def test_less_error_in_the_latents_than_with_the_max_rule(
     server: ComfyServer, quantized: tuple[Run, wf.Workflow]
 ) -> None:
-    """Sampled by stock ComfyUI from the saved files, which computes W4A16 on this machine."""
+    """Sampled by stock ComfyUI from the saved files, which computes W4A16 on a CPU.
+
+    With 16-bit activations it is gptq that does best.
+    """
     convert: wf.Workflow = {}
     preset = {**wf.inputs(quantized[1], "NVFP4FoundrySelectPreset"), "rounding": "max"}
     wf.add(convert, "recipe", "NVFP4FoundrySelectPreset", **preset)
@@ -139,7 +142,7 @@ def test_less_error_in_the_latents_than_with_the_max_rule(
     )
     assert server.run(convert).status == "success"
     samples = {}
-    for name in ("tiny_wan", "tiny_gptaq", "tiny_file_max"):
+    for name in ("tiny_wan", "tiny_file_gptq", "tiny_file_max"):
         run = server.run(wf.sample(f"{name}.safetensors", seed=77, prefix=f"gptq_{name}"))
         assert run.status == "success", run.error
         (file,) = (server.base / "output").glob(f"gptq_{name}_*.latent")
@@ -148,7 +151,7 @@ def test_less_error_in_the_latents_than_with_the_max_rule(
         name: float((latent - samples["tiny_wan"]).norm() / samples["tiny_wan"].norm())
         for name, latent in samples.items()
     }
-    assert errors["tiny_gptaq"] < 0.95 * errors["tiny_file_max"]
+    assert errors["tiny_file_gptq"] < 0.95 * errors["tiny_file_max"]
 
 
 def test_observing_with_hessians_changes_no_picture(

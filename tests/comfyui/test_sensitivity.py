@@ -186,7 +186,7 @@ def test_shifts_are_those_of_plain_torch(
     x = noise.repeat(2, 1, 1, 1, 1)
     context = torch.cat([task.contexts([3]), task.empty_context]).float()
     with open_source(MODEL_PATH) as source, torch.no_grad():
-        probe = LatentProbe(source, base, statistics=load_statistics(path))
+        probe = LatentProbe(source, base, unit="layer", statistics=load_statistics(path))
 
         def denoised() -> torch.Tensor:
             return x - model(x, torch.full((2,), 1000.0), context)

@@ -482,7 +482,7 @@ def rejected(server: ComfyServer, class_type: str, **changes: Any) -> str:
 
 def test_bad_input_is_refused_before_the_queue_starts(server: ComfyServer) -> None:
     assert "not in ComfyUI's model folders" in rejected(
-        server, "NVFP4FoundryLoadModel", model_file="diffusion_models/gone.safetensors"
+        server, "NVFP4FoundryLoadModel", model_file="diffusion_models/never_was.safetensors"
     )
     assert "pattern = format" in rejected(
         server, "NVFP4FoundrySelectPreset", extra_rules="blocks.0 nvfp4"
