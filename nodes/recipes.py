@@ -66,7 +66,7 @@ class SelectPreset(io.ComfyNode):
                     tooltip="How the scales of the weights are chosen. weighted: least error, "
                     "channels that carry more counting more where there is a calibration. gptq: "
                     "errors are made up for by other channels; needs a calibration with Hessians. "
-                    "gptaq: gptq that also makes up for 4-bit activations; the best on Blackwell. "
+                    "gptaq: gptq that also makes up for 4-bit activations; for Blackwell. "
                     "mse: least error, all channels alike. max: largest value to largest code, as "
                     "other converters do; fastest.",
                 ),
