@@ -118,7 +118,16 @@ def test_measured_is_what_the_command_line_measures(server: ComfyServer, measure
     found = load_sensitivity(folder(server) / "measured.json")
     path = server.base / "output" / "nvfp4_foundry" / "calibrations" / f"{NAME}.safetensors"
     with open_source(MODEL_PATH) as source:
-        assert found == measure_sensitivity(source, load_statistics(path))
+        wanted = measure_sensitivity(source, load_statistics(path))
+    assert list(found.layers) == list(wanted.layers)
+    for name, layer in wanted.layers.items():
+        assert found.layers[name].input_id == layer.input_id
+        for fmt, errors in layer.candidates.items():
+            ours = found.candidates(name)[fmt]
+            # Another version of torch may add up in another order.
+            assert ours.weight == pytest.approx(errors.weight, rel=1e-5)
+            assert ours.w4a16 == pytest.approx(errors.w4a16, rel=1e-4)
+            assert ours.w4a4 == pytest.approx(errors.w4a4, rel=1e-3)
     assert len(found.layers) == 46 and not found.unknown("nvfp4")
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from nvfp4_foundry.quant.chart import Scale, round_ticks, tick_decimals
 
 
 @given(st.floats(-1e3, 1e6), st.floats(1e-4, 1e6), st.integers(3, 12))
 def test_ticks(low: float, span: float, about: int) -> None:
+    assume(span > 1e-6 * abs(low))  # no chart shows a range so far from zero
     high = low + span
     ticks = round_ticks(low, high, about)
     slack = span * 1e-6
