@@ -119,7 +119,7 @@ def test_measured_is_what_the_command_line_measures(server: ComfyServer, measure
     path = server.base / "output" / "nvfp4_foundry" / "calibrations" / f"{NAME}.safetensors"
     with open_source(MODEL_PATH) as source:
         wanted = measure_sensitivity(source, load_statistics(path))
-    assert list(found.layers) == list(wanted.layers)
+    assert set(found.layers) == set(wanted.layers)
     for name, layer in wanted.layers.items():
         assert found.layers[name].input_id == layer.input_id
         for fmt, errors in layer.candidates.items():
