@@ -48,8 +48,10 @@ class MomentAccumulator:
         self._panels = [zeros(stop - start, stop) for start, stop in _panels(in_features)]
         self._residual = zeros(in_features, in_features)
         self._vectors = {name: zeros(in_features) for name in _VECTORS}
-        # Tokens, calls, and calls that brought the tokens of the call before.
-        self._counts = torch.zeros(3, dtype=torch.int64, device=device)
+        # Tokens summed, different tokens, calls, and calls that brought those of the call before.
+        self._counts = torch.zeros(4, dtype=torch.int64, device=device)
+        self._latest = torch.zeros((), dtype=torch.int64, device=device)
+        self._repeats = torch.zeros((), dtype=torch.int64, device=device)
 
     def add(self, rows: torch.Tensor, amax: torch.Tensor, fresh: torch.Tensor) -> None:
         """Add tokens; never waits for the device, unless the model moved to another in mid-run.
@@ -57,10 +59,12 @@ class MomentAccumulator:
         Args:
             rows: ``[T, K]``; those with NaN or infinity are left out.
             amax: 0-d, the largest |x| of the whole call, which sets the runtime's tensor scale.
-            fresh: 0-d bool; False leaves all of them out.
+            fresh: 0-d bool, whether the call differs from the one before. Its first repetition
+                counts (the first call lacks the tokens sampled as rows), later ones are left out.
         """
         x, amax, fresh = rows.to(self.device).float(), amax.to(self.device), fresh.to(self.device)
-        usable = torch.isfinite(x).all(dim=1) & fresh & torch.isfinite(amax)
+        self._repeats = torch.where(fresh, 0, self._repeats + 1)
+        usable = torch.isfinite(x).all(dim=1) & (self._repeats <= 1) & torch.isfinite(amax)
         x = torch.where(usable.unsqueeze(1), x, 0.0)
         scale = torch.nan_to_num(amax.float(), 1.0, 1.0, 1.0) / NVFP4_MAX
         rounded = round_through_nvfp4(x, scale, torch.float32)
@@ -71,7 +75,12 @@ class MomentAccumulator:
         self._vectors["sum"] += x.sum(0)
         self._vectors["sum_rounded"] += rounded.sum(0)
         self._vectors["residual_energy"] += residual.square().sum(0)
-        self._counts += torch.stack([usable.sum(), torch.ones_like(fresh).sum(), (~fresh).sum()])
+        tokens = usable.sum()
+        # Of a call that comes twice some tokens may be missing from the first: they count once.
+        different = torch.where(fresh, tokens, (tokens - self._latest).clamp(min=0))
+        self._latest = torch.where(fresh, tokens, torch.maximum(tokens, self._latest))
+        calls = torch.stack([torch.ones_like(tokens), (~fresh).to(tokens)])
+        self._counts += torch.cat([torch.stack([tokens, different]), calls])
 
     def finish(self, run: str, folder: Path | None) -> MomentPart | None:
         """Return what was gathered as a part of ``run``, written to ``folder`` if there is one.
@@ -81,9 +90,11 @@ class MomentAccumulator:
         Raises:
             CalibrationError: the folder cannot be written.
         """
-        tokens, calls, stale = self._counts.tolist()
+        summed, tokens, calls, stale = self._counts.tolist()
         if not tokens:
             return None
+        for sums in (*self._panels, self._residual, *self._vectors.values()):
+            sums.mul_(tokens / summed)
         tensors = {f"hessian.{i}": panel.cpu() for i, panel in enumerate(self._panels)}
         # Half the size; it needs no more digits than its sampling error leaves it.
         tensors["residual"] = self._residual.cpu().to(torch.bfloat16)

@@ -31,7 +31,7 @@ from nvfp4_foundry.quant.calibration.moments import (
 )
 from nvfp4_foundry.quant.errors import CalibrationError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
-from nvfp4_foundry.quant.formats.nvfp4 import NVFP4
+from nvfp4_foundry.quant.formats.nvfp4 import NVFP4, round_through_nvfp4
 
 TRUE = torch.tensor(True)
 BIG = 2**30
@@ -85,12 +85,11 @@ def test_parts_add_up() -> None:
     assert moments.runs == {"one", "two"}
 
 
-def test_rows_with_nan_and_repeated_calls_are_left_out() -> None:
+def test_rows_with_nan_are_left_out() -> None:
     torch.manual_seed(2)
     rows = torch.randn(10, 32)
     accumulator = MomentAccumulator(32, torch.device("cpu"))
     accumulator.add(rows, rows.abs().amax(), TRUE)
-    accumulator.add(rows, rows.abs().amax(), ~TRUE)
     accumulator.add(rows, torch.tensor(torch.inf), TRUE)
     spoiled = rows.clone()
     spoiled[3, 4] = torch.nan
@@ -98,8 +97,29 @@ def test_rows_with_nan_and_repeated_calls_are_left_out() -> None:
     part = accumulator.finish("r", None)
     assert part is not None and part.tokens == 19 and not part.repeats
     check(InputMoments((part,)), rows, rows[[0, 1, 2, 4, 5, 6, 7, 8, 9]])
+
+
+def test_a_call_that_repeats_counts_once_and_in_full() -> None:
+    """Of the first call four tokens are left, the others were sampled as rows."""
+    torch.manual_seed(2)
+    rows = torch.randn(10, 32)
+    accumulator = MomentAccumulator(32, torch.device("cpu"))
+    accumulator.add(rows[:4], rows.abs().amax(), TRUE)
+    for _ in range(3):
+        accumulator.add(rows, rows.abs().amax(), ~TRUE)
+    part = accumulator.finish("r", None)
+    assert part is not None and part.tokens == 10 and part.repeats
+    amax = rows.abs().amax() / 2688
+    seen = round_through_nvfp4(torch.cat([rows[:4], rows]), amax, torch.float32)
+    loaded = InputMoments((part,)).load()
+    torch.testing.assert_close(loaded.hessian, seen.T @ seen / 14, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(loaded.mean_rounded, seen.mean(0), rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_usable_is_no_part() -> None:
+    rows = torch.full((3, 32), torch.nan)
     empty = MomentAccumulator(32, torch.device("cpu"))
-    empty.add(rows, rows.abs().amax(), ~TRUE)
+    empty.add(rows, rows.abs().amax(), TRUE)
     assert empty.finish("r", None) is None
 
 
