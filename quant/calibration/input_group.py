@@ -66,7 +66,7 @@ class InputGroup:
             peaks = torch.maximum(self._channel_amax.to(m.channel_amax.device), m.channel_amax)
         self._append_amax(m.amax)
         if m.moment_rows is not None and self.moments is not None:
-            self.moments.add(m.moment_rows, m.amax.amax(), self._is_fresh(m))
+            self.moments.add(m.moment_rows, m.amax.amax(), self._is_fresh(m), m.branches)
         if m.rows is not None:
             self.reservoir.add(m.rows, m.candidates, m.call)
         else:

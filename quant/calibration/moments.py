@@ -50,21 +50,31 @@ class MomentAccumulator:
         self._vectors = {name: zeros(in_features) for name in _VECTORS}
         # Tokens summed, different tokens, calls, and calls that brought those of the call before.
         self._counts = torch.zeros(4, dtype=torch.int64, device=device)
-        self._latest = torch.zeros((), dtype=torch.int64, device=device)
-        self._repeats = torch.zeros((), dtype=torch.int64, device=device)
+        # By guidance branches, which may take turns: repetitions so far, and the tokens of one call.
+        self._streaks: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
-    def add(self, rows: torch.Tensor, amax: torch.Tensor, fresh: torch.Tensor) -> None:
+    def add(
+        self,
+        rows: torch.Tensor,
+        amax: torch.Tensor,
+        fresh: torch.Tensor,
+        branches: tuple[int, ...] = (),
+    ) -> None:
         """Add tokens; never waits for the device, unless the model moved to another in mid-run.
 
         Args:
             rows: ``[T, K]``; those with NaN or infinity are left out.
             amax: 0-d, the largest |x| of the whole call, which sets the runtime's tensor scale.
-            fresh: 0-d bool, whether the call differs from the one before. Its first repetition
-                counts (the first call lacks the tokens sampled as rows), later ones are left out.
+            fresh: 0-d bool, whether the call differs from the one of these branches before. Its
+                first repetition counts (the first call lacks the tokens sampled as rows), later
+                ones are left out.
+            branches: guidance branches of the call.
         """
         x, amax, fresh = rows.to(self.device).float(), amax.to(self.device), fresh.to(self.device)
-        self._repeats = torch.where(fresh, 0, self._repeats + 1)
-        usable = torch.isfinite(x).all(dim=1) & (self._repeats <= 1) & torch.isfinite(amax)
+        zero = torch.zeros((), dtype=torch.int64, device=self.device)
+        repeats, latest = self._streaks.get(branches, (zero, zero))
+        repeats = torch.where(fresh, zero, repeats + 1)
+        usable = torch.isfinite(x).all(dim=1) & (repeats <= 1) & torch.isfinite(amax)
         x = torch.where(usable.unsqueeze(1), x, 0.0)
         scale = torch.nan_to_num(amax.float(), 1.0, 1.0, 1.0) / NVFP4_MAX
         rounded = round_through_nvfp4(x, scale, torch.float32)
@@ -77,8 +87,8 @@ class MomentAccumulator:
         self._vectors["residual_energy"] += residual.square().sum(0)
         tokens = usable.sum()
         # Of a call that comes twice some tokens may be missing from the first: they count once.
-        different = torch.where(fresh, tokens, (tokens - self._latest).clamp(min=0))
-        self._latest = torch.where(fresh, tokens, torch.maximum(tokens, self._latest))
+        different = torch.where(fresh, tokens, (tokens - latest).clamp(min=0))
+        self._streaks[branches] = (repeats, torch.where(fresh, tokens, tokens.maximum(latest)))
         calls = torch.stack([torch.ones_like(tokens), (~fresh).to(tokens)])
         self._counts += torch.cat([torch.stack([tokens, different]), calls])
 

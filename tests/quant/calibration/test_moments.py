@@ -116,6 +116,23 @@ def test_a_call_that_repeats_counts_once_and_in_full() -> None:
     torch.testing.assert_close(loaded.mean_rounded, seen.mean(0), rtol=1e-4, atol=1e-5)
 
 
+def test_branches_that_take_turns_repeat_each_by_itself() -> None:
+    """Guidance in two calls a step: the text of each branch is completed by its own repetition."""
+    torch.manual_seed(3)
+    texts = {(0,): torch.randn(10, 32), (1,): torch.randn(6, 32)}
+    accumulator = MomentAccumulator(32, torch.device("cpu"))
+    amax = torch.stack([text.abs().amax() for text in texts.values()]).amax()
+    for step in range(4):
+        for branches, text in texts.items():
+            rows = text if step else text[:3]
+            accumulator.add(rows, amax, TRUE if step == 0 else ~TRUE, branches)
+    part = accumulator.finish("r", None)
+    assert part is not None and part.tokens == 16 and part.repeats
+    summed = torch.cat([rows for text in texts.values() for rows in (text[:3], text)])
+    mean = InputMoments((part,)).load().mean
+    torch.testing.assert_close(mean, summed.mean(0), rtol=1e-4, atol=1e-5)
+
+
 def test_nothing_usable_is_no_part() -> None:
     rows = torch.full((3, 32), torch.nan)
     empty = MomentAccumulator(32, torch.device("cpu"))
