@@ -50,7 +50,7 @@ class MomentAccumulator:
         self._vectors = {name: zeros(in_features) for name in _VECTORS}
         # Tokens summed, different tokens, calls, and calls that brought those of the call before.
         self._counts = torch.zeros(4, dtype=torch.int64, device=device)
-        # By guidance branches, which may take turns: repetitions so far, and the tokens of one call.
+        # By guidance branches, which may take turns: repetitions so far, tokens of one call.
         self._streaks: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(
