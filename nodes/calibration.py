@@ -18,6 +18,7 @@ from ..quant.calibration import (
 from ..quant.describe import describe_statistics
 from ..quant.planning import take_inventory
 from . import decks, folders
+from .artefacts import CALIBRATIONS
 from .bridge import ModelSource, observed_clone
 from .sessions import CalibrationSession, open_session
 from .sockets import CATEGORY, CalibrationSocket, StatisticsSocket
@@ -180,12 +181,7 @@ class Calibrate(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: Any) -> bool | str:
         """Say before the queue starts when the name is no file name."""
-        try:
-            if _only(name) is not None:
-                folders.calibration_path(_only(name))
-        except ValueError as error:
-            return str(error)
-        return True
+        return CALIBRATIONS.check_new(name, optional=False)
 
     @classmethod
     def execute(
@@ -204,7 +200,7 @@ class Calibrate(io.ComfyNode):
         with ModelSource(model[0]) as source:
             fingerprint = source.fingerprint()
             layers = take_inventory(source).of_kind("linear")
-        path = folders.calibration_path(name[0])
+        path = CALIBRATIONS.path(name[0])
         session = open_session(
             name[0].strip(),
             path,
@@ -286,7 +282,7 @@ class LoadCalibration(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "name",
-                    options=folders.calibration_names(),
+                    options=CALIBRATIONS.names(),
                     tooltip="A file in output/nvfp4_foundry/calibrations.",
                 )
             ],
@@ -299,17 +295,17 @@ class LoadCalibration(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: str | None) -> bool | str:
         """Say before the queue starts when the file is gone."""
-        return True if name is None else _existing_calibration(name)
+        return CALIBRATIONS.check_saved(name)
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> float:
         """Load again when the file changed."""
-        return folders.calibration_path(name).stat().st_mtime
+        return CALIBRATIONS.modified(name)
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
         """Load."""
-        statistics = load_statistics(folders.calibration_path(name))
+        statistics = load_statistics(CALIBRATIONS.path(name))
         return io.NodeOutput(statistics, describe_statistics(statistics))
 
 
@@ -351,12 +347,7 @@ class MergeCalibrations(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, save_as: str | None, statistics: Any = None) -> bool | str:
         """Say before the queue starts when the name is bad."""
-        try:
-            if save_as:
-                folders.calibration_path(save_as)
-        except ValueError as error:
-            return str(error)
-        return True
+        return CALIBRATIONS.check_new(save_as)
 
     @classmethod
     def execute(cls, statistics: dict[str, CalibrationStatistics], save_as: str) -> io.NodeOutput:
@@ -374,23 +365,10 @@ def _save_merged(merged: CalibrationStatistics, name: str) -> None:
     Raises:
         FileExistsError: the name is taken by other runs.
     """
-    path = folders.calibration_path(name)
+    path = CALIBRATIONS.path(name)
     if path.exists():
         saved = {run.id for run in load_statistics(path).runs}
         if saved != {run.id for run in merged.runs}:
             raise FileExistsError(f"a calibration named {name} exists; choose another name")
         return
     save_statistics(merged, path)
-
-
-def _existing_calibration(name: str) -> bool | str:
-    try:
-        exists = folders.calibration_path(name).exists()
-    except ValueError as error:
-        return str(error)
-    return True if exists else f"calibration {name} does not exist any more; refresh the list"
-
-
-def _only(value: Any) -> Any:
-    """Return the value of a constant input, which validation may get bare or in a list."""
-    return value[0] if isinstance(value, list) else value

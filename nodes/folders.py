@@ -84,7 +84,7 @@ def target_path(folder: str, name: str) -> Path:
         FileNotFoundError: ComfyUI has no such folder.
     """
     cleaned = name.strip().replace("\\", "/").removesuffix(".safetensors")
-    if not _is_file_name(cleaned.rpartition("/")[2]):
+    if not is_file_name(cleaned.rpartition("/")[2]):
         raise ValueError(f"{name!r} is no file name for a checkpoint; use letters and digits")
     if folder not in target_folders():
         raise ValueError(f"{folder} is none of {', '.join(target_folders())}")
@@ -102,7 +102,7 @@ def target_path(folder: str, name: str) -> Path:
     return path
 
 
-def _is_file_name(name: str) -> bool:
+def is_file_name(name: str) -> bool:
     """Whether a name works as a file name, without folders, on every system."""
     allowed = not _FORBIDDEN.search(name) and not name.startswith(".")
     return bool(name) and allowed and len(name.encode()) <= _LONGEST_NAME
@@ -115,66 +115,6 @@ def free_name(path: Path) -> Path:
         number += 1
         candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
     return candidate
-
-
-def calibrations_folder() -> Path:
-    """Return where calibrations are kept, making it if needed."""
-    return _own_folder("calibrations")
-
-
-def _own_folder(name: str) -> Path:
-    folder = Path(folder_paths.get_output_directory(), "nvfp4_foundry", name)
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def calibration_names() -> list[str]:
-    """Return the names of the saved calibrations."""
-    return sorted(p.stem for p in calibrations_folder().glob("*.safetensors"))
-
-
-def calibration_path(name: str) -> Path:
-    """Return the file of a calibration.
-
-    Raises:
-        ValueError: the name is empty or no plain file name.
-    """
-    return calibrations_folder() / f"{_plain_name(name, 'calibration')}.safetensors"
-
-
-def sensitivity_names() -> list[str]:
-    """Return the names of the saved sensitivities."""
-    return sorted(p.stem for p in _own_folder("sensitivities").glob("*.json"))
-
-
-def sensitivity_path(name: str) -> Path:
-    """Return the file of a sensitivity.
-
-    Raises:
-        ValueError: the name is empty or no plain file name.
-    """
-    return _own_folder("sensitivities") / f"{_plain_name(name, 'sensitivity')}.json"
-
-
-def recipe_names() -> list[str]:
-    """Return the names of the saved recipes."""
-    return sorted(p.stem for p in _own_folder("recipes").glob("*.json"))
-
-
-def recipe_path(name: str) -> Path:
-    """Return the file of a recipe.
-
-    Raises:
-        ValueError: the name is empty or no plain file name.
-    """
-    return _own_folder("recipes") / f"{_plain_name(name, 'recipe')}.json"
-
-
-def _plain_name(name: str, kind: str) -> str:
-    cleaned = name.strip()
-    if not _is_file_name(cleaned):
-        raise ValueError(f"{name!r} is no name for a {kind}; use letters and digits")
-    return cleaned
 
 
 def prompt_files() -> list[str]:

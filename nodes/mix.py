@@ -11,9 +11,9 @@ from ..quant.describe_mix import describe_mix
 from ..quant.errors import PlanError
 from ..quant.formats import FORMATS
 from ..quant.frontier_picture import draw_frontier
-from ..quant.planning import MIX_FORMATS, Budget, Plan, Recipe, mix_plan, take_inventory
+from ..quant.planning import MIX_FORMATS, Budget, Plan, mix_plan, take_inventory
 from ..quant.sensitivity_picture import picture_tensor
-from . import folders
+from .artefacts import RECIPES
 from .bridge import ModelSource, progress_bar
 from .sockets import CATEGORY, PlanSocket, RecipeSocket, SensitivitySocket
 
@@ -88,12 +88,7 @@ class AutoMix(io.ComfyNode):
 
         ComfyUI hands over dynamic inputs whether they are asked for or not.
         """
-        try:
-            if save_as:
-                folders.recipe_path(save_as)
-        except ValueError as error:
-            return str(error)
-        return True
+        return RECIPES.check_new(save_as)
 
     @classmethod
     def execute(
@@ -119,7 +114,13 @@ class AutoMix(io.ComfyNode):
                 fingerprint=source.fingerprint(),
                 on_progress=progress_bar(),
             )
-        text = "\n".join([*_saved(mix.recipe, save_as), describe_mix(mix)])
+        recipe = f"{mix.recipe.to_json()}\n"
+        saved = RECIPES.save(
+            save_as,
+            lambda path: path.read_text(encoding="utf-8", errors="replace") == recipe,
+            lambda path: path.write_text(recipe, encoding="utf-8"),
+        )
+        text = "\n".join([*saved, describe_mix(mix)])
         picture = picture_tensor(draw_frontier(mix))
         shown = {**ui.PreviewText(text).as_dict(), **ui.PreviewImage(picture).as_dict()}
         return io.NodeOutput(mix.plan, mix.recipe, text, picture, ui=shown)
@@ -190,14 +191,3 @@ def _format_switch(name: str) -> io.Input:
         advanced=name not in MIX_FORMATS,
         tooltip=notes.get(name, f"Layers may be stored as {name}, not quantized."),
     )
-
-
-def _saved(recipe: Recipe, name: str) -> list[str]:
-    """Save under a name that is free, unless the very same is saved already; say where."""
-    if not name:
-        return []
-    path, text = folders.recipe_path(name), f"{recipe.to_json()}\n"
-    if not (path.exists() and path.read_text(encoding="utf-8", errors="replace") == text):
-        path = folders.free_name(path)
-        path.write_text(text, encoding="utf-8")
-    return [f"saved as {path.stem}"]

@@ -22,8 +22,8 @@ from ..quant.planning import (
 )
 from ..quant.planning.presets import Setting
 from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
-from . import folders
 from .applied_loras import loras_before
+from .artefacts import RECIPES
 from .bridge import ModelSource
 from .sockets import CATEGORY, PlanSocket, RecipeSocket
 
@@ -211,7 +211,7 @@ class LoadRecipe(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "name",
-                    options=folders.recipe_names(),
+                    options=RECIPES.names(),
                     tooltip="A file in output/nvfp4_foundry/recipes.",
                 )
             ],
@@ -224,22 +224,17 @@ class LoadRecipe(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: str | None) -> bool | str:
         """Say before the queue starts when the file is gone."""
-        try:
-            if name is None or folders.recipe_path(name).exists():
-                return True
-        except ValueError as error:
-            return str(error)
-        return f"recipe {name} does not exist any more; refresh the list"
+        return RECIPES.check_saved(name)
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> float:
         """Load again when the file changed."""
-        return folders.recipe_path(name).stat().st_mtime
+        return RECIPES.modified(name)
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
         """Load."""
-        recipe = load_recipe(folders.recipe_path(name))
+        recipe = load_recipe(RECIPES.path(name))
         text = describe_recipe(recipe)
         return io.NodeOutput(recipe, text, ui=ui.PreviewText(text))
 

@@ -16,7 +16,7 @@ from ..quant.probe_schedule import ProbeSchedule
 from ..quant.report import shorten
 from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from ..quant.sensitivity_picture import draw_sensitivity, picture_tensor
-from . import folders
+from .artefacts import SENSITIVITIES
 from .bridge import ModelSource, compute_device, progress_bar
 from .probed_model import ProbeSession, probed_clone
 from .sockets import CATEGORY, ProbeSocket, SensitivitySocket, StatisticsSocket
@@ -71,7 +71,7 @@ class MeasureSensitivity(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, save_as: str | None) -> bool | str:
         """Say before the queue starts when the name is bad."""
-        return _checked_name(save_as)
+        return SENSITIVITIES.check_new(save_as)
 
     @classmethod
     def execute(
@@ -201,7 +201,7 @@ class ProbeResult(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, save_as: Any) -> bool | str:
         """Say before the queue starts when the name is bad."""
-        return _checked_name(save_as[0] if isinstance(save_as, list) else save_as)
+        return SENSITIVITIES.check_new(save_as)
 
     @classmethod
     def execute(
@@ -234,7 +234,7 @@ class LoadSensitivity(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "name",
-                    options=folders.sensitivity_names(),
+                    options=SENSITIVITIES.names(),
                     tooltip="A file in output/nvfp4_foundry/sensitivities.",
                 )
             ],
@@ -244,20 +244,17 @@ class LoadSensitivity(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: str | None) -> bool | str:
         """Say before the queue starts when the file is gone."""
-        checked = _checked_name(name)
-        if checked is not True or not name or folders.sensitivity_path(name).exists():
-            return checked
-        return f"sensitivity {name} does not exist any more; refresh the list"
+        return SENSITIVITIES.check_saved(name)
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> float:
         """Load again when the file changed."""
-        return folders.sensitivity_path(name).stat().st_mtime
+        return SENSITIVITIES.modified(name)
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
         """Load."""
-        return _result(load_sensitivity(folders.sensitivity_path(name)), [])
+        return _result(load_sensitivity(SENSITIVITIES.path(name)), [])
 
 
 def _save_as_input() -> io.Input:
@@ -285,20 +282,8 @@ def _result(sensitivity: Sensitivity, notes: list[str]) -> io.NodeOutput:
 
 
 def _saved(sensitivity: Sensitivity, name: str) -> list[str]:
-    """Save under a name that is free, unless the very same is saved already; say where."""
-    if not name:
-        return []
-    path = folders.sensitivity_path(name)
-    if not (path.exists() and load_sensitivity(path) == sensitivity):
-        path = folders.free_name(path)
-        save_sensitivity(sensitivity, path)
-    return [f"saved as {path.stem}"]
-
-
-def _checked_name(name: str | None) -> bool | str:
-    try:
-        if name:
-            folders.sensitivity_path(name)
-    except ValueError as error:
-        return str(error)
-    return True
+    return SENSITIVITIES.save(
+        name,
+        lambda path: load_sensitivity(path) == sensitivity,
+        lambda path: save_sensitivity(sensitivity, path),
+    )

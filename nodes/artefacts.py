@@ -1,0 +1,92 @@
+"""What the pack keeps for the user in ComfyUI's output folder: calibrations, recipes and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import folder_paths
+
+from .folders import free_name, is_file_name
+
+
+@dataclass(frozen=True)
+class ArtefactFolder:
+    """One kind of artefact: a folder of files named by the user, all with one suffix."""
+
+    kind: str
+    folder: str
+    suffix: str
+
+    def names(self) -> list[str]:
+        """Return the names of those that are saved."""
+        return sorted(path.stem for path in self._root().glob(f"*{self.suffix}"))
+
+    def path(self, name: str) -> Path:
+        """Return the file of this name.
+
+        Raises:
+            ValueError: the name is empty or no plain file name.
+        """
+        cleaned = name.strip()
+        if not is_file_name(cleaned):
+            raise ValueError(f"{name!r} is no name for a {self.kind}; use letters and digits")
+        return self._root() / f"{cleaned}{self.suffix}"
+
+    def modified(self, name: str) -> float:
+        """Return when the file last changed, for ``fingerprint_inputs``."""
+        return self.path(name).stat().st_mtime
+
+    def check_new(self, name: Any, *, optional: bool = True) -> bool | str:
+        """Return True if a file may be saved under this name, else why not, for validation.
+
+        ComfyUI hands over a linked input as None and the inputs of list nodes in a list. With
+        ``optional`` an empty name is how the user says not to save.
+        """
+        name = name[0] if isinstance(name, list) else name
+        try:
+            if name is not None and not (optional and not name):
+                self.path(name)
+        except ValueError as error:
+            return str(error)
+        return True
+
+    def check_saved(self, name: str | None) -> bool | str:
+        """Return True if there is a file of this name, else why not, for validation."""
+        valid = self.check_new(name, optional=False)
+        if valid is not True or name is None or self.path(name).exists():
+            return valid
+        return f"{self.kind} {name} does not exist any more; refresh the list"
+
+    def save(
+        self, name: str, is_same: Callable[[Path], bool], write: Callable[[Path], object]
+    ) -> list[str]:
+        """Write a file of this name, with a number if the name is taken by something else.
+
+        Args:
+            name: empty to save nothing.
+            is_same: whether an existing file holds what would be written.
+            write: writes the file.
+
+        Returns:
+            a line for the report that says where, or none.
+        """
+        if not name:
+            return []
+        path = self.path(name)
+        if not (path.exists() and is_same(path)):
+            path = free_name(path)
+            write(path)
+        return [f"saved as {path.stem}"]
+
+    def _root(self) -> Path:
+        root = Path(folder_paths.get_output_directory(), "nvfp4_foundry", self.folder)
+        root.mkdir(parents=True, exist_ok=True)
+        return root
+
+
+CALIBRATIONS = ArtefactFolder("calibration", "calibrations", ".safetensors")
+SENSITIVITIES = ArtefactFolder("sensitivity", "sensitivities", ".json")
+RECIPES = ArtefactFolder("recipe", "recipes", ".json")
