@@ -61,7 +61,8 @@ def choose_encoding(
         observed: what calibration saw of its input, if anything.
         input_scale: the static activation scale, None for the runtime's own.
         measure_outputs: also measure output errors of roundings that need no proof.
-        correct_bias: try a correction of the bias, and keep it if it helps on held-out rows.
+        correct_bias: try a correction of the bias, and keep it if it helps on held-out rows; not
+            with ``max``, which is there to compare with what others do.
 
     Raises:
         FormatError: the weight cannot be stored so.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -57,6 +58,10 @@ class OutputTrial:
         """Whether there is anything to measure: rows, and outputs that are not all zero."""
         return 0.0 < self._norm < float("inf")
 
+    @cached_property
+    def _rounded_by_runtime(self) -> torch.Tensor:
+        return self._round(None)
+
     def _round(self, input_scale: float | None) -> torch.Tensor:
         if self._fmt.activation_divisor is None or not len(self._rows):
             return self._inputs
@@ -85,7 +90,9 @@ class OutputTrial:
         if not self.is_possible or self._fmt.activation_divisor is None:
             return None
         shift = 0.0 if bias_shift is None else bias_shift
-        return _norm((self._round(None) @ decoded.T).sub_(self._exact).add_(shift)) / self._norm
+        return (
+            _norm((self._rounded_by_runtime @ decoded.T).sub_(self._exact).add_(shift)) / self._norm
+        )
 
 
 def _norm(values: torch.Tensor) -> float:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from .formats import get_format
 from .sources.base import AppliedLora
 
 
@@ -51,7 +52,7 @@ class LayerReport:
     @property
     def runtime_scale_is_dynamic(self) -> bool:
         """Whether ComfyUI would measure the activations itself without a static scale."""
-        return self.format.startswith("nvfp4")
+        return get_format(self.format).runtime_scale == "dynamic"
 
     @property
     def remarks(self) -> str:

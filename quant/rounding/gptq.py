@@ -78,8 +78,7 @@ class GptqRule(SweepRule):
             return None
         compensate = self.name == "gptaq"
         if self._factor is None:
-            moments = _on_device(self._moments, weight.device)
-            self._factor = factorize(moments, compensate=compensate)
+            self._factor = factorize(self._moments.to(weight.device), compensate=compensate)
         return round_with_feedback(
             weight, self._factor, tensor_scale, compensate=compensate and rounded_input
         )
@@ -180,15 +179,3 @@ def _round_block(
     best = loss.argmin(1, keepdim=True)
     chosen = rounded.gather(2, best.expand(BLOCK, -1, -1)).squeeze(2).t()
     return chosen, codes.gather(1, best).squeeze(1)
-
-
-def _on_device(moments: SecondMoments, device: torch.device) -> SecondMoments:
-    residual = moments.residual
-    return SecondMoments(
-        hessian=moments.hessian.to(device),
-        residual=None if residual is None else residual.to(device),
-        residual_energy=moments.residual_energy.to(device),
-        mean=moments.mean.to(device),
-        mean_rounded=moments.mean_rounded.to(device),
-        tokens=moments.tokens,
-    )

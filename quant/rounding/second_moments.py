@@ -31,6 +31,13 @@ class SecondMoments:
         """K."""
         return self.hessian.shape[0]
 
-    def tokens_per_channel(self) -> float:
-        """Observed tokens for each input channel."""
-        return self.tokens / max(1, self.in_features)
+    def to(self, device: torch.device) -> SecondMoments:
+        """Return the same on a device."""
+        return SecondMoments(
+            hessian=self.hessian.to(device),
+            residual=None if self.residual is None else self.residual.to(device),
+            residual_energy=self.residual_energy.to(device),
+            mean=self.mean.to(device),
+            mean_rounded=self.mean_rounded.to(device),
+            tokens=self.tokens,
+        )
