@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
+from moments_by_hand import Observed
 from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
@@ -109,3 +110,27 @@ def sample_statistics(fingerprint: ModelFingerprint) -> Callable[..., Calibratio
         return collector.snapshot(fingerprint)
 
     return make
+
+
+@pytest.fixture
+def observe(
+    tiny_block: Callable, recording: Callable, fingerprint: ModelFingerprint
+) -> Callable[..., Observed]:
+    """Observe runs of a tiny block: q, k, v share one input of width 16, ffn.2 has one of 40."""
+
+    def run(
+        runs: int, collector: ActivationCollector, same: bool = False, seed: int = 0
+    ) -> Observed:
+        torch.manual_seed(seed)
+        block = tiny_block()
+        with recording(block) as seen, torch.no_grad():
+            for number in range(runs):
+                collector.new_run(f"prompt {number}")
+                fixed = torch.randn(2, 30, 16)
+                with collector.observe(block):
+                    for step in range(4):
+                        collector.begin_call(1.0 - step / 4, [0, 1])
+                        block(fixed if same else torch.randn(2, 30, 16))
+        return collector.snapshot(fingerprint), seen
+
+    return run
