@@ -1,0 +1,24 @@
+"""The steps that are probed: spread evenly, each branch once."""
+
+from __future__ import annotations
+
+from nvfp4_foundry.quant.probe_schedule import ProbeSchedule, spread_steps
+
+
+def test_steps_are_the_middles_of_equal_parts() -> None:
+    assert spread_steps(20, 3) == (3, 10, 16)
+    assert spread_steps(4, 4) == spread_steps(4, 9) == (0, 1, 2, 3)
+    assert spread_steps(5, 1) == (2,)
+    assert spread_steps(0, 3) == spread_steps(3, 0) == ()
+
+
+def test_schedule_takes_each_branch_of_a_chosen_step_once() -> None:
+    schedule = ProbeSchedule(1)
+    assert not schedule.wants(0.5, [0])  # no sampling began
+    schedule.begin([1.0, 0.8, 0.5, 0.0])
+    assert not schedule.wants(1.0, [0])
+    assert schedule.wants(0.8, [1]) and schedule.wants(0.8, [0])
+    assert not schedule.wants(0.8, [0])  # the second call of a second-order sampler
+    assert not schedule.wants(0.75, [1]) and not schedule.wants(0.5, [0])
+    schedule.begin([0.6, 0.3, 0.1, 0.0])
+    assert schedule.wants(0.31, [0]) and not schedule.wants(0.6, [0])
