@@ -5,112 +5,34 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import re
-import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 import pytest
-import torch
-from nvfp4_foundry.quant.calibration.sensitivity import (
-    CandidateErrors,
-    LayerSensitivity,
-    Sensitivity,
+from made_up_models import (
+    MIXED,
+    SMALL,
+    Costs,
+    InventoryNamed,
+    formats_of,
+    inventory_from,
+    random_costs,
+    sensitivity_of,
+    shared_inputs,
 )
-from nvfp4_foundry.quant.errors import CalibrationError, FormatError, PlanError
-from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.planning import (
     MIX_FORMATS,
     Budget,
     Inventory,
-    Mix,
     Plan,
     Recipe,
-    frontier,
     get_preset,
-    inventory_of,
     make_plan,
     mix_plan,
     parse_budget,
 )
 from nvfp4_foundry.quant.planning.plan import stored_bytes
-from nvfp4_foundry.quant.sources import TensorInfo
 
-InventoryNamed = Callable[[str], Inventory]
-Costs = Mapping[str, Mapping[str, float | None]]
 FOUR = ("nvfp4", "nvfp4_w4a16", "float8_e4m3fn", "bf16")
-
-
-def inventory_from(shapes: Mapping[str, tuple[int, int]]) -> Inventory:
-    return inventory_of(TensorInfo(f"{n}.weight", s, torch.bfloat16) for n, s in shapes.items())
-
-
-def sensitivity_of(
-    inventory: Inventory,
-    costs: Costs,
-    inputs: Mapping[str, str] | None = None,
-    rounding: str = "weighted",
-) -> Sensitivity:
-    """Return a sensitivity in which a layer's squared error in a format is as given."""
-    layers = {
-        name: LayerSensitivity(
-            name,
-            inventory.layers[name].shape,
-            (inputs or {}).get(name),
-            {
-                fmt: CandidateErrors(w4a4=None if cost is None else math.sqrt(cost))
-                for fmt, cost in formats.items()
-            },
-        )
-        for name, formats in costs.items()
-    }
-    shapes = {la.name: la.shape for la in inventory.of_kind("linear")}
-    return Sensitivity(ModelFingerprint(shapes, {}), rounding, layers)
-
-
-def random_costs(names: Iterable[str], seed: int) -> dict[str, dict[str, float | None]]:
-    rng = random.Random(seed)
-    costs: dict[str, dict[str, float | None]] = {}
-    for name in names:
-        whole = math.exp(rng.gauss(-9, 1))
-        four_bits = {"nvfp4": whole, "nvfp4_w4a16": whole * rng.uniform(0.3, 0.8)}
-        costs[name] = {**four_bits, "float8_e4m3fn": whole * rng.uniform(0.02, 0.2)}
-    return costs
-
-
-def shared_inputs(names: Iterable[str]) -> dict[str, str]:
-    """Return inputs as attention has them: q, k and v read the same tensor."""
-    found = {}
-    for name in names:
-        parent, _, leaf = name.rpartition(".")
-        if leaf in ("q", "k", "v") and parent.endswith("self_attn"):
-            found[name] = f"{parent}.x"
-        elif leaf in ("k", "v"):
-            found[name] = f"{parent}.text"
-        elif leaf in ("to_q", "to_k", "to_v"):
-            found[name] = f"{parent}.image"
-        elif leaf in ("add_q_proj", "add_k_proj", "add_v_proj"):
-            found[name] = f"{parent}.words"
-    return found
-
-
-def formats_of(plan: Plan) -> dict[str, str]:
-    return {layer.name: layer.format for layer in plan.layers}
-
-
-# Five layers, two of them of one input, one kept by the recipe, one too odd for NVFP4.
-SMALL = {"a": (64, 64), "b": (64, 128), "c": (64, 128), "odd": (60, 64), "keep": (64, 64)}
-MIXED = ("a", "b", "c", "odd")
-
-
-@pytest.fixture
-def small() -> tuple[Inventory, Plan]:
-    inventory = inventory_from(SMALL)
-    rules = [{"pattern": "keep", "format": "keep"}, {"pattern": "odd", "format": "float8_e4m3fn"}]
-    return inventory, make_plan(
-        Recipe.model_validate({"rules": rules, "default": "nvfp4"}), inventory
-    )
 
 
 def every_mix(
@@ -202,136 +124,6 @@ def test_a_shape_that_refuses_every_format_keeps_its_own(small: tuple[Inventory,
     assert mix.point.counts == {"nvfp4_w4a16": 3, "float8_e4m3fn": 1}
 
 
-@pytest.mark.parametrize("entry", [None, {}, {"nvfp4": None, "float8_e4m3fn": math.nan}])
-def test_unknown_is_sensitive(
-    small: tuple[Inventory, Plan], entry: dict[str, float | None] | None
-) -> None:
-    inventory, base = small
-    costs = random_costs(MIXED, 2)
-    del costs["a"]
-    if entry is not None:
-        costs["a"] = entry
-    sensitivity = sensitivity_of(inventory, costs)
-    for formats, precise, uncounted in (
-        (("nvfp4", "float8_e4m3fn"), "float8_e4m3fn", 1),
-        (("nvfp4", "float8_e4m3fn", "bf16"), "bf16", 0),
-    ):
-        mix = mix_plan(base, inventory, sensitivity, Budget(error=1.0), formats)
-        layer = next(la for la in mix.plan.layers if la.name == "a")
-        assert layer.format == precise and "treated as sensitive" in layer.reason
-        assert mix.unknown == ("a",) and mix.point.uncounted == uncounted
-        assert mix.preset.uncounted == 1
-        assert "1 layers of unknown error" in mix.plan.warnings[0]
-        assert formats_of(mix.plan)["b"] == "nvfp4"  # what is known is still mixed
-
-
-def test_an_unknown_layer_raises_those_that_share_its_input(small: tuple[Inventory, Plan]) -> None:
-    inventory, base = small
-    costs = random_costs(MIXED, 3)
-    costs["b"]["nvfp4"] = None
-    inputs = {"b": "x", "c": "x"}
-    mix = mix_plan(base, inventory, sensitivity_of(inventory, costs, inputs), Budget(error=1.0))
-    assert {formats_of(mix.plan)[name] for name in "bc"} == {"float8_e4m3fn"}
-    costs["b"]["float8_e4m3fn"] = None
-    mix = mix_plan(base, inventory, sensitivity_of(inventory, costs, inputs), Budget(error=1.0))
-    assert {formats_of(mix.plan)[name] for name in "bc"} == {"bf16"}
-    assert mix.unknown == ("b",)
-    reasons = {la.name: la.reason for la in mix.plan.layers}
-    assert "b, whose error is unknown" in reasons["c"]
-
-
-@pytest.mark.parametrize("kind", ["size", "bits", "error"])
-def test_a_budget_out_of_reach_names_one_in_reach(small: tuple[Inventory, Plan], kind: str) -> None:
-    inventory, base = small
-    sensitivity = sensitivity_of(inventory, random_costs(MIXED, 4))
-    formats = ("nvfp4", "float8_e4m3fn")
-    low = {"size": "1kB", "bits": "4.2", "error": "0.0001%"}[kind]
-    with pytest.raises(PlanError, match="out of reach") as caught:
-        mix_plan(base, inventory, sensitivity, parse_budget(f"{kind}={low}"), formats)
-    pattern = {"size": r"allowed take ([\d.]+ \w+)", "bits": r"allowed take ([\d.]+)",
-               "error": r"allowed give ([\d.]+%)"}[kind]  # fmt: skip
-    found = re.search(pattern, str(caught.value))
-    assert found and ("allow" in str(caught.value).split(";")[-1])
-    mix = mix_plan(base, inventory, sensitivity, parse_budget(f"{kind}={found[1]}"), formats)
-    assert mix.below_budget < 0.02
-
-
-def test_out_of_reach_because_of_unknown_layers_says_so(small: tuple[Inventory, Plan]) -> None:
-    inventory, base = small
-    costs = {name: c for name, c in random_costs(MIXED, 4).items() if name != "b"}
-    with pytest.raises(PlanError, match="1 layers of unknown error"):
-        mix_plan(base, inventory, sensitivity_of(inventory, costs), Budget(bits=6))
-
-
-def test_refuses_what_cannot_be_mixed(small: tuple[Inventory, Plan]) -> None:
-    inventory, base = small
-    sensitivity = sensitivity_of(inventory, random_costs(MIXED, 5))
-    with pytest.raises(PlanError, match="formats to choose from"):
-        mix_plan(base, inventory, sensitivity, formats=())
-    with pytest.raises(FormatError, match="int3"):
-        mix_plan(base, inventory, sensitivity, formats=("nvfp4", "int3"))
-    with pytest.raises(PlanError, match="none of the 4 layers"):
-        mix_plan(base, inventory, sensitivity_of(inventory, {}))
-    nothing = make_plan(Recipe(default="bf16"), inventory)
-    with pytest.raises(PlanError, match="nothing to mix"):
-        mix_plan(nothing, inventory, sensitivity)
-    other = ModelFingerprint({"a": (8, 8)}, {})
-    with pytest.raises(CalibrationError, match="different model"):
-        mix_plan(base, inventory, sensitivity, fingerprint=other)
-    mix_plan(base, inventory, sensitivity, fingerprint=sensitivity.fingerprint)
-
-
-def test_a_plan_of_another_model_is_refused(small: tuple[Inventory, Plan]) -> None:
-    inventory, base = small
-    sensitivity = sensitivity_of(inventory, random_costs(MIXED, 5))
-    shapes = {name: layer.shape for name, layer in inventory.layers.items()}
-    for changed in ({MIXED[0]: (32, 96)}, {"another": (64, 64)}):
-        with pytest.raises(PlanError, match="the plan was made for another model"):
-            mix_plan(base, inventory_from({**shapes, **changed}), sensitivity)
-
-
-def test_other_weights_are_a_warning(small: tuple[Inventory, Plan]) -> None:
-    inventory, base = small
-    known = sensitivity_of(inventory, random_costs(MIXED, 5))
-    shapes = known.fingerprint.shapes
-    measured = ModelFingerprint(shapes, {}, {"m": (1.0, 2.0)})
-    merged = ModelFingerprint(shapes, {}, {"m": (1.0, 2.1)})
-    sensitivity = replace(known, fingerprint=measured)
-    assert mix_plan(base, inventory, sensitivity, fingerprint=measured).plan.warnings == ()
-    (warning,) = mix_plan(base, inventory, sensitivity, fingerprint=merged).plan.warnings
-    assert "measured on other weights" in warning
-
-
-def test_a_mix_may_be_stopped_between_points_of_the_frontier(
-    small: tuple[Inventory, Plan],
-) -> None:
-    inventory, base = small
-    seen = []
-
-    def stop(done: int, total: int, what: str) -> None:
-        seen.append((done, total, what))
-        if done == 3:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        mix_plan(
-            base,
-            inventory,
-            sensitivity_of(inventory, random_costs(MIXED, 5)),
-            points=9,
-            on_progress=stop,
-        )
-    assert seen == [(1, 9, "frontier"), (2, 9, "frontier"), (3, 9, "frontier")]
-
-
-def test_another_rounding_is_a_warning(small: tuple[Inventory, Plan]) -> None:
-    inventory, base = small
-    costs = random_costs(MIXED, 5)
-    assert mix_plan(base, inventory, sensitivity_of(inventory, costs)).plan.warnings == ()
-    mix = mix_plan(base, inventory, sensitivity_of(inventory, costs, rounding="max"))
-    assert "rounding max" in mix.plan.warnings[0]
-
-
 def test_the_presets_point_is_on_the_same_scale(small: tuple[Inventory, Plan]) -> None:
     inventory, base = small
     costs = random_costs(MIXED, 6)
@@ -358,71 +150,6 @@ def test_reasons_say_what_the_next_format_would_do(small: tuple[Inventory, Plan]
     assert reasons["a"].endswith("kB less")
     assert reasons["b"].startswith("mix: 25.00% of the squared error; float8_e4m3fn: 2.50%, ")
     assert reasons["b"].endswith("kB more; one format for the 2 layers of its input")
-
-
-REAL = [
-    ("wan2.2-ti2v-5b", "wan2.2-ti2v-5b"),
-    ("wan2.2-t2v-14b", "wan2.2-14b"),
-    ("qwen-image-2512", "qwen-image-2512"),
-]
-
-
-@pytest.fixture(params=REAL, ids=[name for name, _ in REAL])
-def real(
-    request: pytest.FixtureRequest, inventory_named: InventoryNamed
-) -> tuple[Inventory, Plan, Sensitivity]:
-    name, preset = request.param
-    inventory = inventory_named(name)
-    linears = [la.name for la in inventory.of_kind("linear")]
-    sensitivity = sensitivity_of(inventory, random_costs(linears, 7), shared_inputs(linears))
-    return inventory, make_plan(get_preset(preset).build(), inventory), sensitivity
-
-
-def test_real_models(real: tuple[Inventory, Plan, Sensitivity]) -> None:
-    inventory, base, sensitivity = real
-    started = time.perf_counter()
-    mix = mix_plan(base, inventory, sensitivity)
-    # Measured: under two seconds on one core; the search itself gives up after five.
-    assert time.perf_counter() - started < 20
-    assert mix.point.error < mix.preset.error * 0.95
-    assert 0 <= mix.below_budget < 0.005
-    assert_alike_where_inputs_are(mix, sensitivity)
-    assert_frontier_is_sound(mix)
-    again = make_plan(mix.recipe, inventory)
-    assert formats_of(again) == formats_of(mix.plan)
-    assert again.bytes_after == mix.point.bytes and again.warnings == ()
-    assert max(len(la.reason) for la in again.layers) < 300
-
-
-def assert_alike_where_inputs_are(mix: Mix, sensitivity: Sensitivity) -> None:
-    formats: dict[str, set[str]] = {}
-    for layer in mix.plan.quantized():
-        shared = sensitivity.layers[layer.name].input_id
-        if shared is not None:
-            formats.setdefault(shared, set()).add(layer.format)
-    assert formats and all(len(names) == 1 for names in formats.values())
-
-
-def assert_frontier_is_sound(mix: Mix) -> None:
-    curve = mix.frontier
-    assert 12 <= len(curve) <= 16 and mix.point in curve
-    assert [p.bytes for p in curve] == sorted({p.bytes for p in curve})
-    assert [p.error for p in curve] == sorted({p.error for p in curve}, reverse=True)
-    assert set(curve[0].counts) == {"nvfp4"} and curve[0].bits == 4.5
-    assert set(curve[-1].counts) == {"bf16"} and curve[-1].error == 0
-    assert len({sum(p.counts.values()) for p in (*curve, mix.preset)}) == 1
-    below = [p.error for p in curve if p.bytes <= mix.preset.bytes]
-    assert min(below) < mix.preset.error
-
-
-def test_the_frontier_by_itself(real: tuple[Inventory, Plan, Sensitivity]) -> None:
-    inventory, base, sensitivity = real
-    curve = frontier(base, inventory, sensitivity, points=5)
-    assert len(curve) == 5
-    for point in curve[1:-1]:
-        mix = mix_plan(base, inventory, sensitivity, Budget(size=point.bytes), points=0)
-        assert mix.frontier == ()
-        assert mix.point.error == pytest.approx(point.error, rel=1e-3)
 
 
 def test_a_mix_is_a_recipe_of_names() -> None:
