@@ -1,0 +1,108 @@
+"""Everything about a conversion that is decided before the first weight is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from .calibration.input_scale import ScaleDecision, decide_scales, parse_policy
+from .calibration.statistics import CalibrationStatistics
+from .encode import INPUT_SCALE, MARKER, input_scale_of, stored_name
+from .formats import get_format
+from .formats.base import TensorSpec
+from .planning.inventory import Layer, take_inventory
+from .planning.plan import Plan, PlannedLayer, marker_bytes
+from .rounding import NEED_MOMENTS
+from .sources.base import TensorSource
+
+
+@dataclass(frozen=True)
+class ConversionJob:
+    """A source, the plan for it, and what follows from both.
+
+    ``layers`` are in the order they are encoded in; ``decisions`` are the static activation
+    scales by layer; ``started`` is `time.monotonic` of the beginning.
+    """
+
+    source: TensorSource
+    plan: Plan
+    layers: tuple[tuple[Layer, PlannedLayer], ...]
+    decisions: Mapping[str, ScaleDecision]
+    statistics: CalibrationStatistics | None
+    device: torch.device
+    started: float
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """Announce every tensor of the checkpoint, in the source's order."""
+        specs: dict[str, TensorSpec] = {}
+        layers = {planned.name: (layer, planned) for layer, planned in self.layers}
+        for layer, planned in (layers[planned.name] for planned in self.plan.layers):
+            fmt = get_format(planned.format)
+            for suffix, spec in fmt.tensor_specs(layer.shape, layer.tensor.dtype).items():
+                specs[stored_name(layer, suffix)] = spec
+            if fmt.marker is not None:
+                size = len(marker_bytes(fmt))
+                specs[stored_name(layer, MARKER)] = TensorSpec((size,), torch.uint8)
+            if input_scale_of(fmt, self.decisions.get(layer.name)) is not None:
+                specs[stored_name(layer, INPUT_SCALE)] = TensorSpec((), torch.float32)
+            for info in layer.companions:
+                specs[info.name] = TensorSpec(info.shape, info.dtype)
+        return specs
+
+
+def prepare_job(
+    source: TensorSource,
+    plan: Plan,
+    statistics: CalibrationStatistics | None,
+    device: torch.device | str,
+) -> ConversionJob:
+    """Check that source, plan and statistics belong together, and decide what can be decided.
+
+    Raises:
+        PlanError: the plan was made for another model.
+        CalibrationError: the statistics are of another model, or a file of theirs is damaged.
+    """
+    inventory = take_inventory(source)
+    plan.require_layers(inventory, source.description)
+    layers = inventory.layers
+    policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
+    if statistics is not None:
+        statistics.require_model(source.fingerprint(), "the calibration statistics")
+        if plan.recipe.rounding in NEED_MOMENTS or plan.recipe.bias_correction:
+            _require_moments(statistics)  # now, not after an hour
+    scaled = [
+        planned.name
+        for planned in plan.quantized()
+        if get_format(planned.format).activation_divisor is not None
+    ]
+    return ConversionJob(
+        source=source,
+        plan=plan,
+        layers=tuple((layers[p.name], p) for p in _by_input(plan.layers, statistics)),
+        decisions=decide_scales(policy, statistics, scaled),
+        statistics=statistics,
+        device=torch.device(device),
+        started=time.monotonic(),
+    )
+
+
+def _by_input(
+    planned: Sequence[PlannedLayer], statistics: CalibrationStatistics | None
+) -> list[PlannedLayer]:
+    """Put layers of one input behind each other, so that its Hessian is worked out once."""
+    known = statistics.layers if statistics is not None else {}
+    first: dict[str, int] = {}
+    keys = []
+    for index, layer in enumerate(planned):
+        observed = known.get(layer.name)
+        keys.append(first.setdefault(observed.input_id, index) if observed else index)
+    return [layer for _, layer in sorted(zip(keys, planned, strict=True), key=lambda k: k[0])]
+
+
+def _require_moments(statistics: CalibrationStatistics) -> None:
+    for layer in statistics.inputs.values():
+        for part in layer.moments.parts if layer.moments else ():
+            part.require_readable()
