@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+TINY = ROOT / "demo" / "tiny_wan.safetensors"
 START_SECONDS = 120
 RUN_SECONDS = 100
 
@@ -175,7 +176,7 @@ def make_base(folder: Path) -> Path:
     # a name that is neither ours nor a Python identifier, as a downloaded archive may have
     link_folder(ROOT, folder / "custom_nodes" / "nvfp4-foundry-main.v1")
     shutil.copytree(Path(__file__).parent / "digits_pack", folder / "custom_nodes" / "digits_pack")
-    shutil.copy(ROOT / "demo" / "tiny_wan.safetensors", folder / "models" / "diffusion_models")
+    shutil.copy(TINY, folder / "models" / "diffusion_models")
     return folder
 
 

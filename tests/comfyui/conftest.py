@@ -1,4 +1,4 @@
-"""Finds the ComfyUI these tests run against, or skips them and says why, once."""
+"""The ComfyUI these tests run against; without one they are skipped, with the reason once."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import comfy_workflows as wf
 import pytest
-from comfy_server import ComfyServer, make_base
+from comfy_server import ComfyServer, Run, make_base
 
 
 @dataclass(frozen=True)
@@ -70,3 +71,14 @@ def server(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     running.start()
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def first_run(server: ComfyServer) -> Run:
+    """The shipped calibrate workflow, run once, with the latents it sampled saved."""
+    workflow = wf.calibrate(seed=1)
+    observed = [wf.node(workflow, "NVFP4FoundryCalibrationResult"), 1]
+    wf.save_latent(workflow, observed, "observed")
+    run = server.run(workflow)
+    assert run.status == "success", run.error
+    return run

@@ -7,12 +7,11 @@ from pathlib import Path
 import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import ComfyServer, Run
+from comfy_server import TINY, ComfyServer, Run
 from nvfp4_foundry.quant.calibration import load_statistics, moments_folder
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from safetensors.torch import load_file
 
-TINY = Path(__file__).parents[2] / "demo" / "tiny_wan.safetensors"
 NAME = "hessians"
 STEPS = 8
 

@@ -13,7 +13,7 @@ from typing import Any
 import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import ROOT, ComfyServer, Run
+from comfy_server import TINY, ComfyServer, Run
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.convert import convert
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
@@ -21,7 +21,6 @@ from nvfp4_foundry.quant.sources import StateDictSource
 from safetensors.torch import load_file, save_file
 
 SCRIPT = Path(__file__).with_name("scripts") / "merged_tiny_wan.py"
-TINY = ROOT / "demo" / "tiny_wan.safetensors"
 RANK, ALPHA, STRENGTH = 8, 4.0, 0.75
 CHANGE = 0.01  # of a weight's norm: what half of bf16's last bit is to a weight, thrice
 LAYERS = (

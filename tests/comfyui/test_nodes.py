@@ -1,0 +1,57 @@
+"""The pack as ComfyUI lists and serves it: nodes, descriptions, web files."""
+
+from __future__ import annotations
+
+import urllib.request
+
+from comfy_server import ROOT, ComfyServer
+
+NODES = {
+    "NVFP4FoundryLoadModel",
+    "NVFP4FoundrySelectPreset",
+    "NVFP4FoundryLoadRecipe",
+    "NVFP4FoundryPlanLayers",
+    "NVFP4FoundryCalibrationPrompts",
+    "NVFP4FoundryCalibrate",
+    "NVFP4FoundryCalibrationResult",
+    "NVFP4FoundryLoadCalibration",
+    "NVFP4FoundryMergeCalibrations",
+    "NVFP4FoundryMeasureSensitivity",
+    "NVFP4FoundryProbeModel",
+    "NVFP4FoundryProbeResult",
+    "NVFP4FoundryLoadSensitivity",
+    "NVFP4FoundryAutoMix",
+    "NVFP4FoundryQuantize",
+    "NVFP4FoundrySaveCheckpoint",
+    "NVFP4FoundryQuantizeFile",
+    "NVFP4FoundryInspectCheckpoint",
+    "NVFP4FoundryCompare",
+}
+
+
+def test_nodes_are_listed_and_the_log_has_no_warnings(server: ComfyServer) -> None:
+    listed = server.get("/object_info")
+    assert {name for name in listed if name.startswith("NVFP4Foundry")} == NODES
+    for name in NODES:
+        assert listed[name]["category"] == "NVFP4 Foundry"
+        assert listed[name]["description"] and listed[name]["search_aliases"]
+        assert (ROOT / "web" / "docs" / f"{name}.md").is_file()
+    startup = server.log_text().split("To see the GUI")[0]
+    assert not [ln for ln in startup.splitlines() if "WARNING" in ln or "ERROR" in ln]
+
+
+def test_web_files_are_served(server: ComfyServer) -> None:
+    (script,) = (path for path in server.get("/extensions") if path.endswith("/reports.js"))
+    base = f"http://127.0.0.1:{server.port}{script.removesuffix('reports.js')}"
+    for name in ("reports.js", *(f"docs/{node}.md" for node in NODES)):
+        with urllib.request.urlopen(base + name, timeout=30) as reply:
+            assert reply.status == 200 and reply.read().strip()
+
+
+def test_every_input_has_a_tooltip(server: ComfyServer) -> None:
+    listed = server.get("/object_info")
+    for name in NODES:
+        for group in ("required", "optional"):
+            for key, spec in listed[name]["input"].get(group, {}).items():
+                if spec[0] != "COMFY_AUTOGROW_V3":
+                    assert spec[1].get("tooltip"), f"{name}.{key}"

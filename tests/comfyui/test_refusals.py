@@ -1,0 +1,59 @@
+"""Workflows that cannot work are refused before they are queued, or end in a clear error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy_workflows as wf
+import pytest
+from comfy_server import ComfyServer, RejectedError, Run
+
+
+def rejected(server: ComfyServer, class_type: str, **changes: Any) -> str:
+    workflow = wf.calibrate(seed=1, file_name="rejected")
+    wf.inputs(workflow, class_type).update(changes)
+    with pytest.raises(RejectedError) as caught:
+        server.queue(workflow)
+    return str(caught.value)
+
+
+def test_bad_input_is_refused_before_the_queue_starts(server: ComfyServer) -> None:
+    assert "not in ComfyUI's model folders" in rejected(
+        server, "NVFP4FoundryLoadModel", model_file="diffusion_models/never_was.safetensors"
+    )
+    assert "pattern = format" in rejected(
+        server, "NVFP4FoundrySelectPreset", extra_rules="blocks.0 nvfp4"
+    )
+    assert "unknown format" in rejected(
+        server, "NVFP4FoundrySelectPreset", extra_rules="blocks.* = int3"
+    )
+    assert "outside of" in rejected(server, "NVFP4FoundrySaveCheckpoint", file_name="../../escape")
+    assert "no name" in rejected(server, "NVFP4FoundryCalibrate", name="../x")
+    assert "value_bigger_than_max" in rejected(
+        server, "NVFP4FoundrySelectPreset", **{"preset.edge_blocks": 999}
+    )
+
+
+def test_wrong_preset_says_what_the_model_is(server: ComfyServer) -> None:
+    workflow = wf.calibrate(seed=1, file_name="wrong")
+    wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset"] = "wan2.2-ti2v-5b"
+    run = server.run(workflow)
+    assert run.status == "error"
+    assert "WAN T2V (16 input channels" in run.error and "wan2.2-14b" in run.error
+
+
+def test_unsampled_calibration_is_an_error(server: ComfyServer) -> None:
+    workflow = wf.calibrate(seed=21, name="unconnected", file_name="unconnected")
+    shift = wf.inputs(workflow, "ModelSamplingSD3")
+    shift["model"] = [wf.node(workflow, "NVFP4FoundryLoadModel"), 0]
+    run = server.run(workflow)
+    assert run.status == "error" and "has seen no sampling" in run.error
+
+
+def test_quantized_model_is_refused_as_a_source(server: ComfyServer, first_run: Run) -> None:
+    workflow = wf.calibrate(seed=1, file_name="requantized")
+    wf.inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = (
+        "diffusion_models/tiny_nvfp4.safetensors"
+    )
+    run = server.run(workflow)
+    assert run.status == "error" and "quantized already" in run.error
