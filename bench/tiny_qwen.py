@@ -16,18 +16,28 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return nn.functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
 
 
+class Projected(nn.Module):
+    """A Linear under the name ``proj``, and GELU."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.proj = nn.Linear(WIDTH, 4 * WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``[B, L, WIDTH]`` to ``[B, L, 4 * WIDTH]``."""
+        return nn.functional.gelu(self.proj(x), approximate="tanh")
+
+
 class FeedForward(nn.Module):
     """``net.0.proj``, GELU, ``net.2``, as diffusers names them."""
 
     def __init__(self) -> None:
         super().__init__()
-        first = nn.Module()
-        first.proj = nn.Linear(WIDTH, 4 * WIDTH)
-        self.net = nn.ModuleList([first, nn.Identity(), nn.Linear(4 * WIDTH, WIDTH)])
+        self.net = nn.Sequential(Projected(), nn.Identity(), nn.Linear(4 * WIDTH, WIDTH))
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``[B, L, WIDTH]`` to itself."""
-        return self.net[2](nn.functional.gelu(self.net[0].proj(x), approximate="tanh"))
+        return self.net(x)
 
 
 class JointAttention(nn.Module):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +13,7 @@ from .calibration.statistics import CalibrationStatistics
 from .encode import INPUT_SCALE, MARKER, input_scale_of, stored_name
 from .formats import get_format
 from .formats.base import TensorSpec
+from .observed_input import ObservedInputs
 from .planning.inventory import Layer, take_inventory
 from .planning.plan import Plan, PlannedLayer, marker_bytes
 from .rounding import NEED_MOMENTS
@@ -74,32 +75,21 @@ def prepare_job(
         if plan.recipe.rounding in NEED_MOMENTS or plan.recipe.bias_correction:
             _require_moments(statistics)  # now, not after an hour
     scaled = [
-        planned.name
-        for planned in plan.quantized()
-        if get_format(planned.format).activation_divisor is not None
+        layer.name
+        for layer in plan.quantized()
+        if get_format(layer.format).activation_divisor is not None
     ]
+    planned = {layer.name: layer for layer in plan.layers}
+    order = ObservedInputs(statistics).together(planned)
     return ConversionJob(
         source=source,
         plan=plan,
-        layers=tuple((layers[p.name], p) for p in _by_input(plan.layers, statistics)),
+        layers=tuple((layers[name], planned[name]) for name in order),
         decisions=decide_scales(policy, statistics, scaled),
         statistics=statistics,
         device=torch.device(device),
         started=time.monotonic(),
     )
-
-
-def _by_input(
-    planned: Sequence[PlannedLayer], statistics: CalibrationStatistics | None
-) -> list[PlannedLayer]:
-    """Put layers of one input behind each other, so that its Hessian is worked out once."""
-    known = statistics.layers if statistics is not None else {}
-    first: dict[str, int] = {}
-    keys = []
-    for index, layer in enumerate(planned):
-        observed = known.get(layer.name)
-        keys.append(first.setdefault(observed.input_id, index) if observed else index)
-    return [layer for _, layer in sorted(zip(keys, planned, strict=True), key=lambda k: k[0])]
 
 
 def _require_moments(statistics: CalibrationStatistics) -> None:

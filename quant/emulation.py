@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 
@@ -113,7 +113,7 @@ def _hook(rounding: InputRounding) -> Callable[..., Any]:
     return round_input
 
 
-def is_rounded_natively(x: Any) -> bool:
+def is_rounded_natively(x: Any) -> TypeGuard[torch.Tensor]:
     """Whether ComfyUI would quantize this input: plain floats, one token per row."""
     is_plain = type(x) in (torch.Tensor, torch.nn.Parameter)
     return is_plain and x.is_floating_point() and x.ndim >= 2 and x.numel() > 0

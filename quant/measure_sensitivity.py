@@ -69,7 +69,8 @@ def measure_sensitivity(
     decisions = decide_scales(parse_policy(input_scale, headroom), statistics, candidates)
     total = sum(layer.tensor.nbytes for layer, _ in candidates.values())
     measured, done = {}, 0
-    for name, (layer, accepting) in candidates.items():
+    for name in inputs.together(candidates):
+        layer, accepting = candidates[name]
         observed = inputs.of(name)
         weight = source.load(layer.tensor.name).to(device)
         measured[name] = LayerSensitivity(
@@ -81,7 +82,8 @@ def measure_sensitivity(
         done += layer.tensor.nbytes
         if on_progress:
             on_progress(done, total, name)
-    return Sensitivity(source.fingerprint(), rounding, measured)
+    in_order = {name: measured[name] for name in candidates}
+    return Sensitivity(source.fingerprint(), rounding, in_order)
 
 
 def quantized_format(name: str) -> WeightFormat:

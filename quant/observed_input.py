@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import torch
@@ -71,6 +72,19 @@ class ObservedInputs:
         if self._latest is None or self._latest.statistics is not known:
             self._latest = ObservedInput(known, self._statistics.held_out_rows(layer))
         return self._latest
+
+    def together(self, layers: Iterable[str]) -> list[str]:
+        """Return layers with those of one input behind each other, else in their order.
+
+        Taken in this order, `of` loads and works out every Hessian once.
+        """
+        known = self._statistics.layers if self._statistics is not None else {}
+        groups: dict[str, list[str]] = {}
+        for name in layers:
+            # a layer that was not observed is a group of its own; names are no input ids of others
+            key = f"input {known[name].input_id}" if name in known else f"layer {name}"
+            groups.setdefault(key, []).append(name)
+        return [name for names in groups.values() for name in names]
 
 
 def working_bytes(rounding: str, statistics: CalibrationStatistics | None) -> int:

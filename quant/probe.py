@@ -123,13 +123,14 @@ class LatentProbe:
         inputs = ObservedInputs(statistics)
         self._linears: dict[str, _QuantizedLinear] = {}
         done, total = 0, sum(layer.tensor.nbytes for layer in layers)
-        for layer in layers:
-            linear = encode(layer, scales[layer.name], inputs.of(layer.name))
+        for name in inputs.together(found):
+            layer, _ = found[name]
+            linear = encode(layer, scales[name], inputs.of(name))
             if linear is not None:
-                self._linears[layer.name] = linear
+                self._linears[name] = linear
             done += layer.tensor.nbytes
             if on_progress:
-                on_progress(done, total, layer.name)
+                on_progress(done, total, name)
         encoded = [layer for layer in layers if layer.name in self._linears]
         self._units = _units(encoded, unit, sensitivity)
         self._squares: dict[float, dict[str, _Squares]] = {}

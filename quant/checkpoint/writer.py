@@ -152,7 +152,7 @@ class CheckpointWriter:
     def _write_at(self, offset: int, data: torch.Tensor) -> None:
         if self._file is None:
             raise CheckpointError("the writer is not open")
-        view = memoryview(data.numpy())
+        view = data.numpy().data
         try:
             self._file.seek(offset)
             while view:

@@ -6,10 +6,10 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from command_line import run, run_json
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
@@ -27,17 +27,6 @@ COMMANDS = (
 )  # fmt: skip
 TINY = str(MODEL_PATH)
 MIXED = ("--preset", "wan2.2-14b", "--setting", "edge_blocks=1")
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main([str(a) for a in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, Any]:
-    code, out, _ = run(capsys, *arguments, "--json")
-    return code, json.loads(out)
 
 
 @pytest.fixture

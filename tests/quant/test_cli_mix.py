@@ -7,9 +7,9 @@ import random
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+from command_line import run, run_json
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant.calibration.sensitivity import (
     CandidateErrors,
@@ -23,17 +23,6 @@ from nvfp4_foundry.quant.sources import open_source
 from PIL import Image
 
 TINY = str(MODEL_PATH)
-
-
-def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    code = main([str(a) for a in arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def run_json(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, Any]:
-    code, out, _ = run(capsys, *arguments, "--json")
-    return code, json.loads(out)
 
 
 @pytest.fixture
