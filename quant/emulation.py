@@ -14,10 +14,10 @@ from typing import Any, TypeGuard
 
 import torch
 
-from .checkpoint.layout import read_layout
 from .errors import CheckpointError
 from .formats import WeightFormat
 from .sources import TensorSource
+from .sources.stored_layers import read_layout
 
 _FULL_PRECISION = "full_precision_matrix_mult"
 

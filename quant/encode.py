@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from .calibration.input_scale import ScaleDecision
-from .checkpoint.layout import tensor_digest
+from .checkpoint.provenance import tensor_digest
 from .choose_encoding import ChosenEncoding, choose_encoding
 from .errors import FormatError
 from .formats import WeightFormat, get_format

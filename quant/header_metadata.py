@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from .calibration.statistics import CalibrationStatistics
-from .checkpoint.layout import PROVENANCE, QUANTIZATION_METADATA
+from .checkpoint.provenance import PROVENANCE
 from .conversion_job import ConversionJob
 from .formats import get_format
 from .planning.plan import Plan
 from .report import LayerReport
 from .rounding import ROUNDINGS
+from .sources.stored_layers import QUANTIZATION_METADATA
 from .version import VERSION
 
 # Measured errors are recorded with this many digits after the first; none is longer as text.

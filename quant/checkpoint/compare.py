@@ -16,7 +16,7 @@ from ..errors import CheckpointError, CompareError
 from ..formats import KEEP
 from ..formats.base import row_slices
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_tensors
-from .layout import StoredLayer, read_layout
+from ..sources.stored_layers import StoredLayer, read_layout
 from .verify import OnProgress
 
 # A weight with one of these and no marker means more than its stored values.

@@ -8,7 +8,7 @@ import torch
 
 from ..errors import SourceError
 from ..sources import TensorSource
-from .layout import StoredLayer, read_layout
+from ..sources.stored_layers import StoredLayer, read_layout
 
 
 def decoded_tensors(checkpoint: TensorSource) -> dict[str, torch.Tensor]:

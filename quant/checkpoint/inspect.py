@@ -12,7 +12,8 @@ import torch
 from ..planning.architectures import detect_architecture
 from ..planning.inventory import inventory_of
 from ..sources import PrefixedSource, TensorInfo, TensorSource, find_prefix, open_tensors
-from .layout import StoredLayer, read_layout, read_provenance
+from ..sources.stored_layers import StoredLayer, read_layout
+from .provenance import read_provenance
 
 
 @dataclass(frozen=True)

@@ -13,14 +13,8 @@ from ..errors import FoundryError
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
-from .layout import (
-    MARKER,
-    StoredLayer,
-    announced_markers,
-    read_layout,
-    read_provenance,
-    tensor_digest,
-)
+from ..sources.stored_layers import MARKER, StoredLayer, announced_markers, read_layout
+from .provenance import read_provenance, tensor_digest
 
 OnProgress = Callable[[int, int, str], None]
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant import compare
 from nvfp4_foundry.quant.checkpoint import compare_checkpoints
-from nvfp4_foundry.quant.checkpoint.layout import read_layout, read_provenance
+from nvfp4_foundry.quant.checkpoint.provenance import read_provenance
 from nvfp4_foundry.quant.cli import main
 from nvfp4_foundry.quant.compare import Difference, difference, differences
 from nvfp4_foundry.quant.describe import describe_comparison, describe_samples
@@ -33,6 +33,7 @@ from nvfp4_foundry.quant.side_by_side import (
     side_by_side,
 )
 from nvfp4_foundry.quant.sources import open_tensors
+from nvfp4_foundry.quant.sources.stored_layers import read_layout
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 

@@ -8,7 +8,6 @@ import comfy_kitchen
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import ActivationCollector
-from nvfp4_foundry.quant.checkpoint.layout import MARKER
 from nvfp4_foundry.quant.emulation import (
     InputRounding,
     emulate_native_product,
@@ -20,6 +19,7 @@ from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.formats.e2m1 import round_to_e2m1
 from nvfp4_foundry.quant.rounding import MaxRule
 from nvfp4_foundry.quant.sources import StateDictSource
+from nvfp4_foundry.quant.sources.stored_layers import MARKER
 from torch import nn
 
 SHAPES = [(1, 16), (17, 33), (130, 80), (256, 256), (1040, 528), (3, 1), (129, 4112)]

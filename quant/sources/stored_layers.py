@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +12,10 @@ import torch
 from ..errors import CheckpointError, SourceError
 from ..formats import WeightFormat, format_of_marker
 from ..formats.nvfp4 import NVFP4
-from ..sources.base import TensorInfo, TensorSource
+from .base import TensorInfo, TensorSource
 
 MARKER = "comfy_quant"
 QUANTIZATION_METADATA = "_quantization_metadata"
-PROVENANCE = "nvfp4_foundry"
 
 #: Suffixes of the tensors that belong to a layer's weight.
 SUFFIXES = (
@@ -125,15 +123,6 @@ def announced_markers(source: TensorSource) -> dict[str, Mapping[str, Any]]:
         ) from error
 
 
-def read_provenance(source: TensorSource) -> dict[str, Any]:
-    """Return what this tool recorded when it wrote the file; empty if another tool did."""
-    try:
-        data = json.loads(source.metadata.get(PROVENANCE, "{}"))
-    except json.JSONDecodeError:
-        return {}
-    return data if isinstance(data, dict) else {}
-
-
 def _read_marker(source: TensorSource, name: str) -> Mapping[str, Any]:
     try:
         marker = json.loads(bytes(source.load(name).reshape(-1).view(torch.uint8).tolist()))
@@ -142,9 +131,3 @@ def _read_marker(source: TensorSource, name: str) -> Mapping[str, Any]:
     if not isinstance(marker, dict) or "format" not in marker:
         raise CheckpointError(f"{source.description}: marker {name} names no format")
     return marker
-
-
-def tensor_digest(tensor: torch.Tensor) -> str:
-    """Return the CRC-32 of a tensor's bytes in hex, to recognise a tensor that has no source."""
-    values = tensor.detach().cpu().contiguous().reshape(-1)
-    return f"{zlib.crc32(values.view(torch.uint8).numpy().tobytes()):08x}"
