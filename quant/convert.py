@@ -41,6 +41,10 @@ class QuantizedModel:
     report: ConversionReport
 
 
+#: A layer's weight, its companions by name, and the tensors of its format if the source has them.
+_Loaded = tuple[torch.Tensor, dict[str, torch.Tensor], Mapping[str, torch.Tensor] | None]
+
+
 class _Sink(Protocol):
     def write(self, name: str, tensor: torch.Tensor) -> None: ...
 
@@ -154,23 +158,24 @@ def _encode_all(
         pending: Future[None] | None = None
         try:
             for index, (layer, planned) in enumerate(job.layers):
-                loaded = upcoming.result()
+                weight, companions, taken = upcoming.result()
                 if index + 1 < len(job.layers):
                     upcoming = reader.submit(_load, job, index + 1)
                 tensors, report = encode_layer(
                     layer,
                     planned,
-                    loaded.pop(layer.tensor.name).to(job.device),
+                    weight.to(job.device),
                     recipe.rounding,
                     job.decisions.get(layer.name),
                     inputs.of(layer.name),
-                    loaded.get(f"{layer.name}.{BIAS}"),
+                    companions.get(f"{layer.name}.{BIAS}"),
+                    taken,
                     measure_outputs=measure_outputs,
                     correct_bias=recipe.bias_correction,
                 )
                 if pending is not None:
                     pending.result()
-                pending = writer.submit(_write, sink, {**loaded, **tensors})
+                pending = writer.submit(_write, sink, {**companions, **tensors})
                 done += layer.nbytes
                 if on_progress:
                     on_progress(done, total, layer.name)
@@ -181,10 +186,12 @@ def _encode_all(
             upcoming.cancel()
 
 
-def _load(job: ConversionJob, index: int) -> dict[str, torch.Tensor]:
-    layer, _ = job.layers[index]
+def _load(job: ConversionJob, index: int) -> _Loaded:
+    layer, planned = job.layers[index]
     companions = {info.name: _load_plain(job.source, info) for info in layer.companions}
-    return {layer.tensor.name: job.source.load(layer.tensor.name), **companions}
+    stored = job.stored_weight(planned)
+    taken = stored.tensors() if stored and stored.tensors else None
+    return job.source.load(layer.tensor.name), companions, taken
 
 
 def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:

@@ -12,6 +12,7 @@ from typing import Any
 
 from .calibration.statistics import CalibrationStatistics
 from .checkpoint.provenance import PROVENANCE
+from .choose_encoding import TAKEN_OVER
 from .conversion_job import ConversionJob
 from .formats import get_format
 from .planning.plan import Plan
@@ -60,7 +61,8 @@ def reserved_length(plan: Plan) -> int:
     """Return how much longer `header_metadata` can get once all layers are encoded, in bytes."""
     names = [planned.name for planned in plan.quantized()]
     digests = dict.fromkeys(names, "0" * 8)
-    longest = [dict.fromkeys(names, _LONGEST_ERROR), digests, dict.fromkeys(ROUNDINGS, len(names))]
+    roundings = dict.fromkeys((*ROUNDINGS, TAKEN_OVER), len(names))
+    longest = [dict.fromkeys(names, _LONGEST_ERROR), digests, roundings]
     return len(json.dumps(json.dumps(longest)))  # twice: the provenance is JSON in JSON
 
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from .base import TensorInfo, TensorSource
+from .stored_weight import StoredWeight
 
 # Longest first: "model." is also a prefix of "model.diffusion_model.".
 PREFIXES = ("model.diffusion_model.", "model.", "net.")
@@ -22,6 +23,7 @@ class PrefixedSource(TensorSource):
         self.description = source.description
         self.paths = source.paths
         self.metadata = source.metadata
+        self.comfyui_reads = source.comfyui_reads
         self._tensors = {
             name[len(prefix) :]: replace(info, name=name[len(prefix) :])
             for name, info in source.tensors.items()
@@ -46,6 +48,10 @@ class PrefixedSource(TensorSource):
         """Load by the name without prefix."""
         self.info(name)
         return self._source.load(self._prefix + name)
+
+    def stored_weight(self, name: str) -> StoredWeight | None:
+        """Return how a weight is stored, by its name without prefix."""
+        return self._source.stored_weight(self._prefix + name)
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
         """Load parts of a tensor by its name without prefix."""
