@@ -27,7 +27,8 @@ class ConversionJob:
     """A source, the plan for it, and what follows from both.
 
     ``layers`` are in the order they are encoded in; ``decisions`` are the static activation
-    scales by layer; ``started`` is `time.monotonic` of the beginning.
+    scales by layer; ``started`` is `time.monotonic` of the beginning. ``whole_file``: the names
+    keep their prefix, and what the source holds beside the model is copied.
     """
 
     source: TensorSource
@@ -37,6 +38,17 @@ class ConversionJob:
     statistics: CalibrationStatistics | None
     device: torch.device
     started: float
+    whole_file: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the model's tensors begin with in the checkpoint."""
+        return self.source.prefix if self.whole_file else ""
+
+    @property
+    def rest(self) -> TensorSource | None:
+        """What is copied beside the model, as it is."""
+        return self.source.rest if self.whole_file else None
 
     def stored_weight(self, planned: PlannedLayer) -> StoredWeight | None:
         """Return how a layer's weight is stored, if that is what is planned for it."""
@@ -59,6 +71,9 @@ class ConversionJob:
                 specs[stored_name(layer, INPUT_SCALE)] = TensorSpec((), torch.float32)
             for info in layer.companions:
                 specs[info.name] = TensorSpec(info.shape, info.dtype)
+        specs = {self.prefix + name: spec for name, spec in specs.items()}
+        for name, info in self.rest.tensors.items() if self.rest else ():
+            specs[name] = TensorSpec(info.shape, info.dtype)
         return specs
 
 
@@ -67,6 +82,8 @@ def prepare_job(
     plan: Plan,
     statistics: CalibrationStatistics | None,
     device: torch.device | str,
+    *,
+    whole_file: bool = False,
 ) -> ConversionJob:
     """Check that source, plan and statistics belong together, and decide what can be decided.
 
@@ -96,6 +113,7 @@ def prepare_job(
         statistics=statistics,
         device=torch.device(device),
         started=time.monotonic(),
+        whole_file=whole_file,
     )
 
 

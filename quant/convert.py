@@ -58,6 +58,17 @@ class _MemorySink:
         self.tensors[name] = tensor.detach().cpu().clone()
 
 
+@dataclass(frozen=True)
+class _WithPrefix:
+    """Writes the model's tensors under the names they have in the file."""
+
+    sink: _Sink
+    prefix: str
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        self.sink.write(self.prefix + name, tensor)
+
+
 def convert(
     source: TensorSource,
     plan: Plan,
@@ -67,6 +78,7 @@ def convert(
     overwrite: bool = False,
     device: torch.device | str = "cpu",
     measure_outputs: bool = True,
+    whole_file: bool = False,
     on_progress: OnProgress | None = None,
 ) -> ConversionReport:
     """Write a quantized checkpoint file.
@@ -82,17 +94,21 @@ def convert(
         overwrite: replace an existing target.
         device: where weights are encoded.
         measure_outputs: measure output errors on the statistics' sampled rows.
+        whole_file: also copy what the source holds beside the model, and keep all names as they
+            are in the file: a full checkpoint stays one.
 
     Raises:
         FoundryError: of the stage that failed, before any work where that can be known.
     """
     _require_other_file(source.paths, target)
-    job = prepare_job(source, plan, statistics, device)
+    job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
     slack = reserved_length(plan)
     with CheckpointWriter(
         target, job.specs(), header_metadata(job, ()), header_slack=slack, overwrite=overwrite
     ) as writer:
-        layers = _in_order(job, _encode_all(job, writer, measure_outputs, on_progress))
+        sink = _WithPrefix(writer, job.prefix)
+        layers = _in_order(job, _encode_all(job, sink, measure_outputs, on_progress))
+        _copy_rest(job, writer, on_progress)
         writer.commit(header_metadata(job, layers))
     return _report(job, layers, target.name)
 
@@ -132,6 +148,16 @@ def save_model(
             if on_progress:
                 on_progress(done, total, name)
         writer.commit()
+
+
+def _copy_rest(job: ConversionJob, sink: _Sink, on_progress: OnProgress | None) -> None:
+    """Copy what lies beside the model, tensor by tensor."""
+    if job.rest is None:
+        return
+    for name in job.rest.tensors:
+        sink.write(name, job.rest.load(name))
+        if on_progress:  # which may stop the conversion
+            on_progress(job.source.nbytes, job.source.nbytes, name)
 
 
 def _require_other_file(sources: tuple[Path, ...], target: Path) -> None:
@@ -219,6 +245,7 @@ def _report(job: ConversionJob, layers: tuple[LayerReport, ...], target: str) ->
         warnings=(
             *job.source.notes,
             *job.plan.warnings,
+            *_rest_warnings(job),
             *_calibration_warnings(job),
             *_result_warnings(job, layers),
         ),
@@ -235,6 +262,15 @@ def _describe_calibration(job: ConversionJob) -> str:
         f"{len(job.statistics.runs)} runs, {job.statistics.model_calls} model calls, "
         f"{covered} of {len(job.decisions)} layers covered"
     )
+
+
+def _rest_warnings(job: ConversionJob) -> Iterator[str]:
+    """Say what became of the tensors beside the model."""
+    if job.source.rest is None:
+        return
+    count, size = len(job.source.rest.tensors), job.source.rest.nbytes
+    fate = "copied as they are" if job.whole_file else "left out: the result is the model alone"
+    yield f"{count} tensors beside the diffusion model ({size / 1e9:.2f} GB) are {fate}"
 
 
 def _calibration_warnings(job: ConversionJob) -> Iterator[str]:

@@ -18,7 +18,7 @@ from .formats import get_format
 from .planning.plan import Plan
 from .report import LayerReport
 from .rounding import ROUNDINGS
-from .sources.stored_layers import QUANTIZATION_METADATA
+from .sources.stored_layers import QUANTIZATION_METADATA, announced_markers
 from .version import VERSION
 
 # Measured errors are recorded with this many digits after the first; none is longer as text.
@@ -28,12 +28,26 @@ _LONGEST_ERROR = 1.2345e-300
 
 def header_metadata(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, str]:
     """Return the header's string map: the source's own, ComfyUI's, and where this came from."""
-    markers = {p.name: dict(get_format(p.format).marker or {}) for p in job.plan.quantized()}
-    quantization = {"format_version": "1.0", "layers": markers}
+    markers = {
+        job.prefix + p.name: dict(get_format(p.format).marker or {}) for p in job.plan.quantized()
+    }
+    beside = _announced_beside(job)
+    quantization = {"format_version": "1.0", "layers": {**beside, **markers}}
     return {
         **job.source.metadata,
         QUANTIZATION_METADATA: json.dumps(quantization),
         PROVENANCE: json.dumps(_provenance(job, reports)),
+    }
+
+
+def _announced_beside(job: ConversionJob) -> dict[str, Any]:
+    """Return what the source's header says of quantized layers that are copied, by full name."""
+    if job.rest is None:
+        return {}
+    return {
+        name: marker
+        for name, marker in announced_markers(job.rest).items()
+        if f"{name}.weight" in job.rest.tensors
     }
 
 

@@ -79,6 +79,8 @@ class TensorSource(ABC):
     paths: tuple[Path, ...] = ()
     #: Things the user should know about how the source was read.
     notes: tuple[str, ...] = ()
+    #: What the file holds beside the model (a text encoder, a VAE), as it is stored there.
+    rest: TensorSource | None = None
     #: Whether ComfyUI's own loader reads the file as this source does.
     comfyui_reads: bool = True
     #: LoRAs that are merged into the weights, in the order they were applied.

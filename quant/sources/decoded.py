@@ -35,6 +35,7 @@ class DecodedSource(TensorSource):
         self.description = source.description
         self.metadata = source.metadata
         self.prefix = source.prefix
+        self.rest = source.rest
         self.paths = source.paths
         self.comfyui_reads = all(w.comfyui_reads for w in weights.values())
         self.notes = (*source.notes, *notes, *_describe(weights))

@@ -43,9 +43,8 @@ def open_source(path: str | Path) -> TensorSource:
     """
     source = open_tensors(path)
     try:
-        model = decoded(source)
-        prefix = find_prefix(model.tensors)
-        return PrefixedSource(model, prefix) if prefix else model
+        prefix = find_prefix(source.tensors)
+        return decoded(PrefixedSource(source, prefix) if prefix else source)
     except BaseException:
         source.close()
         raise

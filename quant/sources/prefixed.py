@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 
 from .base import TensorInfo, TensorSource
+from .remaining import RemainingTensors
 from .stored_weight import StoredWeight
 
 # Longest first: "model." is also a prefix of "model.diffusion_model.".
@@ -29,12 +30,13 @@ class PrefixedSource(TensorSource):
             for name, info in source.tensors.items()
             if name.startswith(prefix)
         }
-        left_out = sorted(set(source.tensors) - {prefix + name for name in self._tensors})
+        rest = RemainingTensors(source, {n for n in source.tensors if n.startswith(prefix)})
         notes = [*source.notes, f"names are read without their prefix {prefix!r}"]
-        if left_out:
-            parts = sorted({name.split(".")[0] for name in left_out})
+        if rest.tensors:
+            self.rest = rest
+            parts = sorted({name.split(".")[0] for name in rest.tensors})
             notes.append(
-                f"{len(left_out)} tensors outside the diffusion model are not taken "
+                f"{len(rest.tensors)} tensors outside the diffusion model are no part of it "
                 f"({', '.join(parts[:6])})"
             )
         self.notes = tuple(notes)

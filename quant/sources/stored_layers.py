@@ -13,7 +13,6 @@ from ..errors import CheckpointError, SourceError
 from ..formats import WeightFormat, format_of_marker
 from ..formats.nvfp4 import NVFP4
 from .base import TensorInfo, TensorSource
-from .prefixed import find_prefix
 
 MARKER = "comfy_quant"
 QUANTIZATION_METADATA = "_quantization_metadata"
@@ -93,10 +92,9 @@ def read_layout(source: TensorSource) -> dict[str, StoredLayer]:
         key, suffix = (base, leaf) if is_part else (name, "")
         grouped.setdefault(key, {})[suffix] = info
     announced = announced_markers(source)
-    prefix = find_prefix(source.tensors)  # a header may leave out what the names begin with
     layers: dict[str, StoredLayer] = {}
     for name, tensors in grouped.items():
-        marker = announced.get(name, announced.get(name.removeprefix(prefix)))
+        marker = announced.get(name)
         if MARKER in tensors:
             marker = _read_marker(source, tensors[MARKER].name)
         layers[name] = StoredLayer(name, tensors, marker)

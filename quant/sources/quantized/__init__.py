@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping
 
 from ..base import TensorSource
 from ..decoded import DecodedSource
+from ..remaining import RemainingTensors
 from ..stored_weight import StoredWeight
 from .comfyui import comfyui_weights
 from .compressed_tensors import compressed_tensors_weights
 from .float8_scaled import float8_scaled_weights
 from .lightx2v import lightx2v_weights
 from .modelopt import modelopt_weights
-from .remaining import RemainingTensors
 from .scaled_codes import scaled_codes_weights
 from .unreadable import leftovers, require_readable
 

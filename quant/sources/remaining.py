@@ -1,4 +1,4 @@
-"""What of a source no convention has recognised yet."""
+"""A source without some of its tensors."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Collection, Mapping
 
 import torch
 
-from ..base import TensorInfo, TensorSource
+from .base import TensorInfo, TensorSource
 
 
 class RemainingTensors(TensorSource):
-    """A source without some of its tensors. Closing it does not close the source."""
+    """What is left of a source; closing it does not close the source."""
 
     def __init__(self, source: TensorSource, without: Collection[str]):
         self._source = source
