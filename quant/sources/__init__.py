@@ -1,8 +1,10 @@
-"""Where tensors come from: files, shards, state dicts."""
+"""Where tensors come from: files, shards, GGUF, the Hub, state dicts."""
 
 from .base import AppliedLora, TensorInfo, TensorSource
+from .gguf_file import GgufFile
 from .open import open_source, open_tensors, require_unquantized
 from .prefixed import PrefixedSource, find_prefix
+from .renamed import find_naming, in_comfy_names
 from .safetensors_file import DTYPE_NAMES, DTYPES, SafetensorsFile
 from .shards import ShardedSource
 from .state_dict import StateDictSource
@@ -11,13 +13,16 @@ __all__ = [
     "DTYPES",
     "DTYPE_NAMES",
     "AppliedLora",
+    "GgufFile",
     "PrefixedSource",
     "SafetensorsFile",
     "ShardedSource",
     "StateDictSource",
     "TensorInfo",
     "TensorSource",
+    "find_naming",
     "find_prefix",
+    "in_comfy_names",
     "open_source",
     "open_tensors",
     "require_unquantized",
