@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,13 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from ..quant.convert import QuantizedModel
 from ..quant.emulation import emulate_native_product, emulated_layers, read_input_roundings
 from ..quant.errors import SourceError
+from ..quant.formats.plain import cast_plain
 from ..quant.sources import (
     AppliedLora,
     StateDictSource,
     TensorInfo,
     TensorSource,
+    find_naming,
     open_source,
     open_tensors,
     require_unquantized,
@@ -44,31 +47,52 @@ _EMULATION_KEY = "nvfp4_foundry.emulation"
 _LIVE_ONLY = "its weights are read from memory"
 
 
-def load_source_model(path: Path) -> Any:
-    """Load a model file, index or folder of shards as a MODEL through ComfyUI's own loader.
+def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
+    """Load a model file, index or folder as a MODEL through ComfyUI's own loader.
+
+    ``complete_from`` is a file to take tensors from that the first lacks.
 
     Raises:
-        SourceError: the file is unreadable, or ComfyUI does not recognise the model.
+        SourceError: the file is unreadable or incomplete, or ComfyUI does not recognise the model.
     """
-    if path.is_file() and path.suffix == ".safetensors":
-        with open_tensors(path):
-            pass  # names the file and what is wrong with it, which the loader would not
+    if complete_from is None and _is_comfys_own(path):
         model = comfy.sd.load_diffusion_model(str(path))
     else:
-        with open_source(path) as source:
-            state_dict = {name: source.load(name) for name in source.tensors}
+        with open_source(path, complete_from) as source:
+            state_dict = {name: _as_stored(source, name) for name in source.tensors}
             metadata = dict(source.metadata)
         model = comfy.sd.load_diffusion_model_state_dict(state_dict, metadata=metadata)
         if model is None:
             raise SourceError(f"ComfyUI does not recognise the model in {path}")
         # as the stock loader does for files, so that ComfyUI can load it again when it needs to
-        model.cached_patcher_init = (_reload, (path,))
-    model.set_attachments(_KEY, str(path))
+        model.cached_patcher_init = (_reload, (path, complete_from))
+    model.set_attachments(_KEY, _ModelFiles(path, complete_from))
     return model
 
 
-def _reload(path: Path, disable_dynamic: bool = False) -> Any:
-    return load_source_model(path)
+def _is_comfys_own(path: Path) -> bool:
+    """Whether ComfyUI's loader reads a file; else the error names the file and what is wrong."""
+    if not path.is_file() or path.suffix != ".safetensors":
+        return False
+    with open_tensors(path) as source:
+        return find_naming(source.tensors) is None
+
+
+def _as_stored(source: TensorSource, name: str) -> torch.Tensor:
+    """Load a tensor in the dtype it is kept in: decoded weights come wider, twice the size."""
+    return cast_plain(source.load(name), source.info(name).dtype)
+
+
+def _reload(path: Path, complete_from: Path | None = None, disable_dynamic: bool = False) -> Any:
+    return load_source_model(path, complete_from)
+
+
+@dataclass(frozen=True)
+class _ModelFiles:
+    """What a MODEL was loaded from."""
+
+    path: Path
+    complete_from: Path | None = None
 
 
 class ModelSource(TensorSource):
@@ -96,11 +120,11 @@ class ModelSource(TensorSource):
 
     def _open_file(self) -> TensorSource | None:
         """Open the file behind the MODEL, if it holds the same tensors."""
-        path = model_file(self._model)
-        if path is None:
+        files = _model_files(self._model)
+        if files is None:
             return None
         try:
-            file = open_source(path)
+            file = open_source(files.path, files.complete_from)
         except SourceError as error:
             logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
             return None
@@ -108,7 +132,9 @@ class ModelSource(TensorSource):
         for name, shape in shapes.items():
             if len(shape) == 2 and (name not in file.tensors or file.info(name).shape != shape):
                 file.close()
-                logging.info("NVFP4 Foundry: %s names its layers otherwise; %s", path, _LIVE_ONLY)
+                logging.info(
+                    "NVFP4 Foundry: %s names its layers otherwise; %s", files.path, _LIVE_ONLY
+                )
                 return None
         return file
 
@@ -152,16 +178,17 @@ class ModelSource(TensorSource):
             self._file.close()
 
 
-def model_file(model: Any) -> Path | None:
-    """Return the file a MODEL was loaded from, by our loader or a stock one, if it still exists."""
-    candidate = model.get_attachment(_KEY)
+def _model_files(model: Any) -> _ModelFiles | None:
+    """Return what a MODEL was loaded from, by our loader or a stock one, if it still exists."""
+    attached = model.get_attachment(_KEY)
+    if isinstance(attached, _ModelFiles):
+        return attached if attached.path.exists() else None
     init = getattr(model, "cached_patcher_init", None)
-    if candidate is None and init and len(init) > 1 and init[1]:
-        candidate = init[1][0]
+    candidate = init[1][0] if init and len(init) > 1 and init[1] else None
     if not isinstance(candidate, (str, Path)):
         return None
     path = Path(candidate)
-    return path if path.exists() else None
+    return _ModelFiles(path) if path.exists() else None
 
 
 def observed_clone(model: Any, session: Any) -> Any:

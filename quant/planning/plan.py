@@ -165,7 +165,7 @@ def _plan_layer(
         name=layer.name,
         kind=layer.kind,
         shape=layer.shape,
-        source_dtype=str(layer.tensor.dtype).removeprefix("torch."),
+        source_dtype=layer.tensor.stored_as or str(layer.tensor.dtype).removeprefix("torch."),
         format=fmt.name,
         reason=reason,
         bytes_before=layer.nbytes,

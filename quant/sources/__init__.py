@@ -2,7 +2,7 @@
 
 from .base import AppliedLora, TensorInfo, TensorSource
 from .gguf_file import GgufFile
-from .open import open_source, open_tensors, require_unquantized
+from .open import local_path, open_source, open_tensors, require_unquantized
 from .prefixed import PrefixedSource, find_prefix
 from .renamed import find_naming, in_comfy_names
 from .safetensors_file import DTYPE_NAMES, DTYPES, SafetensorsFile
@@ -23,6 +23,7 @@ __all__ = [
     "find_naming",
     "find_prefix",
     "in_comfy_names",
+    "local_path",
     "open_source",
     "open_tensors",
     "require_unquantized",

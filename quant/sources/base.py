@@ -30,11 +30,16 @@ class AppliedLora:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor before it is loaded: ``dtype`` is the one it is stored in."""
+    """What is known of a tensor before it is loaded: ``dtype`` is the one it is stored in.
+
+    Where loading decodes it, ``stored_as`` names its encoding in the file (``Q4_K``), and
+    ``dtype`` is what it is stored in when a plan keeps it.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    stored_as: str = ""
 
     @property
     def nbytes(self) -> int:

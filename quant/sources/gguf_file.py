@@ -56,7 +56,12 @@ class GgufFile(TensorSource):
         self._stored = header.tensors
         _require_decodable(path, self._stored)
         self._tensors = {
-            name: TensorInfo(name, tensor.shape, _PLAIN.get(tensor.type, _DECODED))
+            name: TensorInfo(
+                name,
+                tensor.shape,
+                _PLAIN.get(tensor.type, _DECODED),
+                tensor.type if tensor.is_quantized else "",
+            )
             for name, tensor in self._stored.items()
         }
         self.notes = _quality_note(self._stored)

@@ -24,6 +24,15 @@ _QUANTIZED_NAMES = ("scaled_fp8",)
 FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
+def local_path(path: str | Path) -> Path:
+    """Return a path on this machine, fetching what is on the Hub.
+
+    Raises:
+        SourceError: it cannot be fetched.
+    """
+    return fetch_from_hub(str(path)) if str(path).startswith(HUB) else Path(path)
+
+
 def open_tensors(path: str | Path) -> TensorSource:
     """Open a safetensors or GGUF file, an index, a folder, or any of them on the Hub, as it is.
 
@@ -31,7 +40,7 @@ def open_tensors(path: str | Path) -> TensorSource:
         SourceError: the path does not exist or is of no known kind.
     """
     if str(path).startswith(HUB):
-        source = open_tensors(fetch_from_hub(str(path)))
+        source = open_tensors(local_path(path))
         source.notes = (*source.notes, f"fetched from {path}")
         return source
     path = Path(path)
