@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +46,16 @@ _EMULATION_KEY = "nvfp4_foundry.emulation"
 _LIVE_ONLY = "its weights are read from memory"
 
 
-def load_source_model(path: Path) -> Any:
-    """Load a model file, index or folder of shards as a MODEL through ComfyUI's own loader.
+def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
+    """Load a model file, index or folder as a MODEL through ComfyUI's own loader.
+
+    ``complete_from`` is a file to take tensors from that the first lacks.
 
     Raises:
-        SourceError: the file is unreadable, or ComfyUI does not recognise the model.
+        SourceError: the file is unreadable or incomplete, or ComfyUI does not recognise the model.
     """
     # Names the file and what is wrong with it, which the loader would not.
-    with open_source(path) as source:
+    with open_source(path, complete_from) as source:
         by_itself = path.is_file() and path.suffix == ".safetensors" and source.comfyui_reads
         state_dict = {} if by_itself else loadable_tensors(source)
         metadata = dict(source.metadata)
@@ -63,13 +66,21 @@ def load_source_model(path: Path) -> Any:
         if model is None:
             raise SourceError(f"ComfyUI does not recognise the model in {path}")
         # as the stock loader does for files, so that ComfyUI can load it again when it needs to
-        model.cached_patcher_init = (_reload, (path,))
-    model.set_attachments(_KEY, str(path))
+        model.cached_patcher_init = (_reload, (path, complete_from))
+    model.set_attachments(_KEY, _ModelFiles(path, complete_from))
     return model
 
 
-def _reload(path: Path, disable_dynamic: bool = False) -> Any:
-    return load_source_model(path)
+def _reload(path: Path, complete_from: Path | None = None, disable_dynamic: bool = False) -> Any:
+    return load_source_model(path, complete_from)
+
+
+@dataclass(frozen=True)
+class _ModelFiles:
+    """What a MODEL was loaded from."""
+
+    path: Path
+    complete_from: Path | None = None
 
 
 class ModelSource(TensorSource):
@@ -98,11 +109,11 @@ class ModelSource(TensorSource):
 
     def _open_file(self) -> TensorSource | None:
         """Open the file behind the MODEL, if it holds the same tensors."""
-        path = model_file(self._model)
-        if path is None:
+        files = _model_files(self._model)
+        if files is None:
             return None
         try:
-            file = open_source(path)
+            file = open_source(files.path, files.complete_from)
         except SourceError as error:
             logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
             return None
@@ -110,7 +121,9 @@ class ModelSource(TensorSource):
             is_matrix = len(info.shape) == 2
             if is_matrix and (name not in file.tensors or file.info(name).shape != info.shape):
                 file.close()
-                logging.info("NVFP4 Foundry: %s names its layers otherwise; %s", path, _LIVE_ONLY)
+                logging.info(
+                    "NVFP4 Foundry: %s names its layers otherwise; %s", files.path, _LIVE_ONLY
+                )
                 return None
         return file
 
@@ -157,16 +170,17 @@ class ModelSource(TensorSource):
             self._file.close()
 
 
-def model_file(model: Any) -> Path | None:
-    """Return the file a MODEL was loaded from, by our loader or a stock one, if it still exists."""
-    candidate = model.get_attachment(_KEY)
+def _model_files(model: Any) -> _ModelFiles | None:
+    """Return what a MODEL was loaded from, by our loader or a stock one, if it still exists."""
+    attached = model.get_attachment(_KEY)
+    if isinstance(attached, _ModelFiles):
+        return attached if attached.path.exists() else None
     init = getattr(model, "cached_patcher_init", None)
-    if candidate is None and init and len(init) > 1 and init[1]:
-        candidate = init[1][0]
+    candidate = init[1][0] if init and len(init) > 1 and init[1] else None
     if not isinstance(candidate, (str, Path)):
         return None
     path = Path(candidate)
-    return path if path.exists() else None
+    return _ModelFiles(path) if path.exists() else None
 
 
 def observed_clone(model: Any, session: Any) -> Any:

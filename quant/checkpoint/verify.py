@@ -13,6 +13,7 @@ from ..errors import FoundryError
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
+from ..sources.qwen_edit import MARKER_2511
 from ..sources.stored_layers import MARKER, StoredLayer, announced_markers, read_layout
 from .provenance import read_provenance, tensor_digest
 
@@ -49,7 +50,11 @@ class VerifyResult:
 
 
 def verify_checkpoint(
-    path: str | Path, source: str | Path | None = None, on_progress: OnProgress | None = None
+    path: str | Path,
+    source: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    complete_from: str | Path | None = None,
 ) -> VerifyResult:
     """Verify a checkpoint file, against the model it was made from if that is given.
 
@@ -57,6 +62,7 @@ def verify_checkpoint(
     finite and positive, that nothing quantized lacks a marker, and that weights decode to finite
     values. With a source: that decoded weights match it within the format's error bound (and
     match the error recorded at the time of writing), and that unquantized tensors are bit-equal.
+    ``complete_from`` is where tensors were taken from that the source lacks.
 
     Raises:
         SourceError: a file cannot be read at all.
@@ -66,7 +72,8 @@ def verify_checkpoint(
         checkpoint = PrefixedSource(opened, prefix) if prefix else opened
         if source is None:
             return verify_tensors(checkpoint, None, on_progress)
-        with open_source(source) as original:
+        marked = MARKER_2511 in checkpoint.tensors
+        with open_source(source, complete_from, edit_2511=marked) as original:
             return verify_tensors(checkpoint, original, on_progress)
 
 

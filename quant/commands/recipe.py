@@ -5,20 +5,28 @@ from __future__ import annotations
 import argparse
 
 from ..errors import RecipeError, UsageError
-from ..planning import load_presets
+from ..planning import Recipe, load_presets
 from .choice import chosen_recipe
 from .output import print_json
+from .recipe_from_gguf import gguf_recipe, require_no_gguf_options
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    if options.from_gguf is not None:
+        return _deliver(gguf_recipe(options), options)
+    require_no_gguf_options(options)
     if not options.preset and not options.recipe:
         if options.output or options.setting or options.rules:
-            raise UsageError("give --preset or --recipe to build a recipe")
+            raise UsageError("give --preset, --recipe or --from-gguf to build a recipe")
         return _list_presets(options)
     if options.preset == "auto":
         raise UsageError("--preset auto needs a model; it works with plan and quantize")
-    recipe = chosen_recipe(options, None)
+    return _deliver(chosen_recipe(options, None), options)
+
+
+def _deliver(recipe: Recipe, options: argparse.Namespace) -> int:
+    """Save the recipe, or print it."""
     if options.output:
         if options.output.exists() and not options.overwrite:
             raise RecipeError(f"{options.output} exists; use --overwrite to replace it")

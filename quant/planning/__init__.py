@@ -7,13 +7,16 @@ from .mix import Mix, frontier, mix_plan
 from .mix_options import MIX_FORMATS
 from .mix_problem import MixPoint
 from .plan import Plan, PlannedLayer, make_plan
-from .presets import Preset, get_preset, load_presets
+from .presets import Preset, get_preset, is_for_edit_2511, load_presets
 from .recipe import Recipe, Rule, load_recipe, parse_rule_line, parse_rule_lines
+from .recipe_from_gguf import GgufMapping, GgufRecipe, recipe_from_gguf
 
 __all__ = [
     "MIX_FORMATS",
     "Architecture",
     "Budget",
+    "GgufMapping",
+    "GgufRecipe",
     "Inventory",
     "Layer",
     "Mix",
@@ -27,6 +30,7 @@ __all__ = [
     "frontier",
     "get_preset",
     "inventory_of",
+    "is_for_edit_2511",
     "load_presets",
     "load_recipe",
     "make_plan",
@@ -34,5 +38,6 @@ __all__ = [
     "parse_budget",
     "parse_rule_line",
     "parse_rule_lines",
+    "recipe_from_gguf",
     "take_inventory",
 ]

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
 from ..errors import FormatError, SourceError
 from .base import StoredAs, TensorInfo, TensorSource
 from .stored_weight import StoredWeight
+from .view import SourceView
 
 
-class DecodedSource(TensorSource):
+class DecodedSource(SourceView):
     """Quantized weights decoded with their own scales; every other tensor as it is.
 
     Decoded weights are float32 when loaded. Who wants them as they are stored asks
@@ -30,22 +31,13 @@ class DecodedSource(TensorSource):
 
         ``hidden`` names tensors that are no part of the model.
         """
-        self._source = source
+        super().__init__(source, *notes, *_describe(weights))
         self._weights = weights
-        self.description = source.description
-        self.metadata = source.metadata
-        self.prefix = source.prefix
-        self.rest = source.rest
-        self.paths = source.paths
-        self.comfyui_reads = all(w.comfyui_reads for w in weights.values())
-        self.notes = (*source.notes, *notes, *_describe(weights))
+        self.comfyui_reads = source.comfyui_reads and all(
+            weight.comfyui_reads for weight in weights.values()
+        )
         listed = _list_tensors(source, weights)
         self._tensors = {name: info for name, info in listed.items() if name not in hidden}
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """All tensors of the model, by name."""
-        return self._tensors
 
     def stored_weight(self, name: str) -> StoredWeight | None:
         """Return how a weight is stored, if it is quantized."""
@@ -64,9 +56,11 @@ class DecodedSource(TensorSource):
                 f"{self.description}: {name} ({weight.label}) cannot be decoded: {error}"
             ) from error
 
-    def close(self) -> None:
-        """Close the underlying source."""
-        self._source.close()
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Return parts of a tensor; of a decoded weight all of it is read."""
+        if name in self._weights:
+            return TensorSource.load_runs(self, name, starts, length)
+        return widened(super().load_runs(name, starts, length))
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:

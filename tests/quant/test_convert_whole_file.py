@@ -61,7 +61,9 @@ def test_only_the_model_is_taken_unless_asked(checkpoint: Path, tmp_path: Path) 
     target = tmp_path / "out.safetensors"
     with open_source(checkpoint) as source:
         report = convert(source, plan_of(source, LINES), target)
-    assert not any(name.startswith((PREFIX, "text_encoders.", "first")) for name in load_file(target))
+    assert not any(
+        name.startswith((PREFIX, "text_encoders.", "first")) for name in load_file(target)
+    )
     assert any("6 tensors beside" in w and "left out" in w for w in report.warnings)
     assert verify_checkpoint(target, checkpoint).problems == ()
 
