@@ -54,6 +54,11 @@ def add_quantize(commands: Any) -> None:
     add_recipe_options(parser)
     parser.add_argument("--stats", metavar="FILE", type=Path, help="calibration statistics")
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
+    parser.add_argument(
+        "--whole-checkpoint",
+        action="store_true",
+        help="of a full checkpoint, copy the text encoder and VAE too",
+    )
     add_device_option(parser)
     parser.add_argument(
         "--report", metavar="FILE", type=Path, help="also save the report: .html, .json or .txt"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import quantized_files as qf
 import torch
+from command_line import run
 from conversions import Toy, bits, metadata_of, plan_of
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.convert import convert
@@ -104,3 +105,14 @@ def test_a_file_of_the_model_alone_stays_one(tmp_path: Path, toy_wan: Toy) -> No
     with open_source(path) as source:
         convert(source, plan_of(source, LINES), target, whole_file=True)
     assert set(load_file(path)) <= set(load_file(target))
+
+
+def test_on_the_command_line(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "out.safetensors"
+    code, _, error = run(capsys, "quantize", checkpoint, target, "--preset", "all",
+                         "--whole-checkpoint")  # fmt: skip
+    assert code == 0, error
+    assert set(BESIDE) <= set(load_file(target))
+    assert run(capsys, "verify", target, "--source", checkpoint)[0] == 0
