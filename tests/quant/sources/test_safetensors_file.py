@@ -206,13 +206,6 @@ def test_pickles_are_refused_unread(tmp_path: Path, suffix: str) -> None:
         open_tensors(path)
 
 
-def test_gguf_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF")
-    with pytest.raises(SourceError, match="GGUF"):
-        open_tensors(path)
-
-
 @pytest.mark.parametrize(
     "extra",
     [
