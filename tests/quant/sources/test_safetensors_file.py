@@ -204,10 +204,3 @@ def test_pickles_are_refused_unread(tmp_path: Path, suffix: str) -> None:
     torch.save({"w": torch.ones(2)}, path)
     with pytest.raises(SourceError, match="pickle file, which can run code"):
         open_tensors(path)
-
-
-def test_gguf_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF")
-    with pytest.raises(SourceError, match="GGUF"):
-        open_tensors(path)
