@@ -8,7 +8,8 @@ from .mix_options import MIX_FORMATS
 from .mix_problem import MixPoint
 from .plan import Plan, PlannedLayer, make_plan
 from .presets import Preset, get_preset, load_presets
-from .recipe import Recipe, Rule, load_recipe, parse_rule_line, parse_rule_lines
+from .recipe import Recipe, Rule, load_recipe
+from .rule_lines import parse_rule_line, parse_rule_lines
 
 __all__ = [
     "MIX_FORMATS",
