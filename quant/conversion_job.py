@@ -64,7 +64,8 @@ def prepare_job(
 
     Raises:
         PlanError: the plan was made for another model.
-        CalibrationError: the statistics are of another model, or a file of theirs is damaged.
+        CalibrationError: the statistics are of another model, a file of theirs is damaged, or a
+            file of input scales is, or names layers the model does not have.
     """
     inventory = take_inventory(source)
     plan.require_layers(inventory, source.description)
@@ -85,7 +86,7 @@ def prepare_job(
         source=source,
         plan=plan,
         layers=tuple((layers[name], planned[name]) for name in order),
-        decisions=decide_scales(policy, statistics, scaled),
+        decisions=decide_scales(policy, statistics, scaled, layers),
         statistics=statistics,
         device=torch.device(device),
         started=time.monotonic(),
