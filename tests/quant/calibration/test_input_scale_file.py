@@ -115,7 +115,9 @@ def test_unreadable_files_are_named(tmp_path: Path) -> None:
 def test_layers_the_model_lacks_are_an_error_with_the_nearest(tmp_path: Path) -> None:
     path = write(tmp_path, {"blocks.0.q": 0.1, "blocks.0.fn.2": 0.1})
     policy = InputScalePolicy("file", path=path)
-    with pytest.raises(CalibrationError, match=r"blocks\.0\.fn\.2; the nearest names are blocks\.0"):
+    with pytest.raises(
+        CalibrationError, match=r"blocks\.0\.fn\.2; the nearest names are blocks\.0"
+    ):
         decide_scales(policy, None, ["blocks.0.q"], KNOWN)
 
 
