@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .shared import add_command, add_device_option, add_recipe_options
+from .shared import add_command, add_device_option, add_recipe_options, add_scale_options
 
 
 def add_inspect(commands: Any) -> None:
@@ -73,6 +73,30 @@ def add_compare(commands: Any) -> None:
     )
     parser.add_argument("a", metavar="A", type=Path, help="the reference, quantized or not")
     parser.add_argument("b", metavar="B", type=Path, help="the checkpoint to measure against it")
+
+
+def add_rescale(commands: Any) -> None:
+    """Add ``nvfp4 rescale``."""
+    parser = add_command(
+        commands,
+        "rescale",
+        "Give a quantized checkpoint other static activation scales, without quantizing again.",
+        "nvfp4 rescale model_nvfp4.safetensors --stats calibration.safetensors --in-place",
+    )
+    parser.description = (
+        f"{parser.description}\n\nOnly input_scale tensors are written, added or removed, in NVFP4 "
+        "and float8 layers of a\ncheckpoint of this or another tool. All other tensors stay as "
+        "they are, byte for byte."
+    )
+    parser.add_argument("path", metavar="CHECKPOINT", type=Path, help="the quantized file")
+    parser.add_argument("--stats", metavar="FILE", type=Path, help="calibration statistics")
+    add_scale_options(parser)
+    parser.add_argument("--dynamic", action="store_true", help="remove all static scales")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", metavar="OUT", type=Path, help="write the result here")
+    target.add_argument("--in-place", action="store_true", help="replace CHECKPOINT itself")
+    target.add_argument("--dry-run", action="store_true", help="only show what would change")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
 
 
 def add_recipe(commands: Any) -> None:
