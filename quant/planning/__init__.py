@@ -6,15 +6,21 @@ from .inventory import Inventory, Layer, inventory_of, take_inventory
 from .mix import Mix, frontier, mix_plan
 from .mix_options import MIX_FORMATS
 from .mix_problem import MixPoint
+from .overrides import DerivedRecipe
 from .plan import Plan, PlannedLayer, make_plan
 from .presets import Preset, get_preset, load_presets
-from .recipe import Recipe, Rule, load_recipe
+from .recipe import Recipe, Rule
+from .recipe_file import load_recipe, save_recipe
+from .recipe_from_checkpoint import recipe_from_checkpoint
+from .recipe_from_sensitivity import recipe_from_sensitivity
+from .recipe_from_statistics import recipe_from_statistics
 from .rule_lines import parse_rule_line, parse_rule_lines
 
 __all__ = [
     "MIX_FORMATS",
     "Architecture",
     "Budget",
+    "DerivedRecipe",
     "Inventory",
     "Layer",
     "Mix",
@@ -35,5 +41,9 @@ __all__ = [
     "parse_budget",
     "parse_rule_line",
     "parse_rule_lines",
+    "recipe_from_checkpoint",
+    "recipe_from_sensitivity",
+    "recipe_from_statistics",
+    "save_recipe",
     "take_inventory",
 ]

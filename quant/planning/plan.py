@@ -149,18 +149,24 @@ def marker_bytes(fmt: WeightFormat) -> bytes:
     return json.dumps(fmt.marker).encode()
 
 
+def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:
+    """Return the format a recipe asks for, and the index of the rule; None: its default."""
+    for number, rule in enumerate(recipe.rules):
+        if rule.matches(layer):
+            return rule.format, number
+    if get_format(recipe.default).is_quantized and layer.kind != "linear":
+        return "keep", None  # as a rule without kinds, a quantized default is for Linears
+    return recipe.default, None
+
+
 def _plan_layer(
     layer: Layer, recipe: Recipe, used: Counter[int], warnings: list[str]
 ) -> PlannedLayer:
-    default = recipe.default
-    if get_format(default).is_quantized and layer.kind != "linear":
-        default = "keep"  # as a rule without kinds, a quantized default is for Linears
-    fmt, reason = get_format(default), f"no rule matches: {default}"
-    for number, rule in enumerate(recipe.rules):
-        if rule.matches(layer):
-            used[number] += 1
-            fmt, reason = get_format(rule.format), f"rule {number + 1}: {rule.describe()}"
-            break
+    name, number = decide_format(recipe, layer)
+    fmt, reason = get_format(name), f"no rule matches: {name}"
+    if number is not None:
+        used[number] += 1
+        reason = f"rule {number + 1}: {recipe.rules[number].describe()}"
     refusal = _refusal(layer, fmt)
     if refusal:
         warnings.append(f"{layer.name} stays as it is instead of {fmt.name}: {refusal}")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from math import prod
-from pathlib import Path
 from typing import Any
 
 from pydantic import (
@@ -273,23 +271,6 @@ def validated(model: type[Any], data: Any, origin: str) -> Any:
             for e in error.errors()
         )
         raise RecipeError(f"{origin}: {problems}") from None
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe saved as JSON.
-
-    Raises:
-        RecipeError: unreadable, not JSON, or invalid.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read recipe {path}: {error}") from error
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"recipe {path} is not JSON: {error}") from error
-    return validated(Recipe, data, f"recipe {path}")
 
 
 def layer_size(layer: Layer) -> int:
