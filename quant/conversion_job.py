@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 
@@ -89,7 +89,8 @@ def prepare_job(
 
     Raises:
         PlanError: the plan was made for another model.
-        CalibrationError: the statistics are of another model, or a file of theirs is damaged.
+        CalibrationError: the statistics are of another model, a file of theirs is damaged, or a
+            file of input scales is, or names layers the model does not have.
     """
     inventory = take_inventory(source)
     plan.require_layers(inventory, source.description)
@@ -109,7 +110,7 @@ def prepare_job(
         source=source,
         plan=plan,
         layers=tuple((layers[name], planned[name]) for name in order),
-        decisions=_decide_scales(source, plan, statistics, scaled),
+        decisions=_decide_scales(source, plan, statistics, scaled, layers),
         statistics=statistics,
         device=torch.device(device),
         started=time.monotonic(),
@@ -121,14 +122,15 @@ def _decide_scales(
     source: TensorSource,
     plan: Plan,
     statistics: CalibrationStatistics | None,
-    layers: Sequence[str],
+    scaled: Sequence[str],
+    model_layers: Collection[str],
 ) -> dict[str, ScaleDecision]:
     """Decide on static activation scales; those the source has itself serve where nothing else is.
 
     They stand for the largest activation somebody else's calibration saw.
     """
     policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
-    decisions = decide_scales(policy, statistics, layers)
+    decisions = decide_scales(policy, statistics, scaled, model_layers)
     if policy.kind == "dynamic":
         return decisions
     for name, decision in decisions.items():

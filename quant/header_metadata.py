@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from .calibration.input_scale import parse_policy
 from .calibration.statistics import CalibrationStatistics
 from .checkpoint.provenance import PROVENANCE
 from .choose_encoding import TAKEN_OVER
 from .conversion_job import ConversionJob
 from .formats import get_format
 from .planning.plan import Plan
+from .planning.recipe import Recipe
 from .report import LayerReport
 from .rounding import ROUNDINGS
 from .sources.stored_layers import QUANTIZATION_METADATA, announced_markers
@@ -59,7 +61,7 @@ def _provenance(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str,
         "source_digest": job.source.fingerprint().digest,
         "loras": [asdict(lora) for lora in job.source.loras],
         "architecture": str(job.plan.architecture),
-        "recipe": job.plan.recipe.model_dump(mode="json", exclude_defaults=True),
+        "recipe": _recipe(job.plan.recipe),
         "calibration": _calibration_summary(job.statistics),
         "roundings": dict(Counter(r.rounding for r in reports if r.rounding)),
         "corrected_biases": {r.name: r.bias_digest for r in reports if r.bias_digest},
@@ -69,6 +71,15 @@ def _provenance(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str,
             if r.weight_error is not None
         },
     }
+
+
+def _recipe(recipe: Recipe) -> dict[str, Any]:
+    """Return what is not as usual; of a file of input scales its name, not where it is kept."""
+    data = recipe.model_dump(mode="json", exclude_defaults=True)
+    policy = parse_policy(recipe.input_scale, recipe.headroom)
+    if policy.path is not None:
+        data["input_scale"] = str(replace(policy, path=Path(policy.path.name)))
+    return data
 
 
 def reserved_length(plan: Plan) -> int:

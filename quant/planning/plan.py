@@ -6,12 +6,12 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from ..errors import PlanError
 from ..formats import WeightFormat, get_format
+from ..layer_names import describe_unknown, nearest_names
 from .architectures import Architecture, detect_architecture
 from .inventory import Inventory, Layer
 from .presets import require_architecture
@@ -20,6 +20,8 @@ from .recipe import Recipe, Rule
 #: Bytes of a stored ``input_scale``.
 INPUT_SCALE_BYTES = 4
 _NAMED = 3
+# Such a rule has to match; `_no_match` says more about one that does not.
+_USERS_OWN = "your rule"
 
 
 @dataclass(frozen=True)
@@ -105,14 +107,16 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
 
     Raises:
         RecipeError: the recipe is for other architectures (unless ``any_architecture``).
-        PlanError: ComfyUI cannot load this model, nothing would be quantized, or one of the
-            user's own rules matches no layer.
+        PlanError: ComfyUI cannot load this model, nothing would be quantized, one of the user's
+            own rules matches no layer, or a rule that is not optional names a layer the model
+            does not have.
     """
     architecture = detect_architecture(inventory)
     if architecture.problem:
         raise PlanError(f"this model is {architecture.title}: {architecture.problem}")
     if not any_architecture:
         require_architecture(recipe, architecture)
+    _require_names(recipe, inventory)
     used: Counter[int] = Counter()
     warnings: list[str] = []
     planned = tuple(
@@ -145,18 +149,24 @@ def marker_bytes(fmt: WeightFormat) -> bytes:
     return json.dumps(fmt.marker).encode()
 
 
+def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:
+    """Return the format a recipe asks for, and the index of the rule; None: its default."""
+    for number, rule in enumerate(recipe.rules):
+        if rule.matches(layer):
+            return rule.format, number
+    if get_format(recipe.default).is_quantized and layer.kind != "linear":
+        return "keep", None  # as a rule without kinds, a quantized default is for Linears
+    return recipe.default, None
+
+
 def _plan_layer(
     layer: Layer, recipe: Recipe, used: Counter[int], warnings: list[str]
 ) -> PlannedLayer:
-    default = recipe.default
-    if get_format(default).is_quantized and layer.kind != "linear":
-        default = "keep"  # as a rule without kinds, a quantized default is for Linears
-    fmt, reason = get_format(default), f"no rule matches: {default}"
-    for number, rule in enumerate(recipe.rules):
-        if rule.matches(layer):
-            used[number] += 1
-            fmt, reason = get_format(rule.format), f"rule {number + 1}: {rule.describe()}"
-            break
+    name, number = decide_format(recipe, layer)
+    fmt, reason = get_format(name), f"no rule matches: {name}"
+    if number is not None:
+        used[number] += 1
+        reason = f"rule {number + 1}: {recipe.rules[number].describe()}"
     stored = layer.tensor.stored
     if fmt.name == "keep" and stored and stored.format:
         fmt, reason = get_format(stored.format), f"{reason}, which is {stored.format}"
@@ -184,6 +194,18 @@ def _refusal(layer: Layer, fmt: WeightFormat) -> str | None:
     return fmt.refusal(layer.shape)
 
 
+def _require_names(recipe: Recipe, inventory: Inventory) -> None:
+    """Refuse plain layer names that the model lacks, each of a list; globs may match nothing."""
+    for rule in recipe.rules:
+        unknown = [name for name in rule.layer_names() if name not in inventory.layers]
+        is_line = rule.why == _USERS_OWN and isinstance(rule.pattern, str)
+        if unknown and not rule.optional and not is_line:
+            raise PlanError(
+                f"recipe {recipe.name} gives {rule.format} to layers this model does not have: "
+                f"{describe_unknown(unknown, inventory.layers)}"
+            )
+
+
 def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, int]) -> list[str]:
     """Return warnings for rules that decided nothing; a user's own rule is an error."""
     warnings = []
@@ -196,7 +218,7 @@ def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, in
                 f"rule {number + 1} ({rule.describe()}) decides nothing: "
                 f"earlier rules match all its {len(shadowed)} layers"
             )
-        elif rule.why == "your rule":
+        elif rule.why == _USERS_OWN:
             raise PlanError(_no_match(rule, inventory))
         elif not recipe.architectures:
             continue  # a recipe for any model names layers that most models lack
@@ -214,7 +236,7 @@ def _no_match(rule: Rule, inventory: Inventory) -> str:
             f"({len(named)} of kind {kinds}, e.g. {named[0].name}){_block_hint(rule, inventory)}"
         )
     patterns = (rule.pattern,) if isinstance(rule.pattern, str) else rule.pattern
-    near = [n for p in patterns for n in get_close_matches(p, list(inventory.layers), n=3)]
+    near = [n for p in patterns for n in nearest_names(p, inventory.layers)]
     hint = f"; the nearest names are {', '.join(near)}" if near else ""
     return f"rule {rule.describe()} matches no layer of this model{hint}"
 
