@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -41,12 +41,14 @@ class Plan:
     """What will be done to each layer, before anything is done.
 
     ``warnings`` name rules that matched nothing and layers that could not get what a rule asked.
+    ``blocks`` are the lists of blocks that were found, by name, with how many blocks each has.
     """
 
     recipe: Recipe
     architecture: Architecture
     layers: tuple[PlannedLayer, ...]
     warnings: tuple[str, ...] = ()
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes_before(self) -> int:
@@ -114,12 +116,14 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     if not any_architecture:
         require_architecture(recipe, architecture)
     used: Counter[int] = Counter()
-    warnings: list[str] = []
+    refused: dict[tuple[str, str], list[str]] = {}
     planned = tuple(
-        _plan_layer(layer, recipe, used, warnings) for layer in inventory.layers.values()
+        _plan_layer(layer, recipe, architecture, used, refused)
+        for layer in inventory.layers.values()
     )
+    warnings = [_refusal_warning(names, *why) for why, names in refused.items()]
     warnings += _unmatched_rules(recipe, inventory, used)
-    plan = Plan(recipe, architecture, planned, tuple(warnings))
+    plan = Plan(recipe, architecture, planned, tuple(warnings), inventory.containers)
     wanted = (recipe.default, *(rule.format for rule in recipe.rules))
     if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
         raise PlanError(
@@ -146,7 +150,11 @@ def marker_bytes(fmt: WeightFormat) -> bytes:
 
 
 def _plan_layer(
-    layer: Layer, recipe: Recipe, used: Counter[int], warnings: list[str]
+    layer: Layer,
+    recipe: Recipe,
+    architecture: Architecture,
+    used: Counter[int],
+    refused: dict[tuple[str, str], list[str]],
 ) -> PlannedLayer:
     default = recipe.default
     if get_format(default).is_quantized and layer.kind != "linear":
@@ -155,11 +163,12 @@ def _plan_layer(
     for number, rule in enumerate(recipe.rules):
         if rule.matches(layer):
             used[number] += 1
-            fmt, reason = get_format(rule.format), f"rule {number + 1}: {rule.describe()}"
+            fmt = get_format(rule.format)
+            reason = f"rule {number + 1}: {rule.describe(layer.name)}"
             break
-    refusal = _refusal(layer, fmt)
+    refusal = why_not(layer, fmt, architecture)
     if refusal:
-        warnings.append(f"{layer.name} stays as it is instead of {fmt.name}: {refusal}")
+        refused.setdefault((fmt.name, refusal), []).append(layer.name)
         fmt, reason = get_format("keep"), f"kept, {fmt.name} not possible: {refusal}"
     return PlannedLayer(
         name=layer.name,
@@ -173,12 +182,28 @@ def _plan_layer(
     )
 
 
-def _refusal(layer: Layer, fmt: WeightFormat) -> str | None:
+def _refusal_warning(names: list[str], fmt: str, refusal: str) -> str:
+    shown = ", ".join(names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    stay = "stays as it is" if len(names) == 1 else "stay as they are"
+    return f"{shown}{more} {stay} instead of {fmt}: {refusal}"
+
+
+def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
+    """Return why a layer of such a model cannot be stored in a format, or None when it can."""
     if layer.kind == "buffer" and fmt.name != "keep":
         return f"it holds {layer.tensor.dtype}, which is no weight"
     if fmt.is_quantized and layer.kind != "linear":
         return f"it is a {layer.kind}; ComfyUI loads {fmt.name} for Linear layers only"
-    return fmt.refusal(layer.shape)
+    return fmt.refusal(layer.shape) or _would_hide_shape(layer, fmt, architecture)
+
+
+def _would_hide_shape(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
+    if layer.name not in architecture.shapes_read:
+        return None
+    if fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"].shape == layer.shape:
+        return None
+    return "ComfyUI recognises the model by its shape, which this format packs"
 
 
 def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, int]) -> list[str]:
