@@ -127,9 +127,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("names", "identity", "message"), REFUSED)
-def test_what_comfyui_cannot_load_is_refused(
-    names: list[str], identity: str, message: str
-) -> None:
+def test_what_comfyui_cannot_load_is_refused(names: list[str], identity: str, message: str) -> None:
     inventory = infos_of(*names)
     assert detect_architecture(inventory).id == identity
     with pytest.raises(PlanError, match=message):
@@ -165,3 +163,8 @@ def test_shapes_that_comfyui_reads_stay_readable(
         if given != wanted:
             reason = "ComfyUI recognises the model by its shape, which this format packs"
             assert plan.warnings[0] == f"{layer} stays as it is instead of nvfp4: {reason}"
+
+
+@pytest.mark.parametrize("model", ["wan2.2-ti2v-5b", "wan2.2-i2v-14b", "qwen-image-edit-2511"])
+def test_lists_by_dimensions_agree_with_comfyui(manifests: ModuleType, model: str) -> None:
+    assert manifests.BY_DIMENSIONS[model]() == manifests.load_key_list(model)

@@ -60,7 +60,9 @@ def test_every_tensor_belongs_to_exactly_one_layer(inventory_named: InventoryNam
         }),
         ("t5-xxl", {"encoder.block": 24}),
         ("qwen2.5-vl-7b", {"model.layers": 28, "visual.blocks": 32}),
-        ("chroma", {"double_blocks": 19, "single_blocks": 38, "distilled_guidance_layer.layers": 5}),
+        ("chroma", {
+            "double_blocks": 19, "single_blocks": 38, "distilled_guidance_layer.layers": 5,
+        }),
         ("qwen-image-2512", {"transformer_blocks": 60}),
     ],
 )  # fmt: skip
