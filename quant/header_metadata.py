@@ -27,7 +27,9 @@ _LONGEST_ERROR = 1.2345e-300
 
 def header_metadata(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, str]:
     """Return the header's string map: the source's own, ComfyUI's, and where this came from."""
-    markers = {p.name: dict(get_format(p.format).marker or {}) for p in job.plan.quantized()}
+    markers = {
+        p.name: dict(get_format(p.format).marker_for(p.shape) or {}) for p in job.plan.quantized()
+    }
     quantization = {"format_version": "1.0", "layers": markers}
     return {
         **job.source.metadata,

@@ -134,15 +134,15 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
     size = fmt.nbytes(layer.shape, layer.tensor.dtype)
     size += sum(info.nbytes for info in layer.companions)
     if fmt.marker is not None:
-        size += len(marker_bytes(fmt))
-        if fmt.activation_divisor is not None:
+        size += len(marker_bytes(fmt, layer.shape))
+        if fmt.activation_divisor is not None and layer.kind == "linear":
             size += INPUT_SCALE_BYTES
     return size
 
 
-def marker_bytes(fmt: WeightFormat) -> bytes:
-    """Return the JSON marker of a format as ComfyUI stores it."""
-    return json.dumps(fmt.marker).encode()
+def marker_bytes(fmt: WeightFormat, shape: tuple[int, ...]) -> bytes:
+    """Return the JSON marker of a weight of this shape as ComfyUI stores it."""
+    return json.dumps(fmt.marker_for(shape)).encode()
 
 
 def _plan_layer(
@@ -176,8 +176,9 @@ def _plan_layer(
 def _refusal(layer: Layer, fmt: WeightFormat) -> str | None:
     if layer.kind == "buffer" and fmt.name != "keep":
         return f"it holds {layer.tensor.dtype}, which is no weight"
-    if fmt.is_quantized and layer.kind != "linear":
-        return f"it is a {layer.kind}; ComfyUI loads {fmt.name} for Linear layers only"
+    if fmt.is_quantized and layer.kind not in fmt.kinds:
+        kinds = " and ".join(fmt.kinds)
+        return f"its kind is {layer.kind}; ComfyUI loads {fmt.name} for {kinds} layers only"
     return fmt.refusal(layer.shape)
 
 
