@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 
 from ..errors import RecipeError, UsageError
+from ..format_support import GPU_NAMES
+from ..hardware import this_generation
 from ..planning import (
     Inventory,
     Plan,
     Recipe,
     detect_architecture,
+    for_gpu,
     get_preset,
     load_recipe,
     make_plan,
@@ -38,6 +41,9 @@ def chosen_recipe(options: argparse.Namespace, inventory: Inventory | None) -> R
             recipe = get_preset(name).build(dict(_split_setting(s) for s in options.setting))
         else:
             raise RecipeError("give --preset NAME or --recipe FILE ('nvfp4 recipe' lists presets)")
+        if options.gpu:
+            known = GPU_NAMES.get(options.gpu)
+            recipe = for_gpu(recipe, known or this_generation())
         recipe = recipe.with_rules(parse_rule_line(line) for line in options.rules)
         return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
     except RecipeError as error:

@@ -13,7 +13,7 @@ from .output import print_json
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     if not options.preset and not options.recipe:
-        if options.output or options.setting or options.rules:
+        if options.output or options.setting or options.rules or options.gpu:
             raise UsageError("give --preset or --recipe to build a recipe")
         return _list_presets(options)
     if options.preset == "auto":

@@ -15,7 +15,7 @@ from ..formats import WeightFormat, get_format
 from .architectures import Architecture, detect_architecture
 from .inventory import Inventory, Layer
 from .presets import require_architecture
-from .recipe import Recipe, Rule
+from .recipe import USER_RULE, Recipe, Rule
 
 #: Bytes of a stored ``input_scale``.
 INPUT_SCALE_BYTES = 4
@@ -120,7 +120,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     )
     warnings += _unmatched_rules(recipe, inventory, used)
     plan = Plan(recipe, architecture, planned, tuple(warnings))
-    wanted = (recipe.default, *(rule.format for rule in recipe.rules))
+    wanted = recipe.formats()
     if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
         raise PlanError(
             f"recipe {recipe.name} quantizes no layer of this model, which is {architecture}; "
@@ -155,7 +155,7 @@ def _plan_layer(
     for number, rule in enumerate(recipe.rules):
         if rule.matches(layer):
             used[number] += 1
-            fmt, reason = get_format(rule.format), f"rule {number + 1}: {rule.describe()}"
+            fmt, reason = _ruled(layer, rule), f"rule {number + 1}: {rule.describe()}"
             break
     refusal = _refusal(layer, fmt)
     if refusal:
@@ -171,6 +171,14 @@ def _plan_layer(
         bytes_before=layer.nbytes,
         bytes_after=stored_bytes(layer, fmt),
     )
+
+
+def _ruled(layer: Layer, rule: Rule) -> WeightFormat:
+    """Return the format a rule gives a layer that it matches."""
+    fmt = get_format(rule.format)
+    if rule.fallback is None or _refusal(layer, fmt) is None:
+        return fmt
+    return get_format(rule.fallback)
 
 
 def _refusal(layer: Layer, fmt: WeightFormat) -> str | None:
@@ -194,7 +202,7 @@ def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, in
                 f"rule {number + 1} ({rule.describe()}) decides nothing: "
                 f"earlier rules match all its {len(shadowed)} layers"
             )
-        elif rule.why == "your rule":
+        elif rule.why == USER_RULE:
             raise PlanError(_no_match(rule, inventory))
         elif not recipe.architectures:
             continue  # a recipe for any model names layers that most models lack
