@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     ]  # fmt: skip
     derived_from = next((path for path in sources if path), None)
     if not derived_from and not options.preset and not options.recipe:
-        if options.output or options.setting or options.rules:
+        if options.output or options.setting or options.rules or options.gpu:
             raise UsageError("give --preset, --recipe or --from-... to build a recipe")
         return _list_presets(options)
     if options.preset == "auto":
