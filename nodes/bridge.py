@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -19,18 +17,16 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from ..quant.convert import QuantizedModel
 from ..quant.emulation import emulate_native_product, emulated_layers, read_input_roundings
 from ..quant.errors import SourceError
-from ..quant.formats.plain import cast_plain
 from ..quant.sources import (
     AppliedLora,
     StateDictSource,
     TensorInfo,
     TensorSource,
-    find_naming,
     open_source,
-    open_tensors,
     require_unquantized,
 )
 from .hessian_room import HessianRoom
+from .loading import model_files
 from .merged_weights import (
     PREFIX,
     merged_info,
@@ -40,59 +36,10 @@ from .merged_weights import (
     unpatched_weight,
 )
 
-_KEY = "nvfp4_foundry"
 #: Keys of the wrappers of this pack.
 OBSERVER_KEY, PROBE_KEY = "nvfp4_foundry.observer", "nvfp4_foundry.probe"
 _EMULATION_KEY = "nvfp4_foundry.emulation"
 _LIVE_ONLY = "its weights are read from memory"
-
-
-def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
-    """Load a model file, index or folder as a MODEL through ComfyUI's own loader.
-
-    ``complete_from`` is a file to take tensors from that the first lacks.
-
-    Raises:
-        SourceError: the file is unreadable or incomplete, or ComfyUI does not recognise the model.
-    """
-    if complete_from is None and _is_comfys_own(path):
-        model = comfy.sd.load_diffusion_model(str(path))
-    else:
-        with open_source(path, complete_from) as source:
-            state_dict = {name: _as_stored(source, name) for name in source.tensors}
-            metadata = dict(source.metadata)
-        model = comfy.sd.load_diffusion_model_state_dict(state_dict, metadata=metadata)
-        if model is None:
-            raise SourceError(f"ComfyUI does not recognise the model in {path}")
-        # as the stock loader does for files, so that ComfyUI can load it again when it needs to
-        model.cached_patcher_init = (_reload, (path, complete_from))
-    model.set_attachments(_KEY, _ModelFiles(path, complete_from))
-    return model
-
-
-def _is_comfys_own(path: Path) -> bool:
-    """Whether ComfyUI's loader reads a file; else the error names the file and what is wrong."""
-    if not path.is_file() or path.suffix != ".safetensors":
-        return False
-    with open_tensors(path) as source:
-        return find_naming(source.tensors) is None
-
-
-def _as_stored(source: TensorSource, name: str) -> torch.Tensor:
-    """Load a tensor in the dtype it is kept in: decoded weights come wider, twice the size."""
-    return cast_plain(source.load(name), source.info(name).dtype)
-
-
-def _reload(path: Path, complete_from: Path | None = None, disable_dynamic: bool = False) -> Any:
-    return load_source_model(path, complete_from)
-
-
-@dataclass(frozen=True)
-class _ModelFiles:
-    """What a MODEL was loaded from."""
-
-    path: Path
-    complete_from: Path | None = None
 
 
 class ModelSource(TensorSource):
@@ -120,7 +67,7 @@ class ModelSource(TensorSource):
 
     def _open_file(self) -> TensorSource | None:
         """Open the file behind the MODEL, if it holds the same tensors."""
-        files = _model_files(self._model)
+        files = model_files(self._model)
         if files is None:
             return None
         try:
@@ -176,19 +123,6 @@ class ModelSource(TensorSource):
         """Close the file."""
         if self._file:
             self._file.close()
-
-
-def _model_files(model: Any) -> _ModelFiles | None:
-    """Return what a MODEL was loaded from, by our loader or a stock one, if it still exists."""
-    attached = model.get_attachment(_KEY)
-    if isinstance(attached, _ModelFiles):
-        return attached if attached.path.exists() else None
-    init = getattr(model, "cached_patcher_init", None)
-    candidate = init[1][0] if init and len(init) > 1 and init[1] else None
-    if not isinstance(candidate, (str, Path)):
-        return None
-    path = Path(candidate)
-    return _ModelFiles(path) if path.exists() else None
 
 
 def observed_clone(model: Any, session: Any) -> Any:
