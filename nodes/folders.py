@@ -90,7 +90,7 @@ def missing_source(name: str | None) -> str | None:
 
 def target_folders() -> list[str]:
     """Return the places a checkpoint may be saved to."""
-    return ["diffusion_models", OUTPUT]
+    return ["diffusion_models", "checkpoints", OUTPUT]
 
 
 def target_path(folder: str, name: str) -> Path:

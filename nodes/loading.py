@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import comfy.sd
-import torch
 
 from ..quant.errors import SourceError
-from ..quant.formats.plain import cast_plain
-from ..quant.sources import TensorSource, find_naming, find_prefix, open_source, open_tensors
-from ..quant.sources.qwen_edit import with_2511_marker
+from ..quant.sources import open_source
+from ..quant.sources.loadable import loadable_tensors
 
 _KEY = "nvfp4_foundry"
 
@@ -33,12 +31,14 @@ def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
     Raises:
         SourceError: the file is unreadable or incomplete, or ComfyUI does not recognise the model.
     """
-    if complete_from is None and _is_comfys_own(path):
+    # Names the file and what is wrong with it, which the loader would not.
+    with open_source(path, complete_from) as source:
+        by_itself = path.is_file() and path.suffix == ".safetensors" and source.comfyui_reads
+        state_dict = {} if by_itself else loadable_tensors(source)
+        metadata = dict(source.metadata)
+    if by_itself:
         model = comfy.sd.load_diffusion_model(str(path))
     else:
-        with open_source(path, complete_from) as source:
-            state_dict = {name: _as_stored(source, name) for name in source.tensors}
-            metadata = dict(source.metadata)
         model = comfy.sd.load_diffusion_model_state_dict(state_dict, metadata=metadata)
         if model is None:
             raise SourceError(f"ComfyUI does not recognise the model in {path}")
@@ -59,24 +59,6 @@ def model_files(model: Any) -> ModelFiles | None:
         return None
     path = Path(candidate)
     return ModelFiles(path) if path.exists() else None
-
-
-def _is_comfys_own(path: Path) -> bool:
-    """Whether ComfyUI's loader reads a file as it is.
-
-    A file that is damaged is named here, with what is wrong, which the loader would not do.
-    """
-    if not path.is_file() or path.suffix != ".safetensors":
-        return False
-    with open_tensors(path) as source:
-        prefix = find_prefix(source.tensors)
-        names = [name.removeprefix(prefix) for name in source.tensors]
-        return find_naming(names) is None and with_2511_marker(source) is source
-
-
-def _as_stored(source: TensorSource, name: str) -> torch.Tensor:
-    """Load a tensor in the dtype it is kept in: decoded weights come wider, twice the size."""
-    return cast_plain(source.load(name), source.info(name).dtype)
 
 
 def _reload(path: Path, complete_from: Path | None = None, disable_dynamic: bool = False) -> Any:

@@ -234,6 +234,13 @@ class QuantizeFile(io.ComfyNode):
                     tooltip="Use the preset even on a model it was not written for.",
                 ),
                 completing_input(),
+                io.Boolean.Input(
+                    "whole_checkpoint",
+                    default=False,
+                    optional=True,
+                    tooltip="For full checkpoints: copy the text encoder and VAE too, so that the "
+                    "result loads with Load Checkpoint. Save it to checkpoints.",
+                ),
             ],
             outputs=[
                 io.String.Output(display_name="path"),
@@ -272,13 +279,16 @@ class QuantizeFile(io.ComfyNode):
         any_architecture: bool,
         statistics: CalibrationStatistics | None = None,
         complete_from: str | None = None,
+        whole_checkpoint: bool = False,
     ) -> io.NodeOutput:
         """Convert."""
         second = folders.completing_path(complete_from)
         edit_2511 = is_for_edit_2511(recipe)
         with open_source(folders.source_path(model_file), second, edit_2511=edit_2511) as source:
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
-            path, overwrite = _resolve_target(file_name, folder, if_exists, plan.bytes_after)
+            beside = source.rest.nbytes if whole_checkpoint and source.rest else 0
+            size = plan.bytes_after + beside
+            path, overwrite = _resolve_target(file_name, folder, if_exists, size)
             report = convert(
                 source,
                 plan,
@@ -286,6 +296,7 @@ class QuantizeFile(io.ComfyNode):
                 statistics=statistics,
                 overwrite=overwrite,
                 device=compute_device(working_bytes(recipe.rounding, statistics)),
+                whole_file=whole_checkpoint,
                 on_progress=progress_bar(),
             )
         text = report.to_text(every_layer=False)

@@ -11,6 +11,7 @@ from .shared import (
     add_complete_from,
     add_device_option,
     add_recipe_options,
+    add_scale_options,
     add_source,
 )
 
@@ -54,6 +55,11 @@ def add_quantize(commands: Any) -> None:
     add_recipe_options(parser)
     parser.add_argument("--stats", metavar="FILE", type=Path, help="calibration statistics")
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
+    parser.add_argument(
+        "--whole-checkpoint",
+        action="store_true",
+        help="of a full checkpoint, copy the text encoder and VAE too",
+    )
     add_device_option(parser)
     parser.add_argument(
         "--report", metavar="FILE", type=Path, help="also save the report: .html, .json or .txt"
@@ -85,14 +91,67 @@ def add_compare(commands: Any) -> None:
     parser.add_argument("b", metavar="B", help="the checkpoint to measure against it")
 
 
+def add_rescale(commands: Any) -> None:
+    """Add ``nvfp4 rescale``."""
+    parser = add_command(
+        commands,
+        "rescale",
+        "Give a quantized checkpoint other static activation scales, without quantizing again.",
+        "nvfp4 rescale model_nvfp4.safetensors --stats calibration.safetensors --in-place",
+    )
+    parser.description = (
+        f"{parser.description}\n\nOnly input_scale tensors are written, added or removed, in NVFP4 "
+        "and float8 layers of a\ncheckpoint of this or another tool. All other tensors stay as "
+        "they are, byte for byte."
+    )
+    parser.add_argument("path", metavar="CHECKPOINT", type=Path, help="the quantized file")
+    parser.add_argument("--stats", metavar="FILE", type=Path, help="calibration statistics")
+    add_scale_options(parser)
+    parser.add_argument("--dynamic", action="store_true", help="remove all static scales")
+    target = parser.add_mutually_exclusive_group(required=True)
+    target.add_argument("--output", metavar="OUT", type=Path, help="write the result here")
+    target.add_argument("--in-place", action="store_true", help="replace CHECKPOINT itself")
+    target.add_argument("--dry-run", action="store_true", help="only show what would change")
+    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+
+
 def add_recipe(commands: Any) -> None:
     """Add ``nvfp4 recipe``."""
     parser = add_command(
         commands,
         "recipe",
-        "List the presets, show one as a recipe, check a recipe file, or make one from a GGUF.",
-        "nvfp4 recipe --preset wan2.2-14b --setting edge_blocks=3 --output mine.json",
+        "List the presets, build a recipe from a preset or an artefact, or check a recipe file.",
+        "nvfp4 recipe --preset wan2.2-14b --setting edge_blocks=3 --output mine.json\n"
+        "  nvfp4 recipe --from-checkpoint theirs_nvfp4.safetensors --set '*.ffn.2=bf16'",
     )
+    origin = parser.add_argument_group("recipes from elsewhere").add_mutually_exclusive_group()
+    origin.add_argument(
+        "--from-checkpoint",
+        metavar="FILE",
+        type=Path,
+        help="the formats of a quantized file, layer by layer",
+    )
+    origin.add_argument(
+        "--from-stats",
+        metavar="FILE",
+        type=Path,
+        help="the preset or recipe (default: smart), but --other-format (nvfp4_w4a16) where "
+        "sampled inputs lose more than --max-error (12%%) or ranges of runs differ by more than "
+        "--max-spread (the headroom), and keep for what was not observed",
+    )
+    origin.add_argument(
+        "--from-sensitivity",
+        metavar="FILE",
+        type=Path,
+        help="the layers that the preset or recipe (default: smart) quantizes, in the cheapest of "
+        "--formats with an error up to --max-error (8%%), else in --other-format (keep)",
+    )
+    origin.add_argument("--schema", action="store_true", help="print the JSON Schema of recipes")
+    limits = parser.add_argument_group("limits of --from-stats and --from-sensitivity")
+    limits.add_argument("--max-error", metavar="X%", help="largest relative error")
+    limits.add_argument("--max-spread", metavar="X", type=float, help="largest ratio of amax")
+    limits.add_argument("--formats", metavar="A,B", help="to choose from (default: all measured)")
+    limits.add_argument("--other-format", metavar="NAME", help="of layers beyond the limits")
     add_recipe_options(parser)
     add_gguf_options(parser)
     parser.add_argument("--output", metavar="FILE", type=Path, help="save the recipe as JSON")

@@ -67,21 +67,27 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         help="how weights are rounded: weighted (default), mse, max; gptq, gptaq: "
         "with a calibration that holds Hessians",
     )
+    add_scale_options(parser)
+    parser.add_argument(
+        "--any-architecture",
+        action="store_true",
+        help="use a preset on a model it was not written for",
+    )
+
+
+def add_scale_options(parser: Any) -> None:
+    """Add what static activation scales represent, to a parser or a group of one."""
     parser.add_argument(
         "--input-scale",
         metavar="POLICY",
-        help="static activation scales: amax (default), p99.9, dynamic, fixed=VALUE",
+        help="static activation scales: amax (default), p99.9, dynamic, fixed=VALUE, or file=PATH: "
+        "the values in a JSON file of another tool or in a quantized checkpoint",
     )
     parser.add_argument(
         "--headroom",
         metavar="X",
         type=float,
         help="multiplier of the calibrated amax or percentile (default 4)",
-    )
-    parser.add_argument(
-        "--any-architecture",
-        action="store_true",
-        help="use a preset on a model it was not written for",
     )
 
 

@@ -89,6 +89,7 @@ def verify_tensors(
         return VerifyResult((str(error),), 0, 0, original is not None)
     if original is not None:
         problems += _check_names(layers, original)
+        problems += _check_rest(checkpoint.rest, original.rest)
     recorded = read_provenance(checkpoint)
     total, done = checkpoint.nbytes, 0
     for layer in layers.values():
@@ -136,6 +137,18 @@ def _check_names(layers: dict[str, StoredLayer], original: TensorSource) -> Iter
             yield f"{name}: is in the source and not in the checkpoint"
     for name in sorted(stored - set(original.tensors)):
         yield f"{name}: is in the checkpoint and not in the source"
+
+
+def _check_rest(rest: TensorSource | None, original: TensorSource | None) -> Iterator[str]:
+    """Check what was copied beside the model, if it was: all of it, bit for bit."""
+    if rest is None:
+        return
+    wanted = original.tensors if original else {}
+    for name in sorted(set(rest.tensors) ^ set(wanted)):
+        yield f"{name}: is beside the model in only one of source and checkpoint"
+    if original is not None:
+        for name in set(rest.tensors) & set(wanted):
+            yield from _check_equal(rest, name, original)
 
 
 def _check_layer(

@@ -27,21 +27,35 @@ def chosen_plan(options: argparse.Namespace, inventory: Inventory) -> Plan:
 def chosen_recipe(options: argparse.Namespace, inventory: Inventory | None) -> Recipe:
     """Build the recipe the options describe; anything wrong with it is bad usage."""
     try:
-        if options.recipe:
-            if options.setting:
-                raise RecipeError("--setting belongs to presets; edit the recipe file instead")
-            recipe = load_recipe(options.recipe)
-        elif options.preset:
-            name = options.preset
-            if name == "auto" and inventory is not None:
-                name = preset_for(detect_architecture(inventory)).name
-            recipe = get_preset(name).build(dict(_split_setting(s) for s in options.setting))
-        else:
-            raise RecipeError("give --preset NAME or --recipe FILE ('nvfp4 recipe' lists presets)")
-        recipe = recipe.with_rules(parse_rule_line(line) for line in options.rules)
-        return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
+        return edited(base_recipe(options, inventory), options)
     except RecipeError as error:
         raise UsageError(str(error)) from error
+
+
+def base_recipe(
+    options: argparse.Namespace, inventory: Inventory | None, otherwise: str | None = None
+) -> Recipe:
+    """Return the recipe of ``--recipe`` or ``--preset``, or the preset named ``otherwise``.
+
+    Raises:
+        RecipeError: there is none, or it is wrong.
+    """
+    if options.recipe:
+        if options.setting:
+            raise RecipeError("--setting belongs to presets; edit the recipe file instead")
+        return load_recipe(options.recipe)
+    name = options.preset or otherwise
+    if not name:
+        raise RecipeError("give --preset NAME or --recipe FILE ('nvfp4 recipe' lists presets)")
+    if name == "auto" and inventory is not None:
+        name = preset_for(detect_architecture(inventory)).name
+    return get_preset(name).build(dict(_split_setting(s) for s in options.setting))
+
+
+def edited(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """Return a recipe with the rules and numbers given beside it; raises `RecipeError`."""
+    recipe = recipe.with_rules(parse_rule_line(line) for line in options.rules)
+    return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
 
 
 def _split_setting(text: str) -> tuple[str, str]:

@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
             statistics=statistics,
             overwrite=options.overwrite,
             device=device,
+            whole_file=options.whole_checkpoint,
             on_progress=on_progress,
         )
     if write_report:

@@ -143,8 +143,11 @@ def is_for_edit_2511(recipe: Recipe) -> bool:
 
 
 def _fill(rule: Mapping[str, Any], values: Mapping[str, int | str]) -> dict[str, Any]:
-    """Put settings into the fields that may refer to them (patterns may hold braces)."""
-    filled = dict(rule)
+    """Put settings into the fields that may refer to them (patterns may hold braces).
+
+    A preset is for a family: its models need not have every layer it names.
+    """
+    filled = {"optional": True, **rule}
     for field in ("blocks", "format", "min_size"):
         if isinstance(filled.get(field), str):
             filled[field] = filled[field].format(**values)

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-
-import torch
+from collections.abc import Iterator
 
 from ..errors import SourceError
-from .base import TensorInfo, TensorSource
+from .base import TensorSource
+from .view import SourceView
 
 # Values compared of a few vectors that both have; bf16 keeps 8 significant bits.
 _VECTORS, _TOLERANCE = 4, 2.0**-7
 _NAMED = 4
 
 
-class CompletedSource(TensorSource):
+class CompletedSource(SourceView):
     """A source with the tensors it lacks taken from another; its own come first.
 
     Raises:
@@ -22,12 +21,11 @@ class CompletedSource(TensorSource):
     """
 
     def __init__(self, source: TensorSource, second: TensorSource):
-        self._source, self._second = source, second
-        self.description = source.description
+        super().__init__(source)
+        self._second = second
         self.metadata = {**second.metadata, **source.metadata}
         self.paths = (*source.paths, *second.paths)
-        self.prefix = source.prefix
-        self.loras = source.loras
+        self.comfyui_reads = False
         added = [name for name in second.tensors if name not in source.tensors]
         if not added:
             raise SourceError(
@@ -36,29 +34,13 @@ class CompletedSource(TensorSource):
         _require_fit(source, second, added)
         self._tensors = {**source.tensors, **{name: second.info(name) for name in added}}
         names = ", ".join(added[:_NAMED]) + (" and more" if len(added) > _NAMED else "")
-        self.notes = (
-            *source.notes,
+        self.notes += (
             f"{len(added)} tensors are taken from {second.description} ({names})",
             *_difference_note(source, second),
         )
 
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """The tensors of both."""
-        return self._tensors
-
-    def load(self, name: str) -> torch.Tensor:
-        """Load from the source that holds it, the first if both do."""
-        self.info(name)
-        return self._holder(name).load(name)
-
-    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Load parts of a tensor from the source that holds it."""
-        self.info(name)
-        return self._holder(name).load_runs(name, starts, length)
-
-    def _holder(self, name: str) -> TensorSource:
-        return self._source if name in self._source.tensors else self._second
+    def _origin(self, name: str) -> tuple[TensorSource, str]:
+        return (self._source if name in self._source.tensors else self._second), name
 
     def close(self) -> None:
         """Close both."""

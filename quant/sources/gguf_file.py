@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..errors import SourceError
-from .base import TensorInfo, TensorSource
+from .base import StoredAs, TensorInfo, TensorSource
 from .gguf_header import GgufTensor, read_gguf_header, require_gguf
 
 # Types without blocks; BF16 is read as it is, which the package would widen.
@@ -51,6 +51,7 @@ class GgufFile(TensorSource):
         self.paths = (path,)
         self.description = str(path)
         self.metadata = {}
+        self.comfyui_reads = False
         header = read_gguf_header(path)
         self.architecture = header.architecture
         self._stored = header.tensors
@@ -60,7 +61,7 @@ class GgufFile(TensorSource):
                 name,
                 tensor.shape,
                 _PLAIN.get(tensor.type, _DECODED),
-                tensor.type if tensor.is_quantized else "",
+                StoredAs(tensor.type, tensor.nbytes) if tensor.is_quantized else None,
             )
             for name, tensor in self._stored.items()
         }

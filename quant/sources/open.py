@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from ..errors import SourceError
 from .base import TensorSource
 from .completed import CompletedSource
@@ -13,15 +11,12 @@ from .gguf_file import GgufFile
 from .hub import HUB, fetch_from_hub
 from .model_folder import model_in_folder
 from .prefixed import PrefixedSource, find_prefix
+from .quantized import decoded
 from .qwen_edit import with_2511_marker
 from .recognised import require_complete, require_model
 from .renamed import in_comfy_names
 from .safetensors_file import SafetensorsFile
 from .shards import open_folder, open_index
-
-_QUANTIZED_SUFFIXES = (".comfy_quant", ".scale_weight", ".weight_scale", ".weight_scale_2")
-_QUANTIZED_NAMES = ("scaled_fp8",)
-FLOAT_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def local_path(path: str | Path) -> Path:
@@ -63,7 +58,7 @@ def open_tensors(path: str | Path) -> TensorSource:
 def open_source(
     path: str | Path, complete_from: str | Path | None = None, *, edit_2511: bool = False
 ) -> TensorSource:
-    """Open a model to quantize: ComfyUI's names without prefix, 16- or 32-bit weights.
+    """Open a model to quantize: ComfyUI's names without prefix, quantized weights decoded.
 
     Args:
         path: as for `open_tensors`.
@@ -71,7 +66,8 @@ def open_source(
         edit_2511: whether a Qwen-Image model without a marker is meant to be Edit 2511.
 
     Raises:
-        SourceError: as `open_tensors`; or the model is quantized already, incomplete, or no model.
+        SourceError: as `open_tensors`; or the file is no model, lacks parts of one, or is
+            quantized in a way not known here.
     """
     model = _open_model(path)
     try:
@@ -89,9 +85,7 @@ def _open_model(path: str | Path) -> TensorSource:
     try:
         require_model(source)
         prefix = find_prefix(source.tensors)
-        model = PrefixedSource(source, prefix) if prefix else source
-        require_unquantized(model)
-        return in_comfy_names(model)
+        return in_comfy_names(decoded(PrefixedSource(source, prefix) if prefix else source))
     except BaseException:
         source.close()
         raise
@@ -104,19 +98,3 @@ def _completed(model: TensorSource, complete_from: str | Path) -> TensorSource:
     except BaseException:
         second.close()
         raise
-
-
-def require_unquantized(source: TensorSource) -> None:
-    """Refuse a source whose weights are quantized: their scales would be ignored.
-
-    Raises:
-        SourceError: naming a quantized tensor.
-    """
-    for name, info in source.tensors.items():
-        marked = name.endswith(_QUANTIZED_SUFFIXES) or name in _QUANTIZED_NAMES
-        low = name.endswith(".weight") and info.dtype not in FLOAT_DTYPES
-        if marked or low:
-            raise SourceError(
-                f"{source.description} is quantized already ({name} is {info.dtype}); "
-                "start from the bf16, fp16 or fp32 model"
-            )

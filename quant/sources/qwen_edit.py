@@ -7,47 +7,30 @@ images are placed in time differs. diffusers says so in ``config.json``, by ``ze
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 
-from .base import TensorInfo, TensorSource
+from .base import TensorSource
+from .state_dict import StateDictSource
+from .view import SourceView
 
 MARKER_2511 = "__index_timestep_zero__"
 _QWEN = ("transformer_blocks.0.img_mod.1.weight", "txt_norm.weight")
 
 
-class MarkedSource(TensorSource):
+class MarkedSource(SourceView):
     """A source with the empty marker tensor of Qwen-Image-Edit 2511 before its own tensors."""
 
     def __init__(self, source: TensorSource, reason: str):
-        self._source = source
-        self.description = source.description
-        self.paths = source.paths
-        self.metadata = source.metadata
-        self.prefix = source.prefix
-        self.loras = source.loras
-        self.notes = (*source.notes, f"the marker of Qwen-Image-Edit 2511 is added: {reason}")
-        marker = TensorInfo(MARKER_2511, (0,), torch.float32)
-        self._tensors = {MARKER_2511: marker, **source.tensors}
+        super().__init__(source, f"the marker of Qwen-Image-Edit 2511 is added: {reason}")
+        self.comfyui_reads = False
+        self._marker = StateDictSource({MARKER_2511: torch.empty(0)})
+        self._tensors = {**self._marker.tensors, **source.tensors}
 
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """The marker and all tensors of the source."""
-        return self._tensors
-
-    def load(self, name: str) -> torch.Tensor:
-        """Load a tensor, or make the marker."""
-        return torch.empty(0) if name == MARKER_2511 else self._source.load(name)
-
-    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Load parts of a tensor."""
-        return self._source.load_runs(name, starts, length)
-
-    def close(self) -> None:
-        """Close the underlying source."""
-        self._source.close()
+    def _origin(self, name: str) -> tuple[TensorSource, str]:
+        return (self._marker if name == MARKER_2511 else self._source), name
 
 
 def with_2511_marker(source: TensorSource, *, asked_for: bool = False) -> TensorSource:

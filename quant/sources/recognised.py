@@ -14,14 +14,13 @@ COMPLETE_FROM = (
 _LORA = (".lora_A.weight", ".lora_B.weight", ".lora_up.weight", ".lora_down.weight",
          ".lora_A.default.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a")  # fmt: skip
 _VAE = ("decoder.conv_in.weight", "decoder.conv1.weight", "decoder.middle.0.residual.0.gamma")
-_PACKED = (".qweight", ".quant_state.bitsandbytes__nf4", ".quant_state.bitsandbytes__fp4")
 # ComfyUI's UMT5 files hold the tokenizer, as the tensor spiece_model.
 _UMT5_WORDS = 256384
 _NAMED = 3
 
 
 def require_model(source: TensorSource) -> None:
-    """Refuse files that hold no model, or one packed in a way that cannot be read.
+    """Refuse files that hold no model.
 
     Raises:
         SourceError: naming what the file is.
@@ -34,12 +33,6 @@ def require_model(source: TensorSource) -> None:
         raise SourceError(
             f"{source.description} is a LoRA ({lora}), not a model: load the model, put the LoRA "
             "on it with a LoRA loader in ComfyUI, and quantize that"
-        )
-    packed = _first_ending(names, _PACKED)
-    if packed:
-        raise SourceError(
-            f"{source.description} is packed by SVDQuant/Nunchaku, AWQ, GPTQ or bitsandbytes "
-            f"({packed}), which cannot be unpacked here: start from the original model"
         )
     if any(name in names for name in _VAE):
         raise SourceError(

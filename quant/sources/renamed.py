@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-import torch
-
 from ..errors import SourceError
-from .base import TensorInfo, TensorSource
+from .base import TensorSource
 from .text_encoder_names import (
     is_qwen_of_llama_cpp,
     is_t5_of_llama_cpp,
     qwen_to_comfy,
     t5_to_comfy,
 )
+from .view import SourceView
 from .wan_names import is_wan_of_diffusers, wan_to_comfy
 
 
@@ -46,7 +45,7 @@ def in_comfy_names(source: TensorSource) -> TensorSource:
     return RenamedSource(source, naming) if naming else source
 
 
-class RenamedSource(TensorSource):
+class RenamedSource(SourceView):
     """A source under ComfyUI's names, in its own order.
 
     Raises:
@@ -54,13 +53,8 @@ class RenamedSource(TensorSource):
     """
 
     def __init__(self, source: TensorSource, naming: Naming):
-        self._source = source
-        self.description = source.description
-        self.paths = source.paths
-        self.metadata = source.metadata
-        self.prefix = source.prefix
-        self.loras = source.loras
-        self.notes = (*source.notes, f"it is {naming.title}; ComfyUI's are used here")
+        super().__init__(source, f"it is {naming.title}; ComfyUI's are used here")
+        self.comfyui_reads = False
         self._original = {naming.to_comfy(name): name for name in source.tensors}
         if len(self._original) < len(source.tensors):
             kept = set(self._original.values())
@@ -74,21 +68,5 @@ class RenamedSource(TensorSource):
             for name, original in self._original.items()
         }
 
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """All tensors by ComfyUI's names."""
-        return self._tensors
-
-    def load(self, name: str) -> torch.Tensor:
-        """Load by ComfyUI's name."""
-        self.info(name)
-        return self._source.load(self._original[name])
-
-    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Load parts of a tensor by ComfyUI's name."""
-        self.info(name)
-        return self._source.load_runs(self._original[name], starts, length)
-
-    def close(self) -> None:
-        """Close the underlying source."""
-        self._source.close()
+    def _origin(self, name: str) -> tuple[TensorSource, str]:
+        return self._source, self._original[name]

@@ -63,8 +63,8 @@ class StoredLayer:
         """What to call the format: ours, the marker's, what the file calls it, or the dtype."""
         if self.marker is not None:
             return self.format.name if self.format else str(self.marker.get("format"))
-        if self.weight.stored_as:
-            return self.weight.stored_as
+        if self.weight.stored:
+            return self.weight.stored.label
         dtype = self.weight.dtype
         return _SHORT_DTYPES.get(dtype, str(dtype).removeprefix("torch."))
 

@@ -17,7 +17,7 @@ from nvfp4_foundry.quant.planning import (
     recipe_from_gguf,
     take_inventory,
 )
-from nvfp4_foundry.quant.planning.recipe import load_recipe
+from nvfp4_foundry.quant.planning.recipe_file import load_recipe
 from nvfp4_foundry.quant.sources import StateDictSource, TensorInfo
 from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers
 

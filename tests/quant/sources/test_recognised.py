@@ -19,7 +19,7 @@ REFUSED = {
     "a LoRA ": ["lora_unet_blocks_0_ffn_0.lora_down.weight", "lora_unet_blocks_0_ffn_0.alpha"],
     "a VAE": ["decoder.conv_in.weight", "encoder.conv_in.weight"],
     "a VAE. ": ["decoder.conv1.weight", "decoder.middle.0.residual.0.gamma"],
-    "packed by SVDQuant": ["transformer_blocks.0.qkv_proj.qweight", "b.bias"],
+    "GPTQ, AWQ or Nunchaku": ["transformer_blocks.0.qkv_proj.qweight", "b.bias"],
     "bitsandbytes": ["a.weight", "a.weight.quant_state.bitsandbytes__nf4"],
 }
 
