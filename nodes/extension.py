@@ -15,6 +15,7 @@ from .compare import Compare
 from .inspect import InspectCheckpoint
 from .mix import AutoMix
 from .quantize import Quantize, QuantizeFile, SaveCheckpoint
+from .recipe_from_gguf import RecipeFromGguf
 from .recipes import LoadRecipe, PlanLayers, SelectPreset
 from .sensitivity import LoadSensitivity, MeasureSensitivity, ProbeModel, ProbeResult
 from .sources import LoadSourceModel
@@ -29,6 +30,7 @@ class FoundryExtension(ComfyExtension):
             LoadSourceModel,
             SelectPreset,
             LoadRecipe,
+            RecipeFromGguf,
             PlanLayers,
             CalibrationPrompts,
             Calibrate,

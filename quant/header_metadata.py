@@ -13,13 +13,14 @@ from typing import Any
 from .calibration.input_scale import parse_policy
 from .calibration.statistics import CalibrationStatistics
 from .checkpoint.provenance import PROVENANCE
+from .choose_encoding import TAKEN_OVER
 from .conversion_job import ConversionJob
 from .formats import get_format
 from .planning.plan import Plan
 from .planning.recipe import Recipe
 from .report import LayerReport
 from .rounding import ROUNDINGS
-from .sources.stored_layers import QUANTIZATION_METADATA
+from .sources.stored_layers import QUANTIZATION_METADATA, announced_markers
 from .version import VERSION
 
 # Measured errors are recorded with this many digits after the first; none is longer as text.
@@ -29,12 +30,26 @@ _LONGEST_ERROR = 1.2345e-300
 
 def header_metadata(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, str]:
     """Return the header's string map: the source's own, ComfyUI's, and where this came from."""
-    markers = {p.name: dict(get_format(p.format).marker or {}) for p in job.plan.quantized()}
-    quantization = {"format_version": "1.0", "layers": markers}
+    markers = {
+        job.prefix + p.name: dict(get_format(p.format).marker or {}) for p in job.plan.quantized()
+    }
+    beside = _announced_beside(job)
+    quantization = {"format_version": "1.0", "layers": {**beside, **markers}}
     return {
         **job.source.metadata,
         QUANTIZATION_METADATA: json.dumps(quantization),
         PROVENANCE: json.dumps(_provenance(job, reports)),
+    }
+
+
+def _announced_beside(job: ConversionJob) -> dict[str, Any]:
+    """Return what the source's header says of quantized layers that are copied, by full name."""
+    if job.rest is None:
+        return {}
+    return {
+        name: marker
+        for name, marker in announced_markers(job.rest).items()
+        if f"{name}.weight" in job.rest.tensors
     }
 
 
@@ -71,7 +86,8 @@ def reserved_length(plan: Plan) -> int:
     """Return how much longer `header_metadata` can get once all layers are encoded, in bytes."""
     names = [planned.name for planned in plan.quantized()]
     digests = dict.fromkeys(names, "0" * 8)
-    longest = [dict.fromkeys(names, _LONGEST_ERROR), digests, dict.fromkeys(ROUNDINGS, len(names))]
+    roundings = dict.fromkeys((*ROUNDINGS, TAKEN_OVER), len(names))
+    longest = [dict.fromkeys(names, _LONGEST_ERROR), digests, roundings]
     return len(json.dumps(json.dumps(longest)))  # twice: the provenance is JSON in JSON
 
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .shared import add_command, add_device_option, add_recipe_options, add_scale_options
+from .artefacts import add_artefact_options
+from .gguf import add_gguf_options
+from .shared import (
+    add_command,
+    add_complete_from,
+    add_device_option,
+    add_recipe_options,
+    add_scale_options,
+    add_source,
+)
 
 
 def add_inspect(commands: Any) -> None:
@@ -16,7 +25,9 @@ def add_inspect(commands: Any) -> None:
         "Show the layers, formats and sizes of a model file.",
         "nvfp4 inspect wan2.2_ti2v_5B_nvfp4.safetensors",
     )
-    parser.add_argument("path", metavar="PATH", type=Path, help="file, index.json or folder")
+    parser.add_argument(
+        "path", metavar="PATH", help="file, index.json, folder, or hf://owner/repo/file"
+    )
 
 
 def add_plan(commands: Any) -> None:
@@ -27,7 +38,7 @@ def add_plan(commands: Any) -> None:
         "Show which layer would get which format, and the size, without converting.",
         "nvfp4 plan wan2.2_ti2v_5B_fp16.safetensors --preset wan2.2-ti2v-5b",
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="the model to quantize")
+    add_source(parser)
     add_recipe_options(parser)
 
 
@@ -40,11 +51,16 @@ def add_quantize(commands: Any) -> None:
         "nvfp4 quantize model.safetensors model_nvfp4.safetensors --preset wan2.2-ti2v-5b "
         "--stats calibration.safetensors",
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="file, index.json or folder")
+    add_source(parser)
     parser.add_argument("target", metavar="DST", type=Path, help="the checkpoint to write")
     add_recipe_options(parser)
     parser.add_argument("--stats", metavar="FILE", type=Path, help="calibration statistics")
     parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
+    parser.add_argument(
+        "--whole-checkpoint",
+        action="store_true",
+        help="of a full checkpoint, copy the text encoder and VAE too",
+    )
     add_device_option(parser)
     parser.add_argument(
         "--report", metavar="FILE", type=Path, help="also save the report: .html, .json or .txt"
@@ -59,8 +75,9 @@ def add_verify(commands: Any) -> None:
         "Read a checkpoint back and check it, against its source if given.",
         "nvfp4 verify model_nvfp4.safetensors --source model.safetensors",
     )
-    parser.add_argument("path", metavar="DST", type=Path, help="the checkpoint")
-    parser.add_argument("--source", metavar="SRC", type=Path, help="the model it was made from")
+    parser.add_argument("path", metavar="DST", help="the checkpoint")
+    parser.add_argument("--source", metavar="SRC", help="the model it was made from")
+    add_complete_from(parser)
 
 
 def add_compare(commands: Any) -> None:
@@ -71,8 +88,8 @@ def add_compare(commands: Any) -> None:
         "Show how far the weights of two checkpoints of one model are apart, layer by layer.",
         "nvfp4 compare model.safetensors model_nvfp4.safetensors",
     )
-    parser.add_argument("a", metavar="A", type=Path, help="the reference, quantized or not")
-    parser.add_argument("b", metavar="B", type=Path, help="the checkpoint to measure against it")
+    parser.add_argument("a", metavar="A", help="the reference, quantized or not")
+    parser.add_argument("b", metavar="B", help="the checkpoint to measure against it")
 
 
 def add_rescale(commands: Any) -> None:
@@ -104,38 +121,12 @@ def add_recipe(commands: Any) -> None:
     parser = add_command(
         commands,
         "recipe",
-        "List the presets, build a recipe from a preset or an artefact, or check a recipe file.",
+        "List the presets, show one as a recipe, check a recipe file, or make one from elsewhere.",
         "nvfp4 recipe --preset wan2.2-14b --setting edge_blocks=3 --output mine.json\n"
         "  nvfp4 recipe --from-checkpoint theirs_nvfp4.safetensors --set '*.ffn.2=bf16'",
     )
-    origin = parser.add_argument_group("recipes from elsewhere").add_mutually_exclusive_group()
-    origin.add_argument(
-        "--from-checkpoint",
-        metavar="FILE",
-        type=Path,
-        help="the formats of a quantized file, layer by layer",
-    )
-    origin.add_argument(
-        "--from-stats",
-        metavar="FILE",
-        type=Path,
-        help="the preset or recipe (default: smart), but --other-format (nvfp4_w4a16) where "
-        "sampled inputs lose more than --max-error (12%%) or ranges of runs differ by more than "
-        "--max-spread (the headroom), and keep for what was not observed",
-    )
-    origin.add_argument(
-        "--from-sensitivity",
-        metavar="FILE",
-        type=Path,
-        help="the layers that the preset or recipe (default: smart) quantizes, in the cheapest of "
-        "--formats with an error up to --max-error (8%%), else in --other-format (keep)",
-    )
-    origin.add_argument("--schema", action="store_true", help="print the JSON Schema of recipes")
-    limits = parser.add_argument_group("limits of --from-stats and --from-sensitivity")
-    limits.add_argument("--max-error", metavar="X%", help="largest relative error")
-    limits.add_argument("--max-spread", metavar="X", type=float, help="largest ratio of amax")
-    limits.add_argument("--formats", metavar="A,B", help="to choose from (default: all measured)")
-    limits.add_argument("--other-format", metavar="NAME", help="of layers beyond the limits")
     add_recipe_options(parser)
+    add_artefact_options(parser)
+    add_gguf_options(parser)
     parser.add_argument("--output", metavar="FILE", type=Path, help="save the recipe as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")

@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .shared import add_command, add_device_option, add_recipe_options, add_scale_options
+from .shared import (
+    add_command,
+    add_device_option,
+    add_recipe_options,
+    add_scale_options,
+    add_source,
+)
 
 
 def add_stats(commands: Any) -> None:
@@ -79,7 +85,7 @@ def add_sensitivity(commands: Any) -> None:
         "whole model's output moves\ncan be measured in ComfyUI only, which has a sampler: by "
         "its node Probe Latent Shift.\nA good mix needs that."
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="file, index.json or folder")
+    add_source(parser)
     parser.add_argument(
         "--stats", metavar="FILE", type=Path, required=True, help="calibration statistics"
     )
@@ -116,7 +122,7 @@ def add_mix(commands: Any) -> None:
         "--recipe mix.json' uses it.\nTake a sensitivity that ComfyUI's Probe Result has saved: by "
         "the errors of layers alone\na mix may be worse than its preset."
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="the model to quantize")
+    add_source(parser)
     parser.add_argument(
         "--sensitivity", metavar="FILE", type=Path, required=True, help="what layers lose"
     )

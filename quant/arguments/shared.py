@@ -20,6 +20,24 @@ def add_command(commands: Any, name: str, summary: str, example: str) -> argpars
     return parser
 
 
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add the model to quantize and what completes it: what ``commands.source`` reads."""
+    parser.add_argument(
+        "source", metavar="SRC", help="file, index.json, folder, or hf://owner/repo/file"
+    )
+    add_complete_from(parser)
+
+
+def add_complete_from(parser: argparse.ArgumentParser) -> None:
+    """Add where tensors come from that the source lacks."""
+    parser.add_argument(
+        "--complete-from",
+        metavar="FILE",
+        help="take tensors from here that SRC lacks, such as the patch embedding that WAN GGUF "
+        "files often lack",
+    )
+
+
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add what ``commands.choice`` reads."""
     choice = parser.add_mutually_exclusive_group()

@@ -111,6 +111,14 @@ class WeightFormat(ABC):
         """Whether the format needs a marker in the checkpoint."""
         return self.marker is not None
 
+    def stores_like(self, other: WeightFormat) -> bool:
+        """Whether the tensors of both are alike; how they are multiplied may differ."""
+        mine, theirs = (
+            {k: v for k, v in (f.marker or {}).items() if k != "full_precision_matrix_mult"}
+            for f in (self, other)
+        )
+        return mine == theirs
+
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Return why a weight of this shape cannot be stored so, or None when it can."""
         return None

@@ -8,10 +8,11 @@ from .mix_options import MIX_FORMATS
 from .mix_problem import MixPoint
 from .overrides import DerivedRecipe
 from .plan import Plan, PlannedLayer, make_plan
-from .presets import Preset, get_preset, load_presets
+from .presets import Preset, get_preset, is_for_edit_2511, load_presets
 from .recipe import Recipe, Rule
 from .recipe_file import load_recipe, save_recipe
 from .recipe_from_checkpoint import recipe_from_checkpoint
+from .recipe_from_gguf import GgufMapping, GgufRecipe, recipe_from_gguf
 from .recipe_from_sensitivity import recipe_from_sensitivity
 from .recipe_from_statistics import recipe_from_statistics
 from .rule_lines import parse_rule_line, parse_rule_lines
@@ -21,6 +22,8 @@ __all__ = [
     "Architecture",
     "Budget",
     "DerivedRecipe",
+    "GgufMapping",
+    "GgufRecipe",
     "Inventory",
     "Layer",
     "Mix",
@@ -34,6 +37,7 @@ __all__ = [
     "frontier",
     "get_preset",
     "inventory_of",
+    "is_for_edit_2511",
     "load_presets",
     "load_recipe",
     "make_plan",
@@ -42,6 +46,7 @@ __all__ = [
     "parse_rule_line",
     "parse_rule_lines",
     "recipe_from_checkpoint",
+    "recipe_from_gguf",
     "recipe_from_sensitivity",
     "recipe_from_statistics",
     "save_recipe",

@@ -53,7 +53,7 @@ class Layer:
     @property
     def nbytes(self) -> int:
         """Bytes of the weight and its companions as the source stores them."""
-        return self.tensor.nbytes + sum(info.nbytes for info in self.companions)
+        return self.tensor.file_bytes + sum(info.file_bytes for info in self.companions)
 
 
 @dataclass(frozen=True)

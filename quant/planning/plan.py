@@ -167,6 +167,9 @@ def _plan_layer(
     if number is not None:
         used[number] += 1
         reason = f"rule {number + 1}: {recipe.rules[number].describe()}"
+    stored = layer.tensor.stored
+    if fmt.name == "keep" and stored and stored.format:
+        fmt, reason = get_format(stored.format), f"{reason}, which is {stored.format}"
     refusal = _refusal(layer, fmt)
     if refusal:
         warnings.append(f"{layer.name} stays as it is instead of {fmt.name}: {refusal}")
@@ -175,7 +178,7 @@ def _plan_layer(
         name=layer.name,
         kind=layer.kind,
         shape=layer.shape,
-        source_dtype=str(layer.tensor.dtype).removeprefix("torch."),
+        source_dtype=stored.label if stored else str(layer.tensor.dtype).removeprefix("torch."),
         format=fmt.name,
         reason=reason,
         bytes_before=layer.nbytes,

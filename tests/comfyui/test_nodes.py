@@ -10,6 +10,7 @@ NODES = {
     "NVFP4FoundryLoadModel",
     "NVFP4FoundrySelectPreset",
     "NVFP4FoundryLoadRecipe",
+    "NVFP4FoundryRecipeFromGguf",
     "NVFP4FoundryPlanLayers",
     "NVFP4FoundryCalibrationPrompts",
     "NVFP4FoundryCalibrate",

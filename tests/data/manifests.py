@@ -48,6 +48,33 @@ def wan(width: int, ffn: int, blocks: int, inputs: int, outputs: int, text: int 
     return found
 
 
+def wan_of_diffusers(
+    width: int, ffn: int, blocks: int, inputs: int, outputs: int, text: int = 4096
+) -> Manifest:
+    """The same model as `wan` makes, as the transformer folders of diffusers name it."""
+    embedder = "condition_embedder"
+    found: Manifest = {
+        "scale_shift_table": (1, 2, width),
+        **conv("patch_embedding", width, inputs, 1, 2, 2),
+        **linear(f"{embedder}.time_embedder.linear_1", 256, width),
+        **linear(f"{embedder}.time_embedder.linear_2", width, width),
+        **linear(f"{embedder}.time_proj", width, 6 * width),
+        **linear(f"{embedder}.text_embedder.linear_1", text, width),
+        **linear(f"{embedder}.text_embedder.linear_2", width, width),
+        **linear("proj_out", width, 4 * outputs),
+    }
+    for block in (f"blocks.{i}" for i in range(blocks)):
+        found[f"{block}.scale_shift_table"] = (1, 6, width)
+        found |= norm(f"{block}.norm2", width, bias=True)
+        for attention in (f"{block}.attn1", f"{block}.attn2"):
+            for projection in ("to_q", "to_k", "to_v", "to_out.0"):
+                found |= linear(f"{attention}.{projection}", width, width)
+            found |= norm(f"{attention}.norm_q", width) | norm(f"{attention}.norm_k", width)
+        found |= linear(f"{block}.ffn.net.0.proj", width, ffn)
+        found |= linear(f"{block}.ffn.net.2", ffn, width)
+    return found
+
+
 def qwen_image(blocks: int = 60, width: int = 3072, *, edit_2511: bool = False) -> Manifest:
     """Qwen-Image; the 2511 edit model is marked by an empty tensor."""
     found: Manifest = {"__index_timestep_zero__": (0,)} if edit_2511 else {}

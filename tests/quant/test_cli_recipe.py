@@ -31,8 +31,8 @@ def test_from_a_checkpoint_and_edited(
     mine = tmp_path / "mine.json"
     edit = ("--set", "*.ffn.0=bf16", "--rounding", "mse")
     made = ("recipe", "--from-checkpoint", checkpoint, *edit, "--output", mine)
-    code, out, _ = run(capsys, *made)
-    assert code == 0 and "as stored there: 26 float8_e4m3fn, 14 nvfp4" in out
+    code, _, notes = run(capsys, *made)
+    assert code == 0 and "26 float8_e4m3fn (ComfyUI); 14 nvfp4 (ComfyUI)" in notes
     assert load_recipe(mine).rounding == "mse"
     _, plan = run_json(capsys, "plan", MODEL_PATH, "--recipe", mine)
     _, wanted = run_json(capsys, "plan", MODEL_PATH, *MIXED, "--set", "*.ffn.0=bf16")
@@ -102,6 +102,9 @@ def test_from_a_sensitivity(limit: str, tmp_path: Path, capsys: pytest.CaptureFi
         (("--from-sensitivity", "FILE", "--set", "oops"), "pattern = format"),
         (("--from-sensitivity", "FILE", "--output", "FILE", "--overwrite"), "is what is read"),
         (("--set", "a=bf16"), "give --preset, --recipe or --from-"),
+        (("--preset", "all", "--max-error", "8%"), "--max-error has no use here"),
+        (("--from-sensitivity", "FILE", "--max-spread", "2"), "--max-spread has no use here"),
+        (("--from-sensitivity", "FILE", "--bits-limit", "4"), "belongs to --from-gguf"),
     ],
 )
 def test_bad_usage(
