@@ -16,6 +16,7 @@ _FORBIDDEN = re.compile(r'[<>:"|?*/\\\x00-\x1f]')
 # File systems allow 255 bytes; suffixes and the name while writing take some.
 _LONGEST_NAME = 180
 _INDEX = ".safetensors.index.json"
+_LOG = re.compile(r"\.(log|txt|tsv)(\.(gz|xz|bz2))?$", re.IGNORECASE)
 
 
 def source_files() -> list[str]:
@@ -142,8 +143,23 @@ def prompt_files() -> list[str]:
     return sorted(p.name for p in root.glob("*.txt"))
 
 
+def log_files() -> list[str]:
+    """Return what may be activation logs in ComfyUI's input folder."""
+    root = Path(folder_paths.get_input_directory())
+    return sorted(p.name for p in root.glob("*") if _LOG.search(p.name) and p.is_file())
+
+
 def prompt_path(name: str) -> Path:
     """Return the path of a text file in ComfyUI's input folder."""
+    return input_path(name)
+
+
+def input_path(name: str) -> Path:
+    """Return the path of a file in ComfyUI's input folder.
+
+    Raises:
+        FileNotFoundError: it is gone, or was never directly in there.
+    """
     path = Path(folder_paths.get_input_directory(), name)
     if path.name != name or not path.is_file():
         raise FileNotFoundError(f"{name} is not in ComfyUI's input folder; refresh the list")

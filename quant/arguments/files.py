@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from .artefacts import add_artefact_options
 from .gguf import add_gguf_options
 from .shared import (
     add_command,
@@ -120,39 +121,12 @@ def add_recipe(commands: Any) -> None:
     parser = add_command(
         commands,
         "recipe",
-        "List the presets, build a recipe from a preset or an artefact, or check a recipe file.",
+        "List the presets, show one as a recipe, check a recipe file, or make one from elsewhere.",
         "nvfp4 recipe --preset wan2.2-14b --setting edge_blocks=3 --output mine.json\n"
         "  nvfp4 recipe --from-checkpoint theirs_nvfp4.safetensors --set '*.ffn.2=bf16'",
     )
-    origin = parser.add_argument_group("recipes from elsewhere").add_mutually_exclusive_group()
-    origin.add_argument(
-        "--from-checkpoint",
-        metavar="FILE",
-        type=Path,
-        help="the formats of a quantized file, layer by layer",
-    )
-    origin.add_argument(
-        "--from-stats",
-        metavar="FILE",
-        type=Path,
-        help="the preset or recipe (default: smart), but --other-format (nvfp4_w4a16) where "
-        "sampled inputs lose more than --max-error (12%%) or ranges of runs differ by more than "
-        "--max-spread (the headroom), and keep for what was not observed",
-    )
-    origin.add_argument(
-        "--from-sensitivity",
-        metavar="FILE",
-        type=Path,
-        help="the layers that the preset or recipe (default: smart) quantizes, in the cheapest of "
-        "--formats with an error up to --max-error (8%%), else in --other-format (keep)",
-    )
-    origin.add_argument("--schema", action="store_true", help="print the JSON Schema of recipes")
-    limits = parser.add_argument_group("limits of --from-stats and --from-sensitivity")
-    limits.add_argument("--max-error", metavar="X%", help="largest relative error")
-    limits.add_argument("--max-spread", metavar="X", type=float, help="largest ratio of amax")
-    limits.add_argument("--formats", metavar="A,B", help="to choose from (default: all measured)")
-    limits.add_argument("--other-format", metavar="NAME", help="of layers beyond the limits")
     add_recipe_options(parser)
+    add_artefact_options(parser)
     add_gguf_options(parser)
     parser.add_argument("--output", metavar="FILE", type=Path, help="save the recipe as JSON")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE if it exists")

@@ -50,7 +50,9 @@ def base_recipe(
     name = options.preset or otherwise
     if not name:
         raise RecipeError("give --preset NAME or --recipe FILE ('nvfp4 recipe' lists presets)")
-    if name == "auto" and inventory is not None:
+    if name == "auto":
+        if inventory is None:
+            raise RecipeError("--preset auto needs a model; it works with plan and quantize")
         name = preset_for(detect_architecture(inventory)).name
     return get_preset(name).build(dict(_split_setting(s) for s in options.setting))
 

@@ -48,7 +48,8 @@ def recipe_from_sensitivity(
         raise RecipeError(f"the largest error lies between 0 and 1 (100%), not at {max_error:g}")
     get_format(otherwise)
     ladder = _by_cost(sensitivity, formats)
-    shapes = {name: layer.shape for name, layer in sensitivity.layers.items()}
+    shapes = dict(sensitivity.fingerprint.shapes)  # with what was not measured at all
+    shapes |= {name: layer.shape for name, layer in sensitivity.layers.items()}
     considered = quantized_linears(base, layers_by_shape(shapes))
     if not considered:
         raise RecipeError(f"recipe {base.name} quantizes none of the layers that were measured")
@@ -83,7 +84,8 @@ def _by_cost(sensitivity: Sensitivity, formats: Sequence[str]) -> list[str]:
 def _by_input(names: Sequence[str], sensitivity: Sensitivity) -> list[list[str]]:
     groups: dict[tuple[str, str], list[str]] = {}
     for name in names:
-        shared = sensitivity.layers[name].input_id
+        known = sensitivity.layers.get(name)
+        shared = known.input_id if known else None
         key = ("layer", name) if shared is None else ("input", shared)
         groups.setdefault(key, []).append(name)
     return list(groups.values())
