@@ -82,69 +82,92 @@ class ModelSource(TensorSource):
         SourceError: the MODEL is quantized already.
     """
 
+    _kind = "MODEL"
+    _prefix = PREFIX
+
     def __init__(self, model: Any, loras: tuple[AppliedLora, ...] = ()):
         self._model = model
-        self._live: Mapping[str, torch.Tensor] = model.model.diffusion_model.state_dict()
+        self._live: Mapping[str, torch.Tensor] = self._module().state_dict()
         self._file = self._open_file()
-        self.description = self._file.description if self._file else "MODEL"
+        self.description = self._file.description if self._file else self._kind
         self.metadata = dict(self._file.metadata) if self._file else {}
         self.paths = self._file.paths if self._file else ()
         self._tensors = self._list_tensors()
-        self.loras = loras if any(patches_of(model, name) for name in self._tensors) else ()
-        self.notes = (*self._list_notes(), *patch_notes(model, loras))
+        self.loras = loras if any(self._patches(name) for name in self._tensors) else ()
+        self.notes = (*self._list_notes(), *patch_notes(model, loras, self._prefix))
         require_unquantized(self)
+
+    def _module(self) -> torch.nn.Module:
+        return self._model.model.diffusion_model
+
+    def _paths(self) -> list[Path]:
+        """Return the files the weights may be in."""
+        path = model_file(self._model)
+        return [path] if path else []
 
     def _open_file(self) -> TensorSource | None:
         """Open the file behind the MODEL, if it holds the same tensors."""
-        path = model_file(self._model)
-        if path is None:
-            return None
-        try:
-            file = open_source(path)
-        except SourceError as error:
-            logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
-            return None
+        for path in self._paths():
+            try:
+                file = open_source(path)
+            except SourceError as error:
+                logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
+                continue
+            if self._is_of_same_layers(file):
+                return file
+            file.close()
+            logging.info("NVFP4 Foundry: %s names its layers otherwise; %s", path, _LIVE_ONLY)
+        return None
+
+    def _is_of_same_layers(self, file: TensorSource) -> bool:
         shapes = {name: tuple(self._unpatched(name).shape) for name in self._live}
-        for name, shape in shapes.items():
-            if len(shape) == 2 and (name not in file.tensors or file.info(name).shape != shape):
-                file.close()
-                logging.info("NVFP4 Foundry: %s names its layers otherwise; %s", path, _LIVE_ONLY)
-                return None
-        return file
+        return all(
+            name in file.tensors and file.info(name).shape == shape
+            for name, shape in shapes.items()
+            if len(shape) == 2
+        )
 
     def _list_tensors(self) -> dict[str, TensorInfo]:
-        live = {n: self._unpatched(n) for n in self._live}
+        # ComfyUI renames some norms as it loads them: in the file they go by another name
+        here = [n for n in self._live if not self._file or self._file_of(n) or self._patches(n)]
+        live = {n: self._unpatched(n) for n in here}
         infos = {n: TensorInfo(n, tuple(t.shape), t.dtype) for n, t in live.items()}
         if self._file:
             infos.update(self._file.tensors)
-        return {name: merged_info(self._model, info) for name, info in infos.items()}
+        return {n: merged_info(self._model, info, self._prefix) for n, info in infos.items()}
 
     def _list_notes(self) -> tuple[str, ...]:
         return self._file.notes if self._file else (_LIVE_ONLY,)
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """All tensors of the diffusion model, names without prefix."""
+        """All tensors of the model, names without prefix."""
         return self._tensors
 
     def load(self, name: str) -> torch.Tensor:
         """Return one tensor on CPU: float32 where patches change it, else in its own dtype."""
         self.info(name)
-        in_file = self._file is not None and name in self._file.tensors
-        weight = self._file.load(name) if in_file and self._file else self._unpatched(name)
-        if patches_of(self._model, name):
-            weight = merged_weight(self._model, name, weight)
+        file = self._file_of(name)
+        weight = file.load(name) if file else self._unpatched(name)
+        if self._patches(name):
+            weight = merged_weight(self._model, name, weight, self._prefix)
         return weight.detach().cpu()
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
         """Return parts of a tensor, read from the file by themselves where nothing changes them."""
-        in_file = self._file is not None and name in self._file.tensors
-        if self._file and in_file and not patches_of(self._model, name):
-            return self._file.load_runs(name, starts, length)
+        file = self._file_of(name)
+        if file and not self._patches(name):
+            return file.load_runs(name, starts, length)
         return super().load_runs(name, starts, length)
 
+    def _file_of(self, name: str) -> TensorSource | None:
+        return self._file if self._file and name in self._file.tensors else None
+
+    def _patches(self, name: str) -> list[Any]:
+        return patches_of(self._model, name, self._prefix)
+
     def _unpatched(self, name: str) -> torch.Tensor:
-        return unpatched_weight(self._model, name, self._live[name])
+        return unpatched_weight(self._model, name, self._live[name], self._prefix)
 
     def close(self) -> None:
         """Close the file."""

@@ -18,6 +18,7 @@ from .quantize import Quantize, QuantizeFile, SaveCheckpoint
 from .recipes import LoadRecipe, PlanLayers, SelectPreset
 from .sensitivity import LoadSensitivity, MeasureSensitivity, ProbeModel, ProbeResult
 from .sources import LoadSourceModel
+from .text_encoders import PlanTextEncoder, QuantizeTextEncoder
 
 
 class FoundryExtension(ComfyExtension):
@@ -41,6 +42,8 @@ class FoundryExtension(ComfyExtension):
             LoadSensitivity,
             AutoMix,
             Quantize,
+            PlanTextEncoder,
+            QuantizeTextEncoder,
             SaveCheckpoint,
             QuantizeFile,
             InspectCheckpoint,

@@ -113,8 +113,8 @@ def _target_inputs() -> list[io.Input]:
             "folder",
             options=folders.target_folders(),
             default="diffusion_models",
-            tooltip="diffusion_models: stock loaders find it there at once. output: ComfyUI's "
-            "output folder.",
+            tooltip="diffusion_models: Load Diffusion Model finds it there at once. text_encoders: "
+            "Load CLIP does. output: ComfyUI's output folder.",
         ),
         io.Combo.Input(
             "if_exists",
@@ -166,12 +166,15 @@ class SaveCheckpoint(io.ComfyNode):
             display_name="Save NVFP4 Checkpoint",
             category=CATEGORY,
             description=(
-                "Saves a quantized checkpoint that stock ComfyUI loads with Load Diffusion Model. "
-                "The file appears complete or not at all."
+                "Saves a quantized checkpoint that stock ComfyUI loads with Load Diffusion Model, "
+                "or a text encoder that it loads with Load CLIP. The file appears complete or not "
+                "at all."
             ),
             search_aliases=["save nvfp4", "export checkpoint", "save diffusion model"],
             inputs=[
-                CheckpointSocket.Input("checkpoint", tooltip="From Quantize."),
+                CheckpointSocket.Input(
+                    "checkpoint", tooltip="From Quantize or Quantize Text Encoder."
+                ),
                 *_target_inputs(),
             ],
             outputs=[io.String.Output(display_name="path")],
@@ -217,7 +220,7 @@ class QuantizeFile(io.ComfyNode):
                 io.Combo.Input(
                     "model_file",
                     options=folders.source_files(),
-                    tooltip="The 16- or 32-bit model to convert.",
+                    tooltip="The 16- or 32-bit diffusion model or text encoder to convert.",
                 ),
                 RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset."),
                 StatisticsSocket.Input(
