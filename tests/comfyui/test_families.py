@@ -66,6 +66,13 @@ def test_recognised_before_and_after(results: dict[str, Any], family: str) -> No
 
 
 @pytest.mark.parametrize("family", EXPECTED)
+def test_a_model_in_the_graph_has_the_names_of_its_file(
+    results: dict[str, Any], family: str
+) -> None:
+    assert results[family]["same_names"]
+
+
+@pytest.mark.parametrize("family", EXPECTED)
 def test_layers_have_the_planned_formats(results: dict[str, Any], family: str) -> None:
     found = results[family]
     assert found["warnings"] == []

@@ -56,6 +56,7 @@ def test_socket_and_file_give_the_same(results: dict[str, Any], encoder: str) ->
     found = results[encoder]
     assert found["read_from"] and found["exit_code"] == 0 and found["same"]
     assert found["preview"] == 0.0
+    assert f"recipe  {encoder}" in found["table"] and "= nvfp4_w4a16" in found["table"]
 
 
 @pytest.mark.parametrize("encoder", ENCODERS)

@@ -37,6 +37,10 @@ from nvfp4_foundry.nodes.text_encoder_source import (  # noqa: E402
     TextEncoderSource,
     clip_from_checkpoint,
 )
+from nvfp4_foundry.nodes.text_encoders import (  # noqa: E402
+    PlanTextEncoder,
+    QuantizeTextEncoder,
+)
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.cli import main  # noqa: E402
 from nvfp4_foundry.quant.convert import quantize_to_memory, save_model  # noqa: E402
@@ -136,10 +140,10 @@ def try_encoder(name: str, encoder: Encoder) -> dict[str, Any]:
     save_file(encoder.tensors(), path)
     clip = load(path, encoder)
     plain = encode(clip)
+    recipe = get_preset(encoder.preset).build()
+    plan, table = PlanTextEncoder.execute(clip, recipe, "", False).args
+    preview, checkpoint, report = QuantizeTextEncoder.execute(clip, plan, "").args
     with TextEncoderSource(clip) as source:
-        plan = make_plan(get_preset(encoder.preset).build(), take_inventory(source))
-        checkpoint = quantize_to_memory(source, plan)
-        preview = clip_from_checkpoint(checkpoint, source, clip)
         read_from = [str(part) for part in source.paths]
     saved, from_file = folder / f"{name}-a.safetensors", folder / f"{name}-b.safetensors"
     save_model(checkpoint, saved)
@@ -164,7 +168,8 @@ def try_encoder(name: str, encoder: Encoder) -> dict[str, Any]:
         "moved": moved(plain, encode(loaded)),
         "preview": moved(encode(loaded), encode(preview)),
         "refusal": refusal,
-        "report": checkpoint.report.to_text(every_layer=False),
+        "report": report,
+        "table": table,
     }
 
 

@@ -28,6 +28,7 @@ from tiny_families import FAMILIES, Family  # noqa: E402
 
 import_foundry()
 
+from nvfp4_foundry.nodes.bridge import ModelSource  # noqa: E402
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.convert import convert  # noqa: E402
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory  # noqa: E402
@@ -62,7 +63,7 @@ def loaded_formats(model: torch.nn.Module) -> dict[str, str]:
 
 
 def sample(path: Path, family: Family) -> tuple[torch.Tensor, Any]:
-    """Sample two steps; returns all values of the latent, and the model."""
+    """Sample two steps; returns all values of the latent, and the MODEL."""
     patcher = comfy.sd.load_diffusion_model(str(path))
     latent = family.empty_latent()
     noise = comfy.sample.prepare_noise(latent, 3)
@@ -72,7 +73,13 @@ def sample(path: Path, family: Family) -> tuple[torch.Tensor, Any]:
         disable_pbar=True, seed=3,
     )  # fmt: skip
     parts = result.unbind() if result.is_nested else [result]
-    return torch.cat([part.flatten() for part in parts]).float(), patcher.model
+    return torch.cat([part.flatten() for part in parts]).float(), patcher
+
+
+def published(name: str) -> str:
+    """Return what the files of Flux's makers call a norm's factors; ComfyUI renames them."""
+    is_theirs = name.startswith(("double_blocks.", "single_blocks."))
+    return name.replace("_norm.weight", "_norm.scale") if is_theirs else name
 
 
 @torch.inference_mode()
@@ -80,15 +87,18 @@ def try_family(name: str, family: Family) -> dict[str, Any]:
     """Load, quantize, load and sample one family."""
     source, target = folder / f"{name}.safetensors", folder / f"{name}-quantized.safetensors"
     metadata = dict(family.metadata) or None
-    tensors = {key: value.to(torch.bfloat16) for key, value in family.tensors().items()}
+    tensors = {published(key): value.to(torch.bfloat16) for key, value in family.tensors().items()}
     save_file(tensors, source, metadata=metadata)
     result = quantize(family, source, target)
     plain, model = sample(source, family)
     quantized, quantized_model = sample(target, family)
+    with ModelSource(model) as through_socket:
+        same_names = set(through_socket.tensors) == set(tensors)
     return result | {
-        "class": type(model).__name__,
-        "quantized_class": type(quantized_model).__name__,
-        "loaded": loaded_formats(quantized_model.diffusion_model),
+        "class": type(model.model).__name__,
+        "quantized_class": type(quantized_model.model).__name__,
+        "loaded": loaded_formats(quantized_model.model.diffusion_model),
+        "same_names": same_names,
         "finite": bool(plain.isfinite().all() and quantized.isfinite().all()),
         "moved": float((quantized - plain).norm() / plain.norm()),
         "std": float(plain.std()),
