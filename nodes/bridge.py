@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
@@ -18,116 +17,17 @@ from ..quant.convert import QuantizedModel
 from ..quant.emulation import emulate_native_product, emulated_layers, read_input_roundings
 from ..quant.errors import SourceError
 from ..quant.sources import (
-    AppliedLora,
     StateDictSource,
-    StoredWeight,
-    TensorInfo,
-    TensorSource,
-    decoded,
-    open_source,
 )
 from .hessian_room import HessianRoom
-from .loading import model_files
 from .merged_weights import (
     PREFIX,
-    live_tensors,
-    merged_info,
-    merged_weight,
-    patch_notes,
-    patches_of,
 )
 
 #: Keys of the wrappers of this pack.
 OBSERVER_KEY, PROBE_KEY = "nvfp4_foundry.observer", "nvfp4_foundry.probe"
 _EMULATION_KEY = "nvfp4_foundry.emulation"
 _LIVE_ONLY = "its weights are read from memory"
-
-
-class ModelSource(TensorSource):
-    """The diffusion model of a MODEL, LoRAs and merges applied, one tensor at a time.
-
-    Weights come from the file the MODEL was loaded from where that is known: ComfyUI may have
-    cast them since. Tensors that patches change are computed from there and stay float32.
-    ``loras`` are the files known to be applied (see ``applied_loras``), for the report.
-
-    Weights that are quantized already are decoded with their own scales.
-
-    Raises:
-        SourceError: the MODEL is quantized in a way not known here.
-    """
-
-    def __init__(self, model: Any, loras: tuple[AppliedLora, ...] = ()):
-        self._model = model
-        self._live = decoded(StateDictSource(live_tensors(model), "MODEL"))
-        self._file = self._open_file()
-        self.description = self._file.description if self._file else "MODEL"
-        self.metadata = dict(self._file.metadata) if self._file else {}
-        self.paths = self._file.paths if self._file else ()
-        self._tensors = self._list_tensors()
-        self.loras = loras if any(patches_of(model, name) for name in self._tensors) else ()
-        self.notes = (*self._list_notes(), *patch_notes(model, loras))
-
-    def _open_file(self) -> TensorSource | None:
-        """Open the file behind the MODEL, if it holds the same tensors."""
-        files = model_files(self._model)
-        if files is None:
-            return None
-        try:
-            file = open_source(files.path, files.complete_from)
-        except SourceError as error:
-            logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
-            return None
-        for name, info in self._live.tensors.items():
-            is_matrix = len(info.shape) == 2
-            if is_matrix and (name not in file.tensors or file.info(name).shape != info.shape):
-                file.close()
-                logging.info(
-                    "NVFP4 Foundry: %s names its layers otherwise; %s", files.path, _LIVE_ONLY
-                )
-                return None
-        return file
-
-    def _list_tensors(self) -> dict[str, TensorInfo]:
-        infos = dict(self._live.tensors)
-        if self._file:
-            infos.update(self._file.tensors)
-        return {name: merged_info(self._model, info) for name, info in infos.items()}
-
-    def _list_notes(self) -> tuple[str, ...]:
-        return self._file.notes if self._file else (_LIVE_ONLY,)
-
-    @property
-    def tensors(self) -> Mapping[str, TensorInfo]:
-        """All tensors of the diffusion model, names without prefix."""
-        return self._tensors
-
-    def load(self, name: str) -> torch.Tensor:
-        """Return one tensor on CPU: float32 where patches change it, else in its own dtype."""
-        self.info(name)
-        weight = self._origin(name).load(name)
-        if patches_of(self._model, name):
-            weight = merged_weight(self._model, name, weight)
-        return weight.detach().cpu()
-
-    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Return parts of a tensor, read from the file by themselves where nothing changes them."""
-        if patches_of(self._model, name):
-            return super().load_runs(name, starts, length)
-        return self._origin(name).load_runs(name, starts, length)
-
-    def stored_weight(self, name: str) -> StoredWeight | None:
-        """Return how a weight is stored that is quantized, and that no patch changes."""
-        self.info(name)
-        return None if patches_of(self._model, name) else self._origin(name).stored_weight(name)
-
-    def _origin(self, name: str) -> TensorSource:
-        """Return where an unpatched tensor comes from."""
-        return self._file if self._file and name in self._file.tensors else self._live
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file:
-            self._file.close()
 
 
 def observed_clone(model: Any, session: Any) -> Any:

@@ -19,7 +19,8 @@ from ..quant.describe import describe_statistics
 from ..quant.planning import take_inventory
 from . import decks, folders
 from .artefacts import CALIBRATIONS
-from .bridge import ModelSource, observed_clone
+from .bridge import observed_clone
+from .model_source import ModelSource
 from .sessions import CalibrationSession, open_session
 from .sockets import CATEGORY, CalibrationSocket, StatisticsSocket
 

@@ -26,6 +26,7 @@ from .recipe_sources import (
 from .recipes import LoadRecipe, PlanLayers, SelectPreset
 from .sensitivity import LoadSensitivity, MeasureSensitivity, ProbeModel, ProbeResult
 from .sources import LoadSourceModel
+from .text_encoders import PlanTextEncoder, QuantizeTextEncoder
 
 
 class FoundryExtension(ComfyExtension):
@@ -57,6 +58,8 @@ class FoundryExtension(ComfyExtension):
             LoadSensitivity,
             AutoMix,
             Quantize,
+            PlanTextEncoder,
+            QuantizeTextEncoder,
             SaveCheckpoint,
             QuantizeFile,
             InspectCheckpoint,

@@ -10,6 +10,7 @@ from pathlib import Path
 import folder_paths
 
 MODEL_FOLDERS = ("diffusion_models", "checkpoints")
+TEXT_ENCODERS = "text_encoders"
 OUTPUT = "output"
 NOTHING = "nothing"
 _FORBIDDEN = re.compile(r'[<>:"|?*/\\\x00-\x1f]')
@@ -19,12 +20,17 @@ _INDEX = ".safetensors.index.json"
 _LOG = re.compile(r"\.(log|txt|tsv)(\.(gz|xz|bz2))?$", re.IGNORECASE)
 
 
-def source_files() -> list[str]:
-    """Return every model file the user can pick, as ``folder/relative/name``.
+def model_files() -> list[str]:
+    """Return every diffusion model the user can pick, as ``folder/relative/name``.
 
     Shards are listed once, by their index; a folder of shards without one by its name and ``/``.
     """
     return sorted({name for folder in MODEL_FOLDERS for name in _files_of(folder)})
+
+
+def source_files() -> list[str]:
+    """Return every file that can be quantized: diffusion models and text encoders."""
+    return [*model_files(), *sorted(set(_files_of(TEXT_ENCODERS)))]
 
 
 def gguf_files() -> list[str]:
@@ -53,7 +59,7 @@ def source_path(name: str) -> Path:
         FileNotFoundError: it is gone, or was never in a model folder.
     """
     folder, _, relative = name.partition("/")
-    if folder in MODEL_FOLDERS:
+    if folder in (*MODEL_FOLDERS, TEXT_ENCODERS):
         for root in _roots(folder):
             path = (root / relative).resolve()
             if path.exists() and path.is_relative_to(root):
@@ -91,7 +97,7 @@ def missing_source(name: str | None) -> str | None:
 
 def target_folders() -> list[str]:
     """Return the places a checkpoint may be saved to."""
-    return ["diffusion_models", "checkpoints", OUTPUT]
+    return ["diffusion_models", "checkpoints", TEXT_ENCODERS, OUTPUT]
 
 
 def target_path(folder: str, name: str) -> Path:

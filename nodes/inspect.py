@@ -29,7 +29,7 @@ class InspectCheckpoint(io.ComfyNode):
                 io.Combo.Input(
                     "model_file",
                     options=folders.source_files(),
-                    tooltip="Any model in diffusion_models or checkpoints.",
+                    tooltip="Any model in diffusion_models, checkpoints or text_encoders.",
                 )
             ],
             outputs=[io.String.Output(display_name="report")],

@@ -22,7 +22,8 @@ from ..quant.errors import CalibrationError
 from ..quant.report import shorten
 from . import folders
 from .artefacts import CALIBRATIONS, INPUT_SCALES
-from .bridge import ModelSource, progress_bar
+from .bridge import progress_bar
+from .model_source import ModelSource
 from .quantize import _resolve_target, _target_inputs, _validate_target
 from .recipes import _input_scale_options, _policy
 from .sockets import CATEGORY, StatisticsSocket

@@ -17,33 +17,40 @@ PREFIX = "diffusion_model."
 _SHOWN_STRENGTHS = 4
 
 
-def patches_of(model: Any, name: str) -> list[Any]:
-    """Return the patches on a tensor of the diffusion model, first applied first."""
-    return model.patches.get(PREFIX + name, [])
+def patches_of(model: Any, name: str, prefix: str = PREFIX) -> list[Any]:
+    """Return the patches on a tensor of the diffusion model, first applied first.
+
+    Here and below, ``prefix`` is what the patcher's names begin with: of a text encoder another.
+    """
+    return model.patches.get(prefix + name, [])
 
 
-def unpatched_weight(model: Any, name: str, live: torch.Tensor) -> torch.Tensor:
+def unpatched_weight(
+    model: Any, name: str, live: torch.Tensor, prefix: str = PREFIX
+) -> torch.Tensor:
     """Return a tensor as it was loaded; ``live`` is what the module holds now.
 
     A loaded MODEL keeps originals beside the weights it patched in place, those that hooks
     changed last in a place of their own. Weights that are patched as they are used, with little
     memory, are originals.
     """
-    backup = model.backup.get(PREFIX + name)
+    backup = model.backup.get(prefix + name)
     if backup is not None:
         return backup.weight
-    hooked = model.hook_backup.get(PREFIX + name)
+    hooked = model.hook_backup.get(prefix + name)
     return live if hooked is None else hooked[0]
 
 
-def live_tensors(model: Any) -> dict[str, torch.Tensor]:
-    """Return the tensors of a MODEL's diffusion model as they were loaded, by name.
+def live_tensors(
+    patcher: Any, module: torch.nn.Module, prefix: str = PREFIX
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of a module of a MODEL or CLIP as they were loaded, by name.
 
     Quantized layers have theirs as in a file: codes, scales and marker.
     """
     tensors: dict[str, torch.Tensor] = {}
-    for name, live in model.model.diffusion_model.state_dict().items():
-        tensor: Any = unpatched_weight(model, name, live)
+    for name, live in module.state_dict().items():
+        tensor: Any = unpatched_weight(patcher, name, live, prefix)
         if isinstance(tensor, QuantizedTensor):  # a backup, not taken apart by its module
             tensors.update(tensor.state_dict(name))
         else:
@@ -51,16 +58,18 @@ def live_tensors(model: Any) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def merged_info(model: Any, info: TensorInfo) -> TensorInfo:
+def merged_info(model: Any, info: TensorInfo, prefix: str = PREFIX) -> TensorInfo:
     """Return what a tensor is with its patches: some LoRAs widen a weight."""
-    patches = patches_of(model, info.name)
+    patches = patches_of(model, info.name, prefix)
     if not patches:
         return info
-    shape = comfy.lora.calculate_shape(patches, info, PREFIX + info.name)
+    shape = comfy.lora.calculate_shape(patches, info, prefix + info.name)
     return TensorInfo(info.name, tuple(shape), info.dtype)
 
 
-def merged_weight(model: Any, name: str, weight: torch.Tensor) -> torch.Tensor:
+def merged_weight(
+    model: Any, name: str, weight: torch.Tensor, prefix: str = PREFIX
+) -> torch.Tensor:
     """Return an unpatched tensor with its patches applied, float32 on CPU.
 
     ComfyUI's own arithmetic, in float32 throughout: sampling computes the same and rounds to the
@@ -68,20 +77,20 @@ def merged_weight(model: Any, name: str, weight: torch.Tensor) -> torch.Tensor:
     """
     device = comfy.model_management.get_torch_device()
     merged = comfy.lora.calculate_weight(
-        patches_of(model, name),
+        patches_of(model, name, prefix),
         weight.to(device=device, dtype=torch.float32, copy=True),
-        PREFIX + name,
+        prefix + name,
         intermediate_dtype=torch.float32,
     )
     return merged.to("cpu")
 
 
-def patch_notes(model: Any, loras: Sequence[AppliedLora]) -> list[str]:
+def patch_notes(model: Any, loras: Sequence[AppliedLora] = (), prefix: str = PREFIX) -> list[str]:
     """Return what a user should know of the patches on a MODEL.
 
     ``loras`` are the files that are known to be applied.
     """
-    patched = [patches for key, patches in model.patches.items() if key.startswith(PREFIX)]
+    patched = [patches for key, patches in model.patches.items() if key.startswith(prefix)]
     notes = []
     if patched:
         notes.append(
@@ -89,7 +98,7 @@ def patch_notes(model: Any, loras: Sequence[AppliedLora]) -> list[str]:
         )
     elif loras:
         notes.append(f"no weight of this model is changed by {', '.join(lo.name for lo in loras)}")
-    if model.injections or any(key.startswith(PREFIX) for key in model.weight_wrapper_patches):
+    if model.injections or any(key.startswith(prefix) for key in model.weight_wrapper_patches):
         notes.append(
             "this MODEL has something injected into it, such as a LoRA in bypass mode: that "
             "is NOT in the weights and will be missing from the result; use the normal loader"

@@ -14,7 +14,8 @@ from ..quant.frontier_picture import draw_frontier
 from ..quant.planning import MIX_FORMATS, Budget, Plan, mix_plan, take_inventory
 from ..quant.sensitivity_picture import picture_tensor
 from .artefacts import RECIPES
-from .bridge import ModelSource, progress_bar
+from .bridge import progress_bar
+from .model_source import ModelSource
 from .sockets import CATEGORY, PlanSocket, RecipeSocket, SensitivitySocket
 
 _OWN_SIZE, _SIZE, _BITS, _ERROR = (

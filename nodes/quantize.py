@@ -18,12 +18,12 @@ from ..quant.sources import open_source
 from . import folders
 from .applied_loras import loras_before
 from .bridge import (
-    ModelSource,
     compute_device,
     emulate_native_gpu,
     model_from_checkpoint,
     progress_bar,
 )
+from .model_source import ModelSource
 from .sockets import CATEGORY, CheckpointSocket, PlanSocket, RecipeSocket, StatisticsSocket
 from .sources import completing_input
 
@@ -114,8 +114,8 @@ def _target_inputs() -> list[io.Input]:
             "folder",
             options=folders.target_folders(),
             default="diffusion_models",
-            tooltip="diffusion_models: stock loaders find it there at once. output: ComfyUI's "
-            "output folder.",
+            tooltip="diffusion_models: Load Diffusion Model finds it there at once. text_encoders: "
+            "Load CLIP does. output: ComfyUI's output folder.",
         ),
         io.Combo.Input(
             "if_exists",
@@ -167,12 +167,15 @@ class SaveCheckpoint(io.ComfyNode):
             display_name="Save NVFP4 Checkpoint",
             category=CATEGORY,
             description=(
-                "Saves a quantized checkpoint that stock ComfyUI loads with Load Diffusion Model. "
-                "The file appears complete or not at all."
+                "Saves a quantized checkpoint that stock ComfyUI loads with Load Diffusion Model, "
+                "or a text encoder that it loads with Load CLIP. The file appears complete or not "
+                "at all."
             ),
             search_aliases=["save nvfp4", "export checkpoint", "save diffusion model"],
             inputs=[
-                CheckpointSocket.Input("checkpoint", tooltip="From Quantize."),
+                CheckpointSocket.Input(
+                    "checkpoint", tooltip="From Quantize or Quantize Text Encoder."
+                ),
                 *_target_inputs(),
             ],
             outputs=[io.String.Output(display_name="path")],
@@ -218,7 +221,8 @@ class QuantizeFile(io.ComfyNode):
                 io.Combo.Input(
                     "model_file",
                     options=folders.source_files(),
-                    tooltip="The model to convert: safetensors, shards or GGUF.",
+                    tooltip="The diffusion model or text encoder to convert: safetensors, shards "
+                    "or GGUF.",
                 ),
                 RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset."),
                 StatisticsSocket.Input(

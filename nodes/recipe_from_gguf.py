@@ -10,7 +10,7 @@ from ..quant.describe_mix import describe_recipe
 from ..quant.formats import FORMATS
 from ..quant.planning import GgufMapping, recipe_from_gguf, take_inventory
 from . import folders
-from .bridge import ModelSource
+from .model_source import ModelSource
 from .sockets import CATEGORY, RecipeSocket
 
 

@@ -28,7 +28,7 @@ from ..quant.planning.presets import Setting
 from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from .applied_loras import loras_before
 from .artefacts import RECIPES
-from .bridge import ModelSource
+from .model_source import ModelSource
 from .sockets import CATEGORY, PlanSocket, RecipeSocket
 
 _AS_WRITTEN, _THIS_MACHINE = "as the preset says", "auto: this machine"

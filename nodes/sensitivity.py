@@ -22,7 +22,8 @@ from ..quant.report import shorten
 from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from ..quant.sensitivity_picture import draw_sensitivity, picture_tensor
 from .artefacts import SENSITIVITIES
-from .bridge import ModelSource, compute_device, progress_bar
+from .bridge import compute_device, progress_bar
+from .model_source import ModelSource
 from .probed_model import ProbeSession, probed_clone
 from .sockets import CATEGORY, ProbeSocket, SensitivitySocket, StatisticsSocket
 

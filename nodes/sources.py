@@ -39,7 +39,7 @@ class LoadSourceModel(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_file",
-                    options=folders.source_files(),
+                    options=folders.model_files(),
                     tooltip="Any model in diffusion_models or checkpoints. Names ending in '/' "
                     "are folders of shards.",
                 ),

@@ -301,7 +301,7 @@ def _result_warnings(job: ConversionJob, layers: tuple[LayerReport, ...]) -> Ite
             "Calibrate), and to prove itself on held-out inputs"
         )
     clipped = [la.name for la in layers if la.runtime_scale == "1.0"]
-    if clipped:
+    if clipped and not job.plan.architecture.is_text_encoder:
         yield (
             f"{len(clipped)} float8 layers have no static input_scale: where float8 is native, "
             "ComfyUI clips their activations at 448. Calibrate to avoid that."

@@ -30,6 +30,8 @@ NODES = {
     "NVFP4FoundryLoadSensitivity",
     "NVFP4FoundryAutoMix",
     "NVFP4FoundryQuantize",
+    "NVFP4FoundryPlanTextEncoder",
+    "NVFP4FoundryQuantizeTextEncoder",
     "NVFP4FoundrySaveCheckpoint",
     "NVFP4FoundryQuantizeFile",
     "NVFP4FoundryInspectCheckpoint",

@@ -14,7 +14,8 @@ class Architecture:
     ``id`` is what presets list; ``title`` and ``facts`` are for people. ``problem`` says why
     ComfyUI cannot load such a file, or is None. ``shapes_read`` are the Linears whose number of
     inputs tells ComfyUI which model it is: a format that packs their columns would make the file
-    another model.
+    another model. ``is_text_encoder``: ComfyUI multiplies those in 16 or 32 bit whatever the format
+    (``full_precision_mm`` in its ``sd1_clip.py``), so their activations need no scales.
     """
 
     id: str
@@ -22,6 +23,7 @@ class Architecture:
     facts: str = ""
     problem: str | None = None
     shapes_read: tuple[str, ...] = ()
+    is_text_encoder: bool = False
 
     def __str__(self) -> str:
         return f"{self.title} ({self.facts})" if self.facts else self.title

@@ -18,13 +18,15 @@ def t5(inventory: Inventory) -> Architecture | None:
         return None
     facts = describe_blocks(inventory, "encoder.block")
     if f"{_FEED_FORWARD}.wi" in inventory.layers:
-        return Architecture("t5-xxl", "T5-XXL text encoder, first version", facts)
+        return Architecture(
+            "t5-xxl", "T5-XXL text encoder, first version", facts, is_text_encoder=True
+        )
     if (inventory.shape_of(f"{_FEED_FORWARD}.wi_1") or (0,))[0] != _XXL_WIDTH:
         problem = "ComfyUI loads no quantized T5 but T5-XXL and UMT5-XXL"
         return Architecture("t5", "a T5 text encoder", facts, problem)
     if _RELATIVE in inventory.layers:
-        return Architecture("umt5-xxl", "UMT5-XXL text encoder", facts)
-    return Architecture("t5-xxl", "T5-XXL text encoder", facts)
+        return Architecture("umt5-xxl", "UMT5-XXL text encoder", facts, is_text_encoder=True)
+    return Architecture("t5-xxl", "T5-XXL text encoder", facts, is_text_encoder=True)
 
 
 def language_model(inventory: Inventory) -> Architecture | None:
@@ -33,9 +35,10 @@ def language_model(inventory: Inventory) -> Architecture | None:
         shape = inventory.shape_of(f"{container}.0.self_attn.q_proj")
         if shape:
             facts = f"width {shape[1]}, {describe_blocks(inventory, container)}"
+            kind = ("language-model", "a language model as text encoder")
             if "visual.patch_embed.proj" in inventory.layers and _has_biases(inventory, container):
-                return Architecture("qwen2.5-vl", "Qwen2.5-VL text encoder", facts)
-            return Architecture("language-model", "a language model as text encoder", facts)
+                kind = ("qwen2.5-vl", "Qwen2.5-VL text encoder")
+            return Architecture(*kind, facts, is_text_encoder=True)
     return None
 
 

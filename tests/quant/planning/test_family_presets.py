@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from math import prod
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -183,3 +184,24 @@ def test_other_depths(inventory_named: InventoryNamed, model: str) -> None:
         {("layers", 0), ("layers", 5)},
         {("transformer_blocks", 0), ("transformer_blocks", 5)},
     )
+
+
+def documented_sizes() -> list[tuple[str, str, list[str]]]:
+    """Return model, preset and sizes of every row of the user guide's table."""
+    guide = (Path(__file__).parents[3] / "docs" / "user-guide.md").read_text(encoding="utf-8")
+    rows = re.findall(
+        r"^\| [^|]+ \| `([^`]+)` \| ([\d.]+) \| `([^`]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
+        guide, re.MULTILINE,
+    )  # fmt: skip
+    return [(model, preset, [before, *after]) for model, before, preset, *after in rows]
+
+
+def test_documented_sizes(inventory_named: InventoryNamed, manifests: ModuleType) -> None:
+    rows = documented_sizes()
+    assert {model for model, *_ in rows} == set(manifests.MODELS) - {"flux1-schnell"}
+    for model, preset, sizes in rows:
+        inventory = inventory_named(model)
+        assert preset == preset_for(detect_architecture(inventory)).name
+        plans = [make_plan(get_preset(p).build(), inventory) for p in (preset, "smart", "all")]
+        found = [plans[0].bytes_before, *(plan.bytes_after for plan in plans)]
+        assert [f"{size / 1e9:.2f}" for size in found] == sizes, model

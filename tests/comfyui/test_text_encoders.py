@@ -1,0 +1,93 @@
+"""Text encoders, quantized through the CLIP socket and as files, and loaded by stock ComfyUI.
+
+The real ones are too large for a test: these have their keys, depths and names at other widths.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Protocol
+
+import comfy_workflows as wf
+import pytest
+from comfy_server import ComfyServer, RejectedError
+
+SCRIPT = Path(__file__).with_name("scripts") / "quantize_text_encoders.py"
+ENCODERS = {"t5-xxl": "t5-xxl", "qwen2.5-vl": "language-model"}
+
+
+class ComfyUI(Protocol):
+    """What the ``comfyui`` fixture gives."""
+
+    path: Path
+    python: Path
+
+
+@pytest.fixture(scope="module")
+def results(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Results of ``quantize_text_encoders.py``, run once in ComfyUI's own Python."""
+    folder = tmp_path_factory.mktemp("text_encoders")
+    run = subprocess.run(
+        [comfyui.python, SCRIPT, folder],
+        env={**os.environ, "PYTHONPATH": str(comfyui.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_stock_comfyui_loads_what_was_planned(results: dict[str, Any], encoder: str) -> None:
+    found = results[encoder]
+    assert found["architecture"] == ENCODERS[encoder] and found["warnings"] == []
+    assert found["loaded"] == found["planned"]
+    assert set(found["planned"].values()) == {"nvfp4_w4a16", "float8_e4m3fn"}
+    assert found["finite"] and 0 < found["moved"] < 0.3
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_socket_and_file_give_the_same(results: dict[str, Any], encoder: str) -> None:
+    found = results[encoder]
+    assert found["read_from"] and found["exit_code"] == 0 and found["same"]
+    assert found["preview"] == 0.0
+    assert f"recipe  {encoder}" in found["table"] and "= nvfp4_w4a16" in found["table"]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_nothing_asks_for_a_calibration(results: dict[str, Any], encoder: str) -> None:
+    assert "Calibrate" not in results[encoder]["report"]
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_a_quantized_clip_is_no_source(results: dict[str, Any], encoder: str) -> None:
+    assert "CLIP is quantized already" in results[encoder]["refusal"]
+
+
+def test_one_encoder_of_two_with_its_lora(results: dict[str, Any]) -> None:
+    found = results["pair"]
+    assert found["largest"] == "clip_l"
+    assert found["merged"] < 1e-6
+    assert any("1 tensors have LoRAs" in note for note in found["notes"])
+    assert found["quantized"] and found["finite"]
+    no_clip, no_llama = found["errors"]
+    assert "does not load quantized CLIP" in no_clip
+    assert "no text encoder 'llama'; it has clip_l, t5xxl" in no_llama
+
+
+def test_nodes_offer_text_encoders(server: ComfyServer) -> None:
+    info = server.get("/object_info/NVFP4FoundrySaveCheckpoint")["NVFP4FoundrySaveCheckpoint"]
+    assert "text_encoders" in info["input"]["required"]["folder"][1]["options"]
+    node = server.get("/object_info/NVFP4FoundryQuantizeTextEncoder")
+    assert node["NVFP4FoundryQuantizeTextEncoder"]["output"][0] == "CLIP"
+    workflow = wf.load("quantize_file")
+    wf.inputs(workflow, "NVFP4FoundryQuantizeFile").update(
+        model_file="text_encoders/absent.safetensors", folder="text_encoders"
+    )
+    with pytest.raises(RejectedError, match=r"absent\.safetensors"):
+        server.run(workflow)
