@@ -122,7 +122,7 @@ def _decide_scales(
     source: TensorSource,
     plan: Plan,
     statistics: CalibrationStatistics | None,
-    layers: Sequence[str],
+    scaled: Sequence[str],
     model_layers: Collection[str],
 ) -> dict[str, ScaleDecision]:
     """Decide on static activation scales; those the source has itself serve where nothing else is.
@@ -130,7 +130,7 @@ def _decide_scales(
     They stand for the largest activation somebody else's calibration saw.
     """
     policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
-    decisions = decide_scales(policy, statistics, layers, model_layers)
+    decisions = decide_scales(policy, statistics, scaled, model_layers)
     if policy.kind == "dynamic":
         return decisions
     for name, decision in decisions.items():

@@ -9,8 +9,7 @@ from ..planning import Recipe, load_presets, save_recipe
 from ..planning.recipe_schema import recipe_schema_text
 from .choice import chosen_recipe
 from .output import print_json
-from .recipe_from_artefact import artefact_of, artefact_recipe, require_no_limits
-from .recipe_from_gguf import gguf_recipe, require_no_gguf_options
+from .recipe_from_artefact import artefact_of, artefact_recipe, require_no_artefact_options
 from .targets import require_free
 
 
@@ -22,13 +21,9 @@ def run(options: argparse.Namespace) -> int:
     if options.output:
         read = tuple(path for path in (artefact_of(options), options.recipe) if path)
         require_free(options.output, read, options.overwrite)
-    if options.from_gguf is not None:
-        require_no_limits(options)
-        return _deliver(gguf_recipe(options), options)
-    require_no_gguf_options(options)
     if artefact_of(options):
         return _deliver(artefact_recipe(options), options)
-    require_no_limits(options)
+    require_no_artefact_options(options)
     if not options.preset and not options.recipe:
         if options.output or options.setting or options.rules:
             raise UsageError("give --preset, --recipe or --from-... to build a recipe")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 
 from ..errors import RecipeError, UsageError
 from ..planning import (
+    DerivedRecipe,
     GgufMapping,
     Inventory,
-    Recipe,
-    parse_rule_line,
     recipe_from_gguf,
     take_inventory,
 )
@@ -19,8 +17,8 @@ from ..sources import local_path, open_source
 _OPTIONS = ("bits_limit", "higher", "edge_blocks", "edge_format")
 
 
-def gguf_recipe(options: argparse.Namespace) -> Recipe:
-    """Build the recipe; what the user should know of it goes to standard error."""
+def gguf_recipe(options: argparse.Namespace) -> DerivedRecipe:
+    """Build the recipe."""
     if options.preset or options.recipe or options.setting:
         raise UsageError("--from-gguf makes a recipe of its own: leave out --preset and --recipe")
     given = {name: getattr(options, name) for name in _OPTIONS}
@@ -28,14 +26,7 @@ def gguf_recipe(options: argparse.Namespace) -> Recipe:
         mapping = GgufMapping(**{name: value for name, value in given.items() if value is not None})
     except RecipeError as error:
         raise UsageError(str(error)) from error
-    made = recipe_from_gguf(local_path(options.from_gguf), mapping, _target(options))
-    for note in made.notes:
-        print(f"note: {note}", file=sys.stderr)
-    try:
-        recipe = made.recipe.with_rules(parse_rule_line(line) for line in options.rules)
-        return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
-    except RecipeError as error:
-        raise UsageError(str(error)) from error
+    return recipe_from_gguf(local_path(options.from_gguf), mapping, _target(options))
 
 
 def require_no_gguf_options(options: argparse.Namespace) -> None:

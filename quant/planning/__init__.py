@@ -12,7 +12,7 @@ from .presets import Preset, get_preset, is_for_edit_2511, load_presets
 from .recipe import Recipe, Rule
 from .recipe_file import load_recipe, save_recipe
 from .recipe_from_checkpoint import recipe_from_checkpoint
-from .recipe_from_gguf import GgufMapping, GgufRecipe, recipe_from_gguf
+from .recipe_from_gguf import GgufMapping, recipe_from_gguf
 from .recipe_from_sensitivity import recipe_from_sensitivity
 from .recipe_from_statistics import recipe_from_statistics
 from .rule_lines import parse_rule_line, parse_rule_lines
@@ -23,7 +23,6 @@ __all__ = [
     "Budget",
     "DerivedRecipe",
     "GgufMapping",
-    "GgufRecipe",
     "Inventory",
     "Layer",
     "Mix",

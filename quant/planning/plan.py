@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +43,14 @@ class Plan:
     """What will be done to each layer, before anything is done.
 
     ``warnings`` name rules that matched nothing and layers that could not get what a rule asked.
+    ``blocks`` are the lists of blocks that were found, by name, with how many blocks each has.
     """
 
     recipe: Recipe
     architecture: Architecture
     layers: tuple[PlannedLayer, ...]
     warnings: tuple[str, ...] = ()
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes_before(self) -> int:
@@ -118,12 +120,14 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
         require_architecture(recipe, architecture)
     _require_names(recipe, inventory)
     used: Counter[int] = Counter()
-    warnings: list[str] = []
+    refused: dict[tuple[str, str], list[str]] = {}
     planned = tuple(
-        _plan_layer(layer, recipe, used, warnings) for layer in inventory.layers.values()
+        _plan_layer(layer, recipe, architecture, used, refused)
+        for layer in inventory.layers.values()
     )
+    warnings = [_refusal_warning(names, *why) for why, names in refused.items()]
     warnings += _unmatched_rules(recipe, inventory, used)
-    plan = Plan(recipe, architecture, planned, tuple(warnings))
+    plan = Plan(recipe, architecture, planned, tuple(warnings), inventory.containers)
     wanted = (recipe.default, *(rule.format for rule in recipe.rules))
     if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
         raise PlanError(
@@ -160,20 +164,26 @@ def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:
 
 
 def _plan_layer(
-    layer: Layer, recipe: Recipe, used: Counter[int], warnings: list[str]
+    layer: Layer,
+    recipe: Recipe,
+    architecture: Architecture,
+    used: Counter[int],
+    refused: dict[tuple[str, str], list[str]],
 ) -> PlannedLayer:
     name, number = decide_format(recipe, layer)
-    fmt, reason = get_format(name), f"no rule matches: {name}"
+    fmt, reason = _or_as_stored(layer, name), f"no rule matches: {name}"
     if number is not None:
         used[number] += 1
-        reason = f"rule {number + 1}: {recipe.rules[number].describe()}"
+        reason = f"rule {number + 1}: {recipe.rules[number].describe(layer.name)}"
+    if fmt.name != name:
+        reason = f"{reason}, which is {fmt.name}"
     stored = layer.tensor.stored
-    if fmt.name == "keep" and stored and stored.format:
-        fmt, reason = get_format(stored.format), f"{reason}, which is {stored.format}"
-    refusal = _refusal(layer, fmt)
+    taken_over = stored is not None and stored.format == fmt.name
+    refusal = None if taken_over else why_not(layer, fmt, architecture)
     if refusal:
-        warnings.append(f"{layer.name} stays as it is instead of {fmt.name}: {refusal}")
-        fmt, reason = get_format("keep"), f"kept, {fmt.name} not possible: {refusal}"
+        refused.setdefault((fmt.name, refusal), []).append(layer.name)
+        reason = f"kept, {fmt.name} not possible: {refusal}"
+        fmt = _or_as_stored(layer, "keep")
     return PlannedLayer(
         name=layer.name,
         kind=layer.kind,
@@ -186,12 +196,34 @@ def _plan_layer(
     )
 
 
-def _refusal(layer: Layer, fmt: WeightFormat) -> str | None:
+def _refusal_warning(names: list[str], fmt: str, refusal: str) -> str:
+    shown = ", ".join(names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    stay = "stays as it is" if len(names) == 1 else "stay as they are"
+    return f"{shown}{more} {stay} instead of {fmt}: {refusal}"
+
+
+def _or_as_stored(layer: Layer, name: str) -> WeightFormat:
+    """Return a format by name; ``keep`` is the one a quantized layer has in the source."""
+    stored = layer.tensor.stored
+    return get_format(stored.format if name == "keep" and stored and stored.format else name)
+
+
+def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
+    """Return why a layer of such a model cannot be stored in a format, or None when it can."""
     if layer.kind == "buffer" and fmt.name != "keep":
         return f"it holds {layer.tensor.dtype}, which is no weight"
     if fmt.is_quantized and layer.kind != "linear":
         return f"it is a {layer.kind}; ComfyUI loads {fmt.name} for Linear layers only"
-    return fmt.refusal(layer.shape)
+    return fmt.refusal(layer.shape) or _would_hide_shape(layer, fmt, architecture)
+
+
+def _would_hide_shape(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
+    if layer.name not in architecture.shapes_read:
+        return None
+    if fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"].shape == layer.shape:
+        return None
+    return "ComfyUI recognises the model by its shape, which this format packs"
 
 
 def _require_names(recipe: Recipe, inventory: Inventory) -> None:

@@ -115,12 +115,17 @@ class Rule(_Data):
 
     def matches_name(self, name: str) -> bool:
         """Whether any of the patterns matches a layer name."""
-        return any(
-            re.fullmatch(pattern[3:], name) is not None
-            if pattern.startswith("re:")
-            else _matches_glob(name, pattern)
-            for pattern in _as_tuple(self.pattern)
-        )
+        return self._pattern_of(name) is not None
+
+    def _pattern_of(self, name: str) -> str | None:
+        """Return the first pattern that matches a layer name."""
+        for pattern in _as_tuple(self.pattern):
+            if pattern.startswith("re:"):
+                if re.fullmatch(pattern[3:], name):
+                    return pattern
+            elif _matches_glob(name, pattern):
+                return pattern
+        return None
 
     def layer_names(self) -> list[str]:
         """Return the patterns that name one layer each."""
@@ -149,9 +154,10 @@ class Rule(_Data):
         first, _, last = self.blocks.partition("-")
         return int(first) <= block.index <= int(last or first)
 
-    def describe(self) -> str:
-        """Return the rule in one line."""
-        patterns = _as_tuple(self.pattern)
+    def describe(self, name: str | None = None) -> str:
+        """Return the rule in one line; of its patterns only the one that decides layer ``name``."""
+        decisive = None if name is None else self._pattern_of(name)
+        patterns = _as_tuple(decisive or self.pattern)
         text = ", ".join(patterns)
         if len(patterns) > _MOST_PATTERNS:
             shown = ", ".join(patterns[:_SHOWN_PATTERNS])

@@ -14,6 +14,7 @@ from ..sources import TensorInfo, find_naming, find_prefix
 from ..sources.gguf_header import GgufTensor, read_gguf_header
 from .exact_recipe import exact_pattern
 from .inventory import Inventory, Layer, inventory_of
+from .overrides import DerivedRecipe
 from .recipe import Recipe, Rule
 
 _FLOATS = {"F64": "fp32", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
@@ -69,17 +70,9 @@ class GgufMapping:
         return min(block.index, block.count - 1 - block.index) < self.edge_blocks
 
 
-@dataclass(frozen=True)
-class GgufRecipe:
-    """A recipe made from a GGUF, and what the user should know of it."""
-
-    recipe: Recipe
-    notes: tuple[str, ...]
-
-
 def recipe_from_gguf(
     path: Path, mapping: GgufMapping | None = None, target: Inventory | None = None
-) -> GgufRecipe:
+) -> DerivedRecipe:
     """Return a recipe that names every 2-D weight of a GGUF, in ComfyUI's names.
 
     Anything else (norms, biases, convolutions), embeddings that the GGUF quantizes, and what it
@@ -114,7 +107,7 @@ def recipe_from_gguf(
         description=_describe(layers, mapping),
         rules=rules,
     )
-    return GgufRecipe(recipe, tuple(notes))
+    return DerivedRecipe(recipe, tuple(notes))
 
 
 def _layers(path: Path) -> Iterator[tuple[str, tuple[GgufTensor, Layer]]]:

@@ -11,6 +11,8 @@ from .view import SourceView
 
 # Longest first: "model." is also a prefix of "model.diffusion_model.".
 PREFIXES = ("model.diffusion_model.", "model.", "net.")
+# Language models call all of their layers so, and ComfyUI wants them to.
+_NAMED_SO = ("model.embed_tokens.weight", "model.language_model.embed_tokens.weight")
 
 
 class PrefixedSource(SourceView):
@@ -41,11 +43,13 @@ def find_prefix(names: Mapping[str, TensorInfo]) -> str:
     """Return the prefix the diffusion model's names carry, or an empty string.
 
     ``model.diffusion_model.`` marks the model even beside a text encoder and a VAE; the shorter
-    prefixes count only where every name has them.
+    prefixes count only where every name has them, and not in a language model.
     """
     checkpoint, *bare = PREFIXES
     if any(name.startswith(checkpoint) for name in names):
         return checkpoint
+    if any(name in names for name in _NAMED_SO):
+        return ""
     for prefix in bare:
         if names and all(name.startswith(prefix) for name in names):
             return prefix
