@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -28,8 +26,8 @@ from ..quant.sources import (
     decoded,
     open_source,
 )
-from ..quant.sources.loadable import loadable_tensors
 from .hessian_room import HessianRoom
+from .loading import model_files
 from .merged_weights import (
     PREFIX,
     live_tensors,
@@ -39,48 +37,10 @@ from .merged_weights import (
     patches_of,
 )
 
-_KEY = "nvfp4_foundry"
 #: Keys of the wrappers of this pack.
 OBSERVER_KEY, PROBE_KEY = "nvfp4_foundry.observer", "nvfp4_foundry.probe"
 _EMULATION_KEY = "nvfp4_foundry.emulation"
 _LIVE_ONLY = "its weights are read from memory"
-
-
-def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
-    """Load a model file, index or folder as a MODEL through ComfyUI's own loader.
-
-    ``complete_from`` is a file to take tensors from that the first lacks.
-
-    Raises:
-        SourceError: the file is unreadable or incomplete, or ComfyUI does not recognise the model.
-    """
-    # Names the file and what is wrong with it, which the loader would not.
-    with open_source(path, complete_from) as source:
-        by_itself = path.is_file() and path.suffix == ".safetensors" and source.comfyui_reads
-        state_dict = {} if by_itself else loadable_tensors(source)
-        metadata = dict(source.metadata)
-    if by_itself:
-        model = comfy.sd.load_diffusion_model(str(path))
-    else:
-        model = comfy.sd.load_diffusion_model_state_dict(state_dict, metadata=metadata)
-        if model is None:
-            raise SourceError(f"ComfyUI does not recognise the model in {path}")
-        # as the stock loader does for files, so that ComfyUI can load it again when it needs to
-        model.cached_patcher_init = (_reload, (path, complete_from))
-    model.set_attachments(_KEY, _ModelFiles(path, complete_from))
-    return model
-
-
-def _reload(path: Path, complete_from: Path | None = None, disable_dynamic: bool = False) -> Any:
-    return load_source_model(path, complete_from)
-
-
-@dataclass(frozen=True)
-class _ModelFiles:
-    """What a MODEL was loaded from."""
-
-    path: Path
-    complete_from: Path | None = None
 
 
 class ModelSource(TensorSource):
@@ -109,7 +69,7 @@ class ModelSource(TensorSource):
 
     def _open_file(self) -> TensorSource | None:
         """Open the file behind the MODEL, if it holds the same tensors."""
-        files = _model_files(self._model)
+        files = model_files(self._model)
         if files is None:
             return None
         try:
@@ -168,19 +128,6 @@ class ModelSource(TensorSource):
         """Close the file."""
         if self._file:
             self._file.close()
-
-
-def _model_files(model: Any) -> _ModelFiles | None:
-    """Return what a MODEL was loaded from, by our loader or a stock one, if it still exists."""
-    attached = model.get_attachment(_KEY)
-    if isinstance(attached, _ModelFiles):
-        return attached if attached.path.exists() else None
-    init = getattr(model, "cached_patcher_init", None)
-    candidate = init[1][0] if init and len(init) > 1 and init[1] else None
-    if not isinstance(candidate, (str, Path)):
-        return None
-    path = Path(candidate)
-    return _ModelFiles(path) if path.exists() else None
 
 
 def observed_clone(model: Any, session: Any) -> Any:

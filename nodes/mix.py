@@ -182,6 +182,15 @@ def _format_switch(name: str) -> io.Input:
         "and slower, so it takes the place of every nvfp4.",
         "float8_e4m3fn": "8 bits a weight, 8-bit activations.",
         "keep": "Layers may stay as they are in the source.",
+        "int8_tensorwise": "8 bits a weight, 8-bit activations, one scale for all of a weight.",
+        "int8_rowwise": "8 bits a weight, 8-bit activations, for Turing and newer.",
+        "int8_convrot": "8 bits a weight, 8-bit activations, outliers spread by a rotation: the "
+        "most precise 8-bit format, for Turing and newer.",
+        "convrot_w4a4": "4 bits a weight, 4-bit activations on Turing, Ampere and Ada.",
+        "convrot_w4a8": "4 bits a weight, 8-bit activations: as small as convrot_w4a4, more "
+        "precise and slower.",
+        "mxfp8": "8.25 bits a weight, 8-bit activations, for Blackwell.",
+        "float8_e5m2": "8 bits a weight, 16-bit activations; less precise than float8_e4m3fn.",
     }
     return io.Boolean.Input(
         _ALLOW + name,

@@ -7,12 +7,16 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..quant.describe import describe_plan
+from ..quant.describe_gpu import describe_support
 from ..quant.describe_mix import describe_recipe
 from ..quant.errors import RecipeError
+from ..quant.format_support import GENERATIONS, Generation
 from ..quant.formats import FORMATS
+from ..quant.hardware import examine_machine
 from ..quant.planning import (
     Preset,
     Recipe,
+    for_gpu,
     get_preset,
     load_presets,
     load_recipe,
@@ -27,6 +31,11 @@ from .artefacts import RECIPES
 from .bridge import ModelSource
 from .sockets import CATEGORY, PlanSocket, RecipeSocket
 
+_AS_WRITTEN, _THIS_MACHINE = "as the preset says", "auto: this machine"
+_TARGETS: dict[str, Generation] = {
+    title: generation for generation, title in GENERATIONS.items() if generation != "none"
+}
+
 
 class SelectPreset(io.ComfyNode):
     """A preset, its settings and extra rules become a recipe."""
@@ -38,7 +47,8 @@ class SelectPreset(io.ComfyNode):
             node_id="NVFP4FoundrySelectPreset",
             display_name="Select NVFP4 Preset",
             category=CATEGORY,
-            description="Chooses which layers get which format, and how the numbers are chosen.",
+            description="Chooses which layers get which format, and how the numbers are chosen. "
+            "Shows which of the formats run natively on this machine and which only save memory.",
             search_aliases=["nvfp4 recipe", "quantization preset", "mixed precision"],
             inputs=[
                 io.DynamicCombo.Input(
@@ -77,8 +87,21 @@ class SelectPreset(io.ComfyNode):
                     "'amax' with a headroom of 4 is safe: too large a scale costs nothing, too "
                     "small a scale ruins the picture.",
                 ),
+                io.Combo.Input(
+                    "gpu",
+                    options=[_AS_WRITTEN, _THIS_MACHINE, *_TARGETS],
+                    default=_AS_WRITTEN,
+                    optional=True,
+                    tooltip="The GPU the checkpoint is for. Presets are for Blackwell. Ada or "
+                    "Hopper: float8 instead of NVFP4. Turing or Ampere: convrot_w4a4 instead of "
+                    "NVFP4, int8_convrot instead of float8. Formats with 16-bit activations and "
+                    "your extra rules stay.",
+                ),
             ],
-            outputs=[RecipeSocket.Output(display_name="RECIPE")],
+            outputs=[
+                RecipeSocket.Output(display_name="RECIPE"),
+                io.String.Output(display_name="report"),
+            ],
         )
 
     @classmethod
@@ -105,6 +128,7 @@ class SelectPreset(io.ComfyNode):
         rounding: str,
         preset: dict[str, Any] | None = None,
         input_scale: dict[str, Any] | None = None,
+        gpu: str = _AS_WRITTEN,
     ) -> io.NodeOutput:
         """Build the recipe."""
         if preset is None or input_scale is None:  # what ComfyUI makes of unknown choices
@@ -114,13 +138,14 @@ class SelectPreset(io.ComfyNode):
             )
         settings = {key: value for key, value in preset.items() if key != "preset"}
         policy, headroom = _policy(input_scale)
-        recipe = (
-            get_preset(preset["preset"])
-            .build(settings)
-            .with_rules(parse_rule_lines(extra_rules))
-            .with_numbers(rounding, policy, headroom)
-        )
-        return io.NodeOutput(recipe)
+        machine = examine_machine()
+        recipe = get_preset(preset["preset"]).build(settings)
+        if gpu != _AS_WRITTEN:
+            recipe = for_gpu(recipe, _TARGETS.get(gpu, machine.generation))
+        recipe = recipe.with_rules(parse_rule_lines(extra_rules))
+        recipe = recipe.with_numbers(rounding, policy, headroom)
+        text = describe_support(recipe, machine)
+        return io.NodeOutput(recipe, text, ui=ui.PreviewText(text))
 
 
 def _by_usefulness() -> list[Preset]:

@@ -9,7 +9,12 @@ from comfy_api.latest import io, ui
 from ..quant.calibration import CalibrationStatistics
 from ..quant.calibration.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
 from ..quant.describe import describe_sensitivity
-from ..quant.measure_sensitivity import QUANTIZED_FORMATS, measure_sensitivity
+from ..quant.measure_sensitivity import (
+    DEFAULT_CANDIDATES,
+    INTEGER_CANDIDATES,
+    QUANTIZED_FORMATS,
+    measure_sensitivity,
+)
 from ..quant.observed_input import working_bytes
 from ..quant.probe import LatentProbe, ProbeUnit
 from ..quant.probe_schedule import ProbeSchedule
@@ -21,7 +26,12 @@ from .bridge import ModelSource, compute_device, progress_bar
 from .probed_model import ProbeSession, probed_clone
 from .sockets import CATEGORY, ProbeSocket, SensitivitySocket, StatisticsSocket
 
-_ALL_FORMATS = "all quantized formats"
+_CANDIDATES = {
+    ", ".join(DEFAULT_CANDIDATES): DEFAULT_CANDIDATES,
+    ", ".join(INTEGER_CANDIDATES): INTEGER_CANDIDATES,
+    "all quantized formats": QUANTIZED_FORMATS,
+    **{name: (name,) for name in QUANTIZED_FORMATS},
+}
 _UNITS: dict[str, ProbeUnit] = {
     "each input": "input",
     "each layer": "layer",
@@ -52,9 +62,10 @@ class MeasureSensitivity(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "formats",
-                    options=[_ALL_FORMATS, *QUANTIZED_FORMATS],
-                    default=_ALL_FORMATS,
-                    tooltip="The candidate formats.",
+                    options=list(_CANDIDATES),
+                    default=", ".join(DEFAULT_CANDIDATES),
+                    tooltip="The candidate formats: for Blackwell, for Turing and Ampere, all of "
+                    "them (slow), or one.",
                 ),
                 io.Combo.Input(
                     "rounding",
@@ -87,7 +98,7 @@ class MeasureSensitivity(io.ComfyNode):
             sensitivity = measure_sensitivity(
                 source,
                 statistics,
-                QUANTIZED_FORMATS if formats == _ALL_FORMATS else (formats,),
+                _CANDIDATES[formats],
                 rounding=rounding,
                 device=compute_device(working_bytes(rounding, statistics)),
                 on_progress=progress_bar(),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import bridge, folders
+from . import folders
+from .loading import load_source_model
 from .sockets import CATEGORY
 
 
@@ -65,4 +66,4 @@ class LoadSourceModel(io.ComfyNode):
     def execute(cls, model_file: str, complete_from: str | None = None) -> io.NodeOutput:
         """Load."""
         path, second = folders.source_path(model_file), folders.completing_path(complete_from)
-        return io.NodeOutput(bridge.load_source_model(path, second))
+        return io.NodeOutput(load_source_model(path, second))

@@ -72,6 +72,7 @@ def choose_encoding(
         CalibrationError: second moments are damaged.
     """
     plain = DEFAULT_ROUNDING if rounding in NEED_MOMENTS else rounding
+    plain = plain if fmt.has_scale_choice else "max"
     if observed is None:
         encoded = fmt.encode(weight, get_rounding(plain), measure_error=True)
         return ChosenEncoding(encoded, "mse" if plain == "weighted" else plain)

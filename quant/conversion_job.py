@@ -65,7 +65,7 @@ class ConversionJob:
             for suffix, spec in fmt.tensor_specs(layer.shape, layer.tensor.dtype).items():
                 specs[stored_name(layer, suffix)] = spec
             if fmt.marker is not None:
-                size = len(marker_bytes(fmt))
+                size = len(marker_bytes(fmt, layer.shape))
                 specs[stored_name(layer, MARKER)] = TensorSpec((size,), torch.uint8)
             if input_scale_of(fmt, self.decisions.get(layer.name)) is not None:
                 specs[stored_name(layer, INPUT_SCALE)] = TensorSpec((), torch.float32)
@@ -102,7 +102,7 @@ def prepare_job(
     scaled = [
         layer.name
         for layer in plan.quantized()
-        if get_format(layer.format).activation_divisor is not None
+        if layer.kind == "linear" and get_format(layer.format).activation_divisor is not None
     ]
     planned = {layer.name: layer for layer in plan.layers}
     order = ObservedInputs(statistics).together(planned)

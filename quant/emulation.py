@@ -50,7 +50,7 @@ def read_input_roundings(checkpoint: TensorSource) -> dict[str, InputRounding]:
     roundings = {}
     for name, layer in read_layout(checkpoint).items():
         fmt, marker = layer.format, layer.marker or {}
-        if fmt is None or fmt.activation_divisor is None or marker.get(_FULL_PRECISION):
+        if fmt is None or not fmt.rounds_activations or marker.get(_FULL_PRECISION):
             continue
         info = layer.tensors.get("input_scale")
         scale = float(checkpoint.load(info.name)) if info else None

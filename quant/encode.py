@@ -97,7 +97,8 @@ def encode_layer(
     encoded = chosen.encoded
     tensors = {stored_name(layer, suffix): value for suffix, value in encoded.tensors.items()}
     if fmt.marker is not None:
-        marker = torch.frombuffer(bytearray(marker_bytes(fmt)), dtype=torch.uint8)
+        text = marker_bytes(fmt, layer.shape)
+        marker = torch.frombuffer(bytearray(text), dtype=torch.uint8)
         tensors[stored_name(layer, MARKER)] = marker
     if scale is not None:
         tensors[stored_name(layer, INPUT_SCALE)] = torch.tensor(scale, dtype=torch.float32)
@@ -138,7 +139,7 @@ def _report(
         output_error_runtime_scale=chosen.runtime_scale_error,
         input_scale=scale,
         input_scale_reason=decision.reason if decision else "",
-        runtime_scale=fmt.runtime_scale if scale is None else "",
+        runtime_scale=fmt.runtime_scale if scale is None and planned.kind == "linear" else "",
         calls=statistics.calls if statistics else 0,
         tokens=statistics.tokens if statistics else 0,
         activation_amax=statistics.amax if statistics else None,

@@ -9,26 +9,18 @@ from typing import Any
 
 import torch
 
+from .format_support import (
+    GENERATIONS,
+    STATES,
+    FormatSupport,
+    Generation,
+    Gpu,
+    Software,
+    format_support,
+    supported_formats,
+)
+from .report import text_table
 from .version import VERSION
-
-# First compute capability whose tensor cores multiply a format.
-_NATIVE_FROM = {"float8_e4m3fn": (8, 9), "nvfp4": (10, 0)}
-# comfy-kitchen's CUDA kernels are built for CUDA 13; ComfyUI switches them off below that.
-_CUDA_NEEDED = (13, 0)
-
-
-@dataclass(frozen=True)
-class Gpu:
-    """One GPU: name, compute capability, memory in bytes."""
-
-    name: str
-    capability: tuple[int, int]
-    memory: int
-
-    def runs_natively(self, format_name: str) -> bool:
-        """Whether its tensor cores multiply the format."""
-        needed = _NATIVE_FROM.get(format_name)
-        return needed is not None and self.capability >= needed
 
 
 @dataclass(frozen=True)
@@ -44,18 +36,44 @@ class Machine:
     gpus: tuple[Gpu, ...]
     advice: tuple[str, ...]
 
+    @property
+    def gpu(self) -> Gpu | None:
+        """The GPU that ComfyUI uses unless told otherwise, if there is one."""
+        return self.gpus[0] if self.gpus else None
+
+    @property
+    def generation(self) -> Generation:
+        """What that GPU's tensor cores can do."""
+        return self.gpu.generation if self.gpu else "none"
+
+    @property
+    def software(self) -> Software:
+        """What decides besides the GPU."""
+        return Software(self.torch, self.cuda, self.backends.get("cuda", "missing"))
+
+    def support(self, format_name: str) -> FormatSupport:
+        """Return how a quantized format runs on the first GPU with this software."""
+        return format_support(format_name, self.gpu, self.software)
+
+    def supported_formats(self) -> tuple[FormatSupport, ...]:
+        """Return how each quantized format runs here."""
+        return supported_formats(self.gpu, self.software)
+
     def native_formats(self) -> list[str]:
         """Return the formats the first GPU multiplies natively with this software."""
-        if not self.gpus:
-            return []
-        return [f for f in _NATIVE_FROM if self.gpus[0].runs_natively(f)]
+        return [s.format for s in self.supported_formats() if s.state == "native"]
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-serialisable data."""
-        return {**asdict(self), "native_formats": self.native_formats()}
+        return {
+            **asdict(self),
+            "generation": self.generation,
+            "native_formats": self.native_formats(),
+            "formats": [asdict(support) for support in self.supported_formats()],
+        }
 
     def to_text(self) -> str:
-        """Return the findings, then the advice."""
+        """Return the findings, how each format runs, then the advice."""
         lines = [
             f"{self.tool}, Python {self.python}",
             f"torch {self.torch}, CUDA {self.cuda or 'none'}",
@@ -65,9 +83,10 @@ class Machine:
         for gpu in self.gpus:
             sm = "".join(map(str, gpu.capability))
             lines.append(f"GPU {gpu.name}, SM {sm}, {gpu.memory / 1e9:.0f} GB")
-        lines.append(f"native formats: {', '.join(self.native_formats()) or 'none'}")
-        lines += ["", *(f"- {line}" for line in self.advice)]
-        return "\n".join(lines)
+        lines.append(f"generation: {GENERATIONS[self.generation]}")
+        rows = [(s.format, STATES[s.state], s.why) for s in self.supported_formats()]
+        table = text_table(("format", "here", "why"), rows, left=("format", "here", "why"))
+        return "\n".join([*lines, "", table, "", *(f"- {line}" for line in self.advice)])
 
 
 def examine_machine() -> Machine:
@@ -83,8 +102,14 @@ def examine_machine() -> Machine:
         comfy_kitchen=_version("comfy-kitchen"),
         backends=backends,
         gpus=gpus,
-        advice=tuple(_advice(gpus, cuda, backends)),
+        advice=tuple(_advice(gpus, Software(torch.__version__, cuda, backends.get("cuda", "")))),
     )
+
+
+def this_generation() -> Generation:
+    """Return the generation of this machine's first GPU."""
+    gpus = _gpus()
+    return gpus[0].generation if gpus else "none"
 
 
 def pick_device(name: str) -> torch.device:
@@ -106,7 +131,9 @@ def _gpus() -> tuple[Gpu, ...]:
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         capability = (properties.major, properties.minor)
-        found.append(Gpu(properties.name, capability, properties.total_memory))
+        # ROCm calls its architectures by numbers of the same kind.
+        is_nvidia = torch.version.hip is None
+        found.append(Gpu(properties.name, capability, properties.total_memory, is_nvidia))
     return tuple(found)
 
 
@@ -122,31 +149,32 @@ def _backends() -> dict[str, str]:
     return states
 
 
-def _advice(gpus: tuple[Gpu, ...], cuda: str | None, backends: dict[str, str]) -> list[str]:
+# By generation, what a GPU is good for.
+_CHOICES: dict[Generation, str] = {
+    "blackwell": "multiplies NVFP4 natively: presets are made for it.",
+    "ada_hopper": "multiplies float8 but not NVFP4: NVFP4 layers save memory there and run in 16 "
+    "bits, with unquantized activations, so a Blackwell GPU gives other pictures. For speed take "
+    "float8 (--gpu auto does).",
+    "turing_ampere": "multiplies neither NVFP4 nor float8, which save memory only. Its tensor "
+    "cores multiply integers: take convrot_w4a4 for 4 bits and int8_convrot for 8 (--gpu auto "
+    "does).",
+    "none": "multiplies no quantized format: they save memory only.",
+}
+
+
+def _advice(gpus: tuple[Gpu, ...], software: Software) -> list[str]:
     advice = []
     if not gpus:
         advice.append(
             "No CUDA GPU: converting and calibrating work, sampling computes in 16 bits. Files "
             "made here are the same as anywhere."
         )
-    for gpu in gpus:
-        if gpu.runs_natively("nvfp4"):
-            advice.append(f"{gpu.name} multiplies NVFP4 natively.")
-        elif gpu.runs_natively("float8_e4m3fn"):
-            advice.append(
-                f"{gpu.name} multiplies float8 but not NVFP4: NVFP4 layers save memory there and "
-                "run in 16 bits, with unquantized activations. A Blackwell GPU gives other "
-                "pictures."
-            )
-        else:
-            advice.append(f"{gpu.name} multiplies neither NVFP4 nor float8: they save memory only.")
-    if gpus and (cuda is None or tuple(map(int, cuda.split(".")[:2])) < _CUDA_NEEDED):
+    advice += [f"{gpu.name} {_CHOICES[gpu.generation]}" for gpu in gpus]
+    if gpus and software.kernels_problem:
         advice.append(
-            f"torch is built for CUDA {cuda}: ComfyUI disables the fast kernels below CUDA 13. "
-            "Install torch from the cu130 index. This is the usual reason for no speed-up."
+            f"{software.kernels_problem}. Install torch from the cu130 index. This is the usual "
+            "reason for no speed-up."
         )
-    if gpus and backends.get("cuda") not in (None, "available"):
-        advice.append(f"comfy-kitchen's CUDA backend is off: {backends['cuda']}")
     advice += [
         "A LoRA applied at run time makes ComfyUI requantize the layers it touches; bake it in "
         "before quantizing to keep calibrated quality.",

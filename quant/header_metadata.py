@@ -31,7 +31,8 @@ _LONGEST_ERROR = 1.2345e-300
 def header_metadata(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, str]:
     """Return the header's string map: the source's own, ComfyUI's, and where this came from."""
     markers = {
-        job.prefix + p.name: dict(get_format(p.format).marker or {}) for p in job.plan.quantized()
+        job.prefix + p.name: dict(get_format(p.format).marker_for(p.shape) or {})
+        for p in job.plan.quantized()
     }
     beside = _announced_beside(job)
     quantization = {"format_version": "1.0", "layers": {**beside, **markers}}

@@ -23,8 +23,12 @@ from .report import shorten
 from .rounding import DEFAULT_ROUNDING, get_rounding
 from .sources.base import TensorSource
 
-#: Every format that stores fewer bits: the default candidates.
+#: Every format that stores fewer bits.
 QUANTIZED_FORMATS = tuple(name for name, fmt in FORMATS.items() if fmt.is_quantized)
+#: What is measured unless told otherwise: what presets for Blackwell are made of.
+DEFAULT_CANDIDATES = ("nvfp4", "nvfp4_w4a16", "float8_e4m3fn")
+#: What recipes for Turing and Ampere are made of.
+INTEGER_CANDIDATES = ("convrot_w4a4", "convrot_w4a8", "int8_convrot")
 
 #: Called after each layer with bytes done, bytes in all, and the layer's name. May raise to stop.
 OnProgress = Callable[[int, int, str], None]
@@ -33,7 +37,7 @@ OnProgress = Callable[[int, int, str], None]
 def measure_sensitivity(
     source: TensorSource,
     statistics: CalibrationStatistics,
-    formats: Sequence[str] = QUANTIZED_FORMATS,
+    formats: Sequence[str] = DEFAULT_CANDIDATES,
     *,
     layers: Collection[str] | None = None,
     rounding: str = DEFAULT_ROUNDING,

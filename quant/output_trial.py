@@ -63,7 +63,7 @@ class OutputTrial:
         return self._round(None)
 
     def _round(self, input_scale: float | None) -> torch.Tensor:
-        if self._fmt.activation_divisor is None or not len(self._rows):
+        if not self._fmt.rounds_activations or not len(self._rows):
             return self._inputs
         return self._fmt.emulate_activations(self._rows, input_scale)
 

@@ -90,7 +90,13 @@ class ConversionReport:
     @property
     def dynamic_layers(self) -> tuple[str, ...]:
         """Layers that could have a static input_scale and have none."""
-        return tuple(la.name for la in self.layers if la.runtime_scale and la.input_scale is None)
+        return tuple(
+            la.name
+            for la in self.layers
+            if la.runtime_scale
+            and la.input_scale is None
+            and get_format(la.format).activation_divisor is not None
+        )
 
     def counts(self) -> dict[str, int]:
         """Return the number of Linears per format, most first."""

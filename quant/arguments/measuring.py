@@ -93,7 +93,10 @@ def add_sensitivity(commands: Any) -> None:
         "--output", metavar="FILE", type=Path, required=True, help="the sensitivity, as JSON"
     )
     parser.add_argument(
-        "--formats", metavar="A,B", help="candidate formats (default: every quantized one)"
+        "--formats",
+        metavar="A,B",
+        help="candidate formats (default: nvfp4,nvfp4_w4a16,float8_e4m3fn; for Turing and Ampere "
+        "convrot_w4a4,convrot_w4a8,int8_convrot)",
     )
     parser.add_argument(
         "--rounding", metavar="NAME", help="how weight scales are chosen (default: weighted)"
@@ -133,8 +136,9 @@ def add_mix(commands: Any) -> None:
     parser.add_argument(
         "--formats",
         metavar="A,B",
-        help="to choose from (default: nvfp4,float8_e4m3fn,bf16); nvfp4_w4a16 would replace every "
-        "nvfp4, being as small, more precise and slower",
+        help="to choose from (default: nvfp4,float8_e4m3fn,bf16; for Turing and Ampere "
+        "convrot_w4a4,int8_convrot,bf16); nvfp4_w4a16 would replace every nvfp4, being as small, "
+        "more precise and slower",
     )
     add_recipe_options(parser)
     parser.add_argument("--output", metavar="FILE", type=Path, help="save the mix as a recipe")

@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from ..format_support import GPU_NAMES
+
 
 def add_command(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
     """Add a subcommand; returns its parser."""
@@ -51,6 +53,12 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="a setting of the preset, e.g. edge_blocks=3; may be repeated",
+    )
+    parser.add_argument(
+        "--gpu",
+        choices=("auto", *GPU_NAMES),
+        help="the GPU the file is for: formats become those it multiplies natively; auto: this "
+        "machine's (default: as the preset or recipe says, which is for Blackwell)",
     )
     parser.add_argument(
         "--set",

@@ -174,7 +174,7 @@ def _check_layer(
     yield from wrong
     if wrong:
         return
-    yield from _check_scales(checkpoint, layer)
+    yield from _check_scales(checkpoint, layer, fmt)
     error = recorded.get("errors", {}).get(layer.name)
     yield from _check_weight(checkpoint, layer, fmt, shape, original, error)
     if "bias" not in layer.tensors:
@@ -192,19 +192,25 @@ def _check_specs(layer: StoredLayer, specs: dict[str, TensorSpec]) -> Iterator[s
         info = layer.tensors.get(suffix)
         if info is None:
             yield f"{layer.name}: {suffix} is missing"
-        elif info.shape != spec.shape or info.dtype != spec.dtype:
+        elif info.shape != spec.shape or not _is_stored_as(info.dtype, spec.dtype, suffix):
             yield (
                 f"{layer.name}: {suffix} is {info.dtype} {info.shape}, "
                 f"the format needs {spec.dtype} {spec.shape}"
             )
 
 
-def _check_scales(checkpoint: TensorSource, layer: StoredLayer) -> Iterator[str]:
+def _is_stored_as(found: torch.dtype, wanted: torch.dtype, suffix: str) -> bool:
+    """Whether loaders take one type for the other: they view block scales as what they are."""
+    is_byte = found.itemsize == wanted.itemsize == 1
+    return found == wanted or (suffix == "weight_scale" and is_byte)
+
+
+def _check_scales(checkpoint: TensorSource, layer: StoredLayer, fmt: WeightFormat) -> Iterator[str]:
     for suffix in ("weight_scale", "weight_scale_2", "input_scale"):
         info = layer.tensors.get(suffix)
         if info is None:
             continue
-        values = checkpoint.load(info.name).float()
+        values = fmt.read_scale(suffix, checkpoint.load(info.name))
         if not bool(torch.isfinite(values).all()):
             yield f"{layer.name}: {suffix} holds NaN or Inf"
         elif bool((values < 0).any()):

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 
 from ..errors import RecipeError, UsageError
+from ..format_support import GPU_NAMES
+from ..hardware import this_generation
 from ..planning import (
     Inventory,
     Plan,
     Recipe,
     detect_architecture,
+    for_gpu,
     get_preset,
     load_recipe,
     make_plan,
@@ -55,7 +58,13 @@ def base_recipe(
 
 
 def edited(recipe: Recipe, options: argparse.Namespace) -> Recipe:
-    """Return a recipe with the rules and numbers given beside it; raises `RecipeError`."""
+    """Return a recipe for the GPU, with the rules and numbers given beside it.
+
+    Raises:
+        RecipeError: a rule or number is wrong.
+    """
+    if options.gpu:
+        recipe = for_gpu(recipe, GPU_NAMES.get(options.gpu) or this_generation())
     recipe = recipe.with_rules(parse_rule_line(line) for line in options.rules)
     return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
 

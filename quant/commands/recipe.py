@@ -25,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
         return _deliver(artefact_recipe(options), options)
     require_no_artefact_options(options)
     if not options.preset and not options.recipe:
-        if options.output or options.setting or options.rules:
+        if options.output or options.setting or options.rules or options.gpu:
             raise UsageError("give --preset, --recipe or --from-... to build a recipe")
         return _list_presets(options)
     return _deliver(chosen_recipe(options, None), options)

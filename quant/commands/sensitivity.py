@@ -9,7 +9,7 @@ from ..calibration.sensitivity import save_sensitivity
 from ..describe import describe_sensitivity
 from ..errors import FormatError, RecipeError, UsageError
 from ..hardware import pick_device
-from ..measure_sensitivity import QUANTIZED_FORMATS, measure_sensitivity, quantized_format
+from ..measure_sensitivity import DEFAULT_CANDIDATES, measure_sensitivity, quantized_format
 from ..rounding import DEFAULT_ROUNDING, get_rounding
 from ..sensitivity_picture import draw_sensitivity
 from .output import print_json, progress
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
         sensitivity = measure_sensitivity(
             source,
             statistics,
-            formats or QUANTIZED_FORMATS,
+            formats or DEFAULT_CANDIDATES,
             rounding=rounding,
             device=device,
             on_progress=on_progress,

@@ -21,6 +21,7 @@ from ..errors import FormatError
 CHUNK_ELEMENTS = 1 << 20
 # On a GPU a chunk has to be worth the launches of its kernels.
 _GPU_CHUNK_ELEMENTS = 1 << 24
+_FULL_PRECISION = "full_precision_matrix_mult"
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,23 @@ class ScaleRule(Protocol):
         """Return the per-tensor scale of a float8 weight ``[out, in]``."""
         ...
 
+    def integer_row_scales(
+        self, rows: torch.Tensor, amax: torch.Tensor, largest: float, group: int | None
+    ) -> torch.Tensor:
+        """Return one scale per row for codes from ``-largest`` to ``largest``, float32 ``[R]``.
+
+        Args:
+            rows: the values, float32 ``[R, in]``.
+            amax: their absolute maxima, float32 ``[R]``.
+            largest: the largest code.
+            group: of channels that were rotated together, None if they were not.
+        """
+        ...
+
+    def integer_tensor_scale(self, weight: torch.Tensor, amax: float, largest: float) -> float:
+        """Return the per-tensor scale of an integer weight ``[out, in]``."""
+        ...
+
 
 class WeightFormat(ABC):
     """One way to store a layer's weight."""
@@ -99,10 +117,16 @@ class WeightFormat(ABC):
     bits: float
     #: The content of ``<layer>.comfy_quant``; None for formats ComfyUI needs no marker for.
     marker: Mapping[str, Any] | None = None
+    #: Whether the native product rounds the layer's input (see `emulate_activations`).
+    rounds_activations: bool = False
     #: ``input_scale = largest activation / activation_divisor``; None where ComfyUI uses none.
     activation_divisor: float | None = None
     #: What ComfyUI scales activations by without a stored input_scale; empty: it does not.
     runtime_scale: str = ""
+    #: Kinds of layers ComfyUI loads the format for.
+    kinds: tuple[str, ...] = ("linear",)
+    #: Whether a `ScaleRule` has anything to choose: False where the max rule is as good as any.
+    has_scale_choice: bool = True
     #: Relative Frobenius error (any weights, any sane rounding) above which a file is damaged.
     error_bound: float = 0.0
 
@@ -111,13 +135,28 @@ class WeightFormat(ABC):
         """Whether the format needs a marker in the checkpoint."""
         return self.marker is not None
 
-    def stores_like(self, other: WeightFormat) -> bool:
-        """Whether the tensors of both are alike; how they are multiplied may differ."""
+    def marker_for(self, shape: tuple[int, ...]) -> Mapping[str, Any] | None:
+        """Return the marker of a weight of this shape: some formats fit parameters to it."""
+        return self.marker
+
+    def stores_like(self, other: WeightFormat, shape: tuple[int, ...]) -> bool:
+        """Whether both store a weight of this shape in the same tensors; its product aside."""
         mine, theirs = (
-            {k: v for k, v in (f.marker or {}).items() if k != "full_precision_matrix_mult"}
+            {k: v for k, v in (f.marker_for(shape) or {}).items() if k != _FULL_PRECISION}
             for f in (self, other)
         )
-        return mine == theirs
+        specs = (f.tensor_specs(shape, torch.bfloat16) for f in (self, other))
+        return mine == theirs and next(specs) == next(specs)
+
+    def logical_shape(self, stored: tuple[int, int], rows: int | None) -> tuple[int, int]:
+        """Return the shape of a weight from that of its stored tensor.
+
+        Args:
+            stored: shape of ``<layer>.weight``.
+            rows: how many the layer is known to have (by its bias), None if it is not known.
+                Without it, padding cannot be told from rows.
+        """
+        return stored
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Return why a weight of this shape cannot be stored so, or None when it can."""
@@ -144,6 +183,10 @@ class WeightFormat(ABC):
         self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
     ) -> torch.Tensor:
         """Return the float32 weight ``shape`` (or the given rows of it) from stored tensors."""
+
+    def read_scale(self, suffix: str, stored: torch.Tensor) -> torch.Tensor:
+        """Return stored scales as the float32 numbers they stand for, in any order."""
+        return stored.float()
 
     def emulate_activations(
         self,

@@ -29,9 +29,9 @@ from .base import (
 from .e2m1 import E2M1_MAX, E2M1Workspace, round_to_e2m1, unpack
 from .e4m3 import E4M3_MAX, decode_e4m3
 from .parallel import share_chunks
+from .tiles import tiled_shape, untile
 
 BLOCK = 16
-TILE_ROWS = 128
 #: Largest magnitude NVFP4 represents at a tensor scale of one.
 NVFP4_MAX = E2M1_MAX * E4M3_MAX
 
@@ -44,6 +44,7 @@ class NVFP4(WeightFormat):
     name = "nvfp4"
     bits = 4.5
     marker: Mapping[str, Any] | None = {"format": "nvfp4"}
+    rounds_activations = True
     activation_divisor: float | None = NVFP4_MAX
     runtime_scale = "dynamic"
     # Max rounding leaves 9% on Gaussian weights and GPTQ up to 15% (it trades weight error for
@@ -62,12 +63,16 @@ class NVFP4(WeightFormat):
             )
         return None
 
+    def logical_shape(self, stored: tuple[int, int], rows: int | None) -> tuple[int, int]:
+        """Two columns a byte; padded columns cannot be told from others."""
+        return (rows or stored[0], stored[1] * 2)
+
     def tensor_specs(
         self, shape: tuple[int, ...], source_dtype: torch.dtype
     ) -> dict[str, TensorSpec]:
         """Packed weight, swizzled block scales, tensor scale."""
         rows, columns = roundup(shape[0], BLOCK), roundup(shape[1], BLOCK)
-        scales = (roundup(rows, TILE_ROWS), roundup(columns // BLOCK, 4))
+        scales = tiled_shape(rows, columns // BLOCK)
         return {
             "weight": TensorSpec((rows, columns // 2), torch.uint8),
             "weight_scale": TensorSpec(scales, torch.float8_e4m3fn),
@@ -86,9 +91,7 @@ class NVFP4(WeightFormat):
         tensor_scale = torch.tensor(
             rule.nvfp4_tensor_scale(largest), dtype=torch.float32, device=weight.device
         )
-        chosen = rule.nvfp4_values(
-            weight, tensor_scale, rounded_input=self.activation_divisor is not None
-        )
+        chosen = rule.nvfp4_values(weight, tensor_scale, rounded_input=self.rounds_activations)
         if chosen is None:
             packed, scales, error = quantize_blocks(
                 weight, amax, tensor_scale, rule.nvfp4_block_scales, measure_error
@@ -111,15 +114,16 @@ class NVFP4(WeightFormat):
         """Return float32 values; the multiplication is exact in fp32 up to one rounding."""
         packed = tensors["weight"]
         rows = rows or slice(0, shape[0])
-        # Whole bands of tiles are contiguous, so a part of the rows needs a part of the scales.
-        first, last = rows.start // TILE_ROWS * TILE_ROWS, roundup(rows.stop, TILE_ROWS)
-        band = tensors["weight_scale"][first:last]
-        block_scale = unswizzle(band, band.shape[0], packed.shape[1] * 2)
-        block_scale = block_scale[rows.start - first : rows.stop - first]
-        scale = decode_e4m3(block_scale).mul_(tensors["weight_scale_2"].float())
+        codes = untile(tensors["weight_scale"], rows, packed.shape[1] * 2 // BLOCK)
+        scale = decode_e4m3(codes.view(torch.float8_e4m3fn)).mul_(tensors["weight_scale_2"].float())
         values = unpack(packed[rows])
         values.view(scale.shape[0], -1, BLOCK).mul_(scale.unsqueeze(-1))
         return values[:, : shape[1]]
+
+    def read_scale(self, suffix: str, stored: torch.Tensor) -> torch.Tensor:
+        """Block scales may be stored as plain bytes."""
+        is_bytes = stored.dtype == torch.uint8
+        return (stored.view(torch.float8_e4m3fn) if is_bytes else stored).float()
 
     def emulate_activations(
         self,
@@ -146,6 +150,7 @@ class NVFP4W4A16(NVFP4):
 
     name = "nvfp4_w4a16"
     marker: Mapping[str, Any] | None = {"format": "nvfp4", "full_precision_matrix_mult": True}
+    rounds_activations = False
     activation_divisor = None
     runtime_scale = ""
 
@@ -170,12 +175,6 @@ def max_block_scales(
     largest = block_amax.new_full((), E2M1_MAX)
     scales = (block_amax / largest).div_(tensor_scale).clamp_(max=E4M3_MAX)
     return scales.to(torch.float8_e4m3fn)
-
-
-def unswizzle(block_scale: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
-    """Return block scales ``[rows, columns / 16]`` float8_e4m3fn from cuBLAS' tiled layout."""
-    linear = comfy_kitchen.from_blocked(block_scale.view(torch.uint8), rows, columns // BLOCK)
-    return linear.contiguous().view(torch.float8_e4m3fn)
 
 
 def block_amax(weight: torch.Tensor) -> torch.Tensor:

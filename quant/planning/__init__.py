@@ -2,6 +2,7 @@
 
 from .architectures import Architecture, detect_architecture
 from .budget import Budget, parse_budget
+from .gpu_formats import for_gpu
 from .inventory import Inventory, Layer, inventory_of, take_inventory
 from .mix import Mix, frontier, mix_plan
 from .mix_options import MIX_FORMATS
@@ -33,6 +34,7 @@ __all__ = [
     "Recipe",
     "Rule",
     "detect_architecture",
+    "for_gpu",
     "frontier",
     "get_preset",
     "inventory_of",

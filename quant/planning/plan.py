@@ -15,13 +15,11 @@ from ..layer_names import describe_unknown, nearest_names
 from .architectures import Architecture, detect_architecture
 from .inventory import Inventory, Layer
 from .presets import require_architecture
-from .recipe import Recipe, Rule
+from .recipe import USER_RULE, Recipe, Rule
 
 #: Bytes of a stored ``input_scale``.
 INPUT_SCALE_BYTES = 4
 _NAMED = 3
-# Such a rule has to match; `_no_match` says more about one that does not.
-_USERS_OWN = "your rule"
 
 
 @dataclass(frozen=True)
@@ -128,7 +126,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     warnings = [_refusal_warning(names, *why) for why, names in refused.items()]
     warnings += _unmatched_rules(recipe, inventory, used)
     plan = Plan(recipe, architecture, planned, tuple(warnings), inventory.containers)
-    wanted = (recipe.default, *(rule.format for rule in recipe.rules))
+    wanted = recipe.formats()
     if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
         raise PlanError(
             f"recipe {recipe.name} quantizes no layer of this model, which is {architecture}; "
@@ -142,22 +140,22 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
     size = fmt.nbytes(layer.shape, layer.tensor.dtype)
     size += sum(info.nbytes for info in layer.companions)
     if fmt.marker is not None:
-        size += len(marker_bytes(fmt))
-        if fmt.activation_divisor is not None:
+        size += len(marker_bytes(fmt, layer.shape))
+        if fmt.activation_divisor is not None and layer.kind == "linear":
             size += INPUT_SCALE_BYTES
     return size
 
 
-def marker_bytes(fmt: WeightFormat) -> bytes:
-    """Return the JSON marker of a format as ComfyUI stores it."""
-    return json.dumps(fmt.marker).encode()
+def marker_bytes(fmt: WeightFormat, shape: tuple[int, ...]) -> bytes:
+    """Return the JSON marker of a weight of this shape as ComfyUI stores it."""
+    return json.dumps(fmt.marker_for(shape)).encode()
 
 
 def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:
     """Return the format a recipe asks for, and the index of the rule; None: its default."""
     for number, rule in enumerate(recipe.rules):
         if rule.matches(layer):
-            return rule.format, number
+            return _ruled(layer, rule).name, number
     if get_format(recipe.default).is_quantized and layer.kind != "linear":
         return "keep", None  # as a rule without kinds, a quantized default is for Linears
     return recipe.default, None
@@ -211,11 +209,7 @@ def _or_as_stored(layer: Layer, name: str) -> WeightFormat:
 
 def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
     """Return why a layer of such a model cannot be stored in a format, or None when it can."""
-    if layer.kind == "buffer" and fmt.name != "keep":
-        return f"it holds {layer.tensor.dtype}, which is no weight"
-    if fmt.is_quantized and layer.kind != "linear":
-        return f"it is a {layer.kind}; ComfyUI loads {fmt.name} for Linear layers only"
-    return fmt.refusal(layer.shape) or _would_hide_shape(layer, fmt, architecture)
+    return _unsuited(layer, fmt) or _would_hide_shape(layer, fmt, architecture)
 
 
 def _would_hide_shape(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
@@ -230,12 +224,29 @@ def _require_names(recipe: Recipe, inventory: Inventory) -> None:
     """Refuse plain layer names that the model lacks, each of a list; globs may match nothing."""
     for rule in recipe.rules:
         unknown = [name for name in rule.layer_names() if name not in inventory.layers]
-        is_line = rule.why == _USERS_OWN and isinstance(rule.pattern, str)
+        is_line = rule.why == USER_RULE and isinstance(rule.pattern, str)
         if unknown and not rule.optional and not is_line:
             raise PlanError(
                 f"recipe {recipe.name} gives {rule.format} to layers this model does not have: "
                 f"{describe_unknown(unknown, inventory.layers)}"
             )
+
+
+def _ruled(layer: Layer, rule: Rule) -> WeightFormat:
+    """Return the format a rule gives a layer that it matches."""
+    fmt = get_format(rule.format)
+    if rule.fallback is None or _unsuited(layer, fmt) is None:
+        return fmt
+    return get_format(rule.fallback)
+
+
+def _unsuited(layer: Layer, fmt: WeightFormat) -> str | None:
+    if layer.kind == "buffer" and fmt.name != "keep":
+        return f"it holds {layer.tensor.dtype}, which is no weight"
+    if fmt.is_quantized and layer.kind not in fmt.kinds:
+        kinds = " and ".join(fmt.kinds)
+        return f"its kind is {layer.kind}; ComfyUI loads {fmt.name} for {kinds} layers only"
+    return fmt.refusal(layer.shape)
 
 
 def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, int]) -> list[str]:
@@ -250,7 +261,7 @@ def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, in
                 f"rule {number + 1} ({rule.describe()}) decides nothing: "
                 f"earlier rules match all its {len(shadowed)} layers"
             )
-        elif rule.why == _USERS_OWN:
+        elif rule.why == USER_RULE:
             raise PlanError(_no_match(rule, inventory))
         elif not recipe.architectures:
             continue  # a recipe for any model names layers that most models lack

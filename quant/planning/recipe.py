@@ -24,6 +24,8 @@ from ..rounding import DEFAULT_ROUNDING, get_rounding
 from .inventory import KINDS, BlockPosition, Layer
 
 SCHEMA_VERSION = 1
+#: The ``why`` of rules a user wrote: they must match something, and nothing rewrites them.
+USER_RULE = "your rule"
 _GLOB = re.compile(r"[*?\[]")
 # A recipe made by layer names lists hundreds; not every reason and warning has to.
 _MOST_PATTERNS, _SHOWN_PATTERNS = 8, 2
@@ -47,6 +49,8 @@ class Rule(_Data):
             within each list of blocks of the model at hand. Default: blocks or not.
         min_size: smallest number of weights.
         format: a format name.
+        fallback: another for layers whose shape ``format`` does not admit; without one they stay
+            as they are.
         why: shown to the user beside the rule.
         optional: whether a model may lack layers that are named without globs, as a preset's
             rules allow. Otherwise such a name is an error.
@@ -57,6 +61,7 @@ class Rule(_Data):
     blocks: str | None = None
     min_size: int = Field(default=0, ge=0)
     format: str
+    fallback: str | None = None
     why: str = ""
     optional: bool = False
 
@@ -75,11 +80,11 @@ class Rule(_Data):
                     raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
         return value
 
-    @field_validator("format")
+    @field_validator("format", "fallback")
     @classmethod
-    def _known_format(cls, value: str) -> str:
+    def _known_format(cls, value: str | None) -> str | None:
         try:
-            get_format(value)
+            get_format(value or "keep")
         except FormatError as error:
             raise ValueError(str(error)) from error
         return value
@@ -164,7 +169,7 @@ class Rule(_Data):
             text = f"{shown} and {len(patterns) - _SHOWN_PATTERNS} more"
         if self.blocks:
             text += f" in {self.blocks} blocks" if self.blocks == "any" else f" in {self.blocks}"
-        text += f" = {self.format}"
+        text += f" = {self.format}" + (f", else {self.fallback}" if self.fallback else "")
         return f"{text} ({self.why})" if self.why else text
 
 
@@ -241,6 +246,11 @@ class Recipe(_Data):
         if value > SCHEMA_VERSION:
             raise ValueError(f"recipe version {value} is newer than this tool; update it")
         return value
+
+    def formats(self) -> tuple[str, ...]:
+        """Return the formats layers may get, in the order of the rules, each once."""
+        named = [name for rule in self.rules for name in (rule.format, rule.fallback) if name]
+        return tuple(dict.fromkeys((*named, self.default)))
 
     def with_rules(self, rules: Iterable[Rule]) -> Recipe:
         """Return this recipe with rules put before its own, so that they win."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..errors import RecipeError
-from .recipe import Rule, validated
+from .recipe import USER_RULE, Rule, validated
 
 
 def parse_rule_line(line: str) -> Rule:
@@ -23,7 +23,7 @@ def parse_rule_line(line: str) -> Rule:
         "pattern": pattern,
         "format": right.strip(),
         "blocks": blocks or None,
-        "why": "your rule",
+        "why": USER_RULE,
     }
     return validated(Rule, data, f"rule {line.strip()!r}")
 

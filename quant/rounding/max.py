@@ -45,6 +45,16 @@ class MaxRule:
         """``amax / format_max`` in fp32; 1.0 for an all-zero weight."""
         return safe_scale(amax, format_max)
 
+    def integer_row_scales(
+        self, rows: torch.Tensor, amax: torch.Tensor, largest: float, group: int | None
+    ) -> torch.Tensor:
+        """``amax / largest``."""
+        return max_row_scales(amax, largest)
+
+    def integer_tensor_scale(self, weight: torch.Tensor, amax: float, largest: float) -> float:
+        """``amax / largest`` in fp32."""
+        return float(max_row_scales(torch.tensor(amax), largest))
+
 
 def safe_scale(amax: float, format_max: float) -> float:
     """Return ``amax / format_max`` in fp32, never subnormal; 1.0 for an ``amax`` of zero."""
@@ -52,3 +62,8 @@ def safe_scale(amax: float, format_max: float) -> float:
         return 1.0
     scale = torch.tensor(amax, dtype=torch.float32) / torch.tensor(format_max)
     return max(float(scale), _SMALLEST_SCALE)
+
+
+def max_row_scales(amax: torch.Tensor, largest: float) -> torch.Tensor:
+    """Return ``amax / largest``; as tensors, because GPUs divide by a number otherwise."""
+    return amax / amax.new_full((), largest)

@@ -14,9 +14,10 @@ import torch
 
 from ..formats.base import row_slices
 from ..formats.e2m1 import E2M1_MAX, round_to_e2m1
-from ..formats.e4m3 import decode_e4m3
+from ..formats.e4m3 import E4M3_MAX, decode_e4m3
 from ..formats.nvfp4 import BLOCK, max_block_scales
 from ..formats.parallel import share_chunks
+from .integer_sweep import search_row_scales, search_tensor_scale
 from .max import safe_scale
 from .second_moments import SecondMoments
 
@@ -105,7 +106,7 @@ class SweepRule:
         row and column, where the max rule's scale is a candidate too.
         """
         smallest = safe_scale(amax, format_max)
-        if amax == 0:
+        if amax == 0 or format_max != E4M3_MAX:  # E5M2 has nothing to gain
             return smallest
         ratios = [2.0 ** (step / _FLOAT8_STEPS) for step in range(_FLOAT8_STEPS)]
         stride = _sample_stride(*weight.shape)
@@ -123,6 +124,26 @@ class SweepRule:
 
         share_chunks(loop, pieces, weight.device)
         return smallest * ratios[int(errors.sum(0).argmin())]
+
+    def integer_row_scales(
+        self, rows: torch.Tensor, amax: torch.Tensor, largest: float, group: int | None
+    ) -> torch.Tensor:
+        """Return each row's best scale from the max rule's down.
+
+        A rotated channel weighs as much as its group does on average: the rotation spreads every
+        channel evenly over it.
+        """
+        weights = self.channel_weights
+        if weights is not None and group is not None:
+            weights = weights.view(-1, group).mean(1).repeat_interleave(group)
+        weights = None if weights is None else weights.to(rows.device)
+        return search_row_scales(rows, amax, largest, weights)
+
+    def integer_tensor_scale(self, weight: torch.Tensor, amax: float, largest: float) -> float:
+        """Return the best scale from the max rule's down to a 90th of it."""
+        weights = self.channel_weights
+        weights = None if weights is None else weights.to(weight.device)
+        return search_tensor_scale(weight, amax, largest, weights)
 
     def _sample(
         self, weight: torch.Tensor, stride: int, piece: slice

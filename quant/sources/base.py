@@ -34,7 +34,7 @@ class StoredAs:
     """How a weight is stored that is quantized in its source.
 
     ``label`` is for people, ``nbytes`` what all its parts take in the file. ``format`` is the
-    name of the format of ComfyUI that holds the same codes and scales, empty where none does.
+    name of the format of ours it can be kept in as it is, empty where there is none.
     """
 
     label: str

@@ -82,8 +82,7 @@ def _list_tensors(
             found.setdefault(name, info)
         elif weight not in found:
             stored = weights[weight]
-            kept = stored.format.name if stored.format else ""
-            about = StoredAs(stored.label, stored.nbytes, kept)
+            about = StoredAs(stored.label, stored.nbytes, stored.kept_as)
             found[weight] = TensorInfo(weight, stored.shape, dtype, about)
     return found
 

@@ -17,7 +17,7 @@ import torch
 
 from ..errors import SourceError
 from .base import StoredAs, TensorInfo, TensorSource
-from .gguf_header import GgufTensor, read_gguf_header
+from .gguf_header import GgufTensor, read_gguf_header, require_gguf
 
 # Types without blocks; BF16 is read as it is, which the package would widen.
 _PLAIN: Mapping[str, torch.dtype] = {
@@ -141,8 +141,7 @@ class GgufFile(TensorSource):
 
 def _decode(blocks: np.ndarray, tensor: GgufTensor) -> torch.Tensor:
     """Return the flat values of some blocks, float32."""
-    import gguf
-
+    gguf = require_gguf()
     quantized = gguf.GGMLQuantizationType[tensor.type]
     # A scale may be NaN or infinite; whoever stores the weight refuses it by the layer's name.
     with np.errstate(invalid="ignore", over="ignore"):

@@ -26,7 +26,7 @@ def loadable_tensors(source: TensorSource) -> dict[str, torch.Tensor]:
             continue
         layer = name.removesuffix(".weight")
         tensors.update({f"{layer}.{suffix}": part for suffix, part in stored.tensors().items()})
-        marker = json.dumps(stored.format.marker).encode()
+        marker = json.dumps(stored.format.marker_for(stored.shape)).encode()
         tensors[f"{layer}.comfy_quant"] = torch.frombuffer(bytearray(marker), dtype=torch.uint8)
         amax, divisor = stored.input_amax(), stored.format.activation_divisor
         if amax and divisor:

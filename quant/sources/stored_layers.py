@@ -11,7 +11,6 @@ import torch
 
 from ..errors import CheckpointError, SourceError
 from ..formats import WeightFormat, format_of_marker
-from ..formats.nvfp4 import NVFP4
 from .base import TensorInfo, TensorSource
 
 MARKER = "comfy_quant"
@@ -56,7 +55,9 @@ class StoredLayer:
     @property
     def format(self) -> WeightFormat | None:
         """The format the marker names, if this pack knows it."""
-        return format_of_marker(self.marker) if self.marker is not None else None
+        if self.marker is None:
+            return None
+        return format_of_marker(self.marker, {s: info.shape for s, info in self.tensors.items()})
 
     @property
     def format_name(self) -> str:
@@ -73,12 +74,11 @@ class StoredLayer:
 
         A weight padded in its columns cannot be told from an unpadded one.
         """
-        stored = self.weight.shape
-        if not isinstance(self.format, NVFP4) or len(stored) != 2:
+        stored, fmt = self.weight.shape, self.format
+        if fmt is None or len(stored) != 2:
             return stored
         bias = self.tensors.get("bias")
-        rows = bias.shape[0] if bias and bias.shape else stored[0]
-        return (rows, stored[1] * 2)
+        return fmt.logical_shape(stored, bias.shape[0] if bias and bias.shape else None)
 
 
 def read_layout(source: TensorSource) -> dict[str, StoredLayer]:

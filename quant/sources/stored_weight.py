@@ -24,6 +24,8 @@ class StoredWeight:
         tensors: reads it as that format stores it, by suffix (see `WeightFormat.tensor_specs`).
         input_amax: reads the largest activation its static input scale stands for; None where it
             has none.
+        kept_as: the name of the format of ours that stores and multiplies it alike; empty where
+            there is none.
         comfyui_reads: whether ComfyUI itself understands this convention.
     """
 
@@ -35,10 +37,11 @@ class StoredWeight:
     format: WeightFormat | None = None
     tensors: Callable[[], Mapping[str, torch.Tensor]] | None = None
     input_amax: Callable[[], float | None] = lambda: None
+    kept_as: str = ""
     comfyui_reads: bool = False
 
     def fits(self, wanted: WeightFormat) -> bool:
         """Whether the stored tensors are what ``wanted`` would store, bit for bit."""
         if self.format is None or self.tensors is None:
             return False
-        return self.format.stores_like(wanted)
+        return self.format.stores_like(wanted, self.shape)

@@ -35,7 +35,7 @@ def measuring(save_as: str = "", *, seed: int = 1) -> wf.Workflow:
         "NVFP4FoundryMeasureSensitivity",
         model=[wf.node(workflow, "NVFP4FoundryLoadModel"), 0],
         statistics=[wf.node(workflow, "NVFP4FoundryCalibrationResult"), 0],
-        formats="all quantized formats",
+        formats="nvfp4, nvfp4_w4a16, float8_e4m3fn",
         rounding="weighted",
         save_as=save_as,
     )

@@ -193,6 +193,18 @@ def int8_rows(model: Tensors) -> Tensors:
     return with_weights(model, quantize)
 
 
+def comfyui_mxfp8(model: Tensors) -> Tensors:
+    """ComfyUI's MXFP8."""
+    return comfyui(model, "TensorCoreMXFP8Layout", {"format": "mxfp8"})
+
+
+def comfyui_int8(model: Tensors, *, group: int = 64) -> Tensors:
+    """ComfyUI's int8, rotated, with a group size in its marker."""
+    marker = {"format": "int8_tensorwise", "convrot": True, "convrot_groupsize": group}
+    return comfyui(model, "TensorWiseINT8Layout", marker, per_channel=True, convrot=True,
+                   convrot_groupsize=group)  # fmt: skip
+
+
 #: By name; each makes a quantized file of an unquantized model.
 MAKERS: dict[str, Callable[[Tensors], Tensors]] = {
     "scaled fp8": scaled_fp8,
@@ -208,4 +220,7 @@ MAKERS: dict[str, Callable[[Tensors], Tensors]] = {
     "float8 by rows": float8_rows,
     "float8 by blocks": float8_blocks,
     "int8 by rows": int8_rows,
+    "ComfyUI mxfp8": comfyui_mxfp8,
+    "ComfyUI int8": comfyui_int8,
+    "ComfyUI int8, small groups": lambda model: comfyui_int8(model, group=16),
 }

@@ -363,3 +363,21 @@ def test_nothing_is_measured_where_nothing_depends_on_it() -> None:
     observed = observe(low_rank())
     chosen = choose_encoding(weight_of(), NVFP4, "mse", observed, None, measure_outputs=False)
     assert chosen.error is None
+
+
+@pytest.mark.parametrize(
+    ("name", "used"),
+    [("int8_rowwise", "weighted"), ("int8_convrot", "weighted"), ("mxfp8", "max")],
+)
+def test_second_order_rounding_is_for_nvfp4_and_the_others_say_what_they_used(
+    name: str, used: str
+) -> None:
+    observed = observe(low_rank())
+    fmt = get_format(name)
+    for rounding in ("gptq", "gptaq", "weighted"):
+        chosen = choose_encoding(weight_of(), fmt, rounding, observed, None)
+        assert chosen.rounding == used
+        assert chosen.error is not None and chosen.error.w4a4 != chosen.error.w4a16
+        assert chosen.runtime_scale_error is None
+    unseen = choose_encoding(weight_of(), fmt, "gptq", None, None)
+    assert unseen.rounding == ("max" if used == "max" else "mse")

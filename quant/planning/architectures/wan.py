@@ -32,5 +32,6 @@ def wan_diffusers(inventory: Inventory) -> Architecture | None:
     return Architecture(
         "wan-diffusers",
         "WAN with diffusers names",
-        problem="ComfyUI does not load WAN with diffusers names; convert it to ComfyUI's names",
+        problem="ComfyUI does not load WAN with diffusers names; quantize its original file, "
+        "whose names are translated when it is opened",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from ...errors import SourceError
-from ...formats import FORMATS, WeightFormat
+from ...formats import FORMATS, TensorSpec, WeightFormat
 from ..base import TensorSource
 from ..stored_layers import MARKER, StoredLayer, read_layout
 from ..stored_weight import StoredWeight
@@ -40,7 +40,7 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
 
     def tensors() -> dict[str, torch.Tensor]:
         wanted = fmt.tensor_specs(shape, torch.bfloat16)
-        return {suffix: source.load(parts[suffix].name) for suffix in wanted}
+        return {s: _as_specified(source.load(parts[s].name), spec) for s, spec in wanted.items()}
 
     def input_amax() -> float | None:
         if fmt.activation_divisor is None or "input_scale" not in parts:
@@ -54,11 +54,31 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
         names=tuple(info.name for info in parts.values()),
         nbytes=sum(info.nbytes for suffix, info in parts.items() if suffix != MARKER),
         decode=lambda: fmt.decode(tensors(), shape),
-        format=fmt if fmt.name in FORMATS else None,
+        format=fmt,
         tensors=tensors,
+        kept_as=_kept_as(layer, fmt, shape),
         input_amax=input_amax,
         comfyui_reads=True,
     )
+
+
+def _as_specified(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
+    """Return a stored tensor as we store it: files differ in views and in shapes of one number."""
+    if tensor.dtype != spec.dtype and tensor.dtype.itemsize == spec.dtype.itemsize == 1:
+        tensor = tensor.view(spec.dtype)
+    elif tensor.dtype != spec.dtype:
+        tensor = tensor.to(spec.dtype)
+    return tensor.reshape(spec.shape)
+
+
+def _kept_as(layer: StoredLayer, fmt: WeightFormat, shape: tuple[int, ...]) -> str:
+    """Return the format of ours that writes the same tensors, and the same way to multiply."""
+    in_16_bits = bool((layer.marker or {}).get("full_precision_matrix_mult"))
+    for ours in FORMATS.values():
+        alike = bool((ours.marker or {}).get("full_precision_matrix_mult")) == in_16_bits
+        if ours.is_quantized and alike and ours.stores_like(fmt, shape):
+            return ours.name
+    return ""
 
 
 def _require_parts(

@@ -12,6 +12,7 @@ from .scaled_codes import scaled
 
 #: One tensor of this name (behind the model's prefix) marks such a file.
 FILE_MARKER = "scaled_fp8"
+E5M2 = "float8_e5m2"  # always multiplied in 16 bits
 
 
 def float8_scaled_weights(source: TensorSource) -> dict[str, StoredWeight]:
@@ -34,7 +35,7 @@ def _stored_weight(source: TensorSource, layer: str, in_16_bits: bool) -> Stored
     fmt = None
     if weight.dtype in FLOAT8 and per_tensor:
         name = str(weight.dtype).removeprefix("torch.")
-        fmt = FORMATS.get(f"{name}_w8a16" if in_16_bits else name)
+        fmt = FORMATS[f"{name}_w8a16" if in_16_bits and name != E5M2 else name]
 
     def tensors() -> dict[str, torch.Tensor]:
         scales = source.load(scale.name).float().reshape(())
@@ -56,5 +57,6 @@ def _stored_weight(source: TensorSource, layer: str, in_16_bits: bool) -> Stored
         format=fmt,
         tensors=tensors if fmt else None,
         input_amax=input_amax,
+        kept_as=fmt.name if fmt else "",
         comfyui_reads=True,
     )

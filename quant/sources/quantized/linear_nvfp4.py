@@ -65,6 +65,7 @@ def stored_nvfp4(
         format=fmt,
         tensors=tensors,
         input_amax=input_amax,
+        kept_as=fmt.name,
     )
 
 

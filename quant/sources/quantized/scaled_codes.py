@@ -55,6 +55,7 @@ def _stored_weight(source: TensorSource, layer: str, suffix: str) -> StoredWeigh
         format=fmt,
         tensors=tensors if fmt else None,
         input_amax=input_amax,
+        kept_as=fmt.name if fmt else "",
     )
 
 
@@ -65,9 +66,9 @@ def _same_format(weight: TensorInfo, scale: TensorInfo) -> WeightFormat | None:
     if scale.shape in ((), (1,)):
         is_int8 = weight.dtype == torch.int8
         name = "int8_tensorwise" if is_int8 else str(weight.dtype).removeprefix("torch.")
-        return FORMATS.get(name)
+        return FORMATS[name]
     if weight.dtype == torch.int8 and scale.shape in ((weight.shape[0],), (weight.shape[0], 1)):
-        return FORMATS.get("int8_rowwise")
+        return FORMATS["int8_rowwise"]
     return None
 
 

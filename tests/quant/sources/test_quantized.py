@@ -15,7 +15,9 @@ from nvfp4_foundry.quant.sources import open_source, open_tensors
 from safetensors.torch import load_file, save_file
 
 # Error of each format on Gaussian weights with the max rule, with room for small matrices.
-EXPECTED_ERROR = {"fp8": 0.035, "float8": 0.035, "nvfp4": 0.12, "int8": 0.012, "e5m2": 0.07}
+EXPECTED_ERROR = {
+    "mxfp8": 0.04, "fp8": 0.035, "float8": 0.035, "nvfp4": 0.12, "int8": 0.012, "e5m2": 0.07
+}  # fmt: skip
 NVFP4 = ("ComfyUI nvfp4", "ModelOpt", "compressed-tensors", "LightX2V", "LightX2V, older")
 ALL = "blocks.* = {}"
 
@@ -86,7 +88,11 @@ def test_nvfp4_is_taken_over_bit_for_bit(made: Callable, tmp_path: Path, kind: s
     assert taken and all(la.rounding == "source" and la.weight_error == 0 for la in taken)
 
 
-@pytest.mark.parametrize("kind", ["scaled fp8", "ComfyUI float8", "ComfyUI nvfp4"])
+@pytest.mark.parametrize(
+    "kind",
+    ["scaled fp8", "scaled fp8 in 16 bits", "ComfyUI float8", "ComfyUI nvfp4", "ComfyUI mxfp8",
+     "ComfyUI int8", "int8 by rows"],
+)  # fmt: skip
 def test_keep_keeps_what_comfyui_loads_quantized(made: Callable, tmp_path: Path, kind: str) -> None:
     _, path = made(kind)
     target = tmp_path / "out.safetensors"
@@ -96,7 +102,8 @@ def test_keep_keeps_what_comfyui_loads_quantized(made: Callable, tmp_path: Path,
     name = "blocks.1.ffn.0"
     assert torch.equal(before[f"{name}.weight"].view(torch.uint8),
                        after[f"{name}.weight"].view(torch.uint8))  # fmt: skip
-    assert f"{name}.comfy_quant" in after
+    marker = bytes(after[f"{name}.comfy_quant"].tolist())
+    assert (b"full_precision_matrix_mult" in marker) == ("16 bits" in kind)
     with open_source(path) as a, open_source(target) as b:
         for wanted in a.tensors:
             if wanted != "blocks.0.ffn.0.weight":

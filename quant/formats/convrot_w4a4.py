@@ -1,0 +1,125 @@
+"""ConvRot W4A4: 4-bit integers in a rotated basis, one scale per row.
+
+The 4-bit choice for GPUs before Blackwell. Two codes a byte, the even column in the low nibble.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..errors import FormatError
+from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat, require_finite, tensor_amax
+from .integers import (
+    INT4_FLOOR,
+    INT4_MAX,
+    decode_rows,
+    round_inputs_to_int4,
+    round_inputs_to_int8,
+    round_rows,
+)
+from .rotation import rotate
+
+MARKER_NAME = "convrot_w4a4"
+_GROUP = 256
+# comfy-kitchen's kernels take 64 channels at a time.
+_KERNEL_COLUMNS = 64
+
+
+class ConvRotW4A4(WeightFormat):
+    """4-bit weights; activations of 4 bits, or of 8 with ``linear_dtype`` int8."""
+
+    bits = 4.0
+    marker: Mapping[str, Any] | None
+    rounds_activations = True
+    runtime_scale = "per token"
+    # Max rounding leaves 15% whatever the weights, single outliers up to 30%.
+    error_bound = 0.35
+
+    def __init__(self, name: str, *, linear_dtype: str = "int4", group: int = _GROUP):
+        self.name = name
+        self._group = group
+        self._int8_inputs = linear_dtype == "int8"
+        self.marker = {"format": MARKER_NAME, "convrot_groupsize": group}
+        if self._int8_inputs:
+            self.marker["linear_dtype"] = "int8"
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Refuse what comfy-kitchen cannot rotate and multiply in groups."""
+        if len(shape) != 2:
+            return f"{MARKER_NAME} stores 2-D weights only, this one has {len(shape)} dimensions"
+        size = max(self._group, _KERNEL_COLUMNS)
+        if shape[1] % size:
+            return f"rotating needs in_features % {size} == 0, this layer is {shape[1]} wide"
+        return None
+
+    def logical_shape(self, stored: tuple[int, int], rows: int | None) -> tuple[int, int]:
+        """Two columns a byte, no padding."""
+        return (stored[0], stored[1] * 2)
+
+    def tensor_specs(
+        self, shape: tuple[int, ...], source_dtype: torch.dtype
+    ) -> dict[str, TensorSpec]:
+        """Packed weight and a scale per row."""
+        return {
+            "weight": TensorSpec((shape[0], shape[1] // 2), torch.int8),
+            "weight_scale": TensorSpec((shape[0],), torch.float32),
+        }
+
+    def encode(
+        self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
+    ) -> EncodedWeight:
+        """Encode in float32; comfy-kitchen's bits for a float32 weight.
+
+        A bf16 or fp16 one comfy-kitchen rotates and divides in that dtype.
+        """
+        refusal = self.refusal(tuple(weight.shape))
+        if refusal:
+            raise FormatError(refusal)
+        require_finite(tensor_amax(weight))
+        result = round_rows(
+            rotate(weight.float(), self._group),
+            lambda rows, amax: rule.integer_row_scales(rows, amax, INT4_MAX, self._group),
+            (-INT4_MAX, INT4_MAX),
+            INT4_FLOOR,
+            measure_error=measure_error,
+        )
+        return EncodedWeight(
+            {"weight": pack_nibbles(result.codes), "weight_scale": result.scales},
+            result.relative_error,
+        )
+
+    def decode(
+        self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
+    ) -> torch.Tensor:
+        """Return float32 values."""
+        rows = rows or slice(0, shape[0])
+        codes = unpack_nibbles(tensors["weight"][rows])
+        return decode_rows(codes, tensors["weight_scale"].reshape(-1)[rows], self._group)
+
+    def emulate_activations(
+        self,
+        activations: torch.Tensor,
+        input_scale: float | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> torch.Tensor:
+        """Round each rotated token as Turing, Ampere and Ada do it.
+
+        Hopper and Blackwell have no int4 product: comfy-kitchen rounds to int8 there.
+        """
+        if self._int8_inputs:
+            return round_inputs_to_int8(activations, self._group, dtype)
+        return round_inputs_to_int4(activations, self._group, dtype)
+
+
+def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
+    """Return int8 ``[rows, columns / 2]`` of codes -8 to 7, int8 ``[rows, columns]``."""
+    return (codes[:, 0::2] & 0x0F).bitwise_or_(codes[:, 1::2] << 4)
+
+
+def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
+    """Return the codes, int8 ``[rows, 2 * columns]``, of packed ones."""
+    low = (packed << 4) >> 4  # an arithmetic shift extends the sign
+    return torch.stack([low, packed >> 4], dim=-1).reshape(len(packed), -1)

@@ -1,0 +1,136 @@
+"""int8 with one scale per tensor or per row, rotated or not: ``weight = code * weight_scale``.
+
+ComfyUI stores all of them under one name and multiplies them as int8 on every device: it rounds
+a layer's input to int8, with a scale per token, inside the product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from ..errors import FormatError
+from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat, require_finite, tensor_amax
+from .integers import INT8_FLOOR, INT8_MAX, decode_rows, round_inputs_to_int8, round_rows
+from .rotation import GROUPS, rotate
+
+MARKER_NAME = "int8_tensorwise"
+_LIMITS = (-128.0, INT8_MAX)
+
+
+class Int8(WeightFormat):
+    """8-bit integers; native on Turing and everything newer."""
+
+    bits = 8.0
+    marker: Mapping[str, Any] | None = {"format": MARKER_NAME}
+    rounds_activations = True
+    runtime_scale = "per token"
+    kinds = ("linear", "embedding")
+
+    def __init__(self, name: str, error_bound: float, *, per_row: bool):
+        self.name = name
+        self.error_bound = error_bound
+        self.per_row = per_row
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Refuse everything but 2-D weights."""
+        if len(shape) != 2:
+            return f"int8 is loaded for 2-D weights only, this one has {len(shape)} dimensions"
+        return None
+
+    def group(self, columns: int) -> int | None:
+        """Return how many input channels are rotated together, None: they are not."""
+        return None
+
+    def tensor_specs(
+        self, shape: tuple[int, ...], source_dtype: torch.dtype
+    ) -> dict[str, TensorSpec]:
+        """Weight and its scale or scales."""
+        return {
+            "weight": TensorSpec(tuple(shape), torch.int8),
+            "weight_scale": TensorSpec((shape[0], 1) if self.per_row else (), torch.float32),
+        }
+
+    def encode(
+        self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
+    ) -> EncodedWeight:
+        """Encode in float32 by chunks of rows; comfy-kitchen's bits for a float32 weight.
+
+        For a bf16 or fp16 one comfy-kitchen divides in that dtype, rounding twice.
+        """
+        refusal = self.refusal(tuple(weight.shape))
+        if refusal:
+            raise FormatError(refusal)
+        amax = tensor_amax(weight)
+        require_finite(amax)
+        group = self.group(weight.shape[1])
+        if self.per_row:
+            values = weight if group is None else rotate(weight.float(), group)
+            result = round_rows(
+                values,
+                lambda rows, largest: rule.integer_row_scales(rows, largest, INT8_MAX, group),
+                _LIMITS,
+                INT8_FLOOR,
+                measure_error=measure_error,
+            )
+            scale = result.scales.unsqueeze(1)
+        else:
+            chosen = max(rule.integer_tensor_scale(weight, float(amax), INT8_MAX), INT8_FLOOR)
+            scale = torch.tensor(chosen, dtype=torch.float32, device=weight.device)
+            result = round_rows(
+                weight,
+                lambda rows, largest: scale.expand(len(rows)),
+                _LIMITS,
+                INT8_FLOOR,
+                measure_error=measure_error,
+            )
+        return EncodedWeight({"weight": result.codes, "weight_scale": scale}, result.relative_error)
+
+    def decode(
+        self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
+    ) -> torch.Tensor:
+        """Return float32 values."""
+        rows = rows or slice(0, shape[0])
+        scale = tensors["weight_scale"].reshape(-1)
+        scale = scale if scale.numel() == 1 else scale[rows]
+        return decode_rows(tensors["weight"][rows], scale, self.group(shape[1]))
+
+    def emulate_activations(
+        self,
+        activations: torch.Tensor,
+        input_scale: float | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> torch.Tensor:
+        """Round each token to int8, in the rotated basis if the weight is in it."""
+        return round_inputs_to_int8(activations, self.group(activations.shape[1]), dtype)
+
+
+class RotatedInt8(Int8):
+    """Rows in the basis of ConvRot, where outliers of weights and inputs are spread.
+
+    Without a group size of its own it takes the largest that fits a layer.
+    """
+
+    def __init__(
+        self, name: str, error_bound: float, *, per_row: bool = True, group: int | None = None
+    ):
+        super().__init__(name, error_bound, per_row=per_row)
+        self._group = group
+        self.marker = {"format": MARKER_NAME, "convrot": True}
+
+    def group(self, columns: int) -> int | None:
+        """Return the group size for a width."""
+        return self._group or next((size for size in GROUPS if columns % size == 0), None)
+
+    def marker_for(self, shape: tuple[int, ...]) -> Mapping[str, Any]:
+        """Name the group size."""
+        return {"format": MARKER_NAME, "convrot": True, "convrot_groupsize": self.group(shape[1])}
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Refuse widths that no group size divides."""
+        size = self._group or GROUPS[-1]
+        if len(shape) == 2 and shape[1] % size:
+            return f"rotating needs in_features % {size} == 0, this layer is {shape[1]} wide"
+        return super().refusal(shape)

@@ -1,0 +1,170 @@
+"""MXFP8: E4M3 values, a power of two per block of 32 input channels (OCP Microscaling, v1.0).
+
+``weight = code * 2^(block_scale - 127)``. Stored as comfy-kitchen's ``TensorCoreMXFP8Layout``:
+rows and columns padded to 32, block scales (E8M0) in cuBLAS' tiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import comfy_kitchen
+import torch
+
+from ..errors import FormatError
+from .base import (
+    EncodedWeight,
+    ScaleRule,
+    TensorSpec,
+    WeightFormat,
+    activation_slices,
+    relative_error,
+    require_finite,
+    roundup,
+    row_slices,
+    tensor_amax,
+)
+from .e4m3 import E4M3_MAX, decode_e4m3
+from .parallel import share_chunks
+from .tiles import tiled_shape, untile
+
+BLOCK = 32
+_BIAS = 127
+_LARGEST_CODE = 254  # 255 is NaN
+
+
+class MXFP8(WeightFormat):
+    """8-bit float weights and activations with a scale per block; native on Blackwell."""
+
+    name = "mxfp8"
+    bits = 8.25
+    marker: Mapping[str, Any] | None = {"format": "mxfp8"}
+    rounds_activations = True
+    runtime_scale = "per block"
+    error_bound = 0.07
+    # No other power of two leaves less error in a block: smaller ones clip, larger ones only
+    # move values towards E4M3's subnormals.
+    has_scale_choice = False
+
+    def refusal(self, shape: tuple[int, ...]) -> str | None:
+        """Refuse everything but 2-D weights; padding makes any width multiply natively."""
+        if len(shape) != 2:
+            return f"MXFP8 stores 2-D weights only, this one has {len(shape)} dimensions"
+        return None
+
+    def logical_shape(self, stored: tuple[int, int], rows: int | None) -> tuple[int, int]:
+        """Padded columns cannot be told from others."""
+        return (rows or stored[0], stored[1])
+
+    def tensor_specs(
+        self, shape: tuple[int, ...], source_dtype: torch.dtype
+    ) -> dict[str, TensorSpec]:
+        """Weight and tiled block scales.
+
+        The scales are stored as plain bytes: ComfyUI views them as E8M0, but its own reader of
+        safetensors files knows no such type.
+        """
+        rows, columns = roundup(shape[0], BLOCK), roundup(shape[1], BLOCK)
+        return {
+            "weight": TensorSpec((rows, columns), torch.float8_e4m3fn),
+            "weight_scale": TensorSpec(tiled_shape(rows, columns // BLOCK), torch.uint8),
+        }
+
+    def encode(
+        self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
+    ) -> EncodedWeight:
+        """Encode by chunks of rows, for any float dtype with comfy-kitchen's bits.
+
+        Except in blocks below 2^-118, where its scale would be zero and its codes NaN: they are
+        stored as zeros.
+        """
+        if weight.dim() != 2:
+            raise FormatError(self.refusal(tuple(weight.shape)) or "MXFP8 needs a 2-D weight")
+        require_finite(tensor_amax(weight))
+        specs = self.tensor_specs(tuple(weight.shape), weight.dtype)
+        rows, columns = specs["weight"].shape
+        device = weight.device
+        codes = torch.zeros(rows, columns, dtype=torch.float8_e4m3fn, device=device)
+        scales = torch.zeros(rows, columns // BLOCK, dtype=torch.uint8, device=device)
+        squares: dict[int, torch.Tensor] = {}
+
+        def loop(chunks: Iterable[slice]) -> None:
+            for chunk in chunks:
+                scaled, code = scale_blocks(weight[chunk])
+                rounded = scaled.to(torch.float8_e4m3fn)
+                codes[chunk] = rounded.view(-1, columns)
+                scales[chunk] = code.view(-1, columns // BLOCK)
+                if measure_error:
+                    error = decode_e4m3(rounded).sub_(scaled).square_().sum(1)
+                    both = torch.stack([error, scaled.square().sum(1)]).double()
+                    squares[chunk.start] = both @ powers_of_two(code).double().square()
+
+        share_chunks(loop, row_slices(weight.shape[0], columns), device)
+        return EncodedWeight(
+            {"weight": codes, "weight_scale": comfy_kitchen.to_blocked(scales, flatten=False)},
+            relative_error(squares) if measure_error else None,
+        )
+
+    def decode(
+        self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
+    ) -> torch.Tensor:
+        """Return float32 values, exactly."""
+        rows = rows or slice(0, shape[0])
+        codes = tensors["weight"][rows]
+        scale = powers_of_two(untile(tensors["weight_scale"], rows, codes.shape[1] // BLOCK))
+        values = decode_e4m3(codes)
+        values.view(*scale.shape, BLOCK).mul_(scale.unsqueeze(-1))
+        return values[:, : shape[1]]
+
+    def read_scale(self, suffix: str, stored: torch.Tensor) -> torch.Tensor:
+        """Scales are powers of two, stored as plain bytes or as E8M0; NaN becomes infinite."""
+        is_blocks = suffix == "weight_scale"
+        return powers_of_two(stored.view(torch.uint8)) if is_blocks else stored.float()
+
+    def emulate_activations(
+        self,
+        activations: torch.Tensor,
+        input_scale: float | None,
+        dtype: torch.dtype = torch.float32,
+    ) -> torch.Tensor:
+        """Round activations as weights are rounded; ComfyUI ignores an input_scale here."""
+        rows, columns = activations.shape
+        result = torch.empty(rows, columns, dtype=dtype, device=activations.device)
+
+        def loop(chunks: Iterable[slice]) -> None:
+            for chunk in chunks:
+                scaled, code = scale_blocks(activations[chunk])
+                values = decode_e4m3(scaled.to(torch.float8_e4m3fn))
+                values.mul_(powers_of_two(code).unsqueeze(1))
+                result[chunk] = values.view(chunk.stop - chunk.start, -1)[:, :columns]
+
+        share_chunks(loop, activation_slices(activations, columns), activations.device)
+        return result
+
+
+def scale_blocks(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return blocks over the smallest power of two that fits them into E4M3, and its codes.
+
+    Args:
+        rows: ``[R, in]``, any float dtype; columns are padded with zeros.
+
+    Returns:
+        float32 ``[B, 32]`` within E4M3's range, and uint8 ``[B]``; 0 for a block of zeros.
+        comfy-kitchen's ``quantize_mxfp8`` in its order of operations.
+    """
+    padding = -rows.shape[1] % BLOCK
+    blocks = torch.nn.functional.pad(rows, (0, padding)).float().view(-1, BLOCK)
+    low, high = torch.aminmax(blocks, dim=1)
+    # As a tensor: torch multiplies by the reciprocal of a number on GPUs, which rounds otherwise.
+    largest = blocks.new_full((), E4M3_MAX)
+    needed = (torch.maximum(high, -low) / largest).clamp_(min=2.0**-_BIAS)
+    code = needed.log2().ceil_().to(torch.int32).add_(_BIAS).clamp_(0, _LARGEST_CODE)
+    code = code.to(torch.uint8)
+    scaled = (blocks / powers_of_two(code).unsqueeze(1)).clamp_(-E4M3_MAX, E4M3_MAX)
+    return scaled.masked_fill_((code == 0).unsqueeze(1), 0.0), code
+
+
+def powers_of_two(code: torch.Tensor) -> torch.Tensor:
+    """Return what E8M0 codes stand for, float32; 0 for code 0 as comfy-kitchen reads it."""
+    return code.to(torch.int32).bitwise_left_shift_(23).view(torch.float32)

@@ -1,0 +1,146 @@
+"""Every quantized format in stock ComfyUI: ``python loaded_formats.py RESULT.json FOLDER``.
+
+Runs in ComfyUI's Python with ComfyUI's folder as ``PYTHONPATH``. Quantizes the demo model to one
+format after the other, loads the files with ComfyUI's own loader, and compares what it holds and
+computes with what the pack says of them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+result_path, folder = Path(sys.argv[1]), Path(sys.argv[2])
+sys.argv[1:] = ["--cpu"]  # ComfyUI reads its options when it is first imported
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.model_management  # noqa: E402
+import comfy.ops  # noqa: E402
+import comfy.sd  # noqa: E402
+import comfy.utils  # noqa: E402
+import torch  # noqa: E402
+from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor, get_layout_class  # noqa: E402
+from foundry_package import import_foundry  # noqa: E402
+
+import_foundry()
+
+from nvfp4_foundry.demo.model import MODEL_PATH  # noqa: E402
+from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
+from nvfp4_foundry.quant.convert import convert  # noqa: E402
+from nvfp4_foundry.quant.formats import FORMATS, WeightFormat  # noqa: E402
+from nvfp4_foundry.quant.planning import Recipe, make_plan, take_inventory  # noqa: E402
+from nvfp4_foundry.quant.rounding import MaxRule  # noqa: E402
+from nvfp4_foundry.quant.sources import open_source, open_tensors  # noqa: E402
+
+LAYER = "blocks.1.ffn.2"
+generator = torch.Generator().manual_seed(0)
+LATENT = torch.randn(2, 16, 1, 8, 8, generator=generator)
+CONTEXT = torch.randn(2, 4, 4096, generator=generator)
+ROWS = torch.randn(12, 512, generator=generator)
+
+
+def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Norm of the difference over the norm of what is wanted."""
+    return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
+
+
+def load(path: Path) -> Any:
+    """ComfyUI's diffusion model of a file, computing in float32."""
+    patcher = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
+    comfy.model_management.load_models_gpu([patcher], force_full_load=True)
+    return patcher.model.diffusion_model
+
+
+def output(model: Any) -> torch.Tensor:
+    """One call of the model."""
+    return model(LATENT, torch.tensor([900.0, 300.0]), context=CONTEXT)
+
+
+@torch.inference_mode()
+def check(fmt: WeightFormat, exact: torch.Tensor) -> dict[str, Any]:
+    """Quantize, load and compare."""
+    path = folder / f"{fmt.name}.safetensors"
+    recipe = Recipe(rules=({"pattern": "blocks.*", "format": fmt.name},))
+    with open_source(MODEL_PATH) as source:
+        convert(source, make_plan(recipe, take_inventory(source)), path)
+        original = source.load(f"{LAYER}.weight")
+    problems = verify_checkpoint(path, MODEL_PATH).problems
+    model = load(path)
+    linears = {n: m for n, m in model.named_modules() if n.startswith("blocks.")}
+    linears = {n: m for n, m in linears.items() if hasattr(m, "in_features")}
+    layer = linears[LAYER]
+    with open_tensors(path) as saved:
+        parts = ("weight", "weight_scale", "weight_scale_2")
+        names = {part: f"{LAYER}.{part}" for part in parts}
+        stored = {p: saved.load(n) for p, n in names.items() if n in saved.tensors}
+        dtype = str(stored["weight_scale"].dtype)
+        bias = saved.load(f"{LAYER}.bias").float()
+    decoded = fmt.decode(stored, tuple(original.shape))
+    inputs = fmt.emulate_activations(ROWS, None) if not layer._full_precision_mm else ROWS
+    found = output(model)
+    return {
+        "problems": list(problems),
+        "layouts": sorted({type_of(m) for m in linears.values()}),
+        "wanted_layout": QUANT_ALGOS[fmt.marker["format"]]["comfy_tensor_layout"],
+        "scale_dtype": dtype,
+        "full_precision": layer._full_precision_mm,
+        "weight": difference(layer.weight.dequantize(), decoded),
+        "product": difference(layer(ROWS), inputs @ decoded.T + bias),
+        "weight_error": difference(decoded, original.float()),
+        "finite": bool(found.isfinite().all()),
+        "output_error": difference(found, exact),
+        "requantized": requantized(fmt, layer, original.float()),
+    }
+
+
+def type_of(module: Any) -> str:
+    """The layout of a module's weight."""
+    weight = module.weight
+    return weight._layout_cls if isinstance(weight, QuantizedTensor) else "not quantized"
+
+
+def requantized(fmt: WeightFormat, layer: Any, original: torch.Tensor) -> bool:
+    """Whether ComfyUI's own layout makes the same codes and scales with plain max rounding."""
+    ours = fmt.encode(original, MaxRule()).tensors
+    layout = get_layout_class(layer.weight._layout_cls)
+    kwargs = layout.requantize_kwargs(layer.weight)
+    codes, params = layout.quantize(original, scale="recalculate", **kwargs)
+    scale = params.block_scale if hasattr(params, "block_scale") else params.scale
+    return equal_bits(codes, ours["weight"]) and equal_bits(scale, ours["weight_scale"])
+
+
+def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
+    """Whether two tensors hold the same bytes."""
+    return torch.equal(*(t.contiguous().reshape(-1).view(torch.uint8) for t in (a, b)))
+
+
+@torch.inference_mode()
+def check_embedding(fmt: WeightFormat) -> float:
+    """Difference of rows looked up in ComfyUI's quantized Embedding and decoded by the pack."""
+    table = torch.randn(40, 256, generator=generator)
+    tensors = dict(fmt.encode(table, MaxRule()).tensors)
+    decoded = fmt.decode(tensors, (40, 256))
+    marker = json.dumps(fmt.marker_for((40, 256))).encode()
+    tensors["comfy_quant"] = torch.tensor(list(marker), dtype=torch.uint8)
+    layer = comfy.ops.mixed_precision_ops({}, torch.float32).Embedding(40, 256)
+    layer.load_state_dict(tensors)
+    assert isinstance(layer.weight, QuantizedTensor)
+    index = torch.tensor([[3, 39], [0, 3]])
+    return difference(layer(index), decoded[index])
+
+
+if __name__ == "__main__":
+    with torch.inference_mode():
+        exact = output(load(MODEL_PATH))
+    # NVFP4 is what all other tests are about.
+    formats = [f for name, f in FORMATS.items() if f.is_quantized and "nvfp4" not in name]
+    results = {
+        "formats": {fmt.name: check(fmt, exact) for fmt in formats},
+        "embeddings": {f.name: check_embedding(f) for f in formats if "embedding" in f.kinds},
+    }
+    result_path.write_text(json.dumps(results))
