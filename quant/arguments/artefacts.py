@@ -13,8 +13,8 @@ def add_artefact_options(parser: argparse.ArgumentParser) -> None:
     origin.add_argument(
         "--from-checkpoint",
         metavar="FILE",
-        type=Path,
-        help="the formats of a quantized file of any tool, layer by layer",
+        help="the formats of a quantized file of any tool, layer by layer; hf://owner/repo/file "
+        "too",
     )
     origin.add_argument(
         "--from-stats",

@@ -1,8 +1,9 @@
-"""The recipes that ``nvfp4 recipe`` makes from a checkpoint, a calibration or a sensitivity."""
+"""The recipes that ``nvfp4 recipe`` makes from something else than a preset."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from ..calibration import load_statistics
@@ -18,7 +19,8 @@ from ..planning import (
 from ..planning.recipe_from_sensitivity import DEFAULT_MAX_ERROR
 from ..planning.recipe_from_statistics import DEFAULT_MAX_INPUT_ERROR
 from ..sources import local_path, open_source
-from .choice import base_recipe
+from .choice import base_recipe, edited
+from .recipe_from_gguf import gguf_recipe, require_no_gguf_options
 
 _LIMITS = ("max_error", "max_spread", "formats", "other_format")
 _BASE = "smart"
@@ -26,29 +28,48 @@ _BASE = "smart"
 
 def artefact_of(options: argparse.Namespace) -> Path | None:
     """Return the artefact a recipe shall be made from, if there is one."""
-    return options.from_stats or options.from_sensitivity or options.from_checkpoint
+    origins = (options.from_stats, options.from_sensitivity, options.from_checkpoint)
+    found = next((path for path in (*origins, options.from_gguf) if path), None)
+    return None if found is None else Path(found)
 
 
-def artefact_recipe(options: argparse.Namespace) -> DerivedRecipe:
-    """Build the recipe; anything wrong with the options is bad usage."""
-    if options.from_checkpoint:
-        if options.preset or options.recipe or options.setting:
-            raise UsageError("--from-checkpoint takes no preset or recipe: all is as in the file")
+def artefact_recipe(options: argparse.Namespace) -> Recipe:
+    """Build the recipe; what the user should know of it goes to standard error.
+
+    Raises:
+        UsageError: options that make no sense for it.
+    """
+    derived = _derived(options)
+    for note in derived.notes:
+        print(f"note: {note}", file=sys.stderr)
+    try:
+        return edited(derived.recipe, options)
+    except RecipeError as error:
+        raise UsageError(str(error)) from error
+
+
+def require_no_artefact_options(options: argparse.Namespace) -> None:
+    """Refuse what belongs to an artefact where there is none."""
+    require_no_gguf_options(options)
+    _require_no(options, *_LIMITS)
+
+
+def _derived(options: argparse.Namespace) -> DerivedRecipe:
+    if options.from_gguf:
         _require_no(options, *_LIMITS)
-        path = local_path(options.from_checkpoint)
-        with open_source(path) as checkpoint:
-            derived = recipe_from_checkpoint(checkpoint, path.stem)
-    else:
+        return gguf_recipe(options)
+    require_no_gguf_options(options)
+    if not options.from_checkpoint:
         try:
-            derived = _by_limits(options, base_recipe(options, None, otherwise=_BASE))
+            return _by_limits(options, base_recipe(options, None, otherwise=_BASE))
         except (RecipeError, FormatError) as error:
             raise UsageError(str(error)) from error
-    return derived
-
-
-def require_no_limits(options: argparse.Namespace) -> None:
-    """Refuse limits where there is nothing they could apply to."""
+    if options.preset or options.recipe or options.setting:
+        raise UsageError("--from-checkpoint takes no preset or recipe: all is as in the file")
     _require_no(options, *_LIMITS)
+    path = local_path(options.from_checkpoint)
+    with open_source(path) as checkpoint:
+        return recipe_from_checkpoint(checkpoint, path.stem)
 
 
 def _by_limits(options: argparse.Namespace, base: Recipe) -> DerivedRecipe:

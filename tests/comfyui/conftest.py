@@ -12,6 +12,9 @@ import comfy_workflows as wf
 import pytest
 from comfy_server import ComfyServer, Run, make_base
 
+# Models as others quantize and write them, for the tests of the backend too.
+sys.path.append(str(Path(__file__).parents[1] / "quant"))
+
 
 @dataclass(frozen=True)
 class ComfyUI:

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
 import comfy_workflows as wf
 import pytest
 import torch
 from comfy_server import TINY, ComfyServer
 from nvfp4_foundry.quant.sources import open_source
+from quantized_files import MAKERS
 from safetensors.torch import load_file, save_file
-
-_MAKERS = Path(__file__).parents[1] / "quant" / "quantized_files.py"
-_spec = importlib.util.spec_from_file_location("quantized_files", _MAKERS)
-assert _spec and _spec.loader
-quantized_files = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(quantized_files)
 
 
 @pytest.mark.parametrize("kind", ["scaled fp8", "ComfyUI nvfp4", "ModelOpt", "float8 by rows"])
 def test_calibrates_and_quantizes(server: ComfyServer, kind: str) -> None:
     name = kind.replace(" ", "_")
     folder = server.base / "models/diffusion_models"
-    tensors = quantized_files.MAKERS[kind](load_file(TINY))
+    tensors = MAKERS[kind](load_file(TINY))
     save_file({n: t.contiguous() for n, t in tensors.items()}, folder / f"{name}.safetensors")
     workflow = wf.calibrate(seed=1, name=name, file_name=f"{name}_out")
     wf.inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = (
@@ -49,7 +41,7 @@ def test_calibrates_and_quantizes(server: ComfyServer, kind: str) -> None:
 def test_a_lora_on_a_quantized_model_is_merged(server: ComfyServer) -> None:
     """Weights the LoRA changes are decoded, merged and quantized; others are taken over."""
     folder = server.base / "models/diffusion_models"
-    tensors = quantized_files.MAKERS["scaled fp8"](load_file(TINY))
+    tensors = MAKERS["scaled fp8"](load_file(TINY))
     save_file({n: t.contiguous() for n, t in tensors.items()}, folder / "fp8_for_lora.safetensors")
     layer = "blocks.1.ffn.0"
     out, width = tensors[f"{layer}.weight"].shape

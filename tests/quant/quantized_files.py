@@ -15,7 +15,9 @@ INPUT_AMAX = 8.0
 
 def is_linear_in_block(name: str, tensor: torch.Tensor) -> bool:
     """Whether makers of quantized files quantize this tensor."""
-    return name.startswith("blocks.") and name.endswith(".weight") and tensor.dim() == 2
+    in_block = name.startswith("blocks.") or "_blocks." in name
+    is_linear = name.endswith(".weight") and tensor.dim() == 2
+    return in_block and is_linear and all(size % 32 == 0 for size in tensor.shape)
 
 
 def with_weights(

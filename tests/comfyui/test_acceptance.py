@@ -1,0 +1,74 @@
+"""Whatever people bring, of whatever family: planned, written, loaded by stock ComfyUI, sampled.
+
+Each cell of the table takes one kind of source of one tiny random model all the way. Two families
+are tried with every kind, every family with the kinds that people have most often.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+from source_kinds import SOURCE_KINDS
+
+SCRIPT = Path(__file__).with_name("scripts") / "accept_sources.py"
+#: What ComfyUI takes each family for, and the preset for it.
+FAMILIES = {
+    "wan2.2-ti2v": ("WAN22", "wan2.2-ti2v-5b"),
+    "flux1": ("Flux", "flux1"),
+    "flux2": ("Flux2", "flux2"),
+    "hunyuan-video": ("HunyuanVideo", "hunyuan-video"),
+    "hunyuan-video-1.5": ("HunyuanVideo15", "hunyuan-video-1.5"),
+    "ltxv": ("LTXV", "ltx-2"),
+    "ltx-2": ("LTXAV", "ltx-2"),
+    "sd1.5": ("BaseModel", "sd1.5"),
+    "sdxl": ("SDXL", "sdxl"),
+}
+WITH_EVERY_KIND = ("wan2.2-ti2v", "flux1")
+COMMON = ("scaled fp8", "GGUF")
+CELLS = [
+    *((kind, family) for family in WITH_EVERY_KIND for kind in SOURCE_KINDS),
+    ("diffusers names", "wan2.2-ti2v"),
+    *((kind, family) for family in FAMILIES if family not in WITH_EVERY_KIND for kind in COMMON),
+]
+# The tiny LTX-2 tells its sizes in the file's metadata, which a GGUF does not have.
+CELLS.remove(("GGUF", "ltx-2"))
+# Relative to the unquantized model's sample. What the source lost already is part of it.
+LARGEST_MOVE = 0.15
+
+
+class ComfyUI(Protocol):
+    """What the ``comfyui`` fixture gives."""
+
+    path: Path
+    python: Path
+
+
+@pytest.fixture(scope="module")
+def results(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
+    """What became of each cell; all in one run of ComfyUI's own Python."""
+    folder = tmp_path_factory.mktemp("acceptance")
+    run = subprocess.run(
+        [comfyui.python, SCRIPT, folder, json.dumps(CELLS)],
+        env={**os.environ, "PYTHONPATH": str(comfyui.path)},
+        capture_output=True,
+        text=True,
+        timeout=580,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return dict(zip(CELLS, json.loads((folder / "result.json").read_text()), strict=True))
+
+
+@pytest.mark.parametrize("cell", CELLS, ids=lambda cell: " of ".join(cell))
+def test_accepted(results: dict[Any, Any], cell: tuple[str, str]) -> None:
+    found, (_, family) = results[cell], cell
+    assert (found["class"], found["preset"]) == FAMILIES[family]
+    assert found["problems"] == []
+    assert found["loaded"] == found["planned"]
+    assert "nvfp4" in found["planned"].values()
+    assert found["finite"] and 0 < found["moved"] < LARGEST_MOVE
