@@ -90,3 +90,4 @@ class ArtefactFolder:
 CALIBRATIONS = ArtefactFolder("calibration", "calibrations", ".safetensors")
 SENSITIVITIES = ArtefactFolder("sensitivity", "sensitivities", ".json")
 RECIPES = ArtefactFolder("recipe", "recipes", ".json")
+INPUT_SCALES = ArtefactFolder("set of input scales", "input_scales", ".json")

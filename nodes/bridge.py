@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management
@@ -21,54 +20,27 @@ from ..quant.errors import SourceError
 from ..quant.sources import (
     AppliedLora,
     StateDictSource,
+    StoredWeight,
     TensorInfo,
     TensorSource,
+    decoded,
     open_source,
-    open_tensors,
-    require_unquantized,
 )
 from .hessian_room import HessianRoom
+from .loading import model_files
 from .merged_weights import (
     PREFIX,
+    live_tensors,
     merged_info,
     merged_weight,
     patch_notes,
     patches_of,
-    unpatched_weight,
 )
 
-_KEY = "nvfp4_foundry"
 #: Keys of the wrappers of this pack.
 OBSERVER_KEY, PROBE_KEY = "nvfp4_foundry.observer", "nvfp4_foundry.probe"
 _EMULATION_KEY = "nvfp4_foundry.emulation"
 _LIVE_ONLY = "its weights are read from memory"
-
-
-def load_source_model(path: Path) -> Any:
-    """Load a model file, index or folder of shards as a MODEL through ComfyUI's own loader.
-
-    Raises:
-        SourceError: the file is unreadable, or ComfyUI does not recognise the model.
-    """
-    if path.is_file() and path.suffix == ".safetensors":
-        with open_tensors(path):
-            pass  # names the file and what is wrong with it, which the loader would not
-        model = comfy.sd.load_diffusion_model(str(path))
-    else:
-        with open_source(path) as source:
-            state_dict = {name: source.load(name) for name in source.tensors}
-            metadata = dict(source.metadata)
-        model = comfy.sd.load_diffusion_model_state_dict(state_dict, metadata=metadata)
-        if model is None:
-            raise SourceError(f"ComfyUI does not recognise the model in {path}")
-        # as the stock loader does for files, so that ComfyUI can load it again when it needs to
-        model.cached_patcher_init = (_reload, (path,))
-    model.set_attachments(_KEY, str(path))
-    return model
-
-
-def _reload(path: Path, disable_dynamic: bool = False) -> Any:
-    return load_source_model(path)
 
 
 class ModelSource(TensorSource):
@@ -78,13 +50,15 @@ class ModelSource(TensorSource):
     cast them since. Tensors that patches change are computed from there and stay float32.
     ``loras`` are the files known to be applied (see ``applied_loras``), for the report.
 
+    Weights that are quantized already are decoded with their own scales.
+
     Raises:
-        SourceError: the MODEL is quantized already.
+        SourceError: the MODEL is quantized in a way not known here.
     """
 
     def __init__(self, model: Any, loras: tuple[AppliedLora, ...] = ()):
         self._model = model
-        self._live: Mapping[str, torch.Tensor] = model.model.diffusion_model.state_dict()
+        self._live = decoded(StateDictSource(live_tensors(model), "MODEL"))
         self._file = self._open_file()
         self.description = self._file.description if self._file else "MODEL"
         self.metadata = dict(self._file.metadata) if self._file else {}
@@ -92,29 +66,29 @@ class ModelSource(TensorSource):
         self._tensors = self._list_tensors()
         self.loras = loras if any(patches_of(model, name) for name in self._tensors) else ()
         self.notes = (*self._list_notes(), *patch_notes(model, loras))
-        require_unquantized(self)
 
     def _open_file(self) -> TensorSource | None:
         """Open the file behind the MODEL, if it holds the same tensors."""
-        path = model_file(self._model)
-        if path is None:
+        files = model_files(self._model)
+        if files is None:
             return None
         try:
-            file = open_source(path)
+            file = open_source(files.path, files.complete_from)
         except SourceError as error:
             logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
             return None
-        shapes = {name: tuple(self._unpatched(name).shape) for name in self._live}
-        for name, shape in shapes.items():
-            if len(shape) == 2 and (name not in file.tensors or file.info(name).shape != shape):
+        for name, info in self._live.tensors.items():
+            is_matrix = len(info.shape) == 2
+            if is_matrix and (name not in file.tensors or file.info(name).shape != info.shape):
                 file.close()
-                logging.info("NVFP4 Foundry: %s names its layers otherwise; %s", path, _LIVE_ONLY)
+                logging.info(
+                    "NVFP4 Foundry: %s names its layers otherwise; %s", files.path, _LIVE_ONLY
+                )
                 return None
         return file
 
     def _list_tensors(self) -> dict[str, TensorInfo]:
-        live = {n: self._unpatched(n) for n in self._live}
-        infos = {n: TensorInfo(n, tuple(t.shape), t.dtype) for n, t in live.items()}
+        infos = dict(self._live.tensors)
         if self._file:
             infos.update(self._file.tensors)
         return {name: merged_info(self._model, info) for name, info in infos.items()}
@@ -130,38 +104,30 @@ class ModelSource(TensorSource):
     def load(self, name: str) -> torch.Tensor:
         """Return one tensor on CPU: float32 where patches change it, else in its own dtype."""
         self.info(name)
-        in_file = self._file is not None and name in self._file.tensors
-        weight = self._file.load(name) if in_file and self._file else self._unpatched(name)
+        weight = self._origin(name).load(name)
         if patches_of(self._model, name):
             weight = merged_weight(self._model, name, weight)
         return weight.detach().cpu()
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
         """Return parts of a tensor, read from the file by themselves where nothing changes them."""
-        in_file = self._file is not None and name in self._file.tensors
-        if self._file and in_file and not patches_of(self._model, name):
-            return self._file.load_runs(name, starts, length)
-        return super().load_runs(name, starts, length)
+        if patches_of(self._model, name):
+            return super().load_runs(name, starts, length)
+        return self._origin(name).load_runs(name, starts, length)
 
-    def _unpatched(self, name: str) -> torch.Tensor:
-        return unpatched_weight(self._model, name, self._live[name])
+    def stored_weight(self, name: str) -> StoredWeight | None:
+        """Return how a weight is stored that is quantized, and that no patch changes."""
+        self.info(name)
+        return None if patches_of(self._model, name) else self._origin(name).stored_weight(name)
+
+    def _origin(self, name: str) -> TensorSource:
+        """Return where an unpatched tensor comes from."""
+        return self._file if self._file and name in self._file.tensors else self._live
 
     def close(self) -> None:
         """Close the file."""
         if self._file:
             self._file.close()
-
-
-def model_file(model: Any) -> Path | None:
-    """Return the file a MODEL was loaded from, by our loader or a stock one, if it still exists."""
-    candidate = model.get_attachment(_KEY)
-    init = getattr(model, "cached_patcher_init", None)
-    if candidate is None and init and len(init) > 1 and init[1]:
-        candidate = init[1][0]
-    if not isinstance(candidate, (str, Path)):
-        return None
-    path = Path(candidate)
-    return path if path.exists() else None
 
 
 def observed_clone(model: Any, session: Any) -> Any:

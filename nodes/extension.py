@@ -13,8 +13,16 @@ from .calibration import (
 )
 from .compare import Compare
 from .inspect import InspectCheckpoint
+from .interop import ExportInputScales, ImportActivationLog, RescaleCheckpoint
 from .mix import AutoMix
 from .quantize import Quantize, QuantizeFile, SaveCheckpoint
+from .recipe_editing import EditRecipe, SaveRecipe
+from .recipe_from_gguf import RecipeFromGguf
+from .recipe_sources import (
+    RecipeFromCalibration,
+    RecipeFromCheckpoint,
+    RecipeFromSensitivity,
+)
 from .recipes import LoadRecipe, PlanLayers, SelectPreset
 from .sensitivity import LoadSensitivity, MeasureSensitivity, ProbeModel, ProbeResult
 from .sources import LoadSourceModel
@@ -29,12 +37,20 @@ class FoundryExtension(ComfyExtension):
             LoadSourceModel,
             SelectPreset,
             LoadRecipe,
+            RecipeFromGguf,
+            RecipeFromCheckpoint,
+            RecipeFromCalibration,
+            RecipeFromSensitivity,
+            EditRecipe,
+            SaveRecipe,
             PlanLayers,
             CalibrationPrompts,
             Calibrate,
             CalibrationResult,
             LoadCalibration,
             MergeCalibrations,
+            ImportActivationLog,
+            ExportInputScales,
             MeasureSensitivity,
             ProbeModel,
             ProbeResult,
@@ -44,5 +60,6 @@ class FoundryExtension(ComfyExtension):
             SaveCheckpoint,
             QuantizeFile,
             InspectCheckpoint,
+            RescaleCheckpoint,
             Compare,
         ]

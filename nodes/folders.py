@@ -11,10 +11,12 @@ import folder_paths
 
 MODEL_FOLDERS = ("diffusion_models", "checkpoints")
 OUTPUT = "output"
+NOTHING = "nothing"
 _FORBIDDEN = re.compile(r'[<>:"|?*/\\\x00-\x1f]')
 # File systems allow 255 bytes; suffixes and the name while writing take some.
 _LONGEST_NAME = 180
 _INDEX = ".safetensors.index.json"
+_LOG = re.compile(r"\.(log|txt|tsv)(\.(gz|xz|bz2))?$", re.IGNORECASE)
 
 
 def source_files() -> list[str]:
@@ -23,6 +25,25 @@ def source_files() -> list[str]:
     Shards are listed once, by their index; a folder of shards without one by its name and ``/``.
     """
     return sorted({name for folder in MODEL_FOLDERS for name in _files_of(folder)})
+
+
+def gguf_files() -> list[str]:
+    """Return the GGUF files among the sources."""
+    return [name for name in source_files() if name.endswith(".gguf")]
+
+
+def completing_files() -> list[str]:
+    """Return what a model can be completed from: nothing, or any model file."""
+    return [NOTHING, *source_files()]
+
+
+def completing_path(name: str | None) -> Path | None:
+    """Return the path of a name `completing_files` gave, or None for nothing.
+
+    Raises:
+        FileNotFoundError: as `source_path`.
+    """
+    return None if name in (None, "", NOTHING) else source_path(name)
 
 
 def source_path(name: str) -> Path:
@@ -49,9 +70,8 @@ def _files_of(folder: str) -> Iterator[str]:
             yield from (f"{prefix}/{n}" for n in indexed)
             if shards and not indexed:
                 yield f"{prefix}/"
-            yield from (
-                f"{prefix}/{n}" for n in names if n.endswith(".safetensors") and n not in shards
-            )
+            files = [n for n in names if n.endswith((".safetensors", ".gguf")) and n not in shards]
+            yield from (f"{prefix}/{n}" for n in files)
 
 
 def _roots(folder: str) -> list[Path]:
@@ -60,7 +80,7 @@ def _roots(folder: str) -> list[Path]:
 
 def missing_source(name: str | None) -> str | None:
     """Return why a source cannot be opened, for validation; None if it can, or is linked."""
-    if name is None:
+    if name in (None, NOTHING):
         return None
     try:
         source_path(name)
@@ -71,7 +91,7 @@ def missing_source(name: str | None) -> str | None:
 
 def target_folders() -> list[str]:
     """Return the places a checkpoint may be saved to."""
-    return ["diffusion_models", OUTPUT]
+    return ["diffusion_models", "checkpoints", OUTPUT]
 
 
 def target_path(folder: str, name: str) -> Path:
@@ -123,8 +143,23 @@ def prompt_files() -> list[str]:
     return sorted(p.name for p in root.glob("*.txt"))
 
 
+def log_files() -> list[str]:
+    """Return what may be activation logs in ComfyUI's input folder."""
+    root = Path(folder_paths.get_input_directory())
+    return sorted(p.name for p in root.glob("*") if _LOG.search(p.name) and p.is_file())
+
+
 def prompt_path(name: str) -> Path:
     """Return the path of a text file in ComfyUI's input folder."""
+    return input_path(name)
+
+
+def input_path(name: str) -> Path:
+    """Return the path of a file in ComfyUI's input folder.
+
+    Raises:
+        FileNotFoundError: it is gone, or was never directly in there.
+    """
     path = Path(folder_paths.get_input_directory(), name)
     if path.name != name or not path.is_file():
         raise FileNotFoundError(f"{name} is not in ComfyUI's input folder; refresh the list")

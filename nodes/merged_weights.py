@@ -8,6 +8,7 @@ from typing import Any
 import comfy.lora
 import comfy.model_management
 import torch
+from comfy.quant_ops import QuantizedTensor
 
 from ..quant.sources import AppliedLora, TensorInfo
 
@@ -35,9 +36,26 @@ def unpatched_weight(model: Any, name: str, live: torch.Tensor) -> torch.Tensor:
     return live if hooked is None else hooked[0]
 
 
+def live_tensors(model: Any) -> dict[str, torch.Tensor]:
+    """Return the tensors of a MODEL's diffusion model as they were loaded, by name.
+
+    Quantized layers have theirs as in a file: codes, scales and marker.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for name, live in model.model.diffusion_model.state_dict().items():
+        tensor: Any = unpatched_weight(model, name, live)
+        if isinstance(tensor, QuantizedTensor):  # a backup, not taken apart by its module
+            tensors.update(tensor.state_dict(name))
+        else:
+            tensors.setdefault(name, tensor)
+    return tensors
+
+
 def merged_info(model: Any, info: TensorInfo) -> TensorInfo:
     """Return what a tensor is with its patches: some LoRAs widen a weight."""
     patches = patches_of(model, info.name)
+    if not patches:
+        return info
     shape = comfy.lora.calculate_shape(patches, info, PREFIX + info.name)
     return TensorInfo(info.name, tuple(shape), info.dtype)
 

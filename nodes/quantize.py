@@ -13,7 +13,7 @@ from ..quant.checkpoint import check_target
 from ..quant.convert import QuantizedModel, convert, quantize_to_memory, save_model
 from ..quant.errors import FoundryError
 from ..quant.observed_input import working_bytes
-from ..quant.planning import Plan, Recipe, make_plan, take_inventory
+from ..quant.planning import Plan, Recipe, is_for_edit_2511, make_plan, take_inventory
 from ..quant.sources import open_source
 from . import folders
 from .applied_loras import loras_before
@@ -25,6 +25,7 @@ from .bridge import (
     progress_bar,
 )
 from .sockets import CATEGORY, CheckpointSocket, PlanSocket, RecipeSocket, StatisticsSocket
+from .sources import completing_input
 
 _NUMBER, _STOP, _OVERWRITE = "add a number", "stop", "overwrite"
 _AS_HERE, _AS_BLACKWELL = "as this machine runs it", "as a Blackwell GPU runs it"
@@ -217,7 +218,7 @@ class QuantizeFile(io.ComfyNode):
                 io.Combo.Input(
                     "model_file",
                     options=folders.source_files(),
-                    tooltip="The 16- or 32-bit model to convert.",
+                    tooltip="The model to convert: safetensors, shards or GGUF.",
                 ),
                 RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset."),
                 StatisticsSocket.Input(
@@ -231,6 +232,14 @@ class QuantizeFile(io.ComfyNode):
                     default=False,
                     advanced=True,
                     tooltip="Use the preset even on a model it was not written for.",
+                ),
+                completing_input(),
+                io.Boolean.Input(
+                    "whole_checkpoint",
+                    default=False,
+                    optional=True,
+                    tooltip="For full checkpoints: copy the text encoder and VAE too, so that the "
+                    "result loads with Load Checkpoint. Save it to checkpoints.",
                 ),
             ],
             outputs=[
@@ -247,11 +256,13 @@ class QuantizeFile(io.ComfyNode):
         file_name: str | None,
         folder: str | None,
         if_exists: str | None,
+        complete_from: str | None = None,
     ) -> bool | str:
         """Say before the queue starts when source or target are impossible."""
         try:
+            second = folders.completing_path(complete_from)
             if model_file is not None:
-                with open_source(folders.source_path(model_file)):
+                with open_source(folders.source_path(model_file), second):
                     pass
         except (FileNotFoundError, FoundryError) as error:
             return str(error)
@@ -267,11 +278,17 @@ class QuantizeFile(io.ComfyNode):
         if_exists: str,
         any_architecture: bool,
         statistics: CalibrationStatistics | None = None,
+        complete_from: str | None = None,
+        whole_checkpoint: bool = False,
     ) -> io.NodeOutput:
         """Convert."""
-        with open_source(folders.source_path(model_file)) as source:
+        second = folders.completing_path(complete_from)
+        edit_2511 = is_for_edit_2511(recipe)
+        with open_source(folders.source_path(model_file), second, edit_2511=edit_2511) as source:
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
-            path, overwrite = _resolve_target(file_name, folder, if_exists, plan.bytes_after)
+            beside = source.rest.nbytes if whole_checkpoint and source.rest else 0
+            size = plan.bytes_after + beside
+            path, overwrite = _resolve_target(file_name, folder, if_exists, size)
             report = convert(
                 source,
                 plan,
@@ -279,6 +296,7 @@ class QuantizeFile(io.ComfyNode):
                 statistics=statistics,
                 overwrite=overwrite,
                 device=compute_device(working_bytes(recipe.rounding, statistics)),
+                whole_file=whole_checkpoint,
                 on_progress=progress_bar(),
             )
         text = report.to_text(every_layer=False)

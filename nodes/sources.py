@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from . import bridge, folders
+from . import folders
+from .loading import load_source_model
 from .sockets import CATEGORY
+
+
+def completing_input() -> io.Input:
+    """Return the input for a file to take tensors from that the model lacks."""
+    return io.Combo.Input(
+        "complete_from",
+        options=folders.completing_files(),
+        default=folders.NOTHING,
+        optional=True,
+        tooltip="Only for files that lack tensors, such as WAN GGUFs without patch embedding: a "
+        "file of the same model to take them from.",
+    )
 
 
 class LoadSourceModel(io.ComfyNode):
@@ -19,32 +32,38 @@ class LoadSourceModel(io.ComfyNode):
             display_name="Load Source Model",
             category=CATEGORY,
             description=(
-                "Loads the 16- or 32-bit model you want to quantize: a single file, the index of "
-                "a sharded model, or a folder of shards."
+                "Loads the model you want to quantize: a single file, the index of a sharded "
+                "model, a folder, or a GGUF. WAN with the names of diffusers loads too."
             ),
-            search_aliases=["nvfp4 load", "load diffusion model", "unet loader", "shards"],
+            search_aliases=["nvfp4 load", "load diffusion model", "unet loader", "shards", "gguf"],
             inputs=[
                 io.Combo.Input(
                     "model_file",
                     options=folders.source_files(),
                     tooltip="Any model in diffusion_models or checkpoints. Names ending in '/' "
                     "are folders of shards.",
-                )
+                ),
+                completing_input(),
             ],
             outputs=[io.Model.Output(display_name="MODEL")],
         )
 
     @classmethod
-    def validate_inputs(cls, model_file: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone."""
-        return folders.missing_source(model_file) or True
+    def validate_inputs(
+        cls, model_file: str | None, complete_from: str | None = None
+    ) -> bool | str:
+        """Say before the queue starts when a file is gone."""
+        missing = folders.missing_source(model_file) or folders.missing_source(complete_from)
+        return missing or True
 
     @classmethod
-    def fingerprint_inputs(cls, model_file: str) -> float:
-        """Load again when the file changed."""
-        return folders.source_path(model_file).stat().st_mtime
+    def fingerprint_inputs(cls, model_file: str, complete_from: str | None = None) -> list[float]:
+        """Load again when a file changed."""
+        paths = [folders.source_path(model_file), folders.completing_path(complete_from)]
+        return [path.stat().st_mtime for path in paths if path]
 
     @classmethod
-    def execute(cls, model_file: str) -> io.NodeOutput:
+    def execute(cls, model_file: str, complete_from: str | None = None) -> io.NodeOutput:
         """Load."""
-        return io.NodeOutput(bridge.load_source_model(folders.source_path(model_file)))
+        path, second = folders.source_path(model_file), folders.completing_path(complete_from)
+        return io.NodeOutput(load_source_model(path, second))

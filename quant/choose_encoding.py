@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +17,8 @@ from .rounding import DEFAULT_ROUNDING, NEED_MOMENTS, get_rounding
 # Above this the weight is hardly the model's any more, whatever the sampled inputs say.
 _MOST_WEIGHT_ERROR = 0.5
 _FEWEST_ROWS = 8
+#: The rounding of a weight that was quantized in the source and is not again.
+TAKEN_OVER = "source"
 # Of the squared error. On the demo model smaller gains, layer by layer, made latents worse: the
 # mean error differs between steps, and what one layer corrects another had made up for.
 _LEAST_BIAS_GAIN = 0.1
@@ -86,6 +89,23 @@ def choose_encoding(
     if correct_bias and trial is not None and rounding != "max":
         chosen = _with_bias(chosen, weight, fmt, observed, trial)
     return chosen
+
+
+def taken_over(
+    weight: torch.Tensor,
+    fmt: WeightFormat,
+    tensors: Mapping[str, torch.Tensor],
+    observed: ObservedInput | None,
+    input_scale: float | None,
+    *,
+    measure_outputs: bool = True,
+) -> ChosenEncoding:
+    """Return codes and scales the source has already; its weight is what they decode to."""
+    chosen = ChosenEncoding(EncodedWeight(tensors, 0.0), TAKEN_OVER, "codes and scales as stored")
+    if observed is None or not measure_outputs:
+        return chosen
+    rows = observed.held_out.rows[:_REPORTED_ROWS]
+    return _measured(chosen, weight, fmt, OutputTrial(weight, rows, fmt, input_scale))
 
 
 def _measured(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 
 import torch
 
@@ -18,6 +19,7 @@ from .planning.inventory import Layer, take_inventory
 from .planning.plan import Plan, PlannedLayer, marker_bytes
 from .rounding import NEED_MOMENTS
 from .sources.base import TensorSource
+from .sources.stored_weight import StoredWeight
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class ConversionJob:
     """A source, the plan for it, and what follows from both.
 
     ``layers`` are in the order they are encoded in; ``decisions`` are the static activation
-    scales by layer; ``started`` is `time.monotonic` of the beginning.
+    scales by layer; ``started`` is `time.monotonic` of the beginning. ``whole_file``: the names
+    keep their prefix, and what the source holds beside the model is copied.
     """
 
     source: TensorSource
@@ -35,6 +38,23 @@ class ConversionJob:
     statistics: CalibrationStatistics | None
     device: torch.device
     started: float
+    whole_file: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the model's tensors begin with in the checkpoint."""
+        return self.source.prefix if self.whole_file else ""
+
+    @property
+    def rest(self) -> TensorSource | None:
+        """What is copied beside the model, as it is."""
+        return self.source.rest if self.whole_file else None
+
+    def stored_weight(self, planned: PlannedLayer) -> StoredWeight | None:
+        """Return how a layer's weight is stored, if that is what is planned for it."""
+        fmt = get_format(planned.format)
+        stored = self.source.stored_weight(f"{planned.name}.weight") if fmt.is_quantized else None
+        return stored if stored is not None and stored.fits(fmt) else None
 
     def specs(self) -> dict[str, TensorSpec]:
         """Announce every tensor of the checkpoint, in the source's order."""
@@ -51,6 +71,9 @@ class ConversionJob:
                 specs[stored_name(layer, INPUT_SCALE)] = TensorSpec((), torch.float32)
             for info in layer.companions:
                 specs[info.name] = TensorSpec(info.shape, info.dtype)
+        specs = {self.prefix + name: spec for name, spec in specs.items()}
+        for name, info in self.rest.tensors.items() if self.rest else ():
+            specs[name] = TensorSpec(info.shape, info.dtype)
         return specs
 
 
@@ -59,17 +82,19 @@ def prepare_job(
     plan: Plan,
     statistics: CalibrationStatistics | None,
     device: torch.device | str,
+    *,
+    whole_file: bool = False,
 ) -> ConversionJob:
     """Check that source, plan and statistics belong together, and decide what can be decided.
 
     Raises:
         PlanError: the plan was made for another model.
-        CalibrationError: the statistics are of another model, or a file of theirs is damaged.
+        CalibrationError: the statistics are of another model, a file of theirs is damaged, or a
+            file of input scales is, or names layers the model does not have.
     """
     inventory = take_inventory(source)
     plan.require_layers(inventory, source.description)
     layers = inventory.layers
-    policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
     if statistics is not None:
         statistics.require_model(source.fingerprint(), "the calibration statistics")
         if plan.recipe.rounding in NEED_MOMENTS or plan.recipe.bias_correction:
@@ -85,11 +110,36 @@ def prepare_job(
         source=source,
         plan=plan,
         layers=tuple((layers[name], planned[name]) for name in order),
-        decisions=decide_scales(policy, statistics, scaled),
+        decisions=_decide_scales(source, plan, statistics, scaled, layers),
         statistics=statistics,
         device=torch.device(device),
         started=time.monotonic(),
+        whole_file=whole_file,
     )
+
+
+def _decide_scales(
+    source: TensorSource,
+    plan: Plan,
+    statistics: CalibrationStatistics | None,
+    scaled: Sequence[str],
+    model_layers: Collection[str],
+) -> dict[str, ScaleDecision]:
+    """Decide on static activation scales; those the source has itself serve where nothing else is.
+
+    They stand for the largest activation somebody else's calibration saw.
+    """
+    policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
+    decisions = decide_scales(policy, statistics, scaled, model_layers)
+    if policy.kind == "dynamic":
+        return decisions
+    for name, decision in decisions.items():
+        stored = source.stored_weight(f"{name}.weight")
+        amax = stored.input_amax() if stored and not decision.is_static else None
+        if amax and isfinite(amax):
+            reason = f"static: the source's own input scale, for inputs up to {amax:.4g}"
+            decisions[name] = ScaleDecision(reason, amax=amax)
+    return decisions
 
 
 def _require_moments(statistics: CalibrationStatistics) -> None:

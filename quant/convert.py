@@ -41,6 +41,10 @@ class QuantizedModel:
     report: ConversionReport
 
 
+#: A layer's weight, its companions by name, and the tensors of its format if the source has them.
+_Loaded = tuple[torch.Tensor, dict[str, torch.Tensor], Mapping[str, torch.Tensor] | None]
+
+
 class _Sink(Protocol):
     def write(self, name: str, tensor: torch.Tensor) -> None: ...
 
@@ -54,6 +58,17 @@ class _MemorySink:
         self.tensors[name] = tensor.detach().cpu().clone()
 
 
+@dataclass(frozen=True)
+class _WithPrefix:
+    """Writes the model's tensors under the names they have in the file."""
+
+    sink: _Sink
+    prefix: str
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        self.sink.write(self.prefix + name, tensor)
+
+
 def convert(
     source: TensorSource,
     plan: Plan,
@@ -63,6 +78,7 @@ def convert(
     overwrite: bool = False,
     device: torch.device | str = "cpu",
     measure_outputs: bool = True,
+    whole_file: bool = False,
     on_progress: OnProgress | None = None,
 ) -> ConversionReport:
     """Write a quantized checkpoint file.
@@ -78,17 +94,21 @@ def convert(
         overwrite: replace an existing target.
         device: where weights are encoded.
         measure_outputs: measure output errors on the statistics' sampled rows.
+        whole_file: also copy what the source holds beside the model, and keep all names as they
+            are in the file: a full checkpoint stays one.
 
     Raises:
         FoundryError: of the stage that failed, before any work where that can be known.
     """
     _require_other_file(source.paths, target)
-    job = prepare_job(source, plan, statistics, device)
+    job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
     slack = reserved_length(plan)
     with CheckpointWriter(
         target, job.specs(), header_metadata(job, ()), header_slack=slack, overwrite=overwrite
     ) as writer:
-        layers = _in_order(job, _encode_all(job, writer, measure_outputs, on_progress))
+        sink = _WithPrefix(writer, job.prefix)
+        layers = _in_order(job, _encode_all(job, sink, measure_outputs, on_progress))
+        _copy_rest(job, writer, on_progress)
         writer.commit(header_metadata(job, layers))
     return _report(job, layers, target.name)
 
@@ -130,6 +150,16 @@ def save_model(
         writer.commit()
 
 
+def _copy_rest(job: ConversionJob, sink: _Sink, on_progress: OnProgress | None) -> None:
+    """Copy what lies beside the model, tensor by tensor."""
+    if job.rest is None:
+        return
+    for name in job.rest.tensors:
+        sink.write(name, job.rest.load(name))
+        if on_progress:  # which may stop the conversion
+            on_progress(job.source.nbytes, job.source.nbytes, name)
+
+
 def _require_other_file(sources: tuple[Path, ...], target: Path) -> None:
     """Refuse to replace a file of the source, which overwriting would allow."""
     if target.exists() and any(path.exists() and target.samefile(path) for path in sources):
@@ -154,23 +184,24 @@ def _encode_all(
         pending: Future[None] | None = None
         try:
             for index, (layer, planned) in enumerate(job.layers):
-                loaded = upcoming.result()
+                weight, companions, taken = upcoming.result()
                 if index + 1 < len(job.layers):
                     upcoming = reader.submit(_load, job, index + 1)
                 tensors, report = encode_layer(
                     layer,
                     planned,
-                    loaded.pop(layer.tensor.name).to(job.device),
+                    weight.to(job.device),
                     recipe.rounding,
                     job.decisions.get(layer.name),
                     inputs.of(layer.name),
-                    loaded.get(f"{layer.name}.{BIAS}"),
+                    companions.get(f"{layer.name}.{BIAS}"),
+                    taken,
                     measure_outputs=measure_outputs,
                     correct_bias=recipe.bias_correction,
                 )
                 if pending is not None:
                     pending.result()
-                pending = writer.submit(_write, sink, {**loaded, **tensors})
+                pending = writer.submit(_write, sink, {**companions, **tensors})
                 done += layer.nbytes
                 if on_progress:
                     on_progress(done, total, layer.name)
@@ -181,10 +212,12 @@ def _encode_all(
             upcoming.cancel()
 
 
-def _load(job: ConversionJob, index: int) -> dict[str, torch.Tensor]:
-    layer, _ = job.layers[index]
+def _load(job: ConversionJob, index: int) -> _Loaded:
+    layer, planned = job.layers[index]
     companions = {info.name: _load_plain(job.source, info) for info in layer.companions}
-    return {layer.tensor.name: job.source.load(layer.tensor.name), **companions}
+    stored = job.stored_weight(planned)
+    taken = stored.tensors() if stored and stored.tensors else None
+    return job.source.load(layer.tensor.name), companions, taken
 
 
 def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:
@@ -212,6 +245,7 @@ def _report(job: ConversionJob, layers: tuple[LayerReport, ...], target: str) ->
         warnings=(
             *job.source.notes,
             *job.plan.warnings,
+            *_rest_warnings(job),
             *_calibration_warnings(job),
             *_result_warnings(job, layers),
         ),
@@ -228,6 +262,15 @@ def _describe_calibration(job: ConversionJob) -> str:
         f"{len(job.statistics.runs)} runs, {job.statistics.model_calls} model calls, "
         f"{covered} of {len(job.decisions)} layers covered"
     )
+
+
+def _rest_warnings(job: ConversionJob) -> Iterator[str]:
+    """Say what became of the tensors beside the model."""
+    if job.source.rest is None:
+        return
+    count, size = len(job.source.rest.tensors), job.source.rest.nbytes
+    fate = "copied as they are" if job.whole_file else "left out: the result is the model alone"
+    yield f"{count} tensors beside the diffusion model ({size / 1e9:.2f} GB) are {fate}"
 
 
 def _calibration_warnings(job: ConversionJob) -> Iterator[str]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
 
 from .calibration.input_scale import ScaleDecision
 from .checkpoint.provenance import tensor_digest
-from .choose_encoding import ChosenEncoding, choose_encoding
+from .choose_encoding import ChosenEncoding, choose_encoding, taken_over
 from .errors import FormatError
 from .formats import WeightFormat, get_format
 from .formats.plain import cast_plain
@@ -44,6 +45,7 @@ def encode_layer(
     decision: ScaleDecision | None,
     observed: ObservedInput | None,
     bias: torch.Tensor | None = None,
+    taken: Mapping[str, torch.Tensor] | None = None,
     *,
     measure_outputs: bool = True,
     correct_bias: bool = True,
@@ -59,6 +61,7 @@ def encode_layer(
         decision: the static activation scale, for formats that use one.
         observed: of the layer's input, for roundings that look at it and for output errors.
         bias: the layer's bias as it will be stored, if it has one.
+        taken: the tensors of the format if the source has them already; they are not changed.
         measure_outputs: measure output errors on the sampled rows of the input.
         correct_bias: correct the bias where that helps and the input's mean is known.
 
@@ -72,7 +75,11 @@ def encode_layer(
     fmt = get_format(planned.format)
     scale = input_scale_of(fmt, decision)
     try:
-        if fmt.is_quantized:
+        if taken is not None:
+            chosen = taken_over(
+                weight, fmt, taken, observed, scale, measure_outputs=measure_outputs
+            )
+        elif fmt.is_quantized:
             chosen = choose_encoding(
                 weight,
                 fmt,

@@ -11,6 +11,7 @@ from .files import (
     add_plan,
     add_quantize,
     add_recipe,
+    add_rescale,
     add_verify,
 )
 from .machine import add_demo, add_doctor
@@ -32,6 +33,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_quantize(commands)
     add_verify(commands)
     add_compare(commands)
+    add_rescale(commands)
     add_stats(commands)
     add_sensitivity(commands)
     add_mix(commands)

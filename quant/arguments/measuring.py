@@ -5,7 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from .shared import add_command, add_device_option, add_recipe_options
+from .shared import (
+    add_command,
+    add_device_option,
+    add_recipe_options,
+    add_scale_options,
+    add_source,
+)
 
 
 def add_stats(commands: Any) -> None:
@@ -13,12 +19,56 @@ def add_stats(commands: Any) -> None:
     parser = add_command(
         commands,
         "stats",
-        "Show calibration statistics, or merge several files of one model.",
-        "nvfp4 stats monday.safetensors tuesday.safetensors --merge both.safetensors",
+        "Show calibration statistics, merge several of one model, import logs, export scales.",
+        "nvfp4 stats monday.safetensors tuesday.safetensors --merge both.safetensors\n"
+        "  nvfp4 stats --import-log scales.xz --model model.safetensors --output log.safetensors\n"
+        "  nvfp4 stats both.safetensors --export-input-scales scales.json",
     )
-    parser.add_argument("paths", metavar="FILE", type=Path, nargs="+", help="statistics files")
-    parser.add_argument("--merge", metavar="OUT", type=Path, help="write the merged statistics")
-    parser.add_argument("--overwrite", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("paths", metavar="FILE", type=Path, nargs="*", help="statistics files")
+    parser.add_argument(
+        "--merge", "--output", metavar="OUT", type=Path, help="write all of them as one file"
+    )
+    log = parser.add_argument_group("logs of patched ComfyUI installs")
+    log.add_argument(
+        "--import-log",
+        metavar="LOG",
+        dest="logs",
+        type=Path,
+        action="append",
+        default=[],
+        help="add lines of format, dynamic|provided, layer, scale, amax, shape; .gz, .xz and .bz2 "
+        "too; may be repeated",
+    )
+    log.add_argument("--model", metavar="SRC", type=Path, help="the model that was logged")
+    log.add_argument(
+        "--ignore-unknown",
+        action="store_true",
+        help="leave out layers the model does not have, such as a text encoder's",
+    )
+    export = parser.add_argument_group("input scales for other converters")
+    export.add_argument(
+        "--export-input-scales", metavar="JSON", type=Path, help="write a scale for every layer"
+    )
+    export.add_argument(
+        "--as",
+        dest="flavour",
+        choices=("layers", "tensors", "summary"),
+        default="layers",
+        help="layers: layer -> scale, for convert_to_quant (default); tensors: layer.input_scale "
+        "-> scale; summary: what was seen, for convert_nvfp4",
+    )
+    export.add_argument(
+        "--for",
+        metavar="FORMAT",
+        dest="format",
+        default="nvfp4",
+        help="the format the scales are for (default: nvfp4)",
+    )
+    export.add_argument(
+        "--prefix", metavar="TEXT", default="", help="put before names, e.g. model.diffusion_model."
+    )
+    add_scale_options(export)
+    parser.add_argument("--overwrite", action="store_true", help="replace files that exist")
 
 
 def add_sensitivity(commands: Any) -> None:
@@ -35,7 +85,7 @@ def add_sensitivity(commands: Any) -> None:
         "whole model's output moves\ncan be measured in ComfyUI only, which has a sampler: by "
         "its node Probe Latent Shift.\nA good mix needs that."
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="file, index.json or folder")
+    add_source(parser)
     parser.add_argument(
         "--stats", metavar="FILE", type=Path, required=True, help="calibration statistics"
     )
@@ -75,7 +125,7 @@ def add_mix(commands: Any) -> None:
         "--recipe mix.json' uses it.\nTake a sensitivity that ComfyUI's Probe Result has saved: by "
         "the errors of layers alone\na mix may be worse than its preset."
     )
-    parser.add_argument("source", metavar="SRC", type=Path, help="the model to quantize")
+    add_source(parser)
     parser.add_argument(
         "--sensitivity", metavar="FILE", type=Path, required=True, help="what layers lose"
     )

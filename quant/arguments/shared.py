@@ -22,6 +22,24 @@ def add_command(commands: Any, name: str, summary: str, example: str) -> argpars
     return parser
 
 
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """Add the model to quantize and what completes it: what ``commands.source`` reads."""
+    parser.add_argument(
+        "source", metavar="SRC", help="file, index.json, folder, or hf://owner/repo/file"
+    )
+    add_complete_from(parser)
+
+
+def add_complete_from(parser: argparse.ArgumentParser) -> None:
+    """Add where tensors come from that the source lacks."""
+    parser.add_argument(
+        "--complete-from",
+        metavar="FILE",
+        help="take tensors from here that SRC lacks, such as the patch embedding that WAN GGUF "
+        "files often lack",
+    )
+
+
 def add_recipe_options(parser: argparse.ArgumentParser) -> None:
     """Add what ``commands.choice`` reads."""
     choice = parser.add_mutually_exclusive_group()
@@ -57,21 +75,27 @@ def add_recipe_options(parser: argparse.ArgumentParser) -> None:
         help="how weights are rounded: weighted (default), mse, max; gptq, gptaq: "
         "with a calibration that holds Hessians",
     )
+    add_scale_options(parser)
+    parser.add_argument(
+        "--any-architecture",
+        action="store_true",
+        help="use a preset on a model it was not written for",
+    )
+
+
+def add_scale_options(parser: Any) -> None:
+    """Add what static activation scales represent, to a parser or a group of one."""
     parser.add_argument(
         "--input-scale",
         metavar="POLICY",
-        help="static activation scales: amax (default), p99.9, dynamic, fixed=VALUE",
+        help="static activation scales: amax (default), p99.9, dynamic, fixed=VALUE, or file=PATH: "
+        "the values in a JSON file of another tool or in a quantized checkpoint",
     )
     parser.add_argument(
         "--headroom",
         metavar="X",
         type=float,
         help="multiplier of the calibrated amax or percentile (default 4)",
-    )
-    parser.add_argument(
-        "--any-architecture",
-        action="store_true",
-        help="use a preset on a model it was not written for",
     )
 
 

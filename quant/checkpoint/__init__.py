@@ -2,6 +2,7 @@
 
 from .compare import CheckpointComparison, LayerComparison, compare_checkpoints
 from .inspect import CheckpointSummary, LayerSummary, inspect_checkpoint
+from .rescale import RescaledLayer, RescaleReport, rescale_checkpoint
 from .verify import VerifyResult, verify_checkpoint
 from .writer import CheckpointWriter, check_target
 
@@ -11,9 +12,12 @@ __all__ = [
     "CheckpointWriter",
     "LayerComparison",
     "LayerSummary",
+    "RescaleReport",
+    "RescaledLayer",
     "VerifyResult",
     "check_target",
     "compare_checkpoints",
     "inspect_checkpoint",
+    "rescale_checkpoint",
     "verify_checkpoint",
 ]

@@ -15,7 +15,7 @@ from ..compare import Difference, difference
 from ..errors import CheckpointError, CompareError
 from ..formats import KEEP
 from ..formats.base import row_slices
-from ..sources import PrefixedSource, TensorSource, find_prefix, open_tensors
+from ..sources import PrefixedSource, TensorSource, find_prefix, in_comfy_names, open_tensors
 from ..sources.stored_layers import StoredLayer, read_layout
 from .verify import OnProgress
 
@@ -85,12 +85,12 @@ def compare_checkpoints(
         CompareError: no layer can be compared, or one has different shapes.
     """
     with open_tensors(a) as file_a, open_tensors(b) as file_b:
-        return compare_tensors(_unprefixed(file_a), _unprefixed(file_b), on_progress)
+        return compare_tensors(_in_comfy_names(file_a), _in_comfy_names(file_b), on_progress)
 
 
-def _unprefixed(source: TensorSource) -> TensorSource:
+def _in_comfy_names(source: TensorSource) -> TensorSource:
     prefix = find_prefix(source.tensors)
-    return PrefixedSource(source, prefix) if prefix else source
+    return in_comfy_names(PrefixedSource(source, prefix) if prefix else source)
 
 
 def compare_tensors(

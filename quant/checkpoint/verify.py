@@ -13,6 +13,7 @@ from ..errors import FoundryError
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
+from ..sources.qwen_edit import MARKER_2511
 from ..sources.stored_layers import MARKER, StoredLayer, announced_markers, read_layout
 from .provenance import read_provenance, tensor_digest
 
@@ -49,7 +50,11 @@ class VerifyResult:
 
 
 def verify_checkpoint(
-    path: str | Path, source: str | Path | None = None, on_progress: OnProgress | None = None
+    path: str | Path,
+    source: str | Path | None = None,
+    on_progress: OnProgress | None = None,
+    *,
+    complete_from: str | Path | None = None,
 ) -> VerifyResult:
     """Verify a checkpoint file, against the model it was made from if that is given.
 
@@ -57,6 +62,7 @@ def verify_checkpoint(
     finite and positive, that nothing quantized lacks a marker, and that weights decode to finite
     values. With a source: that decoded weights match it within the format's error bound (and
     match the error recorded at the time of writing), and that unquantized tensors are bit-equal.
+    ``complete_from`` is where tensors were taken from that the source lacks.
 
     Raises:
         SourceError: a file cannot be read at all.
@@ -66,7 +72,8 @@ def verify_checkpoint(
         checkpoint = PrefixedSource(opened, prefix) if prefix else opened
         if source is None:
             return verify_tensors(checkpoint, None, on_progress)
-        with open_source(source) as original:
+        marked = MARKER_2511 in checkpoint.tensors
+        with open_source(source, complete_from, edit_2511=marked) as original:
             return verify_tensors(checkpoint, original, on_progress)
 
 
@@ -82,6 +89,7 @@ def verify_tensors(
         return VerifyResult((str(error),), 0, 0, original is not None)
     if original is not None:
         problems += _check_names(layers, original)
+        problems += _check_rest(checkpoint.rest, original.rest)
     recorded = read_provenance(checkpoint)
     total, done = checkpoint.nbytes, 0
     for layer in layers.values():
@@ -129,6 +137,18 @@ def _check_names(layers: dict[str, StoredLayer], original: TensorSource) -> Iter
             yield f"{name}: is in the source and not in the checkpoint"
     for name in sorted(stored - set(original.tensors)):
         yield f"{name}: is in the checkpoint and not in the source"
+
+
+def _check_rest(rest: TensorSource | None, original: TensorSource | None) -> Iterator[str]:
+    """Check what was copied beside the model, if it was: all of it, bit for bit."""
+    if rest is None:
+        return
+    wanted = original.tensors if original else {}
+    for name in sorted(set(rest.tensors) ^ set(wanted)):
+        yield f"{name}: is beside the model in only one of source and checkpoint"
+    if original is not None:
+        for name in set(rest.tensors) & set(wanted):
+            yield from _check_equal(rest, name, original)
 
 
 def _check_layer(

@@ -30,24 +30,43 @@ def chosen_plan(options: argparse.Namespace, inventory: Inventory) -> Plan:
 def chosen_recipe(options: argparse.Namespace, inventory: Inventory | None) -> Recipe:
     """Build the recipe the options describe; anything wrong with it is bad usage."""
     try:
-        if options.recipe:
-            if options.setting:
-                raise RecipeError("--setting belongs to presets; edit the recipe file instead")
-            recipe = load_recipe(options.recipe)
-        elif options.preset:
-            name = options.preset
-            if name == "auto" and inventory is not None:
-                name = preset_for(detect_architecture(inventory)).name
-            recipe = get_preset(name).build(dict(_split_setting(s) for s in options.setting))
-        else:
-            raise RecipeError("give --preset NAME or --recipe FILE ('nvfp4 recipe' lists presets)")
-        if options.gpu:
-            known = GPU_NAMES.get(options.gpu)
-            recipe = for_gpu(recipe, known or this_generation())
-        recipe = recipe.with_rules(parse_rule_line(line) for line in options.rules)
-        return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
+        return edited(base_recipe(options, inventory), options)
     except RecipeError as error:
         raise UsageError(str(error)) from error
+
+
+def base_recipe(
+    options: argparse.Namespace, inventory: Inventory | None, otherwise: str | None = None
+) -> Recipe:
+    """Return the recipe of ``--recipe`` or ``--preset``, or the preset named ``otherwise``.
+
+    Raises:
+        RecipeError: there is none, or it is wrong.
+    """
+    if options.recipe:
+        if options.setting:
+            raise RecipeError("--setting belongs to presets; edit the recipe file instead")
+        return load_recipe(options.recipe)
+    name = options.preset or otherwise
+    if not name:
+        raise RecipeError("give --preset NAME or --recipe FILE ('nvfp4 recipe' lists presets)")
+    if name == "auto":
+        if inventory is None:
+            raise RecipeError("--preset auto needs a model; it works with plan and quantize")
+        name = preset_for(detect_architecture(inventory)).name
+    return get_preset(name).build(dict(_split_setting(s) for s in options.setting))
+
+
+def edited(recipe: Recipe, options: argparse.Namespace) -> Recipe:
+    """Return a recipe for the GPU, with the rules and numbers given beside it.
+
+    Raises:
+        RecipeError: a rule or number is wrong.
+    """
+    if options.gpu:
+        recipe = for_gpu(recipe, GPU_NAMES.get(options.gpu) or this_generation())
+    recipe = recipe.with_rules(parse_rule_line(line) for line in options.rules)
+    return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
 
 
 def _split_setting(text: str) -> tuple[str, str]:

@@ -11,9 +11,9 @@ from ..formats import get_format
 from ..frontier_picture import draw_frontier
 from ..library_output import drop_output_of_libraries
 from ..planning import MIX_FORMATS, Budget, mix_plan, parse_budget, take_inventory
-from ..sources import open_source
 from .choice import chosen_plan
 from .output import print_json
+from .source import chosen_source
 from .targets import require_free
 
 
@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     targets = [path for path in (options.output, options.plot) if path]
     drop_output_of_libraries()
     sensitivity = load_sensitivity(options.sensitivity)
-    with open_source(options.source) as source:
+    with chosen_source(options) as source:
         read = [p for p in (options.sensitivity, options.recipe) if p]
         for path in targets:
             require_free(path, (*read, *source.paths), options.overwrite)

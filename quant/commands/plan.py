@@ -6,14 +6,14 @@ import argparse
 
 from ..describe import describe_plan
 from ..planning import take_inventory
-from ..sources import open_source
 from .choice import chosen_plan
 from .output import print_json
+from .source import chosen_source
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    with open_source(options.source) as source:
+    with chosen_source(options) as source:
         plan = chosen_plan(options, take_inventory(source))
         notes = source.notes
     if options.json:

@@ -12,9 +12,9 @@ from ..errors import CheckpointError, UsageError
 from ..hardware import pick_device
 from ..planning import take_inventory
 from ..report import ConversionReport
-from ..sources import open_source
 from .choice import chosen_plan
 from .output import print_json, progress
+from .source import chosen_source
 from .targets import is_one_of
 
 
@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     if options.target.is_file() and not options.overwrite:
         raise CheckpointError(f"{options.target} exists; use --overwrite to replace it")
     statistics = load_statistics(options.stats) if options.stats else None
-    with open_source(options.source) as source, progress("quantize", options) as on_progress:
+    with chosen_source(options) as source, progress("quantize", options) as on_progress:
         if options.report and is_one_of(options.report, source.paths):
             raise UsageError(f"--report {options.report}: that is a file of the source")
         report = convert(
@@ -40,6 +40,7 @@ def run(options: argparse.Namespace) -> int:
             statistics=statistics,
             overwrite=options.overwrite,
             device=device,
+            whole_file=options.whole_checkpoint,
             on_progress=on_progress,
         )
     if write_report:

@@ -12,8 +12,8 @@ from ..hardware import pick_device
 from ..measure_sensitivity import DEFAULT_CANDIDATES, measure_sensitivity, quantized_format
 from ..rounding import DEFAULT_ROUNDING, get_rounding
 from ..sensitivity_picture import draw_sensitivity
-from ..sources import open_source
 from .output import print_json, progress
+from .source import chosen_source
 from .targets import require_free
 
 
@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
     if options.plot and options.plot.absolute() == options.output.absolute():
         raise UsageError(f"--plot {options.plot}: that is where the sensitivity goes")
     statistics = load_statistics(options.stats)
-    with open_source(options.source) as source, progress("measure", options) as on_progress:
+    with chosen_source(options) as source, progress("measure", options) as on_progress:
         for path in targets:
             require_free(path, (options.stats, *source.paths), options.overwrite)
         sensitivity = measure_sensitivity(

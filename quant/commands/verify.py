@@ -11,7 +11,9 @@ from .output import print_json, progress
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     with progress("verify", options) as on_progress:
-        result = verify_checkpoint(options.path, options.source, on_progress)
+        result = verify_checkpoint(
+            options.path, options.source, on_progress, complete_from=options.complete_from
+        )
     if options.json:
         print_json(result.to_json())
     else:

@@ -21,6 +21,7 @@ from ..errors import FormatError
 CHUNK_ELEMENTS = 1 << 20
 # On a GPU a chunk has to be worth the launches of its kernels.
 _GPU_CHUNK_ELEMENTS = 1 << 24
+_FULL_PRECISION = "full_precision_matrix_mult"
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,15 @@ class WeightFormat(ABC):
     def marker_for(self, shape: tuple[int, ...]) -> Mapping[str, Any] | None:
         """Return the marker of a weight of this shape: some formats fit parameters to it."""
         return self.marker
+
+    def stores_like(self, other: WeightFormat, shape: tuple[int, ...]) -> bool:
+        """Whether both store a weight of this shape in the same tensors; its product aside."""
+        mine, theirs = (
+            {k: v for k, v in (f.marker_for(shape) or {}).items() if k != _FULL_PRECISION}
+            for f in (self, other)
+        )
+        specs = (f.tensor_specs(shape, torch.bfloat16) for f in (self, other))
+        return mine == theirs and next(specs) == next(specs)
 
     def logical_shape(self, stored: tuple[int, int], rows: int | None) -> tuple[int, int]:
         """Return the shape of a weight from that of its stored tensor.

@@ -9,7 +9,7 @@ import torch
 from ..errors import FormatError
 from .base import WeightFormat
 from .convrot_w4a4 import ConvRotW4A4
-from .float8 import Float8E4M3, Float8E5M2
+from .float8 import Float8E4M3, Float8E4M3W8A16, Float8E5M2
 from .int8 import Int8, RotatedInt8
 from .mxfp8 import MXFP8
 from .nvfp4 import NVFP4, NVFP4W4A16
@@ -35,6 +35,7 @@ FORMATS: Mapping[str, WeightFormat] = {
         ConvRotW4A4("convrot_w4a4"),
         ConvRotW4A4("convrot_w4a8", linear_dtype="int8"),
         MXFP8(),
+        Float8E4M3W8A16(),
         Float8E5M2(),
     )
 }

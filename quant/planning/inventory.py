@@ -17,8 +17,8 @@ KINDS: tuple[Kind, ...] = ("linear", "embedding", "conv", "norm", "parameter", "
 # A 2-D weight read by row look-up, not by a product. Everything else 2-D is a Linear; names like
 # text_embedding.0 are Linears.
 _LOOKUP_TABLES = re.compile(
-    r"(^|\.)(embed_tokens|shared|wte|wpe|token_embedding|position_embedding|embeddings?|"
-    r"word_embeddings|relative_attention_bias|label_emb(edding)?_table|embedding_table)$"
+    r"(^|\.)(embed_tokens|embed_tokens_per_layer|shared|wte|wpe|\w*embeddings?|"
+    r"relative_attention_bias|label_emb(edding)?_table|embedding_table)$"
 )
 
 
@@ -53,7 +53,7 @@ class Layer:
     @property
     def nbytes(self) -> int:
         """Bytes of the weight and its companions as the source stores them."""
-        return self.tensor.nbytes + sum(info.nbytes for info in self.companions)
+        return self.tensor.file_bytes + sum(info.file_bytes for info in self.companions)
 
 
 @dataclass(frozen=True)

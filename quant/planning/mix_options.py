@@ -9,8 +9,9 @@ from math import prod
 from ..calibration.sensitivity import Sensitivity
 from ..errors import PlanError
 from ..formats import WeightFormat, get_format
+from .architectures import Architecture
 from .inventory import Inventory, Layer
-from .plan import Plan, PlannedLayer, stored_bytes
+from .plan import Plan, PlannedLayer, stored_bytes, why_not
 
 #: What a mix is made of unless told otherwise. ``nvfp4_w4a16`` is no default: it is as large as
 #: ``nvfp4``, more precise and slower, so it would take the place of every ``nvfp4``.
@@ -92,7 +93,7 @@ def find_groups(
         )
     groups: list[Group] = []
     for members in _by_input(mixed, sensitivity):
-        groups += _groups(members, inventory, sensitivity, allowed)
+        groups += _groups(members, inventory, sensitivity, allowed, base.architecture)
     return groups
 
 
@@ -127,9 +128,10 @@ def _groups(
     inventory: Inventory,
     sensitivity: Sensitivity,
     allowed: Sequence[WeightFormat],
+    architecture: Architecture,
 ) -> list[Group]:
     layers = [inventory.layers[planned.name] for planned in members]
-    fitting = [fmt for fmt in allowed if not any(fmt.refusal(la.shape) for la in layers)]
+    fitting = [fmt for fmt in allowed if not any(why_not(la, fmt, architecture) for la in layers)]
     if not fitting:
         return [
             _only_option(inventory.layers[la.name], get_format(la.format), sensitivity)

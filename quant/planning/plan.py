@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from difflib import get_close_matches
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import PlanError
 from ..formats import WeightFormat, get_format
+from ..layer_names import describe_unknown, nearest_names
 from .architectures import Architecture, detect_architecture
 from .inventory import Inventory, Layer
 from .presets import require_architecture
@@ -41,12 +41,14 @@ class Plan:
     """What will be done to each layer, before anything is done.
 
     ``warnings`` name rules that matched nothing and layers that could not get what a rule asked.
+    ``blocks`` are the lists of blocks that were found, by name, with how many blocks each has.
     """
 
     recipe: Recipe
     architecture: Architecture
     layers: tuple[PlannedLayer, ...]
     warnings: tuple[str, ...] = ()
+    blocks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def bytes_before(self) -> int:
@@ -105,21 +107,25 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
 
     Raises:
         RecipeError: the recipe is for other architectures (unless ``any_architecture``).
-        PlanError: ComfyUI cannot load this model, nothing would be quantized, or one of the
-            user's own rules matches no layer.
+        PlanError: ComfyUI cannot load this model, nothing would be quantized, one of the user's
+            own rules matches no layer, or a rule that is not optional names a layer the model
+            does not have.
     """
     architecture = detect_architecture(inventory)
     if architecture.problem:
         raise PlanError(f"this model is {architecture.title}: {architecture.problem}")
     if not any_architecture:
         require_architecture(recipe, architecture)
+    _require_names(recipe, inventory)
     used: Counter[int] = Counter()
-    warnings: list[str] = []
+    refused: dict[tuple[str, str], list[str]] = {}
     planned = tuple(
-        _plan_layer(layer, recipe, used, warnings) for layer in inventory.layers.values()
+        _plan_layer(layer, recipe, architecture, used, refused)
+        for layer in inventory.layers.values()
     )
+    warnings = [_refusal_warning(names, *why) for why, names in refused.items()]
     warnings += _unmatched_rules(recipe, inventory, used)
-    plan = Plan(recipe, architecture, planned, tuple(warnings))
+    plan = Plan(recipe, architecture, planned, tuple(warnings), inventory.containers)
     wanted = recipe.formats()
     if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
         raise PlanError(
@@ -145,27 +151,42 @@ def marker_bytes(fmt: WeightFormat, shape: tuple[int, ...]) -> bytes:
     return json.dumps(fmt.marker_for(shape)).encode()
 
 
-def _plan_layer(
-    layer: Layer, recipe: Recipe, used: Counter[int], warnings: list[str]
-) -> PlannedLayer:
-    default = recipe.default
-    if get_format(default).is_quantized and layer.kind != "linear":
-        default = "keep"  # as a rule without kinds, a quantized default is for Linears
-    fmt, reason = get_format(default), f"no rule matches: {default}"
+def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:
+    """Return the format a recipe asks for, and the index of the rule; None: its default."""
     for number, rule in enumerate(recipe.rules):
         if rule.matches(layer):
-            used[number] += 1
-            fmt, reason = _ruled(layer, rule), f"rule {number + 1}: {rule.describe()}"
-            break
-    refusal = _refusal(layer, fmt)
+            return _ruled(layer, rule).name, number
+    if get_format(recipe.default).is_quantized and layer.kind != "linear":
+        return "keep", None  # as a rule without kinds, a quantized default is for Linears
+    return recipe.default, None
+
+
+def _plan_layer(
+    layer: Layer,
+    recipe: Recipe,
+    architecture: Architecture,
+    used: Counter[int],
+    refused: dict[tuple[str, str], list[str]],
+) -> PlannedLayer:
+    name, number = decide_format(recipe, layer)
+    fmt, reason = _or_as_stored(layer, name), f"no rule matches: {name}"
+    if number is not None:
+        used[number] += 1
+        reason = f"rule {number + 1}: {recipe.rules[number].describe(layer.name)}"
+    if fmt.name != name:
+        reason = f"{reason}, which is {fmt.name}"
+    stored = layer.tensor.stored
+    taken_over = stored is not None and stored.format == fmt.name
+    refusal = None if taken_over else why_not(layer, fmt, architecture)
     if refusal:
-        warnings.append(f"{layer.name} stays as it is instead of {fmt.name}: {refusal}")
-        fmt, reason = get_format("keep"), f"kept, {fmt.name} not possible: {refusal}"
+        refused.setdefault((fmt.name, refusal), []).append(layer.name)
+        reason = f"kept, {fmt.name} not possible: {refusal}"
+        fmt = _or_as_stored(layer, "keep")
     return PlannedLayer(
         name=layer.name,
         kind=layer.kind,
         shape=layer.shape,
-        source_dtype=str(layer.tensor.dtype).removeprefix("torch."),
+        source_dtype=stored.label if stored else str(layer.tensor.dtype).removeprefix("torch."),
         format=fmt.name,
         reason=reason,
         bytes_before=layer.nbytes,
@@ -173,15 +194,53 @@ def _plan_layer(
     )
 
 
+def _refusal_warning(names: list[str], fmt: str, refusal: str) -> str:
+    shown = ", ".join(names[:_NAMED])
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    stay = "stays as it is" if len(names) == 1 else "stay as they are"
+    return f"{shown}{more} {stay} instead of {fmt}: {refusal}"
+
+
+def _or_as_stored(layer: Layer, name: str) -> WeightFormat:
+    """Return a format by name; ``keep`` is the one a quantized layer has in the source."""
+    stored = layer.tensor.stored
+    return get_format(stored.format if name == "keep" and stored and stored.format else name)
+
+
+def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
+    """Return why a layer of such a model cannot be stored in a format, or None when it can."""
+    return _unsuited(layer, fmt) or _would_hide_shape(layer, fmt, architecture)
+
+
+def _would_hide_shape(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
+    if layer.name not in architecture.shapes_read:
+        return None
+    if fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"].shape == layer.shape:
+        return None
+    return "ComfyUI recognises the model by its shape, which this format packs"
+
+
+def _require_names(recipe: Recipe, inventory: Inventory) -> None:
+    """Refuse plain layer names that the model lacks, each of a list; globs may match nothing."""
+    for rule in recipe.rules:
+        unknown = [name for name in rule.layer_names() if name not in inventory.layers]
+        is_line = rule.why == USER_RULE and isinstance(rule.pattern, str)
+        if unknown and not rule.optional and not is_line:
+            raise PlanError(
+                f"recipe {recipe.name} gives {rule.format} to layers this model does not have: "
+                f"{describe_unknown(unknown, inventory.layers)}"
+            )
+
+
 def _ruled(layer: Layer, rule: Rule) -> WeightFormat:
     """Return the format a rule gives a layer that it matches."""
     fmt = get_format(rule.format)
-    if rule.fallback is None or _refusal(layer, fmt) is None:
+    if rule.fallback is None or _unsuited(layer, fmt) is None:
         return fmt
     return get_format(rule.fallback)
 
 
-def _refusal(layer: Layer, fmt: WeightFormat) -> str | None:
+def _unsuited(layer: Layer, fmt: WeightFormat) -> str | None:
     if layer.kind == "buffer" and fmt.name != "keep":
         return f"it holds {layer.tensor.dtype}, which is no weight"
     if fmt.is_quantized and layer.kind not in fmt.kinds:
@@ -220,7 +279,7 @@ def _no_match(rule: Rule, inventory: Inventory) -> str:
             f"({len(named)} of kind {kinds}, e.g. {named[0].name}){_block_hint(rule, inventory)}"
         )
     patterns = (rule.pattern,) if isinstance(rule.pattern, str) else rule.pattern
-    near = [n for p in patterns for n in get_close_matches(p, list(inventory.layers), n=3)]
+    near = [n for p in patterns for n in nearest_names(p, inventory.layers)]
     hint = f"; the nearest names are {', '.join(near)}" if near else ""
     return f"rule {rule.describe()} matches no layer of this model{hint}"
 

@@ -134,9 +134,20 @@ def require_architecture(recipe: Recipe, architecture: Architecture) -> None:
     )
 
 
+def is_for_edit_2511(recipe: Recipe) -> bool:
+    """Whether a recipe is for Qwen-Image-Edit 2511 and nothing else.
+
+    Such a recipe says what a Qwen-Image model without marker is meant to be: its weights do not.
+    """
+    return recipe.architectures == ("qwen-image-edit-2511",)
+
+
 def _fill(rule: Mapping[str, Any], values: Mapping[str, int | str]) -> dict[str, Any]:
-    """Put settings into the fields that may refer to them (patterns may hold braces)."""
-    filled = dict(rule)
+    """Put settings into the fields that may refer to them (patterns may hold braces).
+
+    A preset is for a family: its models need not have every layer it names.
+    """
+    filled = {"optional": True, **rule}
     for field in ("blocks", "format", "min_size"):
         if isinstance(filled.get(field), str):
             filled[field] = filled[field].format(**values)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from math import prod
-from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from ..calibration.input_scale import parse_policy
 from ..errors import CalibrationError, FormatError, RecipeError
@@ -24,7 +29,8 @@ USER_RULE = "your rule"
 _GLOB = re.compile(r"[*?\[]")
 # A recipe made by layer names lists hundreds; not every reason and warning has to.
 _MOST_PATTERNS, _SHOWN_PATTERNS = 8, 2
-_BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
+#: What `Rule.blocks` may be.
+BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
 
 
 class _Data(BaseModel):
@@ -46,6 +52,8 @@ class Rule(_Data):
         fallback: another for layers whose shape ``format`` does not admit; without one they stay
             as they are.
         why: shown to the user beside the rule.
+        optional: whether a model may lack layers that are named without globs, as a preset's
+            rules allow. Otherwise such a name is an error.
     """
 
     pattern: str | tuple[str, ...] = "*"
@@ -55,6 +63,7 @@ class Rule(_Data):
     format: str
     fallback: str | None = None
     why: str = ""
+    optional: bool = False
 
     @field_validator("pattern")
     @classmethod
@@ -96,7 +105,7 @@ class Rule(_Data):
         if value is None:
             return value
         first, _, last = value.partition("-")
-        if not _BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
+        if not BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
             raise ValueError(f"{value!r} is not any, first:N, last:N, N or N-M with N up to M")
         return value
 
@@ -111,12 +120,25 @@ class Rule(_Data):
 
     def matches_name(self, name: str) -> bool:
         """Whether any of the patterns matches a layer name."""
-        return any(
-            re.fullmatch(pattern[3:], name) is not None
-            if pattern.startswith("re:")
-            else _matches_glob(name, pattern)
+        return self._pattern_of(name) is not None
+
+    def _pattern_of(self, name: str) -> str | None:
+        """Return the first pattern that matches a layer name."""
+        for pattern in _as_tuple(self.pattern):
+            if pattern.startswith("re:"):
+                if re.fullmatch(pattern[3:], name):
+                    return pattern
+            elif _matches_glob(name, pattern):
+                return pattern
+        return None
+
+    def layer_names(self) -> list[str]:
+        """Return the patterns that name one layer each."""
+        return [
+            pattern
             for pattern in _as_tuple(self.pattern)
-        )
+            if not pattern.startswith("re:") and not _GLOB.search(pattern)
+        ]
 
     def _matches_kind(self, layer: Layer) -> bool:
         if self.kinds is not None:
@@ -137,9 +159,10 @@ class Rule(_Data):
         first, _, last = self.blocks.partition("-")
         return int(first) <= block.index <= int(last or first)
 
-    def describe(self) -> str:
-        """Return the rule in one line."""
-        patterns = _as_tuple(self.pattern)
+    def describe(self, name: str | None = None) -> str:
+        """Return the rule in one line; of its patterns only the one that decides layer ``name``."""
+        decisive = None if name is None else self._pattern_of(name)
+        patterns = _as_tuple(decisive or self.pattern)
         text = ", ".join(patterns)
         if len(patterns) > _MOST_PATTERNS:
             shown = ", ".join(patterns[:_SHOWN_PATTERNS])
@@ -156,9 +179,14 @@ class Recipe(_Data):
     The first rule that matches a layer decides; ``default`` decides the rest.
 
     Attributes:
+        version: of this layout.
+        name: shown in reports, and in messages about this recipe.
+        description: for people.
         architectures: ids this recipe is written for (see ``architectures.py``); empty: any.
+        rules: the first that matches a layer decides its format.
+        default: the format of layers that no rule matches.
         rounding: how weight scales are chosen (see ``rounding``).
-        input_scale: ``amax``, ``p99.9``, ``dynamic`` or ``fixed=VALUE``.
+        input_scale: ``amax``, ``p99.9``, ``dynamic``, ``fixed=VALUE`` or ``file=PATH``.
         headroom: multiplier of the calibrated amax (or of the percentile).
         bias_correction: correct biases for the mean error of weights and inputs, where second
             moments were collected and held-out inputs say that it helps.
@@ -174,6 +202,14 @@ class Recipe(_Data):
     input_scale: str = "amax"
     headroom: float = Field(default=4.0, le=1e6, ge=1, allow_inf_nan=False)
     bias_correction: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_schema(cls, data: Any) -> Any:
+        """Let a file name the schema that an editor checks it by."""
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if key != "$schema"}
+        return data
 
     @field_validator("default")
     @classmethod
@@ -251,48 +287,6 @@ def validated(model: type[Any], data: Any, origin: str) -> Any:
             for e in error.errors()
         )
         raise RecipeError(f"{origin}: {problems}") from None
-
-
-def load_recipe(path: Path) -> Recipe:
-    """Read a recipe saved as JSON.
-
-    Raises:
-        RecipeError: unreadable, not JSON, or invalid.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"cannot read recipe {path}: {error}") from error
-    try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise RecipeError(f"recipe {path} is not JSON: {error}") from error
-    return validated(Recipe, data, f"recipe {path}")
-
-
-def parse_rule_line(line: str) -> Rule:
-    """Parse ``PATTERN = FORMAT`` (``PATTERN @ first:2 = FORMAT`` limits it to blocks).
-
-    Raises:
-        RecipeError: the line has no ``=`` or names an unknown format.
-    """
-    left, equals, right = line.rpartition("=")
-    if not equals or not left.strip() or not right.strip():
-        raise RecipeError(f"rule {line.strip()!r} is not of the form 'pattern = format'")
-    pattern, _, blocks = (part.strip() for part in left.partition("@"))
-    data: Mapping[str, Any] = {
-        "pattern": pattern,
-        "format": right.strip(),
-        "blocks": blocks or None,
-        "why": USER_RULE,
-    }
-    return validated(Rule, data, f"rule {line.strip()!r}")
-
-
-def parse_rule_lines(text: str) -> tuple[Rule, ...]:
-    """Parse one rule per line; blank lines and lines starting with ``#`` are skipped."""
-    lines = (line.strip() for line in text.splitlines())
-    return tuple(parse_rule_line(line) for line in lines if line and not line.startswith("#"))
 
 
 def layer_size(layer: Layer) -> int:

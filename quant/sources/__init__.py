@@ -1,24 +1,34 @@
-"""Where tensors come from: files, shards, state dicts."""
+"""Where tensors come from: files, shards, GGUF, the Hub, state dicts."""
 
-from .base import AppliedLora, TensorInfo, TensorSource
-from .open import open_source, open_tensors, require_unquantized
+from .base import AppliedLora, StoredAs, TensorInfo, TensorSource
+from .gguf_file import GgufFile
+from .open import local_path, open_source, open_tensors
 from .prefixed import PrefixedSource, find_prefix
+from .quantized import decoded
+from .renamed import find_naming, in_comfy_names
 from .safetensors_file import DTYPE_NAMES, DTYPES, SafetensorsFile
 from .shards import ShardedSource
 from .state_dict import StateDictSource
+from .stored_weight import StoredWeight
 
 __all__ = [
     "DTYPES",
     "DTYPE_NAMES",
     "AppliedLora",
+    "GgufFile",
     "PrefixedSource",
     "SafetensorsFile",
     "ShardedSource",
     "StateDictSource",
+    "StoredAs",
+    "StoredWeight",
     "TensorInfo",
     "TensorSource",
+    "decoded",
+    "find_naming",
     "find_prefix",
+    "in_comfy_names",
+    "local_path",
     "open_source",
     "open_tensors",
-    "require_unquantized",
 ]

@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from ..errors import SourceError
 from ..fingerprint import ModelFingerprint, compute_fingerprint
+from .stored_weight import StoredWeight
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,40 @@ class AppliedLora:
 
 
 @dataclass(frozen=True)
+class StoredAs:
+    """How a weight is stored that is quantized in its source.
+
+    ``label`` is for people, ``nbytes`` what all its parts take in the file. ``format`` is the
+    name of the format of ours it can be kept in as it is, empty where there is none.
+    """
+
+    label: str
+    nbytes: int
+    format: str = ""
+
+
+@dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor before it is loaded: ``dtype`` is the one it is stored in."""
+    """What is known of a tensor before it is loaded.
+
+    ``dtype`` is the one it is stored in; of weights that are quantized in the source (``stored``
+    says how) the one they are kept in when they are not quantized again.
+    """
 
     name: str
     shape: tuple[int, ...]
     dtype: torch.dtype
+    stored: StoredAs | None = None
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes."""
+        """Size in bytes, as ``dtype``."""
         return prod(self.shape) * self.dtype.itemsize
+
+    @property
+    def file_bytes(self) -> int:
+        """Size in the source, in bytes."""
+        return self.stored.nbytes if self.stored else self.nbytes
 
 
 class TensorSource(ABC):
@@ -55,6 +79,10 @@ class TensorSource(ABC):
     paths: tuple[Path, ...] = ()
     #: Things the user should know about how the source was read.
     notes: tuple[str, ...] = ()
+    #: What the file holds beside the model (a text encoder, a VAE), as it is stored there.
+    rest: TensorSource | None = None
+    #: Whether ComfyUI's own loader reads the file as this source does.
+    comfyui_reads: bool = True
     #: LoRAs that are merged into the weights, in the order they were applied.
     loras: tuple[AppliedLora, ...] = ()
     _fingerprint: ModelFingerprint | None = None
@@ -68,13 +96,18 @@ class TensorSource(ABC):
     def load(self, name: str) -> torch.Tensor:
         """Return one tensor on CPU, in its stored dtype or a wider one.
 
-        Merged weights come in float32 whatever ``info(name).dtype`` says: rounded to 16 bits, a
-        small LoRA would be lost in part before it is quantized. Who stores a tensor as it is
-        casts it to ``info(name).dtype``.
+        Merged and decoded weights come in float32 whatever ``info(name).dtype`` says: rounded to
+        16 bits, a small LoRA would be lost in part before it is quantized. So do 8-bit floats,
+        which torch does not compute with. Who stores a tensor as it is casts it to
+        ``info(name).dtype``.
 
         Raises:
             SourceError: no such tensor, or the file cannot be read.
         """
+
+    def stored_weight(self, name: str) -> StoredWeight | None:
+        """Return how a weight is stored that is quantized in the source, and nowhere changed."""
+        return None
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
         """Return ``length`` consecutive elements from each flat position, ``[starts, length]``.
@@ -108,8 +141,8 @@ class TensorSource(ABC):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all tensors."""
-        return sum(info.nbytes for info in self.tensors.values())
+        """Bytes of all tensors in the source."""
+        return sum(info.file_bytes for info in self.tensors.values())
 
     def fingerprint(self) -> ModelFingerprint:
         """Fingerprint the model; reads a little of a few tensors, once."""

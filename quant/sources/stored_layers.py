@@ -61,9 +61,11 @@ class StoredLayer:
 
     @property
     def format_name(self) -> str:
-        """What to call the format: ours, the marker's, or the dtype."""
+        """What to call the format: ours, the marker's, what the file calls it, or the dtype."""
         if self.marker is not None:
             return self.format.name if self.format else str(self.marker.get("format"))
+        if self.weight.stored:
+            return self.weight.stored.label
         dtype = self.weight.dtype
         return _SHORT_DTYPES.get(dtype, str(dtype).removeprefix("torch."))
 

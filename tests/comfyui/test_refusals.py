@@ -6,7 +6,7 @@ from typing import Any
 
 import comfy_workflows as wf
 import pytest
-from comfy_server import ComfyServer, RejectedError, Run
+from comfy_server import ComfyServer, RejectedError
 
 
 def rejected(server: ComfyServer, class_type: str, **changes: Any) -> str:
@@ -48,12 +48,3 @@ def test_unsampled_calibration_is_an_error(server: ComfyServer) -> None:
     shift["model"] = [wf.node(workflow, "NVFP4FoundryLoadModel"), 0]
     run = server.run(workflow)
     assert run.status == "error" and "has seen no sampling" in run.error
-
-
-def test_quantized_model_is_refused_as_a_source(server: ComfyServer, first_run: Run) -> None:
-    workflow = wf.calibrate(seed=1, file_name="requantized")
-    wf.inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = (
-        "diffusion_models/tiny_nvfp4.safetensors"
-    )
-    run = server.run(workflow)
-    assert run.status == "error" and "quantized already" in run.error

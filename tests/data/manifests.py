@@ -1,14 +1,44 @@
-"""Key lists of real models, built from their dimensions: tensor name -> shape.
+"""Key lists of models: tensor name -> shape.
 
-`MODELS` holds the models the presets are written for, with every tensor of the published files.
-`FAMILIES` holds shortened models of other families: all the kinds of layers, few blocks.
+`MODELS` holds real models with all their tensors: of WAN and Qwen-Image built from their
+dimensions, of the others from the lists that ``generate_key_lists.py`` made with ComfyUI's code.
+`FAMILIES` holds made-up models: all the kinds of layers of a family without a list, few blocks.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
+import re
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+KEY_LISTS = Path(__file__).with_name("key_lists")
 
 Manifest = dict[str, tuple[int, ...]]
+
+
+def load_key_list(model: str) -> Manifest:
+    """Read a generated list: ``blocks.{0..2}.q`` stands for three names."""
+    folded = json.loads((KEY_LISTS / f"{model}.json").read_text(encoding="utf-8"))
+    found = {name: tuple(shape) for key, shape in folded.items() for name in _expand(key)}
+    return {name: found[name] for name in sorted(found, key=_natural)}
+
+
+def _expand(key: str) -> list[str]:
+    first, *rest = re.split(r"\{(\d+\.\.\d+)\}", key)
+    ends = [[int(end) for end in text.split("..")] for text in rest[::2]]
+    ranges = [range(low, high + 1) for low, high in ends]
+    return [
+        first + "".join(f"{index}{text}" for index, text in zip(chosen, rest[1::2], strict=True))
+        for chosen in itertools.product(*ranges)
+    ]
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
 
 
 def linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Manifest:
@@ -48,6 +78,33 @@ def wan(width: int, ffn: int, blocks: int, inputs: int, outputs: int, text: int 
     return found
 
 
+def wan_of_diffusers(
+    width: int, ffn: int, blocks: int, inputs: int, outputs: int, text: int = 4096
+) -> Manifest:
+    """The same model as `wan` makes, as the transformer folders of diffusers name it."""
+    embedder = "condition_embedder"
+    found: Manifest = {
+        "scale_shift_table": (1, 2, width),
+        **conv("patch_embedding", width, inputs, 1, 2, 2),
+        **linear(f"{embedder}.time_embedder.linear_1", 256, width),
+        **linear(f"{embedder}.time_embedder.linear_2", width, width),
+        **linear(f"{embedder}.time_proj", width, 6 * width),
+        **linear(f"{embedder}.text_embedder.linear_1", text, width),
+        **linear(f"{embedder}.text_embedder.linear_2", width, width),
+        **linear("proj_out", width, 4 * outputs),
+    }
+    for block in (f"blocks.{i}" for i in range(blocks)):
+        found[f"{block}.scale_shift_table"] = (1, 6, width)
+        found |= norm(f"{block}.norm2", width, bias=True)
+        for attention in (f"{block}.attn1", f"{block}.attn2"):
+            for projection in ("to_q", "to_k", "to_v", "to_out.0"):
+                found |= linear(f"{attention}.{projection}", width, width)
+            found |= norm(f"{attention}.norm_q", width) | norm(f"{attention}.norm_k", width)
+        found |= linear(f"{block}.ffn.net.0.proj", width, ffn)
+        found |= linear(f"{block}.ffn.net.2", ffn, width)
+    return found
+
+
 def qwen_image(blocks: int = 60, width: int = 3072, *, edit_2511: bool = False) -> Manifest:
     """Qwen-Image; the 2511 edit model is marked by an empty tensor."""
     found: Manifest = {"__index_timestep_zero__": (0,)} if edit_2511 else {}
@@ -69,91 +126,8 @@ def qwen_image(blocks: int = 60, width: int = 3072, *, edit_2511: bool = False) 
     return found
 
 
-def _double_and_single_blocks(width: int, modulation: str) -> Manifest:
-    """Blocks of the Flux family: 3 double and 4 single ones."""
-    found: Manifest = {}
-    for block in (f"double_blocks.{i}" for i in range(3)):
-        for side in (f"{block}.img", f"{block}.txt"):
-            found |= linear(f"{side}_mod.{modulation}", width, 6 * width)
-            found |= linear(f"{side}_attn.qkv", width, 3 * width)
-            found |= linear(f"{side}_attn.proj", width, width)
-            found |= {f"{side}_attn.norm.query_norm.scale": (width // 4,)}
-            found |= linear(f"{side}_mlp.0", width, 4 * width)
-            found |= linear(f"{side}_mlp.2", 4 * width, width)
-    for block in (f"single_blocks.{i}" for i in range(4)):
-        found |= linear(f"{block}.modulation.{modulation}", width, 3 * width)
-        found |= linear(f"{block}.linear1", width, 7 * width)
-        found |= linear(f"{block}.linear2", 5 * width, width)
-        found |= {f"{block}.norm.key_norm.scale": (width // 4,)}
-    return found
-
-
-def flux(width: int = 256) -> Manifest:
-    found = linear("img_in", 64, width) | linear("txt_in", 512, width)
-    for name in ("time_in", "vector_in", "guidance_in"):
-        found |= linear(f"{name}.in_layer", 256, width) | linear(f"{name}.out_layer", width, width)
-    found |= linear("final_layer.linear", width, 64)
-    found |= linear("final_layer.adaLN_modulation.1", width, 2 * width)
-    return found | _double_and_single_blocks(width, "lin")
-
-
-def hunyuan_video(width: int = 256) -> Manifest:
-    """As Flux, but the text input is a small transformer of its own."""
-    found = conv("img_in.proj", width, 16, 1, 2, 2)
-    for name in ("time_in", "vector_in", "guidance_in"):
-        found |= linear(f"{name}.in_layer", 256, width) | linear(f"{name}.out_layer", width, width)
-    found |= linear("txt_in.input_embedder", 512, width)
-    found |= linear("txt_in.t_embedder.in_layer", 256, width)
-    found |= linear("txt_in.c_embedder.in_layer", 512, width)
-    for block in (f"txt_in.individual_token_refiner.blocks.{i}" for i in range(2)):
-        found |= linear(f"{block}.self_attn.qkv", width, 3 * width)
-        found |= linear(f"{block}.self_attn.proj", width, width)
-        found |= linear(f"{block}.mlp.0", width, 4 * width)
-        found |= linear(f"{block}.mlp.2", 4 * width, width)
-        found |= linear(f"{block}.adaLN_modulation.1", width, 2 * width)
-        found |= norm(f"{block}.norm1", width, bias=True)
-    found |= linear("final_layer.linear", width, 64)
-    found |= linear("final_layer.adaLN_modulation.1", width, 2 * width)
-    return found | _double_and_single_blocks(width, "lin")
-
-
-def chroma(width: int = 256) -> Manifest:
-    """Flux whose modulation comes from one network beside the blocks."""
-    found = linear("img_in", 64, width) | linear("txt_in", 512, width)
-    found |= linear("final_layer.linear", width, 64)
-    guidance = "distilled_guidance_layer"
-    found |= linear(f"{guidance}.in_proj", 64, width) | linear(f"{guidance}.out_proj", width, width)
-    for i in range(5):
-        found |= linear(f"{guidance}.layers.{i}.in_layer", width, width)
-        found |= linear(f"{guidance}.layers.{i}.out_layer", width, width)
-        found |= {f"{guidance}.norms.{i}.scale": (width,)}
-    blocks = _double_and_single_blocks(width, "lin")
-    return found | {n: s for n, s in blocks.items() if "mod" not in n}
-
-
-def lumina(width: int = 256) -> Manifest:
-    """Lumina 2 and Z-Image."""
-    found = linear("x_embedder", 64, width) | norm("cap_embedder.0", 512)
-    found |= linear("cap_embedder.1", 512, width)
-    found |= linear("t_embedder.mlp.0", 256, width) | linear("t_embedder.mlp.2", width, width)
-    found |= linear("final_layer.linear", width, 64)
-    found |= linear("final_layer.adaLN_modulation.1", width, width)
-    found |= {"cap_pad_token": (1, width), "x_pad_token": (1, width)}
-    for container, count in (("layers", 4), ("context_refiner", 2), ("noise_refiner", 2)):
-        for block in (f"{container}.{i}" for i in range(count)):
-            found |= linear(f"{block}.attention.qkv", width, 3 * width, bias=False)
-            found |= linear(f"{block}.attention.out", width, width, bias=False)
-            for name in ("w1", "w3"):
-                found |= linear(f"{block}.feed_forward.{name}", width, 4 * width, bias=False)
-            found |= linear(f"{block}.feed_forward.w2", 4 * width, width, bias=False)
-            found |= norm(f"{block}.attention_norm1", width) | norm(f"{block}.ffn_norm1", width)
-            if container != "context_refiner":
-                found |= linear(f"{block}.adaLN_modulation.1", width, 4 * width)
-    return found
-
-
-def ltx(width: int = 256) -> Manifest:
-    """LTX-Video with the gates and the connector of LTX-2."""
+def gated_ltx(width: int = 256) -> Manifest:
+    """LTX with gates, as LTX-2.3 has them, and a connector."""
     found = linear("patchify_proj", 128, width) | linear("proj_out", width, 128)
     found |= linear("adaln_single.linear", width, 6 * width)
     embedder = "adaln_single.emb.timestep_embedder"
@@ -190,62 +164,35 @@ def diffusers_mmdit(width: int = 256) -> Manifest:
     return found
 
 
-def sdxl(width: int = 128) -> Manifest:
-    """SDXL's UNet: blocks of one list differ, transformers sit inside some of them."""
-    found = linear("time_embed.0", width, 4 * width) | linear("time_embed.2", 4 * width, 4 * width)
-    found |= linear("label_emb.0.0", 256, 4 * width) | linear("label_emb.0.2", 512, 4 * width)
-    found |= conv("input_blocks.0.0", width, 4, 3, 3)
-    found |= conv("input_blocks.2.0.op", width, width, 3, 3)
-    found |= norm("out.0", width, bias=True) | conv("out.2", 4, width, 3, 3)
-    residual = ("input_blocks.1.0", "input_blocks.3.0", "input_blocks.4.0", "middle_block.0")
-    residual += ("middle_block.2", "output_blocks.0.0", "output_blocks.1.0", "output_blocks.2.0")
-    for block in residual:
-        found |= norm(f"{block}.in_layers.0", width, bias=True)
-        found |= conv(f"{block}.in_layers.2", width, width, 3, 3)
-        found |= linear(f"{block}.emb_layers.1", 4 * width, width)
-        found |= conv(f"{block}.out_layers.3", width, width, 3, 3)
-    for place in ("input_blocks.4.1", "middle_block.1", "output_blocks.0.1"):
-        found |= linear(f"{place}.proj_in", width, width)
-        found |= linear(f"{place}.proj_out", width, width)
-        for block in (f"{place}.transformer_blocks.{i}" for i in range(4)):
-            for attention in (f"{block}.attn1", f"{block}.attn2"):
-                for projection in ("to_q", "to_k", "to_v"):
-                    found |= linear(f"{attention}.{projection}", 4 * width, width, bias=False)
-                found |= linear(f"{attention}.to_out.0", 4 * width, width)
-            found |= linear(f"{block}.ff.net.0.proj", width, 8 * width)
-            found |= linear(f"{block}.ff.net.2", 4 * width, width)
-            found |= norm(f"{block}.norm1", width, bias=True)
+def unknown_dit(width: int = 256) -> Manifest:
+    """A model nobody has written a preset for, with names of its own."""
+    found = linear("patch_in", 64, width) | linear("to_pixels", width, 64)
+    for block in (f"stages.{i}" for i in range(5)):
+        for projection in ("query", "key", "value", "merge"):
+            found |= linear(f"{block}.mixer.{projection}", width, width)
+        found |= linear(f"{block}.mlp.up", width, 4 * width)
+        found |= linear(f"{block}.mlp.down", 4 * width, width)
+        found |= linear(f"{block}.adaLN_modulation.1", width, 6 * width)
+        found |= linear(f"{block}.mixer.head_gate_logits", width, 8)
+        found |= norm(f"{block}.norm", width)
     return found
 
 
-def t5_encoder(width: int = 256) -> Manifest:
-    found: Manifest = {"shared.weight": (1024, width), **norm("encoder.final_layer_norm", width)}
-    for i in range(4):
-        block = f"encoder.block.{i}.layer"
-        for projection in "qkvo":
-            found |= linear(f"{block}.0.SelfAttention.{projection}", width, width, bias=False)
-        found |= {f"{block}.0.SelfAttention.relative_attention_bias.weight": (32, 64)}
-        found |= norm(f"{block}.0.layer_norm", width) | norm(f"{block}.1.layer_norm", width)
-        found |= linear(f"{block}.1.DenseReluDense.wi_0", width, 4 * width, bias=False)
-        found |= linear(f"{block}.1.DenseReluDense.wo", 4 * width, width, bias=False)
-    return found
-
-
-MODELS: dict[str, Callable[[], Manifest]] = {
+GENERATED = sorted(path.stem for path in KEY_LISTS.glob("*.json"))
+BY_DIMENSIONS: dict[str, Callable[[], Manifest]] = {
     "wan2.2-ti2v-5b": lambda: wan(3072, 14336, 30, 48, 48),
     "wan2.2-t2v-14b": lambda: wan(5120, 13824, 40, 16, 16),
     "wan2.2-i2v-14b": lambda: wan(5120, 13824, 40, 36, 16),
     "qwen-image-2512": qwen_image,
     "qwen-image-edit-2511": lambda: qwen_image(edit_2511=True),
 }
+MODELS: dict[str, Callable[[], Manifest]] = {
+    **{model: partial(load_key_list, model) for model in GENERATED},
+    **BY_DIMENSIONS,
+}
 
 FAMILIES: dict[str, Callable[[], Manifest]] = {
-    "flux": flux,
-    "hunyuan-video": hunyuan_video,
-    "chroma": chroma,
-    "lumina": lumina,
-    "ltx": ltx,
+    "gated-ltx": gated_ltx,
     "diffusers-mmdit": diffusers_mmdit,
-    "sdxl": sdxl,
-    "t5": t5_encoder,
+    "unknown-dit": unknown_dit,
 }

@@ -15,7 +15,9 @@ from nvfp4_foundry.quant.sources import TensorInfo
 
 # The modules beside the tests are imported by name, and their asserts explain themselves too.
 sys.path.append(str(Path(__file__).parent))
-pytest.register_assert_rewrite("command_line", "conversions", "moments_by_hand")
+pytest.register_assert_rewrite(
+    "command_line", "conversions", "gguf_files", "moments_by_hand", "quantized_files"
+)
 
 # Threads that wait for each other on a busy machine cost more than these small tensors gain.
 torch.set_num_threads(1)

@@ -23,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 COMMANDS = (
     "inspect", "plan", "quantize", "verify", "compare", "stats", "sensitivity", "mix", "recipe",
-    "doctor", "demo",
+    "rescale", "doctor", "demo",
 )  # fmt: skip
 TINY = str(MODEL_PATH)
 MIXED = ("--preset", "wan2.2-14b", "--setting", "edge_blocks=1")

@@ -16,7 +16,11 @@ from safetensors.torch import save_file
 
 def test_metadata_and_provenance(tmp_path: Path, toy_wan: Toy) -> None:
     path, target = tmp_path / "my model.safetensors", tmp_path / "out.safetensors"
-    save_file(toy_wan(), path, {"format": "pt", "license": "mine", "_quantization_metadata": "{}"})
+    save_file(
+        toy_wan(),
+        path,
+        {"format": "pt", "license": "mine", "_quantization_metadata": '{"layers": {}}'},
+    )
     with open_source(path) as source:
         plan = plan_of(source, headroom=3.0)
         report = convert(source, plan, target)

@@ -28,7 +28,7 @@ NO_KERNELS = Software("2.11.0+cu130", "13.0", "no file _C.so")
 
 INT8 = {"int8_tensorwise", "int8_rowwise", "int8_convrot"}
 INTEGERS = {*INT8, "convrot_w4a4", "convrot_w4a8"}
-IN_16_BITS = {"nvfp4_w4a16", "float8_e5m2"}
+IN_16_BITS = {"nvfp4_w4a16", "float8_e4m3fn_w8a16", "float8_e5m2"}
 QUANTIZED = {name for name, fmt in FORMATS.items() if fmt.is_quantized}
 
 

@@ -48,10 +48,21 @@ def test_every_tensor_belongs_to_exactly_one_layer(inventory_named: InventoryNam
 @pytest.mark.parametrize(
     ("family", "containers"),
     [
-        ("sdxl", {"input_blocks.4.1.transformer_blocks": 4, "middle_block.1.transformer_blocks": 4,
-                  "output_blocks.0.1.transformer_blocks": 4}),
-        ("ltx", {"transformer_blocks": 4, "video_embeddings_connector.transformer_1d_blocks": 4}),
-        ("t5", {"encoder.block": 4}),
+        ("sdxl", {
+            **{f"input_blocks.{i}.1.transformer_blocks": 2 if i < 7 else 10 for i in (4, 5, 7, 8)},
+            "middle_block.1.transformer_blocks": 10,
+            **{f"output_blocks.{i}.1.transformer_blocks": 10 if i < 3 else 2 for i in range(6)},
+        }),
+        ("ltx-2", {
+            "transformer_blocks": 48,
+            "video_embeddings_connector.transformer_1d_blocks": 2,
+            "audio_embeddings_connector.transformer_1d_blocks": 2,
+        }),
+        ("t5-xxl", {"encoder.block": 24}),
+        ("qwen2.5-vl-7b", {"model.layers": 28, "visual.blocks": 32}),
+        ("chroma", {
+            "double_blocks": 19, "single_blocks": 38, "distilled_guidance_layer.layers": 5,
+        }),
         ("qwen-image-2512", {"transformer_blocks": 60}),
     ],
 )  # fmt: skip
@@ -78,7 +89,7 @@ def test_kinds() -> None:
     inventory = inventory_of(
         [
             *infos(a__weight=(4, 4), b__weight=(4,), c__weight=(4, 4, 1)),
-            *infos(token_embedding__weight=(9, 4)),
+            *infos(token_embedding__weight=(9, 4), cond_type_embedding__weight=(3, 4)),
             *infos(text_embedding__0__weight=(4, 4), d__scale=(4,), lonely__bias=(4,)),
             TensorInfo("position_ids", (4,), torch.int64),
             TensorInfo("e.weight", (4, 4), torch.int8),
@@ -89,6 +100,7 @@ def test_kinds() -> None:
         "b": "norm",
         "c": "conv",
         "token_embedding": "embedding",
+        "cond_type_embedding": "embedding",
         "text_embedding.0": "linear",
         "d.scale": "parameter",
         "lonely.bias": "parameter",

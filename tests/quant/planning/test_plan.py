@@ -170,3 +170,29 @@ def test_plans_are_saved_as_json(tmp_path: Path, wan: Inventory) -> None:
         "source_dtype": "bfloat16", "format": "keep", "reason": "no rule matches: keep",
         "bytes_before": 2 * (3072 * 48 * 4 + 3072), "bytes_after": 2 * (3072 * 48 * 4 + 3072),
     }  # fmt: skip
+
+
+MISSPELT = {"pattern": ["blocks.0.ffn.0", "blocks.0.fn.2", "*.nothing"], "format": "nvfp4"}
+
+
+@pytest.mark.parametrize("architectures", [(), ("wan-ti2v",)])
+def test_each_name_of_a_list_must_exist(wan: Inventory, architectures: tuple[str, ...]) -> None:
+    recipe = Recipe.model_validate({"rules": [MISSPELT], "architectures": architectures})
+    with pytest.raises(PlanError) as caught:
+        make_plan(recipe, wan)
+    message = str(caught.value)
+    assert "does not have: blocks.0.fn.2; the nearest names are blocks.0.ffn.2" in message
+    assert "blocks.0.ffn.0 " not in message and "*.nothing" not in message
+
+
+def test_an_optional_rule_may_name_layers_that_are_not_there(wan: Inventory) -> None:
+    plan = make_plan(Recipe.model_validate({"rules": [{**MISSPELT, "optional": True}]}), wan)
+    assert plan.counts()["nvfp4"] == 1
+
+
+def test_presets_stay_usable_once_saved(wan: Inventory) -> None:
+    """A preset is for a family, whose models need not have every layer it names."""
+    recipe = get_preset("smart").build()
+    assert all(rule.optional for rule in recipe.rules)
+    saved = Recipe.model_validate_json(recipe.to_json())
+    assert make_plan(saved, wan).layers == make_plan(recipe, wan).layers

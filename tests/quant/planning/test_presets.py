@@ -1,4 +1,4 @@
-"""Every preset against the key lists of the real models, layer by layer and byte by byte."""
+"""Presets of WAN and Qwen-Image, layer by layer and byte by byte; what all presets refuse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import prod
 from types import ModuleType
 
 import pytest
-from nvfp4_foundry.quant.errors import PlanError, RecipeError
+from nvfp4_foundry.quant.errors import RecipeError
 from nvfp4_foundry.quant.planning import Inventory, Plan, get_preset, load_presets, make_plan
 
 InventoryNamed = Callable[[str], Inventory]
@@ -185,98 +185,6 @@ def test_known_totals(
     )
 
 
-@pytest.mark.parametrize("model", [*WAN_BLOCKS, *QWEN])
-def test_smart_on_the_known_models(
-    plan_for: Callable[..., Plan], manifests: ModuleType, model: str
-) -> None:
-    if model in WAN_BLOCKS:
-        last = WAN_BLOCKS[model] - 1
-        expected = {"nvfp4": wan_names(range(1, last)), FP8: wan_names([0, last])}
-    else:
-        parts = tuple(p for p in QWEN_IN_BLOCK if p not in QWEN_MODULATION)
-        expected = {"nvfp4": qwen_names(range(1, 59), parts), FP8: qwen_names([0, 59], parts)}
-    check(plan_for("smart", model), expected, manifests, model)
-
-
-def in_blocks(container: str, blocks: list[int], parts: list[str]) -> set[str]:
-    return {f"{container}.{i}.{part}" for i in blocks for part in parts}
-
-
-DOUBLE = [f"{side}_{part}" for side in ("img", "txt") for part in
-          ("attn.qkv", "attn.proj", "mlp.0", "mlp.2")]  # fmt: skip
-SINGLE = ["linear1", "linear2"]
-LUMINA = ["attention.qkv", "attention.out", *(f"feed_forward.w{i}" for i in (1, 2, 3))]
-TO = ("to_q", "to_k", "to_v", "to_out.0")
-FEED_FORWARD = ["ff.net.0.proj", "ff.net.2"]
-CROSS = [f"attn{i}.{part}" for i in (1, 2) for part in TO] + FEED_FORWARD
-T5 = [f"layer.0.SelfAttention.{p}" for p in "qkvo"]
-T5 += ["layer.1.DenseReluDense.wi_0", "layer.1.DenseReluDense.wo"]
-UNET = [f"{place}.transformer_blocks" for place in
-        ("input_blocks.4.1", "middle_block.1", "output_blocks.0.1")]  # fmt: skip
-
-#: Per family: lists of blocks, how many blocks, the Linears of a block to quantize.
-SMART: dict[str, list[tuple[str, int, list[str]]]] = {
-    "flux": [("double_blocks", 3, DOUBLE), ("single_blocks", 4, SINGLE)],
-    "hunyuan-video": [("double_blocks", 3, DOUBLE), ("single_blocks", 4, SINGLE)],
-    "chroma": [("double_blocks", 3, DOUBLE), ("single_blocks", 4, SINGLE)],
-    "lumina": [("layers", 4, LUMINA)],
-    "ltx": [("transformer_blocks", 4, CROSS)],
-    "diffusers-mmdit": [("transformer_blocks", 4, [f"attn.{p}" for p in TO] + FEED_FORWARD)],
-    "sdxl": [(place, 4, CROSS) for place in UNET],
-    "t5": [("encoder.block", 4, T5)],
-}
-
-
-@pytest.mark.parametrize("family", SMART)
-def test_smart_on_other_families(plan_for: Callable[..., Plan], family: str) -> None:
-    plan = plan_for("smart", family, edge_format="bf16")
-    edges, inner = set(), set()
-    for container, count, parts in SMART[family]:
-        edges |= in_blocks(container, [0, count - 1], parts)
-        inner |= in_blocks(container, list(range(1, count - 1)), parts)
-    assert formats(plan) == {"nvfp4": inner, "bf16": edges}
-    assert plan.warnings == ()
-
-
-@pytest.mark.parametrize("family", SMART)
-def test_smart_without_edges(plan_for: Callable[..., Plan], family: str) -> None:
-    expected = set()
-    for container, count, parts in SMART[family]:
-        expected |= in_blocks(container, list(range(count)), parts)
-    assert formats(plan_for("smart", family, edge_blocks=0)) == {"nvfp4": expected}
-
-
-@pytest.mark.parametrize(
-    ("family", "expected"),
-    [
-        ("flux", in_blocks("double_blocks", [0, 1, 2], ["img_mod.lin", "txt_mod.lin"])
-         | in_blocks("single_blocks", [0, 1, 2, 3], ["modulation.lin"])),
-        ("lumina", in_blocks("layers", [0, 1, 2, 3], ["adaLN_modulation.1"])),
-        ("diffusers-mmdit", in_blocks("transformer_blocks", [0, 1, 2, 3],
-                                      ["norm1.linear", "norm1_context.linear"])),
-        ("qwen-image-2512", qwen_names(range(60), QWEN_MODULATION)),
-    ],
-)  # fmt: skip
-def test_smart_modulation_setting(
-    plan_for: Callable[..., Plan], family: str, expected: set[str]
-) -> None:
-    plan = plan_for("smart", family, modulation_format="nvfp4_w4a16")
-    assert formats(plan)["nvfp4_w4a16"] == expected
-
-
-def test_smart_leaves_small_layers(plan_for: Callable[..., Plan]) -> None:
-    plan = plan_for("smart", "sdxl", min_size=128 * 512 + 1, edge_blocks=0)
-    expected = {f"{p}.{i}.ff.net.0.proj" for p in UNET for i in range(4)}
-    assert formats(plan) == {"nvfp4": expected}
-
-
-def test_smart_needs_blocks(inventory_named: InventoryNamed) -> None:
-    flux = inventory_named("flux")
-    outside = Inventory({n: la for n, la in flux.layers.items() if la.block is None})
-    with pytest.raises(PlanError, match="quantizes no layer of this model, which is an unknown"):
-        make_plan(get_preset("smart").build(), outside)
-
-
 WRONG = [
     ("wan2.2-14b", "wan2.2-ti2v-5b", "WAN 2.2 TI2V", ["wan2.2-ti2v-5b"]),
     ("wan2.2-ti2v-5b", "wan2.2-t2v-14b", "WAN T2V", ["wan2.2-14b"]),
@@ -284,7 +192,11 @@ WRONG = [
     ("wan2.2-14b", "qwen-image-2512", "Qwen-Image", ["qwen-image-2512"]),
     ("qwen-image-2512", "qwen-image-edit-2511", "Edit 2511", ["qwen-image-edit-2511"]),
     ("qwen-image-edit-2511", "qwen-image-2512", "Qwen-Image", ["qwen-image-2512"]),
-    ("qwen-image-2512", "flux", "transformer no preset is written for", []),
+    ("qwen-image-2512", "flux1-dev", "Flux.1", ["flux1"]),
+    ("flux1", "flux2-dev", "Flux.2", ["flux2"]),
+    ("sd1.5", "sdxl", "SDXL", ["sdxl"]),
+    ("qwen2.5-vl", "t5-xxl", "T5-XXL", ["t5-xxl"]),
+    ("qwen-image-2512", "unknown-dit", "transformer no preset is written for", []),
 ]
 
 
@@ -308,19 +220,6 @@ def test_wrong_architecture_can_be_forced(inventory_named: InventoryNamed) -> No
     recipe = get_preset("wan2.2-14b").build()
     plan = make_plan(recipe, inventory_named("wan2.2-ti2v-5b"), any_architecture=True)
     assert formats(plan)["nvfp4"] == wan_names(range(2, 28), "qko0")
-
-
-def test_every_preset_fits_some_model(inventory_named: InventoryNamed) -> None:
-    models = ["wan2.2-ti2v-5b", "wan2.2-t2v-14b", *QWEN]
-    for preset in load_presets().values():
-        fitting = 0
-        for model in models:
-            try:
-                make_plan(preset.build(), inventory_named(model))
-                fitting += 1
-            except RecipeError:
-                pass
-        assert fitting >= 1, preset.name
 
 
 @pytest.mark.parametrize("name", load_presets())

@@ -204,39 +204,3 @@ def test_pickles_are_refused_unread(tmp_path: Path, suffix: str) -> None:
     torch.save({"w": torch.ones(2)}, path)
     with pytest.raises(SourceError, match="pickle file, which can run code"):
         open_tensors(path)
-
-
-def test_gguf_is_refused_by_name(tmp_path: Path) -> None:
-    path = tmp_path / "model.gguf"
-    path.write_bytes(b"GGUF")
-    with pytest.raises(SourceError, match="GGUF"):
-        open_tensors(path)
-
-
-@pytest.mark.parametrize(
-    "extra",
-    [
-        {"l.comfy_quant": torch.zeros(4, dtype=torch.uint8)},
-        {"l.scale_weight": torch.ones(())},
-        {"l.weight_scale": torch.ones(())},
-        {"l.weight_scale_2": torch.ones(())},
-        {"scaled_fp8": torch.zeros(0).to(torch.float8_e4m3fn)},
-        {"m.weight": torch.zeros(4, 4).to(torch.float8_e4m3fn)},
-        {"m.weight": torch.zeros(4, 4).to(torch.float8_e5m2)},
-        {"m.weight": torch.zeros(4, 4, dtype=torch.int8)},
-        {"m.weight": torch.zeros(4, 4, dtype=torch.uint8)},
-    ],
-    ids=lambda extra: " ".join(f"{n}-{t.dtype}" for n, t in extra.items()),
-)
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
-def test_quantized_sources_are_refused(
-    tmp_path: Path, extra: dict[str, torch.Tensor], prefix: str
-) -> None:
-    path = tmp_path / "model.safetensors"
-    tensors = {"l.weight": torch.zeros(4, 4).bfloat16(), **extra}
-    save_file({prefix + name: tensor for name, tensor in tensors.items()}, path)
-    with pytest.raises(SourceError, match="quantized already") as caught:
-        open_source(path)
-    assert next(iter(extra)) in str(caught.value)
-    with open_tensors(path) as source:  # as it is, it can be read
-        assert set(source.tensors) == {prefix + name for name in tensors}

@@ -1,0 +1,181 @@
+"""Peak memory of a conversion by kind and size of its source: it should not grow with the size.
+
+Writes random WAN models (width of TI2V 5B, as many blocks as the size asks for) as safetensors,
+with the names of diffusers, and as GGUF, converts each in a process of its own and deletes it
+again. The peak is the process's largest resident set as the kernel counts it. Run as
+``python bench/source_memory.py --sizes 1 5 20 --folder /scratch``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+
+import gguf
+import numpy as np
+import torch
+from nvfp4_foundry.quant.checkpoint.writer import CheckpointWriter
+from nvfp4_foundry.quant.formats import TensorSpec
+from nvfp4_foundry.quant.report import text_table
+from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers
+from synthetic_wan import wan_shapes
+
+QUANTIZE = (sys.executable, "-m", "nvfp4_foundry.quant.cli", "quantize")
+OPTIONS = ("--preset", "all", "--rounding", "max", "--device", "cpu")
+_POOL = 1 << 22
+_SIGMA = 0.02
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One conversion: the source's kind, both sizes in bytes, peak resident bytes, wall time."""
+
+    kind: str
+    source_bytes: int
+    output_bytes: int
+    peak_bytes: int
+    seconds: float
+
+
+def write_safetensors(
+    path: Path, shapes: dict[str, Shape], rename: Callable[[str], str] = str
+) -> None:
+    """Write a model in bf16, a layer in memory at a time."""
+    pool = torch.empty(_POOL).normal_(std=_SIGMA).bfloat16()
+    specs = {rename(name): TensorSpec(shape, torch.bfloat16) for name, shape in shapes.items()}
+    with CheckpointWriter(path, specs, {"format": "pt"}) as writer:
+        for name, spec in specs.items():
+            count = prod(spec.shape)
+            writer.write(name, pool.repeat(-(-count // _POOL))[:count].view(spec.shape))
+        writer.commit()
+
+
+def write_diffusers(path: Path, shapes: dict[str, Shape]) -> None:
+    """Write it with the names of diffusers."""
+    write_safetensors(path, shapes, wan_to_diffusers)
+
+
+def write_q8(path: Path, shapes: dict[str, Shape]) -> None:
+    """Write it as a GGUF whose matrices are Q8_0."""
+    blocks = np.random.default_rng(0).integers(0, 256, (_POOL // 32, 34), dtype=np.uint8)
+    blocks[:, :2] = np.frombuffer(np.float16(_SIGMA / 64).tobytes(), dtype=np.uint8)
+    _write_gguf(path, shapes, "Q8_0", blocks)
+
+
+def write_q4_k(path: Path, shapes: dict[str, Shape]) -> None:
+    """Write it as a GGUF whose matrices are Q4_K."""
+    blocks = np.random.default_rng(0).integers(0, 256, (_POOL // 256, 144), dtype=np.uint8)
+    scale = np.frombuffer(np.float16(_SIGMA / 512).tobytes(), dtype=np.uint8)
+    blocks[:, :2] = blocks[:, 2:4] = scale
+    _write_gguf(path, shapes, "Q4_K", blocks)
+
+
+def _write_gguf(path: Path, shapes: dict[str, Shape], kind: str, blocks: np.ndarray) -> None:
+    """Write a GGUF tensor after tensor; matrices repeat some blocks, all else is F32."""
+    quantized = gguf.GGMLQuantizationType[kind]
+    block_size, block_bytes = gguf.GGML_QUANT_SIZES[quantized]
+    writer = gguf.GGUFWriter(path, "wan")
+    for name, shape in shapes.items():
+        if len(shape) > 4:
+            writer.add_array(f"comfy.gguf.orig_shape.{name}", list(shape))
+        stored = (shape[0], prod(shape[1:])) if len(shape) > 4 else shape
+        if len(shape) == 2:
+            packed = (shape[0], shape[1] // block_size * block_bytes)
+            writer.add_tensor_info(name, packed, np.dtype(np.uint8), prod(packed), quantized)
+        else:
+            writer.add_tensor_info(name, stored, np.dtype(np.float32), 4 * prod(stored))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    for shape in shapes.values():
+        if len(shape) == 2:
+            writer.write_tensor_data(
+                np.resize(blocks.reshape(-1), prod(shape) // block_size * block_bytes)
+            )
+        else:
+            writer.write_tensor_data(np.full(prod(shape), _SIGMA, dtype=np.float32))
+    writer.close()
+
+
+KINDS: dict[str, tuple[Callable[[Path, dict[str, Shape]], None], str, float]] = {
+    "safetensors": (write_safetensors, ".safetensors", 2.0),
+    "diffusers": (write_diffusers, ".safetensors", 2.0),
+    "gguf-q8_0": (write_q8, ".gguf", 34 / 32),
+    "gguf-q4_k": (write_q4_k, ".gguf", 144 / 256),
+}
+
+
+def shapes_of_size(size: float, bytes_per_value: float) -> dict[str, Shape]:
+    """Return a model of about so many bytes."""
+    empty, one = (sum(prod(s) for s in wan_shapes(n).values()) for n in (0, 1))
+    return wan_shapes(max(1, round((size / bytes_per_value - empty) / (one - empty))))
+
+
+def measure(kind: str, size: float, folder: Path) -> Measured:
+    """Write a source, convert it, delete both."""
+    write, suffix, bytes_per_value = KINDS[kind]
+    source, target = folder / f"source{suffix}", folder / "target.safetensors"
+    try:
+        write(source, shapes_of_size(size, bytes_per_value))
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            [*QUANTIZE, str(source), str(target), *OPTIONS], stdout=subprocess.DEVNULL
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        if os.waitstatus_to_exitcode(status):
+            raise SystemExit(f"quantizing {kind} of {size / 1e9:.1f} GB failed")
+        unit = 1 if sys.platform == "darwin" else 1024
+        return Measured(
+            kind=kind,
+            source_bytes=source.stat().st_size,
+            output_bytes=target.stat().st_size,
+            peak_bytes=usage.ru_maxrss * unit,
+            seconds=time.perf_counter() - start,
+        )
+    finally:
+        source.unlink(missing_ok=True)
+        target.unlink(missing_ok=True)
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, help="where the big files go (a temporary folder)")
+    parser.add_argument("--sizes", type=float, nargs="+", default=[1, 5, 20], help="source GB")
+    parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="nvfp4-bench-", dir=options.folder) as folder:
+        results = [
+            measure(kind, size * 1e9, Path(folder))
+            for kind in options.kinds
+            for size in options.sizes
+        ]
+    if options.json:
+        print(json.dumps([asdict(result) for result in results], indent=1))
+        return
+    rows = [
+        (
+            r.kind,
+            f"{r.source_bytes / 1e9:.2f}",
+            f"{r.output_bytes / 1e9:.2f}",
+            f"{r.peak_bytes / 1e9:.2f}",
+            f"{r.seconds:.0f}",
+        )
+        for r in results
+    ]
+    print(text_table(("source", "GB", "output GB", "peak GB", "s"), rows))
+
+
+if __name__ == "__main__":
+    main()

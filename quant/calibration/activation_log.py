@@ -1,0 +1,197 @@
+"""Activation logs of patched ComfyUI installs, as statistics.
+
+The patch of convert_nvfp4 appends a line for every call of a quantized layer:
+
+    format <tab> dynamic|provided <tab> layer <tab> scale <tab> amax <tab> shape
+
+Earlier ones lack the first column. ``amax`` is what counts; ``scale`` is amax / 2688 whatever the
+format. ``provided`` lines are of layers that had a static scale: their amax was not looked at, so
+they tell nothing. Logs may be compressed (.gz, .xz, .bz2), and several runs may follow each other.
+"""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import hashlib
+import lzma
+import re
+import zlib
+from array import array
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from math import prod
+from pathlib import Path
+from typing import BinaryIO
+
+from ..errors import CalibrationError
+from ..layer_names import name_in_model
+
+# A log cut off or written by two processes at once has some lines that make no sense.
+_MOST_BAD_LINES = 0.01
+_SHOWN = 80
+_SHAPE = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)*\s*,?\s*\)")
+_MODES = ("dynamic", "provided")
+_OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
+_COLUMNS = 6
+
+
+@dataclass
+class LoggedLayer:
+    """What a log says of one layer, call by call.
+
+    ``amax`` float32 in the order of the lines; ``tokens`` of all calls; ``widths`` seen of the
+    input's last dimension; ``shapes`` recognises layers that received the same inputs.
+    """
+
+    amax: array[float] = field(default_factory=lambda: array("f"))
+    tokens: int = 0
+    widths: set[int] = field(default_factory=set)
+    shapes: int = 0
+
+
+@dataclass(frozen=True)
+class ActivationLog:
+    """A log that was read.
+
+    Attributes:
+        path: of the file.
+        digest: hex, of the uncompressed text: the same log is recognised however it is stored.
+        layers: by name in the model, or as written where it has no such layer.
+        lines: that were understood.
+        provided: lines of layers that had a static scale, which say nothing.
+        bad_lines: how many made no sense; ``first_bad`` is the first, with its number.
+        formats: lines per format.
+    """
+
+    path: Path
+    digest: str
+    layers: dict[str, LoggedLayer]
+    lines: int
+    provided: int
+    bad_lines: int
+    first_bad: str
+    formats: dict[str, int]
+
+
+def read_activation_log(path: Path, known: Collection[str]) -> ActivationLog:
+    """Read a log line by line; what is kept is four bytes for each.
+
+    Args:
+        path: the log; its suffix says how it is compressed.
+        known: the model's layer names, to recognise them under a prefix.
+
+    Raises:
+        CalibrationError: unreadable, too many lines that make no sense (the first is named), or
+            no line with an amax.
+    """
+    reader = _LogReader(known)
+    for number, line in enumerate(_lines(path), 1):
+        reader.read(number, line)
+    bad, lines = reader.bad_lines, reader.lines
+    if bad > max(1, _MOST_BAD_LINES * (lines + bad)) or (bad and not lines):
+        raise CalibrationError(
+            f"{path}: {bad} of {lines + bad} lines are no 'format, dynamic|provided, layer, scale, "
+            f"amax, shape'; the first is {reader.first_bad}"
+        )
+    if not reader.layers:
+        raise CalibrationError(f"{path}: {_why_empty(reader.provided)}")
+    return ActivationLog(
+        path=path,
+        digest=reader.digest.hexdigest(),
+        layers=reader.layers,
+        lines=lines,
+        provided=reader.provided,
+        bad_lines=bad,
+        first_bad=reader.first_bad,
+        formats=dict(reader.formats),
+    )
+
+
+class _LogReader:
+    """What was read of a log so far."""
+
+    def __init__(self, known: Collection[str]) -> None:
+        self.layers: dict[str, LoggedLayer] = {}
+        self.formats: Counter[str] = Counter()
+        self.digest = hashlib.sha256()
+        self.lines = self.provided = self.bad_lines = 0
+        self.first_bad = ""
+        self._known = known
+        self._by_written_name: dict[str, LoggedLayer] = {}
+        self._shapes: dict[str, tuple[int, ...]] = {}
+
+    def read(self, number: int, line: bytes) -> None:
+        """Take in one line."""
+        self.digest.update(line)
+        text = line.decode("utf-8", errors="replace").strip()
+        if not text:
+            return
+        parsed = _parse(text, self._shapes)
+        if parsed is None:
+            self.bad_lines += 1
+            self.first_bad = self.first_bad or f"line {number}: {text[:_SHOWN]!r}"
+            return
+        self.lines += 1
+        fmt, name, amax, shape = parsed
+        if amax is None:
+            self.provided += 1
+            return
+        self.formats[fmt] += 1
+        layer = self._layer(name)
+        layer.amax.append(amax)
+        layer.tokens += prod(shape[:-1])
+        layer.widths.add(shape[-1])
+        layer.shapes = hash((layer.shapes, shape))
+
+    def _layer(self, written: str) -> LoggedLayer:
+        if written not in self._by_written_name:
+            name = name_in_model(written, self._known)
+            self._by_written_name[written] = self.layers.setdefault(name, LoggedLayer())
+        return self._by_written_name[written]
+
+
+def _why_empty(provided: int) -> str:
+    if provided:
+        return (
+            "every line is of a layer that had a static scale, so no amax was logged; log a "
+            "checkpoint without input_scale"
+        )
+    return "the log is empty"
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    try:
+        opener = _OPENERS.get(path.suffix.lower())
+        file: BinaryIO = opener(path, "rb") if opener else path.open("rb")  # type: ignore[assignment]
+        with file:
+            yield from file
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        raise CalibrationError(f"cannot read the activation log {path}: {error}") from error
+
+
+def _parse(
+    text: str, shapes: dict[str, tuple[int, ...]]
+) -> tuple[str, str, float | None, tuple[int, ...]] | None:
+    """Return format, layer, amax (None: provided) and shape of a line; None if it makes no sense.
+
+    ``shapes``: those met so far, which are few.
+    """
+    columns = text.split("\t")
+    if len(columns) == _COLUMNS - 1:
+        columns = ["nvfp4", *columns]
+    if len(columns) != _COLUMNS or columns[1] not in _MODES or not columns[2]:
+        return None
+    fmt, mode, layer, _, amax, shape = columns
+    if shape not in shapes:
+        if not _SHAPE.fullmatch(shape):
+            return None
+        shapes[shape] = tuple(int(n) for n in re.findall(r"\d+", shape))
+    if mode == "provided":
+        return fmt, layer, None, shapes[shape]
+    try:
+        value = float(amax)
+    except ValueError:
+        return None
+    return None if value < 0 else (fmt, layer, value, shapes[shape])

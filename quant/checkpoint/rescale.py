@@ -1,0 +1,243 @@
+"""Give a quantized checkpoint other static activation scales; nothing is quantized again.
+
+Only ``input_scale`` tensors are written, added and removed. The bytes of every other tensor are
+copied, and the header says what was done.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..calibration.input_scale import InputScalePolicy, ScaleDecision, decide_scales
+from ..calibration.statistics import CalibrationStatistics
+from ..errors import CalibrationError, CheckpointError
+from ..formats.base import TensorSpec
+from ..sources import PrefixedSource, TensorSource, find_prefix, open_tensors
+from ..sources.stored_layers import StoredLayer, read_layout
+from ..version import VERSION
+from .provenance import PROVENANCE, read_provenance
+from .recognise import require_same_model
+from .writer import CheckpointWriter
+
+INPUT_SCALE = "input_scale"
+_FULL_PRECISION = "full_precision_matrix_mult"
+
+#: Called with bytes done, bytes in all, and the tensor's name. May raise to stop.
+OnProgress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class RescaledLayer:
+    """One layer whose activations take a static scale: before and after, None for dynamic."""
+
+    name: str
+    format: str
+    before: float | None
+    after: float | None
+    reason: str
+
+    @property
+    def change(self) -> float | None:
+        """The new scale as a multiple of the old one, where there are both."""
+        return self.after / self.before if self.before and self.after is not None else None
+
+
+@dataclass(frozen=True)
+class RescaleReport:
+    """What became of the scales of a checkpoint.
+
+    Attributes:
+        source: the checkpoint that was read.
+        target: what was written; empty for a dry run.
+        layers: those whose activations are quantized, in the file's order.
+        compared: tensors whose values say that the statistics are of this model.
+        notes: what a user should know.
+    """
+
+    source: str
+    target: str
+    layers: tuple[RescaledLayer, ...]
+    compared: int
+    notes: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-serialisable data."""
+        return {
+            **asdict(self),
+            "layers": [{**asdict(la), "change": la.change} for la in self.layers],
+        }
+
+
+def rescale_checkpoint(
+    path: str | Path,
+    policy: InputScalePolicy,
+    statistics: CalibrationStatistics | None = None,
+    target: Path | None = None,
+    *,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> RescaleReport:
+    """Write a copy of a checkpoint with the static scales that policy and statistics give.
+
+    One tensor is in memory at a time. The target appears complete or not at all, so it may be the
+    checkpoint itself, with ``overwrite``. A layer the statistics do not know for sure gets no
+    static scale, as when it is quantized with them.
+
+    Args:
+        path: a checkpoint of this or another tool.
+        policy: what the scales represent.
+        statistics: calibration of the model the checkpoint was made from.
+        target: the file to write; None changes nothing and only reports.
+        overwrite: replace an existing target.
+
+    Raises:
+        SourceError, CheckpointError: the checkpoint cannot be read, holds no layer that takes a
+            static scale, or the target cannot be written.
+        CalibrationError: the statistics are of another model, or a file of scales is wrong.
+    """
+    if statistics is None and policy.kind in ("amax", "percentile"):
+        raise CalibrationError(f"input_scale {policy} needs calibration statistics")
+    with open_tensors(path) as file:
+        target = _resolved(target, file.paths)
+        prefix = find_prefix(file.tensors)
+        model = PrefixedSource(file, prefix) if prefix else file
+        layers = read_layout(model)
+        scaled = {name: layer for name, layer in layers.items() if takes_input_scale(layer)}
+        if not scaled:
+            raise CheckpointError(
+                f"{path}: no layer of it takes an input_scale (only those that are marked as NVFP4 "
+                "or float8, and multiplied so, do)"
+            )
+        compared = 0
+        if statistics is not None:
+            compared = require_same_model(statistics.fingerprint, model, layers)
+        decisions = decide_scales(policy, statistics, scaled, layers)
+        rescaled = tuple(_rescaled(model, la, decisions[name]) for name, la in scaled.items())
+        report = RescaleReport(
+            source=str(path),
+            target=str(target or ""),
+            layers=rescaled,
+            compared=compared,
+            notes=_notes(statistics, compared),
+        )
+        if target is not None:
+            _write(file, model, report, _record(policy, statistics), target, overwrite, on_progress)
+    if target is not None:
+        _require_written(target, prefix, rescaled)
+    return report
+
+
+def _resolved(target: Path | None, paths: tuple[Path, ...]) -> Path | None:
+    """Return the file itself where the target is a link to it; refuse one of several shards."""
+    if target is None or not target.exists():
+        return target
+    if len(paths) > 1 and any(target.samefile(path) for path in paths):
+        raise CheckpointError(f"{target} is one of several shards; write the result to a new file")
+    return target.resolve()
+
+
+def takes_input_scale(layer: StoredLayer) -> bool:
+    """Whether ComfyUI quantizes the layer's inputs by a scale of the whole tensor."""
+    fmt = layer.format
+    if fmt is None or fmt.activation_divisor is None:
+        return False
+    return not (layer.marker or {}).get(_FULL_PRECISION)
+
+
+def _rescaled(model: TensorSource, layer: StoredLayer, decision: ScaleDecision) -> RescaledLayer:
+    info = layer.tensors.get(INPUT_SCALE)
+    divisor = layer.format.activation_divisor if layer.format else None
+    after = decision.scale_for(divisor) if divisor else None
+    return RescaledLayer(
+        name=layer.name,
+        format=layer.format_name,
+        before=float(model.load(info.name).float().reshape(-1)[0]) if info else None,
+        after=None if after is None else float(torch.tensor(after, dtype=torch.float32)),
+        reason=decision.reason,
+    )
+
+
+def _notes(statistics: CalibrationStatistics | None, compared: int) -> tuple[str, ...]:
+    if statistics is None or compared:
+        return ()
+    return (
+        "warning: the file holds no value to recognise the model by, only its shapes fit the "
+        "statistics. Make sure they are of this model, and of this expert",
+    )
+
+
+def _record(
+    policy: InputScalePolicy, statistics: CalibrationStatistics | None
+) -> Mapping[str, Any]:
+    """Return what the header will say of this change."""
+    name = policy.path.name if policy.path else None
+    return {
+        "tool": f"nvfp4-foundry {VERSION}",
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "input_scale": f"file={name}" if name else str(policy),
+        "runs": [run.id for run in statistics.runs] if statistics else [],
+    }
+
+
+def _write(
+    file: TensorSource,
+    model: TensorSource,
+    report: RescaleReport,
+    record: Mapping[str, Any],
+    target: Path,
+    overwrite: bool,
+    on_progress: OnProgress | None,
+) -> None:
+    prefix = model.prefix
+    scales = {f"{prefix}{la.name}.{INPUT_SCALE}": la.after for la in report.layers}
+    specs = _specs(file, scales)
+    provenance = read_provenance(file)
+    provenance["rescaled"] = [*provenance.get("rescaled", ()), record]
+    metadata = {**file.metadata, PROVENANCE: json.dumps(provenance)}
+    total, done = sum(spec.nbytes for spec in specs.values()), 0
+    with CheckpointWriter(target, specs, metadata, overwrite=overwrite) as writer:
+        for name, spec in specs.items():
+            scale = scales.get(name)
+            tensor = file.load(name) if scale is None else torch.tensor(scale, dtype=torch.float32)
+            writer.write(name, tensor)
+            done += spec.nbytes
+            if on_progress:
+                on_progress(done, total, name)
+        file.close()  # Windows replaces no file that is open
+        writer.commit()
+
+
+def _specs(file: TensorSource, scales: Mapping[str, float | None]) -> dict[str, TensorSpec]:
+    """Announce the file's tensors in their order; a scale that is new follows its weight."""
+    specs: dict[str, TensorSpec] = {}
+    scalar = TensorSpec((), torch.float32)
+    for name, info in file.tensors.items():
+        if name in scales:
+            if scales[name] is not None:
+                specs[name] = scalar
+            continue
+        specs[name] = TensorSpec(info.shape, info.dtype)
+        new = f"{name.removesuffix('.weight')}.{INPUT_SCALE}"
+        if name.endswith(".weight") and scales.get(new) is not None:
+            specs[new] = scalar
+    return specs
+
+
+def _require_written(target: Path, prefix: str, layers: tuple[RescaledLayer, ...]) -> None:
+    """Read the scales back."""
+    with open_tensors(target) as written:
+        for layer in layers:
+            name = f"{prefix}{layer.name}.{INPUT_SCALE}"
+            stored = float(written.load(name)) if name in written.tensors else None
+            if stored != layer.after:
+                raise CheckpointError(
+                    f"{target}: {name} reads back as {stored}, {layer.after} was written; the disk "
+                    "may be failing"
+                )

@@ -1,0 +1,33 @@
+"""Models with diffusers' names that ComfyUI renames while it loads them.
+
+It does so weight by weight, cutting q, k and v out of one tensor or joining them, and knows no
+scales or markers: a quantized file of this kind loads as noise.
+"""
+
+from __future__ import annotations
+
+from ..inventory import Inventory
+from .architecture import Architecture, describe_blocks
+
+_SIGNS = {
+    "single_transformer_blocks.0.attn.to_q": "Flux",
+    "joint_transformer_blocks.0.attn.add_k_proj": "AuraFlow",
+    "noise_refiner.0.attention.to_k": "Z-Image or Lumina 2",
+    "transformer_blocks.0.norm1_context.linear": "SD3 or Flux",
+    "down_blocks.0.resnets.0.conv1": "a Stable Diffusion U-Net",
+}
+
+
+def diffusers(inventory: Inventory) -> Architecture | None:
+    """Recognise what ComfyUI loads only after renaming."""
+    for layer, title in _SIGNS.items():
+        if layer in inventory.layers:
+            lists = describe_blocks(inventory, *inventory.containers)
+            return Architecture(
+                "diffusers",
+                f"{title} with diffusers names",
+                lists,
+                "ComfyUI renames and joins its weights while loading, which quantized weights do "
+                "not survive; start from a file with ComfyUI's names",
+            )
+    return None

@@ -1,0 +1,23 @@
+"""Z-Image and Lumina 2, which share their code in ComfyUI."""
+
+from __future__ import annotations
+
+from ..inventory import Inventory
+from .architecture import Architecture, describe_blocks
+
+_BY_WIDTH = {3840: ("z-image", "Z-Image"), 2304: ("lumina2", "Lumina 2")}
+
+
+def lumina(inventory: Inventory) -> Architecture | None:
+    """Recognise Z-Image and Lumina 2, which ComfyUI tells apart by their width."""
+    caption = inventory.shape_of("cap_embedder.1")
+    if not caption or "noise_refiner.0.attention.k_norm" not in inventory.layers:
+        return None
+    width = caption[0]
+    facts = f"width {width}, {describe_blocks(inventory, 'layers')}"
+    if width not in _BY_WIDTH:
+        known = " and ".join(f"{title} ({size})" for size, (_, title) in _BY_WIDTH.items())
+        problem = f"ComfyUI knows this architecture by its width and only {known}"
+        return Architecture("lumina", "a relative of Lumina 2", facts, problem)
+    read = ("cap_embedder.1", "x_embedder")
+    return Architecture(*_BY_WIDTH[width], facts, shapes_read=read)

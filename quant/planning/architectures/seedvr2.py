@@ -1,0 +1,24 @@
+"""SeedVR2, a restoration model; quantized through ``smart``."""
+
+from __future__ import annotations
+
+from ..inventory import Inventory
+from .architecture import Architecture, describe_blocks
+
+_CONDITIONING = ("positive_conditioning", "negative_conditioning")
+
+
+def seedvr2(inventory: Inventory) -> Architecture | None:
+    """Recognise SeedVR2 by the branches of its attention for video and text."""
+    shape = inventory.shape_of("blocks.0.attn.proj_qkv.vid")
+    if not shape or "vid_in.proj" not in inventory.layers:
+        return None
+    facts = f"width {shape[1]}, {describe_blocks(inventory, 'blocks')}"
+    missing = [name for name in _CONDITIONING if name not in inventory.layers]
+    if missing:
+        problem = (
+            f"ComfyUI needs {' and '.join(missing)} in it; start from a file made for ComfyUI, "
+            "or add these tensors (pos_emb.pt and neg_emb.pt of the release)"
+        )
+        return Architecture("seedvr2", "SeedVR2", facts, problem)
+    return Architecture("seedvr2", "SeedVR2", facts)

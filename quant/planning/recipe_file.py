@@ -1,0 +1,38 @@
+"""Recipes as JSON files, to keep, edit and share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from ..errors import RecipeError
+from .recipe import Recipe, validated
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a recipe saved as JSON.
+
+    Raises:
+        RecipeError: unreadable, not JSON, or invalid.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"cannot read recipe {path}: {error}") from error
+    try:
+        data = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise RecipeError(f"recipe {path} is not JSON: {error}") from error
+    return validated(Recipe, data, f"recipe {path}")
+
+
+def save_recipe(recipe: Recipe, path: Path) -> None:
+    """Write a recipe as JSON, all fields included; replaces what is there.
+
+    Raises:
+        RecipeError: the file cannot be written.
+    """
+    try:
+        path.write_text(f"{recipe.to_json()}\n", encoding="utf-8")
+    except OSError as error:
+        raise RecipeError(f"cannot write recipe {path}: {error}") from error

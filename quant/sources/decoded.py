@@ -1,0 +1,106 @@
+"""A quantized source seen as the model it stands for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+
+import torch
+
+from ..errors import FormatError, SourceError
+from .base import StoredAs, TensorInfo, TensorSource
+from .stored_weight import StoredWeight
+from .view import SourceView
+
+
+class DecodedSource(SourceView):
+    """Quantized weights decoded with their own scales; every other tensor as it is.
+
+    Decoded weights are float32 when loaded. Who wants them as they are stored asks
+    `stored_weight`. Scales, markers and packed tensors are not listed.
+    """
+
+    def __init__(
+        self,
+        source: TensorSource,
+        weights: Mapping[str, StoredWeight],
+        notes: tuple[str, ...] = (),
+        hidden: Collection[str] = (),
+    ):
+        """Take weights by the name they have when decoded (``blocks.0.ffn.0.weight``).
+
+        ``hidden`` names tensors that are no part of the model.
+        """
+        super().__init__(source, *notes, *_describe(weights))
+        self._weights = weights
+        self.comfyui_reads = source.comfyui_reads and all(
+            weight.comfyui_reads for weight in weights.values()
+        )
+        listed = _list_tensors(source, weights)
+        self._tensors = {name: info for name, info in listed.items() if name not in hidden}
+
+    def stored_weight(self, name: str) -> StoredWeight | None:
+        """Return how a weight is stored, if it is quantized."""
+        return self._weights.get(name)
+
+    def load(self, name: str) -> torch.Tensor:
+        """Return a tensor: decoded weights and 8-bit floats in float32, others as stored."""
+        self.info(name)
+        weight = self._weights.get(name)
+        if weight is None:
+            return widened(self._source.load(name))
+        try:
+            return weight.decode()
+        except (FormatError, RuntimeError, ValueError) as error:
+            raise SourceError(
+                f"{self.description}: {name} ({weight.label}) cannot be decoded: {error}"
+            ) from error
+
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Return parts of a tensor; of a decoded weight all of it is read."""
+        if name in self._weights:
+            return TensorSource.load_runs(self, name, starts, length)
+        return widened(super().load_runs(name, starts, length))
+
+
+def widened(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in a dtype that can be computed with: 8-bit floats become float32."""
+    narrow = tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1
+    return tensor.float() if narrow else tensor
+
+
+def _list_tensors(
+    source: TensorSource, weights: Mapping[str, StoredWeight]
+) -> dict[str, TensorInfo]:
+    """List the model's tensors in the source's order, weights where their first part is."""
+    dtype = _working_dtype(source, weights)
+    owner = {name: weight for weight, stored in weights.items() for name in stored.names}
+    found: dict[str, TensorInfo] = {}
+    for name, info in source.tensors.items():
+        weight = owner.get(name)
+        if weight is None:
+            found.setdefault(name, info)
+        elif weight not in found:
+            stored = weights[weight]
+            about = StoredAs(stored.label, stored.nbytes, stored.kept_as)
+            found[weight] = TensorInfo(weight, stored.shape, dtype, about)
+    return found
+
+
+def _working_dtype(source: TensorSource, weights: Mapping[str, StoredWeight]) -> torch.dtype:
+    """Return the 16-bit dtype the rest of the model is stored in; bfloat16 if there is none."""
+    parts = {name for stored in weights.values() for name in stored.names}
+    sizes: Counter[torch.dtype] = Counter()
+    for name, info in source.tensors.items():
+        if name not in parts and info.dtype in (torch.float16, torch.bfloat16):
+            sizes[info.dtype] += info.nbytes
+    return sizes.most_common(1)[0][0] if sizes else torch.bfloat16
+
+
+def _describe(weights: Mapping[str, StoredWeight]) -> list[str]:
+    counts = Counter(stored.label for stored in weights.values())
+    return [
+        f"{count} weights are quantized already, as {label}: what is not taken over as it is "
+        "cannot be better than that"
+        for label, count in counts.most_common()
+    ]

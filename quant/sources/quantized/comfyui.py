@@ -1,0 +1,92 @@
+"""ComfyUI's own convention: every quantized layer has a marker that names its format."""
+
+from __future__ import annotations
+
+import torch
+
+from ...errors import SourceError
+from ...formats import FORMATS, TensorSpec, WeightFormat
+from ..base import TensorSource
+from ..stored_layers import MARKER, StoredLayer, read_layout
+from ..stored_weight import StoredWeight
+
+_CONVENTION = "ComfyUI"
+
+
+def comfyui_weights(source: TensorSource) -> dict[str, StoredWeight]:
+    """Return the weights of layers with a marker, in the file or in its header.
+
+    Raises:
+        SourceError: a format that is not known here.
+        CheckpointError: a marker is damaged.
+    """
+    return {
+        f"{layer.name}.weight": _stored_weight(source, layer)
+        for layer in read_layout(source).values()
+        if layer.marker is not None
+    }
+
+
+def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
+    fmt = layer.format
+    if fmt is None:
+        raise SourceError(
+            f"{source.description}: {layer.name} is stored as {layer.format_name}, which is not "
+            f"known here; known are {', '.join(f for f in FORMATS if FORMATS[f].is_quantized)}"
+        )
+    shape = layer.shape()
+    parts = {s: info for s, info in layer.tensors.items() if s != "bias"}
+    _require_parts(source, layer, fmt, shape)
+
+    def tensors() -> dict[str, torch.Tensor]:
+        wanted = fmt.tensor_specs(shape, torch.bfloat16)
+        return {s: _as_specified(source.load(parts[s].name), spec) for s, spec in wanted.items()}
+
+    def input_amax() -> float | None:
+        if fmt.activation_divisor is None or "input_scale" not in parts:
+            return None
+        scale = source.load(parts["input_scale"].name).float().reshape(-1)
+        return float(scale.max()) * fmt.activation_divisor
+
+    return StoredWeight(
+        label=f"{fmt.name} ({_CONVENTION})",
+        shape=shape,
+        names=tuple(info.name for info in parts.values()),
+        nbytes=sum(info.nbytes for suffix, info in parts.items() if suffix != MARKER),
+        decode=lambda: fmt.decode(tensors(), shape),
+        format=fmt,
+        tensors=tensors,
+        kept_as=_kept_as(layer, fmt, shape),
+        input_amax=input_amax,
+        comfyui_reads=True,
+    )
+
+
+def _as_specified(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
+    """Return a stored tensor as we store it: files differ in views and in shapes of one number."""
+    if tensor.dtype != spec.dtype and tensor.dtype.itemsize == spec.dtype.itemsize == 1:
+        tensor = tensor.view(spec.dtype)
+    elif tensor.dtype != spec.dtype:
+        tensor = tensor.to(spec.dtype)
+    return tensor.reshape(spec.shape)
+
+
+def _kept_as(layer: StoredLayer, fmt: WeightFormat, shape: tuple[int, ...]) -> str:
+    """Return the format of ours that writes the same tensors, and the same way to multiply."""
+    in_16_bits = bool((layer.marker or {}).get("full_precision_matrix_mult"))
+    for ours in FORMATS.values():
+        alike = bool((ours.marker or {}).get("full_precision_matrix_mult")) == in_16_bits
+        if ours.is_quantized and alike and ours.stores_like(fmt, shape):
+            return ours.name
+    return ""
+
+
+def _require_parts(
+    source: TensorSource, layer: StoredLayer, fmt: WeightFormat, shape: tuple[int, ...]
+) -> None:
+    missing = [s for s in fmt.tensor_specs(shape, torch.bfloat16) if s not in layer.tensors]
+    if missing:
+        raise SourceError(
+            f"{source.description}: {layer.name} is marked as {fmt.name}, but its "
+            f"{', '.join(missing)} is missing; the file is damaged or was changed since"
+        )

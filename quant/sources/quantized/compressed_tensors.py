@@ -1,0 +1,33 @@
+"""The compressed-tensors library's NVFP4, as Hugging Face models have it."""
+
+from __future__ import annotations
+
+from ..base import TensorSource
+from ..stored_weight import StoredWeight
+from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
+from .parts import layers_with, names_of, number
+
+
+def compressed_tensors_weights(source: TensorSource) -> dict[str, StoredWeight]:
+    """Return weights stored as ``weight_packed``; their global scales are divisors."""
+    return {
+        f"{layer}.weight": _stored_weight(source, layer)
+        for layer in layers_with(source, "weight_packed", "weight_scale", "weight_global_scale")
+    }
+
+
+def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:
+    def tensor_scale() -> float:
+        divisor = number(source, layer, "weight_global_scale")
+        return 1.0 / divisor if divisor else 0.0
+
+    def input_amax() -> float | None:
+        divisor = number(source, layer, "input_global_scale")
+        return 2688.0 / divisor if divisor else None
+
+    names = names_of(
+        source, layer, "weight_packed", "weight_scale", "weight_global_scale",
+        "input_global_scale", "weight_shape",
+    )  # fmt: skip
+    layout = LinearNVFP4(f"{layer}.weight_packed", f"{layer}.weight_scale", tensor_scale)
+    return stored_nvfp4(source, layout, "nvfp4 (compressed-tensors)", names, input_amax)

@@ -1,0 +1,49 @@
+"""LightX2V's NVFP4: the even column in the low half of a byte, scales in cuBLAS' tiles."""
+
+from __future__ import annotations
+
+import torch
+
+from ..base import TensorSource
+from ..stored_weight import StoredWeight
+from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
+from .parts import layers_with, names_of, number, part
+
+
+def lightx2v_weights(source: TensorSource) -> dict[str, StoredWeight]:
+    """Return uint8 weights with the global scales of LightX2V, of its older or newer files.
+
+    Older: ``weight_global_scale`` (a divisor) and ``input_absmax``. Newer: ``input_global_scale``
+    (2688 / amax) and ``alpha``, which is 1 / (input_global_scale * weight_global_scale).
+    """
+    layers = [
+        *layers_with(source, "alpha", "input_global_scale", "weight_scale", "weight"),
+        *layers_with(source, "weight_global_scale", "weight_scale", "weight"),
+    ]
+    return {
+        f"{layer}.weight": _stored_weight(source, layer)
+        for layer in layers
+        if source.info(f"{layer}.weight").dtype == torch.uint8
+    }
+
+
+def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:
+    def tensor_scale() -> float:
+        divisor = number(source, layer, "weight_global_scale")
+        if divisor:
+            return 1.0 / divisor
+        alpha = number(source, layer, "alpha") or 0.0
+        return alpha * (number(source, layer, "input_global_scale") or 0.0)
+
+    def input_amax() -> float | None:
+        if part(source, layer, "input_absmax") is not None:
+            return number(source, layer, "input_absmax")
+        divisor = number(source, layer, "input_global_scale")
+        return 2688.0 / divisor if divisor else None
+
+    names = names_of(
+        source, layer, "weight", "weight_scale", "weight_global_scale", "input_global_scale",
+        "input_absmax", "alpha",
+    )  # fmt: skip
+    layout = LinearNVFP4(f"{layer}.weight", f"{layer}.weight_scale", tensor_scale, tiled=True)
+    return stored_nvfp4(source, layout, "nvfp4 (LightX2V)", names, input_amax)

@@ -1,0 +1,99 @@
+"""NVFP4 as everyone but ComfyUI packs it, brought into ComfyUI's layout without a loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import comfy_kitchen
+import torch
+
+from ...errors import SourceError
+from ...formats import get_format
+from ...formats.base import roundup
+from ...formats.nvfp4 import BLOCK
+from ..base import TensorSource
+from ..stored_weight import StoredWeight
+from .parts import total_bytes
+
+
+@dataclass(frozen=True)
+class LinearNVFP4:
+    """Where the parts of a weight are.
+
+    ``weight``: uint8 ``[out, in / 2]``, low half of a byte first. ``block_scale``: float8_e4m3fn
+    (or its bytes), ``[out, in / 16]``, or in cuBLAS' tiles if ``tiled``. ``tensor_scale`` reads
+    the factor of the whole weight.
+    """
+
+    weight: str
+    block_scale: str
+    tensor_scale: Callable[[], float]
+    tiled: bool = False
+
+
+def stored_nvfp4(
+    source: TensorSource,
+    layout: LinearNVFP4,
+    label: str,
+    names: tuple[str, ...],
+    input_amax: Callable[[], float | None],
+) -> StoredWeight:
+    """Describe such a weight.
+
+    Raises:
+        SourceError: the shapes of its parts do not fit together.
+    """
+    fmt = get_format("nvfp4")
+    rows, half = source.info(layout.weight).shape
+    shape = (rows, 2 * half)
+    _require_scales(source, layout, shape)
+
+    def tensors() -> dict[str, torch.Tensor]:
+        return {
+            "weight": _padded_codes(source.load(layout.weight)),
+            "weight_scale": _tiled_scales(source.load(layout.block_scale), layout.tiled),
+            "weight_scale_2": torch.tensor(layout.tensor_scale(), dtype=torch.float32),
+        }
+
+    return StoredWeight(
+        label=label,
+        shape=shape,
+        names=names,
+        nbytes=total_bytes(source, names),
+        decode=lambda: fmt.decode(tensors(), shape),
+        format=fmt,
+        tensors=tensors,
+        input_amax=input_amax,
+        kept_as=fmt.name,
+    )
+
+
+def _require_scales(source: TensorSource, layout: LinearNVFP4, shape: tuple[int, int]) -> None:
+    rows, columns = shape
+    wanted = (rows, columns // BLOCK)
+    if layout.tiled:
+        wanted = (roundup(rows, 128), roundup(columns // BLOCK, 4))
+    found = source.info(layout.block_scale)
+    if columns % BLOCK or found.shape != wanted or found.dtype.itemsize != 1:
+        raise SourceError(
+            f"{source.description}: {layout.weight} {shape} would need one-byte block scales "
+            f"{wanted}, {layout.block_scale} is {found.dtype} {found.shape}; it follows no NVFP4 "
+            "convention known here"
+        )
+
+
+def _padded_codes(packed: torch.Tensor) -> torch.Tensor:
+    """Swap the halves of each byte and pad the rows to whole blocks."""
+    missing = roundup(packed.shape[0], BLOCK) - packed.shape[0]
+    swapped = (packed << 4) | (packed >> 4)
+    return torch.nn.functional.pad(swapped, (0, 0, 0, missing))
+
+
+def _tiled_scales(scales: torch.Tensor, tiled: bool) -> torch.Tensor:
+    scales = scales.view(torch.float8_e4m3fn)
+    if tiled:
+        return scales
+    missing = roundup(scales.shape[0], BLOCK) - scales.shape[0]
+    rows = torch.nn.functional.pad(scales.view(torch.uint8), (0, 0, 0, missing))
+    return comfy_kitchen.to_blocked(rows.view(torch.float8_e4m3fn), flatten=False)

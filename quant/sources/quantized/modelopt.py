@@ -1,0 +1,36 @@
+"""ModelOpt's NVFP4: two codes in a byte, the even column in the low half; scales by row."""
+
+from __future__ import annotations
+
+import torch
+
+from ..base import TensorSource
+from ..stored_weight import StoredWeight
+from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
+from .parts import layers_with, names_of, number
+
+
+def modelopt_weights(source: TensorSource) -> dict[str, StoredWeight]:
+    """Return uint8 weights with ``weight_scale`` and ``weight_scale_2`` and no marker.
+
+    ComfyUI loads no NVFP4 layer without a marker, so such a file is ModelOpt's: nothing in it
+    says so itself.
+    """
+    return {
+        f"{layer}.weight": _stored_weight(source, layer)
+        for layer in layers_with(source, "weight_scale_2", "weight_scale", "weight")
+        if source.info(f"{layer}.weight").dtype == torch.uint8
+    }
+
+
+def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:
+    def tensor_scale() -> float:
+        return number(source, layer, "weight_scale_2") or 0.0
+
+    def input_amax() -> float | None:
+        scale = number(source, layer, "input_scale")
+        return None if scale is None else scale * 2688.0
+
+    names = names_of(source, layer, "weight", "weight_scale", "weight_scale_2", "input_scale")
+    layout = LinearNVFP4(f"{layer}.weight", f"{layer}.weight_scale", tensor_scale)
+    return stored_nvfp4(source, layout, "nvfp4 (ModelOpt)", names, input_amax)

@@ -1,0 +1,58 @@
+"""The marker by which ComfyUI knows Qwen-Image-Edit 2511, added where a source lacks it.
+
+The weights of 2511 have the names and shapes of the other Qwen-Image models; only how reference
+images are placed in time differs. diffusers says so in ``config.json``, by ``zero_cond_t``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from .base import TensorSource
+from .state_dict import StateDictSource
+from .view import SourceView
+
+MARKER_2511 = "__index_timestep_zero__"
+_QWEN = ("transformer_blocks.0.img_mod.1.weight", "txt_norm.weight")
+
+
+class MarkedSource(SourceView):
+    """A source with the empty marker tensor of Qwen-Image-Edit 2511 before its own tensors."""
+
+    def __init__(self, source: TensorSource, reason: str):
+        super().__init__(source, f"the marker of Qwen-Image-Edit 2511 is added: {reason}")
+        self.comfyui_reads = False
+        self._marker = StateDictSource({MARKER_2511: torch.empty(0)})
+        self._tensors = {**self._marker.tensors, **source.tensors}
+
+    def _origin(self, name: str) -> tuple[TensorSource, str]:
+        return (self._marker if name == MARKER_2511 else self._source), name
+
+
+def with_2511_marker(source: TensorSource, *, asked_for: bool = False) -> TensorSource:
+    """Return a Qwen-Image source with the marker of Edit 2511 if it is that model.
+
+    It is, if ``asked_for``, or if the ``config.json`` beside its files says so. Any other source
+    is returned as it is.
+    """
+    if MARKER_2511 in source.tensors or not all(name in source.tensors for name in _QWEN):
+        return source
+    if asked_for:
+        return MarkedSource(source, "the recipe is for that model")
+    folders = {path if path.is_dir() else path.parent for path in source.paths}
+    if any(_config(folder).get("zero_cond_t") is True for folder in folders):
+        return MarkedSource(source, "its config.json has zero_cond_t")
+    return source
+
+
+def _config(folder: Path) -> Mapping[str, object]:
+    """Return the settings diffusers keeps beside the weights; none where they are no JSON."""
+    try:
+        data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}

@@ -1,0 +1,102 @@
+"""What a source is that cannot be quantized as it stands, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from ..errors import SourceError
+from .base import TensorInfo, TensorSource
+
+COMPLETE_FROM = (
+    "Give the original model, or a file that holds them, as --complete-from (in the nodes: "
+    "complete_from)"
+)
+_LORA = (".lora_A.weight", ".lora_B.weight", ".lora_up.weight", ".lora_down.weight",
+         ".lora_A.default.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a")  # fmt: skip
+_VAE = ("decoder.conv_in.weight", "decoder.conv1.weight", "decoder.middle.0.residual.0.gamma")
+# ComfyUI's UMT5 files hold the tokenizer, as the tensor spiece_model.
+_UMT5_WORDS = 256384
+_NAMED = 3
+
+
+def require_model(source: TensorSource) -> None:
+    """Refuse files that hold no model.
+
+    Raises:
+        SourceError: naming what the file is.
+    """
+    names = source.tensors
+    if not names:
+        raise SourceError(f"{source.description} holds no tensors")
+    lora = _first_ending(names, _LORA)
+    if lora:
+        raise SourceError(
+            f"{source.description} is a LoRA ({lora}), not a model: load the model, put the LoRA "
+            "on it with a LoRA loader in ComfyUI, and quantize that"
+        )
+    if any(name in names for name in _VAE):
+        raise SourceError(
+            f"{source.description} is a VAE. ComfyUI runs VAEs in 16 or 32 bits; there is nothing "
+            "to gain by quantizing it"
+        )
+
+
+def require_complete(source: TensorSource) -> None:
+    """Refuse a model that lacks tensors ComfyUI needs to recognise and run it.
+
+    Raises:
+        SourceError: naming what was recognised and what is missing.
+    """
+    missing = list(_missing(source))
+    if missing:
+        examples = ", ".join(missing[:_NAMED]) + (" and more" if len(missing) > _NAMED else "")
+        raise SourceError(
+            f"{source.description} is {_title(source.tensors)}, but lacks {examples}"
+            f"{_why(source, missing)}. {COMPLETE_FROM}."
+        )
+
+
+def _missing(source: TensorSource) -> Iterable[str]:
+    names = source.tensors
+    if _is_wan(names) and "patch_embedding.weight" not in names:
+        yield "patch_embedding.weight"
+    if _is_gguf(source):  # others may have parameters of this name
+        for name in names:
+            weight = f"{name.removesuffix('.bias')}.weight"
+            is_lone = name.endswith(".bias") and weight not in names
+            if is_lone and not (_is_wan(names) and weight == "patch_embedding.weight"):
+                yield weight
+        if "spiece_model" not in names and _rows(names.get("shared.weight")) == _UMT5_WORDS:
+            yield "spiece_model"
+
+
+def _rows(info: TensorInfo | None) -> int | None:
+    return info.shape[0] if info and info.shape else None
+
+
+def _is_wan(names: Mapping[str, TensorInfo]) -> bool:
+    return "head.modulation" in names and "blocks.0.self_attn.q.weight" in names
+
+
+def _is_gguf(source: TensorSource) -> bool:
+    return any(path.suffix.lower() == ".gguf" for path in source.paths)
+
+
+def _title(names: Mapping[str, TensorInfo]) -> str:
+    if "encoder.final_layer_norm.weight" in names:
+        return "a T5 text encoder"
+    if not _is_wan(names):
+        return "a model"
+    width = names["head.modulation"].shape[-1]
+    blocks = {name.split(".")[1] for name in names if name.startswith("blocks.")}
+    return f"WAN ({len(blocks)} blocks of width {width})"
+
+
+def _why(source: TensorSource, missing: list[str]) -> str:
+    if _is_gguf(source) and missing == ["patch_embedding.weight"]:
+        return ": it has five dimensions, and GGUF holds four at most"
+    return ""
+
+
+def _first_ending(names: Iterable[str], endings: tuple[str, ...]) -> str | None:
+    return next((name for name in names if name.endswith(endings)), None)

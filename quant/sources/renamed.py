@@ -1,0 +1,72 @@
+"""A source whose tensors have other names than ComfyUI's, seen under ComfyUI's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+from ..errors import SourceError
+from .base import TensorSource
+from .text_encoder_names import (
+    is_qwen_of_llama_cpp,
+    is_t5_of_llama_cpp,
+    qwen_to_comfy,
+    t5_to_comfy,
+)
+from .view import SourceView
+from .wan_names import is_wan_of_diffusers, wan_to_comfy
+
+
+@dataclass(frozen=True)
+class Naming:
+    """A convention other than ComfyUI's: how to recognise it, and how to leave it."""
+
+    title: str
+    is_used: Callable[[Iterable[str]], bool]
+    to_comfy: Callable[[str], str]
+
+
+NAMINGS = (
+    Naming("WAN with the names of diffusers", is_wan_of_diffusers, wan_to_comfy),
+    Naming("a T5 encoder with the names of llama.cpp", is_t5_of_llama_cpp, t5_to_comfy),
+    Naming("a Qwen model with the names of llama.cpp", is_qwen_of_llama_cpp, qwen_to_comfy),
+)
+
+
+def find_naming(names: Iterable[str]) -> Naming | None:
+    """Return the convention that tensor names follow, or None if they may be ComfyUI's."""
+    found = set(names)
+    return next((naming for naming in NAMINGS if naming.is_used(found)), None)
+
+
+def in_comfy_names(source: TensorSource) -> TensorSource:
+    """Return the source under ComfyUI's names: itself where it has no other known ones."""
+    naming = find_naming(source.tensors)
+    return RenamedSource(source, naming) if naming else source
+
+
+class RenamedSource(SourceView):
+    """A source under ComfyUI's names, in its own order.
+
+    Raises:
+        SourceError: two tensors would get one name.
+    """
+
+    def __init__(self, source: TensorSource, naming: Naming):
+        super().__init__(source, f"it is {naming.title}; ComfyUI's are used here")
+        self.comfyui_reads = False
+        self._original = {naming.to_comfy(name): name for name in source.tensors}
+        if len(self._original) < len(source.tensors):
+            kept = set(self._original.values())
+            lost = next(name for name in source.tensors if name not in kept)
+            raise SourceError(
+                f"{source.description} is {naming.title}, but also has {naming.to_comfy(lost)}: "
+                "two models in one file?"
+            )
+        self._tensors = {
+            name: replace(source.info(original), name=name)
+            for name, original in self._original.items()
+        }
+
+    def _origin(self, name: str) -> tuple[TensorSource, str]:
+        return self._source, self._original[name]

@@ -1,0 +1,185 @@
+"""The presets of all families on the key lists of the real models."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from math import prod
+from types import ModuleType
+
+import pytest
+import torch
+from nvfp4_foundry.quant.formats import get_format
+from nvfp4_foundry.quant.planning import (
+    Inventory,
+    Plan,
+    detect_architecture,
+    get_preset,
+    inventory_of,
+    load_presets,
+    make_plan,
+)
+from nvfp4_foundry.quant.planning.presets import preset_for
+from nvfp4_foundry.quant.sources import TensorInfo
+
+InventoryNamed = Callable[[str], Inventory]
+FP8 = "float8_e4m3fn"
+BYTES = {"nvfp4": 0.5625, "nvfp4_w4a16": 0.5625, FP8: 1.0, "bf16": 2.0, "keep": 2.0}
+
+#: Per model: its preset, and regular expressions over whole layer names that say which layers get
+#: which format with the default settings.
+EXPECTED: dict[str, tuple[str, dict[str, str]]] = {
+    "flux1-dev": ("flux1", {
+        FP8: r".*(_mod|modulation)\.lin|double_blocks\.0\..*|single_blocks\.37\..*",
+        "nvfp4": r"double_blocks\..*_(attn\.(qkv|proj)|mlp\.[02])|single_blocks\..*\.linear[12]",
+    }),
+    "flux2-dev": ("flux2", {
+        FP8: r"double_blocks\.0\..*|single_blocks\.47\..*",
+        "nvfp4": r"double_blocks\..*_(attn\.(qkv|proj)|mlp\.[02])|single_blocks\..*\.linear[12]",
+    }),
+    "chroma": ("chroma", {
+        FP8: r"double_blocks\.0\..*|single_blocks\.37\..*",
+        "nvfp4": r"double_blocks\..*_(attn\.(qkv|proj)|mlp\.[02])|single_blocks\..*\.linear[12]",
+    }),
+    "z-image": ("z-image", {
+        FP8: r"layers\.(0|29)\.(attention|feed_forward)\..*",
+        "nvfp4": r"layers\..*\.(attention|feed_forward)\..*",
+    }),
+    "ltx-2": ("ltx-2", {
+        FP8: r"transformer_blocks\.([01]|46|47)\..*",
+        "nvfp4": r"transformer_blocks\..*",
+    }),
+    "gated-ltx": ("ltx-2", {FP8: r"transformer_blocks\.\d\.(?!.*to_gate_logits).*"}),
+    "hunyuan-video": ("hunyuan-video", {
+        FP8: r"(double|single)_blocks.*(_mod|modulation)\.lin|double_blocks\.0\..*|"
+             r"single_blocks\.39\..*",
+        "nvfp4": r"(double|single)_blocks\..*",
+    }),
+    "hunyuan-video-1.5": ("hunyuan-video-1.5", {
+        FP8: r"double_blocks.*_mod\.lin|double_blocks\.([01]|52|53)\..*",
+        "nvfp4": r"double_blocks\..*",
+    }),
+    "sdxl": ("sdxl", {
+        FP8: r"(input_blocks\.[45]|output_blocks\.[345])\.1\.transformer_blocks\..*|"
+             r".*\.attn2\.to_[kv]",
+        "nvfp4": r".*\.transformer_blocks\..*",
+    }),
+    "sd1.5": ("sd1.5", {
+        FP8: r"(input_blocks\.[12]|output_blocks\.(9|10|11))\.1\.transformer_blocks\..*|"
+             r".*\.attn2\.to_[kv]",
+        "nvfp4": r".*\.transformer_blocks\..*",
+    }),
+    "t5-xxl": ("t5-xxl", {
+        FP8: r"encoder\.block\.(0|23)\..*|.*\.(SelfAttention\.v|DenseReluDense\.wo)",
+        "nvfp4_w4a16": r"encoder\.block\..*",
+    }),
+    "umt5-xxl": ("t5-xxl", {
+        FP8: r"encoder\.block\.(0|23)\..*|.*\.(SelfAttention\.v|DenseReluDense\.wo)",
+        "nvfp4_w4a16": r"encoder\.block\..*",
+    }),
+    "qwen2.5-vl-7b": ("qwen2.5-vl", {
+        FP8: r"model\.layers\.(0|27)\..*|model\..*\.(v|down)_proj",
+        "nvfp4_w4a16": r"model\.layers\..*",
+    }),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("model", EXPECTED)
+def test_defaults(inventory_named: InventoryNamed, model: str) -> None:
+    preset, by_format = EXPECTED[model]
+    inventory = inventory_named(model)
+    plan = make_plan(get_preset(preset).build(), inventory)
+    found = {la.name: la.format for la in plan.layers if la.format != "keep"}
+    expected = {}
+    for layer in inventory.of_kind("linear"):
+        matching = [fmt for fmt, names in by_format.items() if re.fullmatch(names, layer.name)]
+        if matching:
+            expected[layer.name] = matching[0]
+    assert found == expected
+    assert set(found.values()) == set(by_format)
+
+
+@pytest.mark.parametrize("model", EXPECTED)
+def test_sizes(inventory_named: InventoryNamed, manifests: ModuleType, model: str) -> None:
+    plan = make_plan(get_preset(EXPECTED[model][0]).build(), inventory_named(model))
+    formats = {f"{la.name}.weight": la.format for la in plan.layers}
+    shapes = {**manifests.MODELS, **manifests.FAMILIES}[model]()
+    expected = sum(prod(shape) * BYTES[formats.get(n, "keep")] for n, shape in shapes.items())
+    assert plan.bytes_before == 2 * sum(map(prod, shapes.values()))
+    assert plan.bytes_after == pytest.approx(expected, rel=0.01)
+
+
+def recipes(preset: str) -> dict[str, dict[str, int | str]]:
+    """Return the default settings and every choice of each setting by itself."""
+    found: dict[str, dict[str, int | str]] = {"default": {}}
+    for setting in load_presets()[preset].settings:
+        for value in setting.choices or (setting.min, 3):
+            found[f"{setting.name}={value}"] = {setting.name: value}
+    return found
+
+
+def require_only_block_linears(plan: Plan, inventory: Inventory) -> None:
+    for planned in plan.quantized():
+        layer = inventory.layers[planned.name]
+        assert layer.kind == "linear" and layer.block is not None, planned.name
+
+
+def test_every_model_with_every_setting(
+    inventory_named: InventoryNamed, manifests: ModuleType
+) -> None:
+    """Only Linears in blocks are quantized, and settings change what they are said to."""
+    tried = set()
+    for model in manifests.MODELS:
+        inventory = inventory_named(model)
+        preset = preset_for(detect_architecture(inventory)).name
+        plans = {}
+        for name, settings in recipes(preset).items():
+            plan = make_plan(get_preset(preset).build(settings), inventory)
+            require_only_block_linears(plan, inventory)
+            plans[name] = plan
+            tried.add(preset)
+        assert plans["default"].warnings == (), model
+        for setting in load_presets()[preset].settings:
+            if setting.type == "choice" and preset != "smart":  # whose rules most models lack
+                sizes = [plans[f"{setting.name}={fmt}"].bytes_after for fmt in (FP8, "keep")]
+                assert sizes[0] < sizes[1], (model, setting.name)
+    assert tried == set(load_presets()) - {"all"}
+
+
+@pytest.mark.parametrize("model", EXPECTED)
+def test_what_comfyui_reads_keeps_its_shape(inventory_named: InventoryNamed, model: str) -> None:
+    """No default format packs a shape that tells ComfyUI what the model is."""
+    inventory = inventory_named(model)
+    plan = make_plan(get_preset(EXPECTED[model][0]).build(), inventory)
+    for planned in plan.layers:
+        if planned.name in plan.architecture.shapes_read:
+            specs = get_format(planned.format).tensor_specs(planned.shape, torch.bfloat16)
+            assert specs["weight"].shape == planned.shape
+
+
+def shorter(inventory: Inventory, blocks: int) -> Inventory:
+    """Return a model with only the first blocks of every list."""
+    return inventory_of(
+        TensorInfo(info.name, info.shape, info.dtype)
+        for layer in inventory.layers.values()
+        if layer.block is None or layer.block.index < blocks
+        for info in (layer.tensor, *layer.companions)
+    )
+
+
+@pytest.mark.parametrize(
+    "model", ["flux1-dev", "flux2-klein-9b", "chroma", "z-image", "ltx-2", "hunyuan-video-1.5"]
+)
+def test_other_depths(inventory_named: InventoryNamed, model: str) -> None:
+    """The last blocks are those of the model at hand."""
+    inventory = shorter(inventory_named(model), 6)
+    preset = preset_for(detect_architecture(inventory))
+    plan = make_plan(preset.build({"edge_blocks": 1, "edge_format": "bf16"}), inventory)
+    edges = {la.name for la in plan.layers if la.format == "bf16"}
+    blocks = {(b.container, b.index) for n in edges if (b := inventory.layers[n].block)}
+    assert blocks in (
+        {("double_blocks", 0), ("single_blocks", 5)},
+        {("double_blocks", 0), ("double_blocks", 5)},
+        {("layers", 0), ("layers", 5)},
+        {("transformer_blocks", 0), ("transformer_blocks", 5)},
+    )

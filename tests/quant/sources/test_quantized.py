@@ -1,0 +1,215 @@
+"""Quantized files of every convention: decoded with their own scales, or taken over as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import quantized_files as qf
+import torch
+from conversions import Toy, assert_same, plan_of
+from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.errors import CheckpointError, SourceError
+from nvfp4_foundry.quant.sources import open_source, open_tensors
+from safetensors.torch import load_file, save_file
+
+# Error of each format on Gaussian weights with the max rule, with room for small matrices.
+EXPECTED_ERROR = {
+    "mxfp8": 0.04, "fp8": 0.035, "float8": 0.035, "nvfp4": 0.12, "int8": 0.012, "e5m2": 0.07
+}  # fmt: skip
+NVFP4 = ("ComfyUI nvfp4", "ModelOpt", "compressed-tensors", "LightX2V", "LightX2V, older")
+ALL = "blocks.* = {}"
+
+
+def bound(kind: str) -> float:
+    """Return the largest relative error of a kind of file."""
+    if kind in NVFP4:
+        return EXPECTED_ERROR["nvfp4"]
+    return next(b for sign, b in reversed(EXPECTED_ERROR.items()) if sign in kind.lower())
+
+
+@pytest.fixture
+def made(tmp_path: Path, toy_wan: Toy) -> Callable[[str], tuple[dict[str, torch.Tensor], Path]]:
+    """Return a function from a kind of file to the unquantized model and such a file."""
+
+    def build(kind: str, prefix: str = "") -> tuple[dict[str, torch.Tensor], Path]:
+        model = toy_wan(blocks=2)
+        path = tmp_path / f"{kind.replace(' ', '_')}.safetensors"
+        tensors = {prefix + name: tensor for name, tensor in qf.MAKERS[kind](model).items()}
+        save_file({n: t.contiguous() for n, t in tensors.items()}, path)
+        return model, path
+
+    return build
+
+
+@pytest.mark.parametrize("kind", qf.MAKERS)
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_is_seen_as_the_model_it_stands_for(made: Callable, kind: str, prefix: str) -> None:
+    model, path = made(kind, prefix)
+    with open_source(path) as source:
+        assert set(source.tensors) == set(model)
+        for name, wanted in model.items():
+            info, got = source.info(name), source.load(name)
+            assert info.shape == tuple(wanted.shape) == tuple(got.shape), name
+            error = (got.float() - wanted.float()).norm() / wanted.float().norm().clamp(min=1e-9)
+            quantized = source.stored_weight(name) is not None or info.dtype.itemsize == 1
+            assert error <= bound(kind) if quantized else torch.equal(got, wanted), name
+            assert not quantized or name.endswith("modulation") or error > 0.001, name
+        assert source.nbytes <= path.stat().st_size
+        assert any("quantized already" in note or "8-bit floats" in note for note in source.notes)
+
+
+@pytest.mark.parametrize("kind", ["ModelOpt", "compressed-tensors", "LightX2V", "LightX2V, older"])
+def test_every_nvfp4_convention_decodes_to_the_same(made: Callable, kind: str) -> None:
+    _, reference = made("ComfyUI nvfp4")
+    _, path = made(kind)
+    with open_source(reference) as wanted, open_source(path) as source:
+        for name in wanted.tensors:
+            a, b = wanted.load(name).float(), source.load(name).float()
+            assert torch.allclose(a, b, rtol=2e-7, atol=0), name  # 1 / (1 / scale) rounds twice
+
+
+@pytest.mark.parametrize("kind", NVFP4)
+def test_nvfp4_is_taken_over_bit_for_bit(made: Callable, tmp_path: Path, kind: str) -> None:
+    """Only the tensor scale may have been rounded, by a convention that stores its inverse."""
+    _, reference = made("ComfyUI nvfp4")
+    _, path = made(kind)
+    target = tmp_path / "out.safetensors"
+    with open_source(path) as source:
+        report = convert(source, plan_of(source, ALL.format("nvfp4")), target)
+    wanted, got = load_file(reference), load_file(target)
+    for name in wanted:
+        if name.endswith(("weight_scale_2", "input_scale")):
+            assert torch.allclose(wanted[name], got[name], rtol=3e-7, atol=0), name
+        elif not name.endswith("comfy_quant"):
+            assert torch.equal(wanted[name].view(torch.uint8), got[name].view(torch.uint8)), name
+    taken = [la for la in report.layers if la.format == "nvfp4"]
+    assert taken and all(la.rounding == "source" and la.weight_error == 0 for la in taken)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    ["scaled fp8", "scaled fp8 in 16 bits", "ComfyUI float8", "ComfyUI nvfp4", "ComfyUI mxfp8",
+     "ComfyUI int8", "int8 by rows"],
+)  # fmt: skip
+def test_keep_keeps_what_comfyui_loads_quantized(made: Callable, tmp_path: Path, kind: str) -> None:
+    _, path = made(kind)
+    target = tmp_path / "out.safetensors"
+    with open_source(path) as source:
+        convert(source, plan_of(source, "blocks.0.ffn.0 = nvfp4_w4a16\n* = keep"), target)
+    before, after = load_file(path), load_file(target)
+    name = "blocks.1.ffn.0"
+    assert torch.equal(before[f"{name}.weight"].view(torch.uint8),
+                       after[f"{name}.weight"].view(torch.uint8))  # fmt: skip
+    marker = bytes(after[f"{name}.comfy_quant"].tolist())
+    assert (b"full_precision_matrix_mult" in marker) == ("16 bits" in kind)
+    with open_source(path) as a, open_source(target) as b:
+        for wanted in a.tensors:
+            if wanted != "blocks.0.ffn.0.weight":
+                assert torch.equal(a.load(wanted), b.load(wanted)), wanted
+
+
+@pytest.mark.parametrize("kind", ["ModelOpt", "LightX2V", "scaled fp8", "compressed-tensors"])
+def test_the_files_own_input_scales_serve(made: Callable, tmp_path: Path, kind: str) -> None:
+    _, path = made(kind)
+    for number, (policy, expected) in enumerate(
+        {"amax": qf.INPUT_AMAX / 2688, "dynamic": None}.items()
+    ):
+        target = tmp_path / f"{number}.safetensors"
+        with open_source(path) as source:
+            plan = plan_of(source, ALL.format("nvfp4"), input_scale=policy)
+            report = convert(source, plan, target)
+        scale = load_file(target).get("blocks.0.ffn.0.input_scale")
+        if expected is None:
+            assert scale is None
+        else:
+            assert scale is not None and float(scale) == pytest.approx(expected, rel=1e-6)
+            (layer,) = [la for la in report.layers if la.name == "blocks.0.ffn.0"]
+            assert "the source's own" in layer.input_scale_reason
+
+
+def test_a_scale_of_one_is_no_input_scale(made: Callable) -> None:
+    _, path = made("scaled fp8 in 16 bits")
+    with open_source(path) as source:
+        stored = source.stored_weight("blocks.0.ffn.0.weight")
+        assert stored is not None and stored.input_amax() is None
+
+
+def test_plain_float8_keeps_its_bits(made: Callable, tmp_path: Path) -> None:
+    _, path = made("plain fp8")
+    target = tmp_path / "out.safetensors"
+    with open_source(path) as source:
+        convert(source, plan_of(source, "blocks.0.ffn.0 = nvfp4"), target)
+    before, after = load_file(path), load_file(target)
+    assert after["blocks.1.ffn.0.weight"].dtype == torch.float8_e4m3fn
+    kept = {n: t for n, t in before.items() if not n.startswith("blocks.0.ffn.0.weight")}
+    assert_same(kept, {n: after[n] for n in kept})
+
+
+def test_fp8_error_explains_the_difference(toy_wan: Toy, tmp_path: Path) -> None:
+    """NVFP4 from scaled fp8 is off from NVFP4 from bf16 by the fp8 error and a code here and there.
+
+    Both are the same rounding of weights that are e apart. A rounding moves a value by at most
+    half a step, so the results are at most e + 2 * n apart, n being the NVFP4 error; values that
+    round alike leave far less: the bound is the triangle inequality on what is measured.
+    """
+    model = toy_wan(blocks=2)
+    made = {}
+    for kind, tensors in {"bf16": model, "fp8": qf.scaled_fp8(model)}.items():
+        path, target = tmp_path / f"{kind}.safetensors", tmp_path / f"{kind}_nvfp4.safetensors"
+        save_file({n: t.contiguous() for n, t in tensors.items()}, path)
+        with open_source(path) as source:
+            convert(source, plan_of(source, ALL.format("nvfp4"), rounding="mse"), target)
+            floats = {n: source.load(n).float() for n in source.tensors}
+        with open_source(target) as result:
+            made[kind] = floats, {n: result.load(n).float() for n in result.tensors}
+    (exact, from_exact), (fp8, from_fp8) = made["bf16"], made["fp8"]
+    for name in exact:
+        if not qf.is_linear_in_block(name, exact[name]):
+            continue
+        norm = exact[name].norm()
+        fp8_error = (fp8[name] - exact[name]).norm() / norm
+        own = (from_exact[name] - exact[name]).norm() / norm
+        end_to_end = (from_fp8[name] - exact[name]).norm() / norm
+        assert 0.01 < fp8_error < 0.035
+        # fp8's error and NVFP4's are independent: their squares add up
+        assert end_to_end**2 <= 1.05 * (own**2 + fp8_error**2), name
+        assert end_to_end >= 0.98 * own
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ({"l.comfy_quant": torch.zeros(4, dtype=torch.uint8)}, "is no JSON"),
+        ({"l.weight_scale": torch.ones(())}, "belongs to no quantized weight"),
+        ({"l.input_scale": torch.ones(())}, "belongs to no quantized weight"),
+        ({"m.weight": torch.zeros(4, 4, dtype=torch.int8)}, "without a marker or scales"),
+        ({"m.weight": torch.zeros(4, 4, dtype=torch.uint8)}, "without a marker or scales"),
+        ({"m.weight.quant_state.bitsandbytes__nf4": torch.zeros(4).byte()}, "bitsandbytes NF4"),
+        ({"m.qweight": torch.zeros(4, 4, dtype=torch.int32), "m.wscales": torch.ones(4)},
+         "Nunchaku"),
+        ({"m.weight": torch.zeros(4, 16, dtype=torch.uint8), "m.weight_scale_2": torch.ones(()),
+          "m.weight_scale": torch.zeros(4, 3).to(torch.float8_e4m3fn)}, "no NVFP4 convention"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)  # fmt: skip
+@pytest.mark.parametrize("prefix", ["", "model.diffusion_model."])
+def test_what_is_not_understood_is_named(
+    tmp_path: Path, extra: dict[str, torch.Tensor], message: str, prefix: str
+) -> None:
+    path = tmp_path / "model.safetensors"
+    tensors = {"l.weight": torch.zeros(4, 4).bfloat16(), **extra}
+    save_file({prefix + name: tensor for name, tensor in tensors.items()}, path)
+    with pytest.raises((SourceError, CheckpointError), match=message):
+        open_source(path)
+    with open_tensors(path) as source:  # as it is, it can be read
+        assert set(source.tensors) == {prefix + name for name in tensors}
+
+
+def test_scales_that_fit_nothing_name_the_layer(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    codes = torch.zeros(12, 12).to(torch.float8_e4m3fn)
+    save_file({"l.weight": codes, "l.weight_scale": torch.ones(5, 7)}, path)
+    with open_source(path) as source, pytest.raises(SourceError, match=r"l\.weight .*equal blocks"):
+        source.load("l.weight")

@@ -1,0 +1,79 @@
+"""What cannot be quantized is called by its name; folders that hold several models ask which."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from gguf_files import write_gguf
+from nvfp4_foundry.quant.errors import SourceError
+from nvfp4_foundry.quant.sources import open_source
+from safetensors.torch import save_file
+
+Toy = Callable[..., dict[str, torch.Tensor]]
+
+REFUSED = {
+    "a LoRA": ["diffusion_model.blocks.0.ffn.0.lora_A.weight"],
+    "a LoRA ": ["lora_unet_blocks_0_ffn_0.lora_down.weight", "lora_unet_blocks_0_ffn_0.alpha"],
+    "a VAE": ["decoder.conv_in.weight", "encoder.conv_in.weight"],
+    "a VAE. ": ["decoder.conv1.weight", "decoder.middle.0.residual.0.gamma"],
+    "GPTQ, AWQ or Nunchaku": ["transformer_blocks.0.qkv_proj.qweight", "b.bias"],
+    "bitsandbytes": ["a.weight", "a.weight.quant_state.bitsandbytes__nf4"],
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_files_that_are_no_source(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    save_file({name: torch.ones(2, 2) for name in REFUSED[kind]}, path)
+    with pytest.raises(SourceError, match=kind.strip()) as refused:
+        open_source(path)
+    assert str(path) in str(refused.value)
+
+
+def test_a_file_without_tensors(tmp_path: Path) -> None:
+    path = tmp_path / "file.safetensors"
+    save_file({}, path)
+    with pytest.raises(SourceError, match="holds no tensors"):
+        open_source(path)
+
+
+def part(folder: Path, name: str, tensors: dict[str, torch.Tensor]) -> Path:
+    (folder / name).mkdir()
+    save_file(tensors, folder / name / "diffusion_pytorch_model.safetensors")
+    return folder / name
+
+
+def test_the_one_diffusion_model_of_a_pipeline_is_opened(toy_wan: Toy, tmp_path: Path) -> None:
+    tensors = toy_wan()
+    part(tmp_path, "vae", {"decoder.conv_in.weight": torch.ones(2, 2)})
+    part(tmp_path, "transformer", tensors)
+    (tmp_path / "model_index.json").write_text("{}")
+    with open_source(tmp_path) as source:
+        assert set(source.tensors) == set(tensors)
+
+
+def test_a_pipeline_with_two_experts_asks_which(toy_wan: Toy, tmp_path: Path) -> None:
+    parts = [part(tmp_path, name, toy_wan()) for name in ("transformer", "transformer_2")]
+    with pytest.raises(SourceError, match="2 diffusion models") as refused:
+        open_source(tmp_path)
+    assert all(str(path) in str(refused.value) for path in parts)
+    assert "high-noise" in str(refused.value)
+    with open_source(parts[1]):
+        pass
+
+
+def test_the_gguf_of_a_folder(toy_wan: Toy, tmp_path: Path) -> None:
+    write_gguf(tmp_path / "Q4.gguf", toy_wan(), "F16", flattened=("patch_embedding.weight",))
+    with open_source(tmp_path) as source:
+        assert source.paths == (tmp_path / "Q4.gguf",)
+    write_gguf(tmp_path / "Q8.gguf", {"a": torch.ones(2, 2)})
+    with pytest.raises(SourceError, match=r"several models: give one of Q4\.gguf, Q8\.gguf"):
+        open_source(tmp_path)
+
+
+def test_an_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"holds no \.safetensors"):
+        open_source(tmp_path)
