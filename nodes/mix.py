@@ -191,6 +191,8 @@ def _format_switch(name: str) -> io.Input:
         "convrot_w4a8": "4 bits a weight, 8-bit activations: as small as convrot_w4a4, more "
         "precise and slower.",
         "mxfp8": "8.25 bits a weight, 8-bit activations, for Blackwell.",
+        "float8_e4m3fn_w8a16": "8 bits a weight, 16-bit activations: as small as float8_e4m3fn, "
+        "more precise and slower.",
         "float8_e5m2": "8 bits a weight, 16-bit activations; less precise than float8_e4m3fn.",
     }
     return io.Boolean.Input(
