@@ -92,9 +92,9 @@ def choose_encoding(
 
 
 def taken_over(
-    weight: torch.Tensor,
-    fmt: WeightFormat,
     tensors: Mapping[str, torch.Tensor],
+    shape: tuple[int, ...],
+    fmt: WeightFormat,
     observed: ObservedInput | None,
     input_scale: float | None,
     *,
@@ -104,6 +104,7 @@ def taken_over(
     chosen = ChosenEncoding(EncodedWeight(tensors, 0.0), TAKEN_OVER, "codes and scales as stored")
     if observed is None or not measure_outputs:
         return chosen
+    weight = fmt.decode(tensors, shape)
     rows = observed.held_out.rows[:_REPORTED_ROWS]
     return _measured(chosen, weight, fmt, OutputTrial(weight, rows, fmt, input_scale))
 
