@@ -147,12 +147,17 @@ def test_plain_float8_keeps_its_bits(made: Callable, tmp_path: Path) -> None:
     assert_same(kept, {n: after[n] for n in kept})
 
 
-def test_fp8_error_explains_the_difference(toy_wan: Toy, tmp_path: Path) -> None:
-    """NVFP4 from scaled fp8 is off from NVFP4 from bf16 by the fp8 error and a code here and there.
+# Searched scales may change with the weight, not only codes.
+@pytest.mark.parametrize(("rounding", "room"), [("max", 1.0), ("mse", 1.2)])
+def test_fp8_error_explains_the_difference(
+    toy_wan: Toy, tmp_path: Path, rounding: str, room: float
+) -> None:
+    """NVFP4 from scaled fp8 and from bf16 differ by no more than the fp8 error explains.
 
-    Both are the same rounding of weights that are e apart. A rounding moves a value by at most
-    half a step, so the results are at most e + 2 * n apart, n being the NVFP4 error; values that
-    round alike leave far less: the bound is the triangle inequality on what is measured.
+    A value moved by d crosses to the next code of a grid with steps q with probability |d| / q,
+    and then moves by q: the mean square of the difference is E|d| q. Rounding itself leaves
+    n^2 = q^2 / 12, and E|d| is at most the fp8 error e (root mean square): the bound is
+    sqrt(12) e n. And as both errors are independent, their squares add up in the result.
     """
     model = toy_wan(blocks=2)
     made = {}
@@ -160,22 +165,20 @@ def test_fp8_error_explains_the_difference(toy_wan: Toy, tmp_path: Path) -> None
         path, target = tmp_path / f"{kind}.safetensors", tmp_path / f"{kind}_nvfp4.safetensors"
         save_file({n: t.contiguous() for n, t in tensors.items()}, path)
         with open_source(path) as source:
-            convert(source, plan_of(source, ALL.format("nvfp4"), rounding="mse"), target)
-            floats = {n: source.load(n).float() for n in source.tensors}
+            convert(source, plan_of(source, ALL.format("nvfp4"), rounding=rounding), target)
+            floats = {n: source.load(n).double() for n in source.tensors}
         with open_source(target) as result:
-            made[kind] = floats, {n: result.load(n).float() for n in result.tensors}
+            made[kind] = floats, {n: result.load(n).double() for n in result.tensors}
     (exact, from_exact), (fp8, from_fp8) = made["bf16"], made["fp8"]
-    for name in exact:
-        if not qf.is_linear_in_block(name, exact[name]):
-            continue
+    for name in (name for name in exact if qf.is_linear_in_block(name, exact[name])):
         norm = exact[name].norm()
-        fp8_error = (fp8[name] - exact[name]).norm() / norm
-        own = (from_exact[name] - exact[name]).norm() / norm
-        end_to_end = (from_fp8[name] - exact[name]).norm() / norm
+        fp8_error = float((fp8[name] - exact[name]).norm() / norm)
+        own = float((from_exact[name] - exact[name]).norm() / norm)
+        difference = float((from_fp8[name] - from_exact[name]).norm() / norm)
+        in_all = float((from_fp8[name] - exact[name]).norm() / norm)
         assert 0.01 < fp8_error < 0.035
-        # fp8's error and NVFP4's are independent: their squares add up
-        assert end_to_end**2 <= 1.05 * (own**2 + fp8_error**2), name
-        assert end_to_end >= 0.98 * own
+        assert 0 < difference**2 <= room * 12**0.5 * fp8_error * own, name
+        assert in_all**2 <= 1.05 * (own**2 + fp8_error**2), name
 
 
 @pytest.mark.parametrize(
