@@ -148,7 +148,7 @@ def test_plain_float8_keeps_its_bits(made: Callable, tmp_path: Path) -> None:
 
 
 # Searched scales may change with the weight, not only codes.
-@pytest.mark.parametrize(("rounding", "room"), [("max", 1.0), ("mse", 1.2)])
+@pytest.mark.parametrize(("rounding", "room"), [("max", 1.0), ("mse", 1.5)])
 def test_fp8_error_explains_the_difference(
     toy_wan: Toy, tmp_path: Path, rounding: str, room: float
 ) -> None:
