@@ -9,6 +9,7 @@ import torch
 
 from ..errors import FormatError, SourceError
 from .base import StoredAs, TensorInfo, TensorSource
+from .stored_layers import QUANTIZATION_METADATA
 from .stored_weight import StoredWeight
 from .view import SourceView
 
@@ -33,6 +34,7 @@ class DecodedSource(SourceView):
         """
         super().__init__(source, *notes, *_describe(weights))
         self._weights = weights
+        self.metadata = {n: t for n, t in source.metadata.items() if n != QUANTIZATION_METADATA}
         self.comfyui_reads = source.comfyui_reads and all(
             weight.comfyui_reads for weight in weights.values()
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from ..base import TensorSource
 from ..decoded import DecodedSource
 from ..remaining import RemainingTensors
+from ..stored_layers import QUANTIZATION_METADATA
 from ..stored_weight import StoredWeight
 from .comfyui import comfyui_weights
 from .compressed_tensors import compressed_tensors_weights
@@ -16,9 +17,8 @@ from .modelopt import modelopt_weights
 from .scaled_codes import scaled_codes_weights
 from .unreadable import leftovers, require_readable
 
-#: Asked in this order; what one recognises the next do not see.
+#: Of files without markers. Asked in this order; what one recognises the next do not see.
 _CONVENTIONS: tuple[Callable[[TensorSource], Mapping[str, StoredWeight]], ...] = (
-    comfyui_weights,
     float8_scaled_weights,
     lightx2v_weights,
     modelopt_weights,
@@ -36,7 +36,10 @@ def find_stored_weights(source: TensorSource) -> dict[str, StoredWeight]:
         SourceError: a layer is stored in a way that is not known here, or lacks its scales.
         CheckpointError: a marker is damaged.
     """
-    found: dict[str, StoredWeight] = {}
+    found = comfyui_weights(source)
+    # What ComfyUI's own files leave unmarked is damaged: to guess would turn nibbles round.
+    if found or QUANTIZATION_METADATA in source.metadata:
+        return found
     for convention in _CONVENTIONS:
         used = {name for weight in found.values() for name in weight.names}
         found.update(convention(RemainingTensors(source, used)))

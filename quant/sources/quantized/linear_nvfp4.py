@@ -45,7 +45,13 @@ def stored_nvfp4(
         SourceError: the shapes of its parts do not fit together.
     """
     fmt = get_format("nvfp4")
-    rows, half = source.info(layout.weight).shape
+    packed = source.info(layout.weight)
+    if len(packed.shape) != 2:
+        raise SourceError(
+            f"{source.description}: {layout.weight} is packed, with {len(packed.shape)} dimensions "
+            "(a bank of experts?); only weights of two are read"
+        )
+    rows, half = packed.shape
     shape = (rows, 2 * half)
     _require_scales(source, layout, shape)
 

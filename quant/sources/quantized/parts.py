@@ -31,6 +31,14 @@ def number(source: TensorSource, layer: str, suffix: str) -> float | None:
     return None if info is None else float(source.load(info.name).float().max())
 
 
+def float8_input_amax(scale: float | None, dtype: torch.dtype) -> float | None:
+    """Return the largest activation a stored scale of float8 inputs stands for.
+
+    None for 1.0, which is what runtimes do without a scale: nobody measured it.
+    """
+    return None if scale is None or scale == 1.0 else scale * torch.finfo(dtype).max
+
+
 def names_of(source: TensorSource, layer: str, *suffixes: str) -> tuple[str, ...]:
     """Return the full names of those tensors of a layer that exist."""
     infos = (part(source, layer, suffix) for suffix in suffixes)

@@ -18,6 +18,10 @@ _SIGNS = {
     ".smooth_factor": "Nunchaku (SVDQuant)",
     ".qweight": "GPTQ, AWQ or Nunchaku",
     ".weight_codebook": "a codebook",
+    ".weight_zero_point": "an asymmetric scheme",
+    ".pre_quant_scale": "AWQ (its inputs are scaled, too)",
+    ".weight._data": "optimum-quanto",
+    ".W_q": "HQQ",
 }
 _SCALES = (
     ".comfy_quant", ".scale_weight", ".scale_input", ".weight_scale", ".weight_scale_2",
@@ -49,7 +53,7 @@ def require_readable(source: TensorSource, used: Collection[str]) -> None:
         if name.endswith(_SCALES):
             raise SourceError(
                 f"{source.description}: {name} belongs to no quantized weight that is known here; "
-                f"the file is damaged, or of a convention that is not supported. {_START_FROM}"
+                f"the file is damaged, or of a convention that is not supported; {_START_FROM}"
             )
         packed = not info.dtype.is_floating_point and len(info.shape) == 2
         if name.endswith(".weight") and packed:
