@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
@@ -51,18 +52,26 @@ class DecodedSource(SourceView):
         weight = self._weights.get(name)
         if weight is None:
             return widened(self._source.load(name))
-        try:
+        with self._naming(name, weight):
             return weight.decode()
+
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Return parts of a tensor, decoding no more than the rows they are in."""
+        weight = self._weights.get(name)
+        if weight is None:
+            return widened(super().load_runs(name, starts, length))
+        with self._naming(name, weight):
+            return weight.decode_runs(starts, length)
+
+    @contextmanager
+    def _naming(self, name: str, weight: StoredWeight) -> Iterator[None]:
+        """Name the weight that cannot be decoded."""
+        try:
+            yield
         except (FormatError, RuntimeError, ValueError) as error:
             raise SourceError(
                 f"{self.description}: {name} ({weight.label}) cannot be decoded: {error}"
             ) from error
-
-    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Return parts of a tensor; of a decoded weight all of it is read."""
-        if name in self._weights:
-            return TensorSource.load_runs(self, name, starts, length)
-        return widened(super().load_runs(name, starts, length))
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 
 import torch
@@ -63,7 +64,7 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
         shape=shape,
         names=tuple(info.name for info in parts.values()),
         nbytes=sum(info.nbytes for suffix, info in parts.items() if suffix != MARKER),
-        decode=lambda: fmt.decode(tensors(), shape),
+        read=lambda: partial(fmt.decode, tensors(), shape),
         format=fmt,
         tensors=tensors,
         kept_as=_kept_as(layer, fmt, shape),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 
 import torch
@@ -52,7 +53,7 @@ def _stored_weight(source: TensorSource, layer: str, marker: TensorInfo | None) 
         shape=weight.shape,
         names=names,
         nbytes=total_bytes(source, names),
-        decode=lambda: scaled(source.load(weight.name), source.load(scale.name)),
+        read=lambda: partial(scaled, source.load(weight.name), source.load(scale.name)),
         format=fmt,
         tensors=tensors if fmt else None,
         input_amax=input_amax,

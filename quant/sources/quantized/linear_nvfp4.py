@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import comfy_kitchen
 import torch
@@ -67,7 +68,7 @@ def stored_nvfp4(
         shape=shape,
         names=names,
         nbytes=total_bytes(source, names),
-        decode=lambda: fmt.decode(tensors(), shape),
+        read=lambda: partial(fmt.decode, tensors(), shape),
         format=fmt,
         tensors=tensors,
         input_amax=input_amax,

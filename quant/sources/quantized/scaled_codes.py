@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
 
 import torch
@@ -55,7 +56,7 @@ def _stored_weight(source: TensorSource, layer: str, suffix: str) -> StoredWeigh
         shape=weight.shape,
         names=names,
         nbytes=total_bytes(source, names),
-        decode=lambda: scaled(source.load(weight.name), source.load(scale.name)),
+        read=lambda: partial(scaled, source.load(weight.name), source.load(scale.name)),
         format=fmt,
         tensors=tensors if fmt else None,
         input_amax=input_amax,
@@ -90,24 +91,27 @@ def require_scales_fit(source: TensorSource, weight: TensorInfo, scale: TensorIn
         ) from error
 
 
-def scaled(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return ``codes * scale`` in float32.
+def scaled(codes: torch.Tensor, scale: torch.Tensor, rows: slice) -> torch.Tensor:
+    """Return some rows of ``codes * scale`` in float32.
 
     Args:
         codes: ``[out, in]``, float8 or int8; or of convolutions or experts, with more dimensions.
         scale: one number; one for each position of the first axis (``[out]``, ``[out, 1]``); or
             ``[out / R, in / C]`` for blocks of R rows and C columns, the last of which may be
             smaller.
+        rows: positions of the first axis.
 
     Raises:
         FormatError: the scales fit no such scheme.
     """
     shape = tuple(codes.shape)
     factor = scale.float().reshape(_scales_shape(shape, tuple(scale.shape)))
-    for axis, block in enumerate(_blocks(shape, tuple(factor.shape))):
+    first, *others = _blocks(shape, tuple(factor.shape))
+    factor = factor[torch.arange(rows.start, rows.stop) // first]
+    for axis, block in enumerate(others, 1):
         if factor.shape[axis] not in (1, shape[axis]):
             factor = factor.repeat_interleave(block, axis).narrow(axis, 0, shape[axis])
-    return codes.float().mul_(factor)
+    return codes[rows].float().mul_(factor)
 
 
 def _scales_shape(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, ...]:
