@@ -33,7 +33,7 @@ class DecodedSource(SourceView):
 
         ``hidden`` names tensors that are no part of the model.
         """
-        super().__init__(source, *notes, *_describe(weights))
+        super().__init__(source, *notes)
         self._weights = weights
         self.metadata = {n: t for n, t in source.metadata.items() if n != QUANTIZATION_METADATA}
         self.comfyui_reads = source.comfyui_reads and all(
@@ -106,12 +106,3 @@ def _working_dtype(source: TensorSource, weights: Mapping[str, StoredWeight]) ->
         if name not in parts and info.dtype in (torch.float16, torch.bfloat16):
             sizes[info.dtype] += info.nbytes
     return sizes.most_common(1)[0][0] if sizes else torch.bfloat16
-
-
-def _describe(weights: Mapping[str, StoredWeight]) -> list[str]:
-    counts = Counter(stored.label for stored in weights.values())
-    return [
-        f"{count} weights are quantized already, as {label}: what is not taken over as it is "
-        "cannot be better than that"
-        for label, count in counts.most_common()
-    ]

@@ -17,7 +17,7 @@ class StoredWeight:
     """How one 2-D weight is stored, and how to get it.
 
     Attributes:
-        label: for people: the format and whose convention it is.
+        label: for people: the format, and whose convention it is if not ComfyUI's.
         shape: ``(out, in)`` of the weight it stands for.
         names: the tensors it is made of, its input scale included.
         nbytes: bytes of all of them.

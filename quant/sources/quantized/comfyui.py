@@ -7,25 +7,22 @@ from math import prod
 
 import torch
 
-from ...errors import SourceError
+from ...errors import CheckpointError, SourceError
 from ...formats import FORMATS, TensorSpec, WeightFormat
 from ..base import TensorSource
-from ..stored_layers import MARKER, StoredLayer, read_layout
+from ..stored_layers import StoredLayer, read_layout
 from ..stored_weight import StoredWeight
-from .parts import number
-
-_CONVENTION = "ComfyUI"
+from .parts import Found, number
 
 
-def comfyui_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return the weights of layers with a marker, in the file or in its header.
+def comfyui_weights(source: TensorSource) -> Found:
+    """Find the weights of layers with a marker, in the file or in its header.
 
     Raises:
-        SourceError: a format that is not known here.
         CheckpointError: a marker is damaged.
     """
     return {
-        f"{layer.name}.weight": _stored_weight(source, layer)
+        f"{layer.name}.weight": partial(_stored_weight, source, layer)
         for layer in read_layout(source).values()
         if layer.marker is not None
     }
@@ -60,10 +57,10 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
         return None if scale is None or is_default else scale * fmt.activation_divisor
 
     return StoredWeight(
-        label=f"{fmt.name} ({_CONVENTION})",
+        label=fmt.name,
         shape=shape,
         names=tuple(info.name for info in parts.values()),
-        nbytes=sum(info.nbytes for suffix, info in parts.items() if suffix != MARKER),
+        nbytes=sum(info.nbytes for info in parts.values()),
         read=lambda: partial(fmt.decode, tensors(), shape),
         format=fmt,
         tensors=tensors,
@@ -105,7 +102,7 @@ def _require_parts(
             found = f"is {info.dtype}, not {spec.dtype}"
         else:
             continue
-        raise SourceError(
+        raise CheckpointError(
             f"{source.description}: {layer.name} is marked as {fmt.name}, but its {suffix} "
             f"{found}; the file is damaged or was changed since"
         )

@@ -10,7 +10,7 @@ import torch
 from ...formats import FORMATS
 from ..base import TensorInfo, TensorSource
 from ..stored_weight import StoredWeight
-from .parts import FLOAT8, float8_input_amax, layers_with, names_of, number, total_bytes
+from .parts import FLOAT8, Found, float8_input_amax, layers_with, names_of, number, total_bytes
 from .scaled_codes import require_scales_fit, scaled
 
 #: One tensor of this name (behind the model's prefix) marks such a file.
@@ -18,11 +18,11 @@ FILE_MARKER = "scaled_fp8"
 E5M2 = "float8_e5m2"  # always multiplied in 16 bits
 
 
-def float8_scaled_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return the weights that have a ``scale_weight``; a ``scale_input`` of 1.0 means none."""
+def float8_scaled_weights(source: TensorSource) -> Found:
+    """Find the weights that have a ``scale_weight``; a ``scale_input`` of 1.0 means none."""
     marker = source.tensors.get(FILE_MARKER)
     return {
-        f"{layer}.weight": _stored_weight(source, layer, marker)
+        f"{layer}.weight": partial(_stored_weight, source, layer, marker)
         for layer in layers_with(source, "scale_weight", "weight")
     }
 

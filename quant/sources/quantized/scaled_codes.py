@@ -11,25 +11,25 @@ from ...errors import FormatError, SourceError
 from ...formats import FORMATS, WeightFormat
 from ..base import TensorInfo, TensorSource
 from ..stored_weight import StoredWeight
-from .parts import FLOAT8, float8_input_amax, layers_with, names_of, number, total_bytes
+from .parts import FLOAT8, Found, float8_input_amax, layers_with, names_of, number, total_bytes
 
 _CODES = (*FLOAT8, torch.int8)
 # DeepSeek's files call the factor to multiply with an inverse.
 _SCALES = ("weight_scale", "weight_scale_inv")
 
 
-def scaled_codes_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return float8 and int8 weights with a ``weight_scale`` and no marker.
+def scaled_codes_weights(source: TensorSource) -> Found:
+    """Find float8 and int8 weights with a ``weight_scale`` and no marker.
 
     ModelOpt, Hugging Face, LightX2V and others write such files. ``input_scale`` is the factor
     activations were divided by.
     """
-    found: dict[str, StoredWeight] = {}
-    for suffix in _SCALES:
-        for layer in layers_with(source, suffix, "weight"):
-            if source.info(f"{layer}.weight").dtype in _CODES:
-                found.setdefault(f"{layer}.weight", _stored_weight(source, layer, suffix))
-    return found
+    return {
+        f"{layer}.weight": partial(_stored_weight, source, layer, suffix)
+        for suffix in _SCALES
+        for layer in layers_with(source, suffix, "weight")
+        if source.info(f"{layer}.weight").dtype in _CODES
+    }
 
 
 def _stored_weight(source: TensorSource, layer: str, suffix: str) -> StoredWeight:
