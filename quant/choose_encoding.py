@@ -105,8 +105,8 @@ def taken_over(
     if observed is None or not measure_outputs:
         return chosen
     weight = fmt.decode(tensors, shape)
-    rows = observed.held_out.rows[:_REPORTED_ROWS]
-    return _measured(chosen, weight, fmt, OutputTrial(weight, rows, fmt, input_scale))
+    trial = OutputTrial(weight, observed.held_out.rows[:_REPORTED_ROWS], fmt, input_scale)
+    return _with_errors(chosen, trial, weight)
 
 
 def _measured(
@@ -114,7 +114,12 @@ def _measured(
 ) -> ChosenEncoding:
     if trial is None:
         return chosen
-    decoded = fmt.decode(chosen.encoded.tensors, tuple(weight.shape))
+    return _with_errors(chosen, trial, fmt.decode(chosen.encoded.tensors, tuple(weight.shape)))
+
+
+def _with_errors(
+    chosen: ChosenEncoding, trial: OutputTrial, decoded: torch.Tensor
+) -> ChosenEncoding:
     return replace(
         chosen, error=trial.measure(decoded), runtime_scale_error=trial.with_runtime_scale(decoded)
     )

@@ -214,10 +214,8 @@ def _encode_all(
 def _load(job: ConversionJob, index: int) -> _Loaded:
     layer, planned = job.layers[index]
     companions = {info.name: _load_plain(job.source, info) for info in layer.companions}
-    stored = job.stored_weight(planned)
-    if stored is not None and stored.tensors is not None:
-        return stored.tensors(), companions
-    return job.source.load(layer.tensor.name), companions
+    taken = job.source.stored_tensors(layer.tensor.name, get_format(planned.format))
+    return job.source.load(layer.tensor.name) if taken is None else taken, companions
 
 
 def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:
@@ -278,7 +276,12 @@ def _calibration_warnings(job: ConversionJob) -> Iterator[str]:
     if job.statistics is None:
         return
     drift = job.statistics.fingerprint.drift(job.source.fingerprint())
-    if drift:
+    if drift and any(layer.tensor.stored for layer, _ in job.layers):
+        yield (
+            "the calibration was made on other weights, as before the source was quantized "
+            f"({drift}). It is nearly right"
+        )
+    elif drift:
         yield (
             f"the calibration was made on other weights, such as without a LoRA that is applied "
             f"now ({drift}). It is nearly right; for the best result calibrate the merged model, "
