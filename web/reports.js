@@ -6,13 +6,20 @@ const PREFIX = "NVFP4Foundry";
 const WIDGET = "report_text";
 const MIN_WIDTH = 400;
 const MIN_HEIGHT = 160;
+// A report of few lines takes no more room than they need.
+const LINE_HEIGHT = 11.5;
+const PADDING = 36; // margins and a scroll bar
 // For the picture below the report; what it leaves goes to the report.
 const PICTURE_HEIGHT = 380;
 
-function addReport(node, hasPicture) {
+function leastHeight(text) {
+  return Math.min(MIN_HEIGHT, Math.ceil(text.split("\n").length * LINE_HEIGHT) + PADDING);
+}
+
+function addReport(node) {
   // The text lies over its box instead of stretching it, whatever lays the box out.
   const box = document.createElement("div");
-  Object.assign(box.style, { position: "relative", height: "100%", minHeight: `${MIN_HEIGHT}px` });
+  Object.assign(box.style, { position: "relative", height: "100%" });
   const text = document.createElement("pre");
   box.append(text);
   Object.assign(text.style, {
@@ -31,22 +38,29 @@ function addReport(node, hasPicture) {
   text.addEventListener("wheel", (event) => event.stopPropagation());
   const widget = node.addDOMWidget(WIDGET, "text_report", box, {
     serialize: false, // not part of the prompt
-    getMinHeight: () => MIN_HEIGHT,
+    getMinHeight: () => leastHeight(text.textContent),
     getValue: () => text.textContent,
-    setValue: (value) => (text.textContent = value),
+    setValue: (value) => {
+      text.textContent = value;
+      box.style.minHeight = `${leastHeight(value)}px`;
+    },
   });
   widget.serialize = false; // nor of the saved workflow
-  const [width, height] = node.computeSize();
-  // Widgets that depend on a choice shrink a node while it loads, whatever height was saved.
-  const wanted = height + (hasPicture ? PICTURE_HEIGHT : 0);
-  node.setSize([Math.max(node.size[0], width, MIN_WIDTH), Math.max(node.size[1], wanted)]);
   return widget;
 }
 
 function show(node, output) {
   if (!output?.text) return;
-  const widget = node.widgets?.find((w) => w.name === WIDGET) ?? addReport(node, output.images?.length > 0);
+  const shown = node.widgets?.find((w) => w.name === WIDGET);
+  const widget = shown ?? addReport(node);
   widget.value = [output.text].flat().join("\n\n");
+  const picture = !shown && output.images?.length > 0 ? PICTURE_HEIGHT : 0;
+  // Widgets that depend on a choice shrink a node while it loads, whatever height was saved.
+  const [width, height] = node.computeSize();
+  node.setSize([
+    Math.max(node.size[0], width, MIN_WIDTH),
+    Math.max(node.size[1], height + picture),
+  ]);
   node.setDirtyCanvas(true, true);
 }
 

@@ -8,6 +8,7 @@ from math import ceil
 
 from .input_group import InputGroup
 from .moments import moments_bytes
+from .records import LayerStatistics
 from .settings import CollectorSettings
 from .statistics import CalibrationStatistics
 
@@ -113,24 +114,37 @@ def describe_budget(statistics: CalibrationStatistics, settings: CollectorSettin
     budget, wanted = settings.moments_budget_bytes, settings.moments_layers
     if not budget:
         return ""
+    enough = settings.moments_tokens_per_channel
     waiting = {
-        layer.input_id: layer.in_features
+        layer.input_id: layer
         for name, layer in statistics.layers.items()
         if (wanted is None or name in wanted)
-        and (layer.moments.tokens if layer.moments else 0)
-        < settings.moments_tokens_per_channel * layer.in_features
+        and (layer.moments.tokens if layer.moments else 0) < enough * layer.in_features
     }
-    too_wide = {name: width for name, width in waiting.items() if moments_bytes(width) > budget}
+    sizes = {name: moments_bytes(layer.in_features) for name, layer in waiting.items()}
+    too_wide = {name: size for name, size in sizes.items() if size > budget}
     parts = []
     if too_wide:
-        needed = max(moments_bytes(width) for width in too_wide.values())
+        needed = max(too_wide.values())
         parts.append(
             f"no room for the Hessians of {len(too_wide)} inputs, such as {min(too_wide)}: they "
             f"take up to {ceil(needed / 2**20)} MB each"
         )
-    left = sum(moments_bytes(width) for name, width in waiting.items() if name not in too_wide)
-    if left:
-        runs = ceil(left / budget)
-        runs += ceil(runs / (_HELD_OUT_EVERY - 1))
-        parts.append(f"about {runs} more runs for the Hessians of {len(waiting)} inputs")
+    runs = {name: _runs_left(waiting[name], enough) for name in waiting.keys() - too_wide}
+    if runs:
+        slowest = max(sorted(runs), key=runs.__getitem__)
+        total = max(runs[slowest], ceil(sum(runs[name] * sizes[name] for name in runs) / budget))
+        total += ceil(total / (_HELD_OUT_EVERY - 1))
+        parts.append(
+            f"about {total} more runs until the Hessians of {len(runs)} inputs have {enough:g} "
+            f"tokens a channel; {slowest} takes longest"
+        )
     return "; ".join(parts)
+
+
+def _runs_left(layer: LayerStatistics, tokens_per_channel: float) -> int:
+    """Return how many more runs an input takes at the tokens it got from a run so far."""
+    if layer.moments is None:
+        return 1
+    missing = tokens_per_channel * layer.in_features - layer.moments.tokens
+    return ceil(missing * len(layer.moments.parts) / layer.moments.tokens)
