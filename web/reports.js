@@ -8,12 +8,18 @@ const MIN_WIDTH = 400;
 const MIN_HEIGHT = 160;
 // A report of few lines takes no more room than they need.
 const LINE_HEIGHT = 11.5;
+const LINE_CHARACTERS = 60;
 const PADDING = 36; // margins and a scroll bar
 // For the picture below the report; what it leaves goes to the report.
 const PICTURE_HEIGHT = 380;
 
+// Long lines are wrapped, but not where a table would fall apart.
+const hasTable = (text) => /^-{10,}$/m.test(text);
+
 function leastHeight(text) {
-  return Math.min(MIN_HEIGHT, Math.ceil(text.split("\n").length * LINE_HEIGHT) + PADDING);
+  const rows = text.split("\n").map((line) => Math.ceil(line.length / LINE_CHARACTERS) || 1);
+  const lines = hasTable(text) ? rows.length : rows.reduce((sum, count) => sum + count, 0);
+  return Math.min(MIN_HEIGHT, Math.ceil(lines * LINE_HEIGHT) + PADDING);
 }
 
 function addReport(node) {
@@ -28,7 +34,7 @@ function addReport(node) {
     margin: "0",
     padding: "4px",
     overflow: "auto",
-    whiteSpace: "pre",
+    overflowWrap: "anywhere",
     font: "10px/1.15 monospace",
     userSelect: "text",
     color: "var(--input-text, #ddd)",
@@ -42,6 +48,7 @@ function addReport(node) {
     getValue: () => text.textContent,
     setValue: (value) => {
       text.textContent = value;
+      text.style.whiteSpace = hasTable(value) ? "pre" : "pre-wrap";
       box.style.minHeight = `${leastHeight(value)}px`;
     },
   });

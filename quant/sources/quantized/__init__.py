@@ -52,12 +52,12 @@ def decoded(source: TensorSource) -> TensorSource:
     weights = find_stored_weights(source)
     used = {name for stored in weights.values() for name in stored.names}
     require_readable(source, used)
+    markers = leftovers(source)
     plain = [
         name
         for name, info in source.tensors.items()
-        if name not in used and info.dtype.is_floating_point and info.dtype.itemsize == 1
+        if name not in used | markers and info.dtype.is_floating_point and info.dtype.itemsize == 1
     ]
-    markers = leftovers(source)
     if not weights and not plain and not markers:
         return source
     notes = ()
