@@ -61,9 +61,20 @@ def test_the_runs_left_are_those_it_takes(observe: Callable[..., Observed]) -> N
     collector = ActivationCollector(settings)
     text = describe_budget(observe(1, collector)[0], settings)
     announced = int(text.removeprefix("about ").split()[0])
-    assert announced > 6 and text.endswith("60 tokens a channel; ffn.2 takes longest")
+    assert announced > 6 and text.endswith("inputs have 60 tokens a channel")
     assert describe_budget(observe(announced - 4, collector)[0], settings)
     assert describe_budget(observe(6, collector)[0], settings) == ""
+
+
+def test_inputs_that_are_the_prompts_do_not_ask_for_runs(
+    observe: Callable[..., Observed],
+) -> None:
+    """Every call of a run brings the same tokens, as a text encoder's do: 60 rows a run."""
+    settings = CollectorSettings(
+        rows_per_layer=4, moments_budget_bytes=BIG, moments_tokens_per_channel=60.0
+    )
+    text = describe_budget(observe(1, ActivationCollector(settings), same=True)[0], settings)
+    assert "more runs" not in text and "more prompts, if you have them" in text
 
 
 def test_no_more_is_gathered_than_is_enough(observe: Callable[..., Observed]) -> None:
