@@ -41,12 +41,12 @@ def decoded(source: TensorSource) -> TensorSource:
     weights = {name: describe() for name, describe in _find(source).items()}
     used = _parts(weights)
     require_readable(source, used)
+    markers = leftovers(source)
     plain = [
         name
         for name, info in source.tensors.items()
-        if name not in used and info.dtype.is_floating_point and info.dtype.itemsize == 1
+        if name not in used | markers and info.dtype.is_floating_point and info.dtype.itemsize == 1
     ]
-    markers = leftovers(source)
     if not weights and not plain and not markers:
         return source
     notes = [f"{len(plain)} tensors are plain 8-bit floats without scales"] if plain else []

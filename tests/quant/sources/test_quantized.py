@@ -58,6 +58,8 @@ def test_is_seen_as_the_model_it_stands_for(made: Callable, kind: str, prefix: s
             assert not quantized or name.endswith("modulation") or error > 0.001, name
         assert source.nbytes <= path.stat().st_size
         assert any("quantized already" in note or "8-bit floats" in note for note in source.notes)
+        unscaled = any("without scales" in note for note in source.notes)
+        assert unscaled == (kind == "plain fp8"), source.notes
 
 
 @pytest.mark.parametrize("kind", ["ModelOpt", "compressed-tensors", "LightX2V", "LightX2V, older"])
