@@ -111,13 +111,13 @@ def test_an_impossible_original_shape_is_refused(tmp_path: Path) -> None:
 def test_only_what_is_needed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_blocks(tmp_path / "m.gguf", {"Q4_K": 64}, rows=64)
     read: list[int] = []
-    original = gguf_file.read_into
+    original = module.read_into
 
     def count(buffer: np.ndarray, *place: Any) -> None:
         read.append(buffer.nbytes)
         original(buffer, *place)
 
-    monkeypatch.setattr(gguf_file, "read_into", count)
+    monkeypatch.setattr(module, "read_into", count)
     with GgufFile(path) as source:
         assert read == []
         source.load_runs("Q4_K", [10, 256 * 100 + 250], 16)
