@@ -1,9 +1,9 @@
 """Peak memory of a conversion by kind and size of its source: it should not grow with the size.
 
 Writes random WAN models (width of TI2V 5B, as many blocks as the size asks for) as safetensors,
-with the names of diffusers, and as GGUF, converts each in a process of its own and deletes it
-again. The peak is the process's largest resident set as the kernel counts it. Run as
-``python bench/source_memory.py --sizes 1 5 20 --folder /scratch``.
+with the names of diffusers, quantized by others, and as GGUF, converts each in a process of its
+own and deletes it again. The peak is the process's largest resident set as the kernel counts it.
+Run as ``python bench/source_memory.py --sizes 1 5 20 --folder /scratch``.
 """
 
 from __future__ import annotations
@@ -51,18 +51,56 @@ def write_safetensors(
     path: Path, shapes: dict[str, Shape], rename: Callable[[str], str] = str
 ) -> None:
     """Write a model in bf16, a layer in memory at a time."""
-    pool = torch.empty(_POOL).normal_(std=_SIGMA).bfloat16()
-    specs = {rename(name): TensorSpec(shape, torch.bfloat16) for name, shape in shapes.items()}
-    with CheckpointWriter(path, specs, {"format": "pt"}) as writer:
-        for name, spec in specs.items():
-            count = prod(spec.shape)
-            writer.write(name, pool.repeat(-(-count // _POOL))[:count].view(spec.shape))
-        writer.commit()
+    values = torch.empty(_POOL).normal_(std=_SIGMA).bfloat16()
+    _write_tensors(path, {rename(name): (shape, values) for name, shape in shapes.items()})
 
 
 def write_diffusers(path: Path, shapes: dict[str, Shape]) -> None:
     """Write it with the names of diffusers."""
     write_safetensors(path, shapes, wan_to_diffusers)
+
+
+def write_scaled_fp8(path: Path, shapes: dict[str, Shape]) -> None:
+    """Write its matrices in float8 with a scale each, as ``scaled_fp8`` files do."""
+    plain = torch.empty(_POOL).normal_(std=_SIGMA).bfloat16()
+    codes = (plain.float() * 4000).to(torch.float8_e4m3fn)
+    tensors: dict[str, tuple[Shape, torch.Tensor]] = {"scaled_fp8": ((0,), codes)}
+    for name, shape in shapes.items():
+        is_matrix = len(shape) == 2 and name.endswith(".weight")
+        tensors[name] = (shape, codes if is_matrix else plain)
+        if is_matrix:
+            scale = torch.full((1,), 1 / 4000)
+            tensors[f"{name.removesuffix('.weight')}.scale_weight"] = ((), scale)
+    _write_tensors(path, tensors)
+
+
+def write_modelopt(path: Path, shapes: dict[str, Shape]) -> None:
+    """Write its matrices in NVFP4 as ModelOpt packs it."""
+    plain = torch.empty(_POOL).normal_(std=_SIGMA).bfloat16()
+    codes = torch.randint(0, 256, (_POOL,), dtype=torch.uint8)
+    scales = (torch.rand(_POOL) * 200 + 20).to(torch.float8_e4m3fn)
+    tensors: dict[str, tuple[Shape, torch.Tensor]] = {}
+    for name, shape in shapes.items():
+        layer = name.removesuffix(".weight")
+        if len(shape) != 2 or layer == name:
+            tensors[name] = (shape, plain)
+            continue
+        tensors[name] = ((shape[0], shape[1] // 2), codes)
+        tensors[f"{layer}.weight_scale"] = ((shape[0], shape[1] // 16), scales)
+        tensors[f"{layer}.weight_scale_2"] = ((), torch.full((1,), _SIGMA / 300))
+    _write_tensors(path, tensors)
+
+
+def _write_tensors(path: Path, tensors: dict[str, tuple[Shape, torch.Tensor]]) -> None:
+    """Write tensors of these shapes, each filled with the values given for it."""
+    specs = {name: TensorSpec(shape, values.dtype) for name, (shape, values) in tensors.items()}
+    with CheckpointWriter(path, specs, {"format": "pt"}) as writer:
+        for name, (shape, values) in tensors.items():
+            count = prod(shape)
+            repeated = values.view(torch.uint8 if values.dtype.itemsize == 1 else values.dtype)
+            repeated = repeated.repeat(-(-count // len(values)))[:count]
+            writer.write(name, repeated.view(values.dtype).view(shape))
+        writer.commit()
 
 
 def write_q8(path: Path, shapes: dict[str, Shape]) -> None:
@@ -110,6 +148,8 @@ def _write_gguf(path: Path, shapes: dict[str, Shape], kind: str, blocks: np.ndar
 KINDS: dict[str, tuple[Callable[[Path, dict[str, Shape]], None], str, float]] = {
     "safetensors": (write_safetensors, ".safetensors", 2.0),
     "diffusers": (write_diffusers, ".safetensors", 2.0),
+    "scaled-fp8": (write_scaled_fp8, ".safetensors", 1.0),
+    "modelopt": (write_modelopt, ".safetensors", 0.5625),
     "gguf-q8_0": (write_q8, ".gguf", 34 / 32),
     "gguf-q4_k": (write_q4_k, ".gguf", 144 / 256),
 }

@@ -329,7 +329,11 @@ class MergeCalibrations(io.ComfyNode):
                 io.Autogrow.Input(
                     "statistics",
                     template=io.Autogrow.TemplatePrefix(
-                        input=StatisticsSocket.Input("statistics"), prefix="statistics_", min=2
+                        input=StatisticsSocket.Input(
+                            "statistics", tooltip="From Calibration Result or Load Calibration."
+                        ),
+                        prefix="statistics_",
+                        min=2,
                     ),
                 ),
                 io.String.Input(

@@ -92,9 +92,9 @@ def choose_encoding(
 
 
 def taken_over(
-    weight: torch.Tensor,
-    fmt: WeightFormat,
     tensors: Mapping[str, torch.Tensor],
+    shape: tuple[int, ...],
+    fmt: WeightFormat,
     observed: ObservedInput | None,
     input_scale: float | None,
     *,
@@ -104,8 +104,9 @@ def taken_over(
     chosen = ChosenEncoding(EncodedWeight(tensors, 0.0), TAKEN_OVER, "codes and scales as stored")
     if observed is None or not measure_outputs:
         return chosen
-    rows = observed.held_out.rows[:_REPORTED_ROWS]
-    return _measured(chosen, weight, fmt, OutputTrial(weight, rows, fmt, input_scale))
+    weight = fmt.decode(tensors, shape)
+    trial = OutputTrial(weight, observed.held_out.rows[:_REPORTED_ROWS], fmt, input_scale)
+    return _with_errors(chosen, trial, weight)
 
 
 def _measured(
@@ -113,7 +114,12 @@ def _measured(
 ) -> ChosenEncoding:
     if trial is None:
         return chosen
-    decoded = fmt.decode(chosen.encoded.tensors, tuple(weight.shape))
+    return _with_errors(chosen, trial, fmt.decode(chosen.encoded.tensors, tuple(weight.shape)))
+
+
+def _with_errors(
+    chosen: ChosenEncoding, trial: OutputTrial, decoded: torch.Tensor
+) -> ChosenEncoding:
     return replace(
         chosen, error=trial.measure(decoded), runtime_scale_error=trial.with_runtime_scale(decoded)
     )

@@ -19,7 +19,6 @@ from .planning.inventory import Layer, take_inventory
 from .planning.plan import Plan, PlannedLayer, marker_bytes
 from .rounding import NEED_MOMENTS
 from .sources.base import TensorSource
-from .sources.stored_weight import StoredWeight
 
 
 @dataclass(frozen=True)
@@ -49,12 +48,6 @@ class ConversionJob:
     def rest(self) -> TensorSource | None:
         """What is copied beside the model, as it is."""
         return self.source.rest if self.whole_file else None
-
-    def stored_weight(self, planned: PlannedLayer) -> StoredWeight | None:
-        """Return how a layer's weight is stored, if that is what is planned for it."""
-        fmt = get_format(planned.format)
-        stored = self.source.stored_weight(f"{planned.name}.weight") if fmt.is_quantized else None
-        return stored if stored is not None and stored.fits(fmt) else None
 
     def specs(self) -> dict[str, TensorSpec]:
         """Announce every tensor of the checkpoint, in the source's order."""

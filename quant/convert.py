@@ -41,8 +41,8 @@ class QuantizedModel:
     report: ConversionReport
 
 
-#: A layer's weight, its companions by name, and the tensors of its format if the source has them.
-_Loaded = tuple[torch.Tensor, dict[str, torch.Tensor], Mapping[str, torch.Tensor] | None]
+#: A layer's weight, or the tensors of its format if the source has them; companions by name.
+_Loaded = tuple[torch.Tensor | Mapping[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
 class _Sink(Protocol):
@@ -184,18 +184,17 @@ def _encode_all(
         pending: Future[None] | None = None
         try:
             for index, (layer, planned) in enumerate(job.layers):
-                weight, companions, taken = upcoming.result()
+                weight, companions = upcoming.result()
                 if index + 1 < len(job.layers):
                     upcoming = reader.submit(_load, job, index + 1)
                 tensors, report = encode_layer(
                     layer,
                     planned,
-                    weight.to(job.device),
+                    weight.to(job.device) if isinstance(weight, torch.Tensor) else weight,
                     recipe.rounding,
                     job.decisions.get(layer.name),
                     inputs.of(layer.name),
                     companions.get(f"{layer.name}.{BIAS}"),
-                    taken,
                     measure_outputs=measure_outputs,
                     correct_bias=recipe.bias_correction,
                 )
@@ -215,9 +214,8 @@ def _encode_all(
 def _load(job: ConversionJob, index: int) -> _Loaded:
     layer, planned = job.layers[index]
     companions = {info.name: _load_plain(job.source, info) for info in layer.companions}
-    stored = job.stored_weight(planned)
-    taken = stored.tensors() if stored and stored.tensors else None
-    return job.source.load(layer.tensor.name), companions, taken
+    taken = job.source.stored_tensors(layer.tensor.name, get_format(planned.format))
+    return job.source.load(layer.tensor.name) if taken is None else taken, companions
 
 
 def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:
@@ -278,7 +276,12 @@ def _calibration_warnings(job: ConversionJob) -> Iterator[str]:
     if job.statistics is None:
         return
     drift = job.statistics.fingerprint.drift(job.source.fingerprint())
-    if drift:
+    if drift and any(layer.tensor.stored for layer, _ in job.layers):
+        yield (
+            "the calibration was made on other weights, as before the source was quantized "
+            f"({drift}). It is nearly right"
+        )
+    elif drift:
         yield (
             f"the calibration was made on other weights, such as without a LoRA that is applied "
             f"now ({drift}). It is nearly right; for the best result calibrate the merged model, "

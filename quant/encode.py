@@ -40,12 +40,11 @@ def input_scale_of(fmt: WeightFormat, decision: ScaleDecision | None) -> float |
 def encode_layer(
     layer: Layer,
     planned: PlannedLayer,
-    weight: torch.Tensor,
+    weight: torch.Tensor | Mapping[str, torch.Tensor],
     rounding: str,
     decision: ScaleDecision | None,
     observed: ObservedInput | None,
     bias: torch.Tensor | None = None,
-    taken: Mapping[str, torch.Tensor] | None = None,
     *,
     measure_outputs: bool = True,
     correct_bias: bool = True,
@@ -56,12 +55,12 @@ def encode_layer(
         layer: where the weight comes from.
         planned: the format it gets.
         weight: the source weight, any float dtype (merged ones are wider than
-            ``layer.tensor.dtype``), any device.
+            ``layer.tensor.dtype``), any device. Or the tensors of the format, by suffix, if the
+            source has them already: they are not changed.
         rounding: how its numbers are chosen.
         decision: the static activation scale, for formats that use one.
         observed: of the layer's input, for roundings that look at it and for output errors.
         bias: the layer's bias as it will be stored, if it has one.
-        taken: the tensors of the format if the source has them already; they are not changed.
         measure_outputs: measure output errors on the sampled rows of the input.
         correct_bias: correct the bias where that helps and the input's mean is known.
 
@@ -75,9 +74,9 @@ def encode_layer(
     fmt = get_format(planned.format)
     scale = input_scale_of(fmt, decision)
     try:
-        if taken is not None:
+        if not isinstance(weight, torch.Tensor):
             chosen = taken_over(
-                weight, fmt, taken, observed, scale, measure_outputs=measure_outputs
+                weight, layer.shape, fmt, observed, scale, measure_outputs=measure_outputs
             )
         elif fmt.is_quantized:
             chosen = choose_encoding(

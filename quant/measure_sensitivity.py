@@ -10,10 +10,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 import torch
 
-from .calibration.input_scale import DEFAULT_HEADROOM, ScaleDecision, decide_scales, parse_policy
+from .calibration.input_scale import DEFAULT_HEADROOM, decide_scales, parse_policy
 from .calibration.sensitivity import CandidateErrors, LayerSensitivity, Sensitivity
 from .calibration.statistics import CalibrationStatistics
-from .choose_encoding import choose_encoding
+from .choose_encoding import choose_encoding, taken_over
 from .encode import input_scale_of
 from .errors import CalibrationError, FormatError
 from .formats import FORMATS, WeightFormat, get_format
@@ -49,7 +49,8 @@ def measure_sensitivity(
     """Measure the weight and output errors of every Linear in every format it can take.
 
     Args:
-        source: the model, unquantized, unprefixed names.
+        source: the model, unprefixed names. A layer that is quantized in it already loses nothing
+            in the format it has.
         statistics: of this model; their sampled rows are the inputs.
         formats: candidates; a layer lacks those that refuse its shape.
         layers: only these (default: every Linear that a candidate accepts).
@@ -81,7 +82,17 @@ def measure_sensitivity(
             name=name,
             shape=layer.shape,
             input_id=observed.statistics.input_id if observed else None,
-            candidates=_measure(weight, accepting, rounding, decisions[name], observed),
+            candidates={
+                fmt.name: _measure(
+                    weight,
+                    fmt,
+                    rounding,
+                    input_scale_of(fmt, decisions[name]),
+                    observed,
+                    source.stored_tensors(layer.tensor.name, fmt),
+                )
+                for fmt in accepting
+            },
         )
         done += layer.tensor.nbytes
         if on_progress:
@@ -123,24 +134,23 @@ def candidate_layers(
 
 def _measure(
     weight: torch.Tensor,
-    formats: Sequence[WeightFormat],
+    fmt: WeightFormat,
     rounding: str,
-    decision: ScaleDecision,
+    scale: float | None,
     observed: ObservedInput | None,
-) -> Mapping[str, CandidateErrors]:
-    """Return one layer's errors by format."""
-    errors = {}
-    for fmt in formats:
-        scale = input_scale_of(fmt, decision)
-        try:
+    taken: Mapping[str, torch.Tensor] | None,
+) -> CandidateErrors:
+    """Return one layer's errors in a format; ``taken``: its tensors if the source has them."""
+    try:
+        if taken is not None:
+            chosen = taken_over(taken, tuple(weight.shape), fmt, observed, scale)
+        else:
             chosen = choose_encoding(weight, fmt, rounding, observed, scale)
-        except FormatError:  # NaN in the weight: nothing is known of what it would cost
-            errors[fmt.name] = CandidateErrors()
-            continue
-        error = chosen.error
-        errors[fmt.name] = CandidateErrors(
-            weight=chosen.encoded.relative_error,
-            w4a16=error.w4a16 if error else None,
-            w4a4=error.w4a4 if error else None,
-        )
-    return errors
+    except FormatError:  # NaN in the weight: nothing is known of what it would cost
+        return CandidateErrors()
+    error = chosen.error
+    return CandidateErrors(
+        weight=chosen.encoded.relative_error,
+        w4a16=error.w4a16 if error else None,
+        w4a4=error.w4a4 if error else None,
+    )

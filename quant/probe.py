@@ -264,17 +264,21 @@ class _Encoder:
         self, layer: Layer, input_scale: float | None, observed: ObservedInput | None
     ) -> _QuantizedLinear | None:
         """Return the layer, None if its weight holds NaN: its shift then stays unknown."""
-        weight = self.source.load(layer.tensor.name).to(self.device)
-        try:
-            chosen = choose_encoding(
-                weight, self.format, self.rounding, observed, input_scale, measure_outputs=False
-            )
-        except FormatError:
-            return None
+        name = layer.tensor.name
+        tensors = self.source.stored_tensors(name, self.format)
+        if tensors is None:
+            weight = self.source.load(name).to(self.device)
+            try:
+                chosen = choose_encoding(
+                    weight, self.format, self.rounding, observed, input_scale, measure_outputs=False
+                )
+            except FormatError:
+                return None
+            tensors = chosen.encoded.tensors
         bias = self.source.load(layer.companions[0].name) if layer.companions else None
         return _QuantizedLinear(
             rounding=InputRounding(self.format, input_scale),
-            tensors={suffix: tensor.cpu() for suffix, tensor in chosen.encoded.tensors.items()},
+            tensors={suffix: tensor.cpu() for suffix, tensor in tensors.items()},
             shape=layer.shape,
             # clone: a source may hand out tensors it owns
             bias=None if bias is None else bias.clone(),

@@ -8,6 +8,7 @@ from math import ceil
 
 from .input_group import InputGroup
 from .moments import moments_bytes
+from .records import LayerStatistics
 from .settings import CollectorSettings
 from .statistics import CalibrationStatistics
 
@@ -110,27 +111,58 @@ def describe_budget(statistics: CalibrationStatistics, settings: CollectorSettin
 
     Names the inputs that the budget has no room for, however many runs there are.
     """
-    budget, wanted = settings.moments_budget_bytes, settings.moments_layers
+    budget, enough = settings.moments_budget_bytes, settings.moments_tokens_per_channel
     if not budget:
         return ""
-    waiting = {
-        layer.input_id: layer.in_features
-        for name, layer in statistics.layers.items()
-        if (wanted is None or name in wanted)
-        and (layer.moments.tokens if layer.moments else 0)
-        < settings.moments_tokens_per_channel * layer.in_features
-    }
-    too_wide = {name: width for name, width in waiting.items() if moments_bytes(width) > budget}
+    waiting = _waiting(statistics, settings)
+    sizes = {name: moments_bytes(layer.in_features) for name, layer in waiting.items()}
+    too_wide = {name: size for name, size in sizes.items() if size > budget}
     parts = []
     if too_wide:
-        needed = max(moments_bytes(width) for width in too_wide.values())
+        needed = max(too_wide.values())
         parts.append(
             f"no room for the Hessians of {len(too_wide)} inputs, such as {min(too_wide)}: they "
             f"take up to {ceil(needed / 2**20)} MB each"
         )
-    left = sum(moments_bytes(width) for name, width in waiting.items() if name not in too_wide)
-    if left:
-        runs = ceil(left / budget)
-        runs += ceil(runs / (_HELD_OUT_EVERY - 1))
-        parts.append(f"about {runs} more runs for the Hessians of {len(waiting)} inputs")
+    rest = {name: layer for name, layer in waiting.items() if name not in too_wide}
+    prompts = {name for name, layer in rest.items() if layer.moments and layer.moments.repeats}
+    runs = {name: _runs_left(layer, enough) for name, layer in rest.items()}
+    steady = {name: number for name, number in runs.items() if name not in prompts}
+    if steady:
+        total = max([*steady.values(), ceil(sum(runs[n] * sizes[n] for n in steady) / budget)])
+        parts.append(
+            f"about {_with_held_out(total)} more runs until the Hessians of {len(steady)} inputs "
+            f"have {enough:g} tokens a channel"
+        )
+    if prompts:
+        most = max(runs[name] for name in prompts)
+        parts.append(
+            f"Hessians of {len(prompts)} inputs that are the prompt's, such as {min(prompts)}, get "
+            f"few tokens from each: about {_with_held_out(most)} more prompts, if you have them"
+        )
     return "; ".join(parts)
+
+
+def _waiting(
+    statistics: CalibrationStatistics, settings: CollectorSettings
+) -> dict[str, LayerStatistics]:
+    """Return the inputs that have too few tokens, each with one of its layers."""
+    wanted, enough = settings.moments_layers, settings.moments_tokens_per_channel
+    return {
+        layer.input_id: layer
+        for name, layer in statistics.layers.items()
+        if (wanted is None or name in wanted)
+        and (layer.moments.tokens if layer.moments else 0) < enough * layer.in_features
+    }
+
+
+def _with_held_out(runs: int) -> int:
+    return runs + ceil(runs / (_HELD_OUT_EVERY - 1))
+
+
+def _runs_left(layer: LayerStatistics, tokens_per_channel: float) -> int:
+    """Return how many more runs an input takes at the tokens it got from a run so far."""
+    if layer.moments is None:
+        return 1
+    missing = tokens_per_channel * layer.in_features - layer.moments.tokens
+    return ceil(missing * len(layer.moments.parts) / layer.moments.tokens)

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from math import prod
+from operator import le
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..compare import Difference, difference
-from ..errors import CheckpointError, CompareError
-from ..formats import KEEP
+from ..errors import CompareError, SourceError
 from ..formats.base import row_slices
-from ..sources import PrefixedSource, TensorSource, find_prefix, in_comfy_names, open_tensors
-from ..sources.stored_layers import StoredLayer, read_layout
+from ..planning.inventory import Layer, take_inventory
+from ..sources import TensorSource, is_readable, open_to_look
+from .inspect import stored_format
 from .verify import OnProgress
-
-# A weight with one of these and no marker means more than its stored values.
-_SCALES = ("weight_scale", "scale_weight")
 
 
 @dataclass(frozen=True)
@@ -84,20 +83,15 @@ def compare_checkpoints(
         SourceError, CheckpointError: a file is unreadable or its markers are.
         CompareError: no layer can be compared, or one has different shapes.
     """
-    with open_tensors(a) as file_a, open_tensors(b) as file_b:
-        return compare_tensors(_in_comfy_names(file_a), _in_comfy_names(file_b), on_progress)
-
-
-def _in_comfy_names(source: TensorSource) -> TensorSource:
-    prefix = find_prefix(source.tensors)
-    return in_comfy_names(PrefixedSource(source, prefix) if prefix else source)
+    with open_to_look(a) as file_a, open_to_look(b) as file_b:
+        return compare_tensors(file_a, file_b, on_progress)
 
 
 def compare_tensors(
     a: TensorSource, b: TensorSource, on_progress: OnProgress | None = None
 ) -> CheckpointComparison:
     """Compare two open checkpoints; see `compare_checkpoints`."""
-    layers_a, layers_b = read_layout(a), read_layout(b)
+    layers_a, layers_b = take_inventory(a).layers, take_inventory(b).layers
     pairs = [(layer, layers_b[name]) for name, layer in layers_a.items() if name in layers_b]
     if not pairs:
         raise CompareError(
@@ -107,11 +101,13 @@ def compare_tensors(
     everything = Difference()
     total, done = sum(la.nbytes + lb.nbytes for la, lb in pairs), 0
     for layer_a, layer_b in pairs:
-        if _is_known(layer_a) and _is_known(layer_b):
+        if is_readable(layer_a.tensor.stored) and is_readable(layer_b.tensor.stored):
             record, weight_and_bias = _compare_layer(a, layer_a, b, layer_b)
             compared.append(record)
             everything += weight_and_bias
         else:
+            _require_intact(a, layer_a)
+            _require_intact(b, layer_b)
             not_compared.append(layer_a.name)
         done += layer_a.nbytes + layer_b.nbytes
         if on_progress:
@@ -134,39 +130,43 @@ def compare_tensors(
     )
 
 
-def _missing(layers: dict[str, StoredLayer], others: dict[str, StoredLayer]) -> tuple[str, ...]:
+def _require_intact(source: TensorSource, layer: Layer) -> None:
+    """Raise `CheckpointError` for a layer that is not readable because it is damaged."""
+    stored = source.stored_weight(layer.tensor.name)
+    if stored is not None and not is_readable(stored):
+        with suppress(SourceError):  # of a format that is not known
+            stored.read()
+
+
+def _missing(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> tuple[str, ...]:
     """Return what ``others`` lack: layers, and biases of layers they have."""
-    names = []
+    names, biases = [], {info.name for layer in others.values() for info in layer.companions}
     for name, layer in layers.items():
-        if name not in others:
+        if name not in others and name not in biases:
             names.append(name)
-        elif "bias" in layer.tensors and "bias" not in others[name].tensors:
-            names.append(f"{name}.bias")
+        elif name in others and layer.companions and not others[name].companions:
+            names += [info.name for info in layer.companions]
     return tuple(names)
 
 
-def _is_known(layer: StoredLayer) -> bool:
-    if layer.marker is not None:
-        return layer.format is not None
-    return not any(suffix in layer.tensors for suffix in _SCALES)
-
-
 def _compare_layer(
-    a: TensorSource, layer_a: StoredLayer, b: TensorSource, layer_b: StoredLayer
+    a: TensorSource, layer_a: Layer, b: TensorSource, layer_b: Layer
 ) -> tuple[LayerComparison, Difference]:
     """Return the record of a layer, and the difference of its weight and bias together."""
-    shape = _common_shape(layer_a, layer_b)
+    shape = _common_shape(a, layer_a, b, layer_b)
     rows, columns = (shape[0], prod(shape[1:])) if shape else (1, 1)
-    rows_of_a, rows_of_b = _decoder(a, layer_a, shape), _decoder(b, layer_b, shape)
+    rows_of_a, rows_of_b = _reader(a, layer_a), _reader(b, layer_b)
+    inside = tuple(slice(0, size) for size in shape[1:])  # padding is of one file alone
     weight = Difference()
     for band in row_slices(rows, columns):
-        weight += difference(rows_of_a(band), rows_of_b(band))
+        values = (read(band)[(slice(None), *inside)] for read in (rows_of_a, rows_of_b))
+        weight += difference(*values)
     bias = _compare_bias(a, layer_a, b, layer_b)
     record = LayerComparison(
         name=layer_a.name,
         shape=shape,
-        format_a=layer_a.format_name,
-        format_b=layer_b.format_name,
+        format_a=stored_format(layer_a.tensor),
+        format_b=stored_format(layer_b.tensor),
         relative_error=weight.relative_error,
         bytes_a=layer_a.nbytes,
         bytes_b=layer_b.nbytes,
@@ -175,63 +175,55 @@ def _compare_layer(
     return record, weight + bias if bias else weight
 
 
-def _common_shape(layer_a: StoredLayer, layer_b: StoredLayer) -> tuple[int, ...]:
+def _common_shape(
+    a: TensorSource, layer_a: Layer, b: TensorSource, layer_b: Layer
+) -> tuple[int, ...]:
     """Return the logical shape of both weights; one may be stored padded and not say so.
 
     Raises:
         CompareError: the shapes differ.
     """
-    shape_a, shape_b = layer_a.shape(), layer_b.shape()
-    for shape in (shape_a, shape_b):
-        if _is_stored_as(layer_a, shape) and _is_stored_as(layer_b, shape):
-            return shape
+    if _may_have_shape(a, layer_a, layer_b.shape):
+        return layer_b.shape
+    if _may_have_shape(b, layer_b, layer_a.shape):
+        return layer_a.shape
     raise CompareError(
-        f"{layer_a.name}: its weight is {'x'.join(map(str, shape_a))} in the first file and "
-        f"{'x'.join(map(str, shape_b))} in the second; these are different models"
+        f"{layer_a.name}: its weight is {'x'.join(map(str, layer_a.shape))} in the first file and "
+        f"{'x'.join(map(str, layer_b.shape))} in the second; these are different models"
     )
 
 
-def _is_stored_as(layer: StoredLayer, shape: tuple[int, ...]) -> bool:
-    """Whether a weight of this logical shape would have the shape that is stored."""
-    stored = layer.weight.shape
-    specs = (layer.format or KEEP).tensor_specs
-    if layer.format is not None and layer.format.is_quantized and len(shape) != 2:
-        return False
-    return len(shape) == len(stored) and specs(shape, torch.bfloat16)["weight"].shape == stored
+def _may_have_shape(source: TensorSource, layer: Layer, shape: tuple[int, ...]) -> bool:
+    """Whether a weight is of this shape, or of a larger one that this would be padded to."""
+    stored = source.stored_weight(layer.tensor.name)
+    smaller = len(shape) == len(layer.shape) and all(map(le, shape, layer.shape))
+    if stored is None or stored.format is None or not smaller:
+        return layer.shape == shape
+    specs = (stored.format.tensor_specs(s, torch.bfloat16) for s in (shape, stored.shape))
+    return next(specs)["weight"].shape == next(specs)["weight"].shape
 
 
-def _decoder(
-    source: TensorSource, layer: StoredLayer, shape: tuple[int, ...]
-) -> Callable[[slice], torch.Tensor]:
-    """Load a layer's weight as stored; return what decodes rows of it to float32.
-
-    Raises:
-        CheckpointError: scales are missing or of a wrong size.
-    """
-    fmt = layer.format or KEEP
-    for suffix, spec in fmt.tensor_specs(shape, torch.bfloat16).items():
-        info = layer.weight if suffix == "weight" else layer.tensors.get(suffix)
-        if info is None or prod(info.shape) != prod(spec.shape):
-            found = "missing" if info is None else f"of shape {info.shape}, not {spec.shape}"
-            raise CheckpointError(f"{source.description}: {layer.name}.{suffix} is {found}")
-    tensors = {
-        suffix: source.load(info.name)
-        for suffix, info in layer.tensors.items()
-        if suffix.startswith("weight_")
-    }
-    weight = source.load(layer.weight.name)
-    tensors["weight"] = weight if weight.dim() else weight.reshape(1)
-    return lambda rows: fmt.decode(tensors, shape, rows)
+def _reader(source: TensorSource, layer: Layer) -> Callable[[slice], torch.Tensor]:
+    """Load a layer's weight as it is stored; return what decodes rows of it to float32."""
+    stored = source.stored_weight(layer.tensor.name)
+    if stored is not None:
+        return stored.read()
+    weight = source.load(layer.tensor.name)
+    weight = weight if weight.dim() else weight.reshape(1)
+    return lambda rows: weight[rows].float()
 
 
 def _compare_bias(
-    a: TensorSource, layer_a: StoredLayer, b: TensorSource, layer_b: StoredLayer
+    a: TensorSource, layer_a: Layer, b: TensorSource, layer_b: Layer
 ) -> Difference | None:
-    if "bias" not in layer_a.tensors or "bias" not in layer_b.tensors:
+    if not layer_a.companions or not layer_b.companions:
         return None
     try:
         return difference(
-            a.load(layer_a.tensors["bias"].name), b.load(layer_b.tensors["bias"].name)
+            *(
+                source.load(layer.companions[0].name)
+                for source, layer in ((a, layer_a), (b, layer_b))
+            )
         )
     except CompareError as error:
         raise CompareError(f"{layer_a.name}.bias: {error}") from error

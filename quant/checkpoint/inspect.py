@@ -10,10 +10,11 @@ from typing import Any
 import torch
 
 from ..planning.architectures import detect_architecture
-from ..planning.inventory import inventory_of
-from ..sources import PrefixedSource, TensorInfo, TensorSource, find_prefix, open_tensors
-from ..sources.stored_layers import StoredLayer, read_layout
+from ..planning.inventory import Layer, take_inventory
+from ..sources import TensorInfo, TensorSource, open_to_look
 from .provenance import read_provenance
+
+_SHORT_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
 @dataclass(frozen=True)
@@ -62,41 +63,32 @@ class CheckpointSummary:
 
 
 def inspect_checkpoint(path: str | Path) -> CheckpointSummary:
-    """Read a file's header, markers and input scales; no weights are loaded.
+    """Read what any source holds: header, markers and input scales; no weights are loaded.
 
     Raises:
         SourceError, CheckpointError: the file is unreadable or its markers are.
     """
-    with open_tensors(path) as opened:
-        prefix = find_prefix(opened.tensors)
-        return summarise(PrefixedSource(opened, prefix) if prefix else opened)
+    with open_to_look(path) as source:
+        return summarise(source)
 
 
 def summarise(source: TensorSource) -> CheckpointSummary:
     """Summarise an open source; see `inspect_checkpoint`."""
-    stored = read_layout(source)
-    # The inventory decides what a layer is from logical shapes, so quantized layers are shown to
-    # it as the floating-point weights they stand for.
-    logical = inventory_of(
-        TensorInfo(
-            f"{la.name}.weight" if "weight" in la.tensors else la.name, la.shape(), _dtype(la)
-        )
-        for la in stored.values()
-    )
+    inventory = take_inventory(source)
     layers = tuple(
         LayerSummary(
             name=layer.name,
-            kind=logical.layers[layer.name].kind,
-            shape=layer.shape(),
-            format=layer.format_name,
+            kind=layer.kind,
+            shape=layer.shape,
+            format=stored_format(layer.tensor),
             bytes=layer.nbytes,
             input_scale=_input_scale(source, layer),
         )
-        for layer in stored.values()
+        for layer in inventory.layers.values()
     )
     return CheckpointSummary(
         path=source.description,
-        architecture=str(detect_architecture(logical)),
+        architecture=str(detect_architecture(inventory)),
         layers=layers,
         notes=source.notes,
         metadata=dict(source.metadata),
@@ -104,10 +96,15 @@ def summarise(source: TensorSource) -> CheckpointSummary:
     )
 
 
-def _dtype(layer: StoredLayer) -> torch.dtype:
-    return torch.bfloat16 if layer.marker is not None else layer.weight.dtype
+def stored_format(info: TensorInfo) -> str:
+    """Return what to call the format a tensor is stored in: the file's name for it, or its type."""
+    if info.stored:
+        return info.stored.label
+    return _SHORT_DTYPES.get(info.dtype, str(info.dtype).removeprefix("torch."))
 
 
-def _input_scale(source: TensorSource, layer: StoredLayer) -> float | None:
-    info = layer.tensors.get("input_scale")
-    return float(source.load(info.name).float().reshape(-1)[0]) if info else None
+def _input_scale(source: TensorSource, layer: Layer) -> float | None:
+    stored = source.stored_weight(layer.tensor.name)
+    divisor = stored.format.activation_divisor if stored and stored.format else None
+    amax = stored.input_amax() if stored and divisor else None
+    return amax / divisor if amax is not None and divisor else None

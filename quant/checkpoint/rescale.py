@@ -103,7 +103,10 @@ def rescale_checkpoint(
         CalibrationError: the statistics are of another model, or a file of scales is wrong.
     """
     if statistics is None and policy.kind in ("amax", "percentile"):
-        raise CalibrationError(f"input_scale {policy} needs calibration statistics")
+        raise CalibrationError(
+            f"input_scale {policy} needs the statistics of a calibration; give them, or choose "
+            "dynamic or fixed"
+        )
     with open_tensors(path) as file:
         target = _resolved(target, file.paths)
         prefix = find_prefix(file.tensors)
@@ -113,7 +116,8 @@ def rescale_checkpoint(
         if not scaled:
             raise CheckpointError(
                 f"{path}: no layer of it takes an input_scale (only those that are marked as NVFP4 "
-                "or float8, and multiplied so, do)"
+                "or float8, and multiplied so, do). Quantize it first; that also brings NVFP4 of "
+                "other tools into the form that ComfyUI loads"
             )
         compared = 0
         if statistics is not None:

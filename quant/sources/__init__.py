@@ -2,9 +2,9 @@
 
 from .base import AppliedLora, StoredAs, TensorInfo, TensorSource
 from .gguf_file import GgufFile
-from .open import local_path, open_source, open_tensors
+from .open import local_path, open_source, open_tensors, open_to_look
 from .prefixed import PrefixedSource, find_prefix
-from .quantized import decoded
+from .quantized import decoded, is_readable
 from .renamed import find_naming, in_comfy_names
 from .safetensors_file import DTYPE_NAMES, DTYPES, SafetensorsFile
 from .shards import ShardedSource
@@ -28,7 +28,9 @@ __all__ = [
     "find_naming",
     "find_prefix",
     "in_comfy_names",
+    "is_readable",
     "local_path",
     "open_source",
     "open_tensors",
+    "open_to_look",
 ]

@@ -14,6 +14,7 @@ from typing_extensions import Self
 
 from ..errors import SourceError
 from ..fingerprint import ModelFingerprint, compute_fingerprint
+from ..formats import WeightFormat
 from .stored_weight import StoredWeight
 
 
@@ -108,6 +109,13 @@ class TensorSource(ABC):
     def stored_weight(self, name: str) -> StoredWeight | None:
         """Return how a weight is stored that is quantized in the source, and nowhere changed."""
         return None
+
+    def stored_tensors(self, name: str, fmt: WeightFormat) -> Mapping[str, torch.Tensor] | None:
+        """Read what a weight is stored as, by suffix, if that is what ``fmt`` would store."""
+        stored = self.stored_weight(name) if fmt.is_quantized else None
+        if stored is None or stored.tensors is None or not stored.fits(fmt):
+            return None
+        return stored.tensors()
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
         """Return ``length`` consecutive elements from each flat position, ``[starts, length]``.

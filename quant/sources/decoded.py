@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from ..errors import FormatError, SourceError
 from .base import StoredAs, TensorInfo, TensorSource
+from .stored_layers import QUANTIZATION_METADATA
 from .stored_weight import StoredWeight
 from .view import SourceView
 
@@ -31,8 +33,9 @@ class DecodedSource(SourceView):
 
         ``hidden`` names tensors that are no part of the model.
         """
-        super().__init__(source, *notes, *_describe(weights))
+        super().__init__(source, *notes)
         self._weights = weights
+        self.metadata = {n: t for n, t in source.metadata.items() if n != QUANTIZATION_METADATA}
         self.comfyui_reads = source.comfyui_reads and all(
             weight.comfyui_reads for weight in weights.values()
         )
@@ -49,18 +52,26 @@ class DecodedSource(SourceView):
         weight = self._weights.get(name)
         if weight is None:
             return widened(self._source.load(name))
-        try:
+        with self._naming(name, weight):
             return weight.decode()
+
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Return parts of a tensor, decoding no more than the rows they are in."""
+        weight = self._weights.get(name)
+        if weight is None:
+            return widened(super().load_runs(name, starts, length))
+        with self._naming(name, weight):
+            return weight.decode_runs(starts, length)
+
+    @contextmanager
+    def _naming(self, name: str, weight: StoredWeight) -> Iterator[None]:
+        """Name the weight that cannot be decoded."""
+        try:
+            yield
         except (FormatError, RuntimeError, ValueError) as error:
             raise SourceError(
                 f"{self.description}: {name} ({weight.label}) cannot be decoded: {error}"
             ) from error
-
-    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Return parts of a tensor; of a decoded weight all of it is read."""
-        if name in self._weights:
-            return TensorSource.load_runs(self, name, starts, length)
-        return widened(super().load_runs(name, starts, length))
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
@@ -95,12 +106,3 @@ def _working_dtype(source: TensorSource, weights: Mapping[str, StoredWeight]) ->
         if name not in parts and info.dtype in (torch.float16, torch.bfloat16):
             sizes[info.dtype] += info.nbytes
     return sizes.most_common(1)[0][0] if sizes else torch.bfloat16
-
-
-def _describe(weights: Mapping[str, StoredWeight]) -> list[str]:
-    counts = Counter(stored.label for stored in weights.values())
-    return [
-        f"{count} weights are quantized already, as {label}: what is not taken over as it is "
-        "cannot be better than that"
-        for label, count in counts.most_common()
-    ]

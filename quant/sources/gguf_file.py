@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ import torch
 from ..errors import SourceError
 from .base import StoredAs, TensorInfo, TensorSource
 from .gguf_header import GgufTensor, read_gguf_header, require_gguf
+from .plain_reads import open_unbuffered, read_into
 
 # Types without blocks; BF16 is read as it is, which the package would widen.
 _PLAIN: Mapping[str, torch.dtype] = {
@@ -66,10 +67,7 @@ class GgufFile(TensorSource):
             for name, tensor in self._stored.items()
         }
         self.notes = _quality_note(self._stored)
-        try:
-            self._file: BinaryIO = path.open("rb", buffering=0)
-        except OSError as error:
-            raise SourceError(f"cannot open {path}: {error.strerror or error}") from error
+        self._file = open_unbuffered(path)
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -112,27 +110,17 @@ class GgufFile(TensorSource):
             count = min(step, stop - begin) // tensor.block_size
             buffer = np.empty(count * tensor.block_bytes, dtype=np.uint8)
             start = begin // tensor.block_size * tensor.block_bytes
-            self._read_into(buffer, tensor.offset + start, tensor.name)
+            read_into(buffer, self._file, tensor.offset + start, self.path, tensor.name)
             yield _decode(buffer, tensor)
 
     def _read_plain(self, tensor: GgufTensor, start: int, count: int) -> torch.Tensor:
         """Return ``count`` values from the flat position ``start``, of a type without blocks."""
         dtype = _PLAIN[tensor.type]
         buffer = np.empty(count * dtype.itemsize, dtype=np.uint8)
-        self._read_into(buffer, tensor.offset + start * dtype.itemsize, tensor.name)
+        read_into(
+            buffer, self._file, tensor.offset + start * dtype.itemsize, self.path, tensor.name
+        )
         return torch.from_numpy(buffer).view(dtype)
-
-    def _read_into(self, buffer: np.ndarray, offset: int, name: str) -> None:
-        self._file.seek(offset)
-        view = buffer.data
-        done = 0
-        while done < len(view):
-            count = self._file.readinto(view[done:])  # type: ignore[attr-defined]
-            if not count:
-                raise SourceError(
-                    f"{self.path} ends inside tensor {name}: the file is truncated, fetch it again"
-                )
-            done += count
 
     def close(self) -> None:
         """Close the file."""

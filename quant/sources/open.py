@@ -11,7 +11,7 @@ from .gguf_file import GgufFile
 from .hub import HUB, fetch_from_hub
 from .model_folder import model_in_folder
 from .prefixed import PrefixedSource, find_prefix
-from .quantized import decoded
+from .quantized import decoded, decoded_where_known
 from .qwen_edit import with_2511_marker
 from .recognised import require_complete, require_model
 from .renamed import in_comfy_names
@@ -77,6 +77,25 @@ def open_source(
         return with_2511_marker(model, asked_for=edit_2511)
     except BaseException:
         model.close()
+        raise
+
+
+def open_to_look(path: str | Path) -> TensorSource:
+    """Open any file to look into: ComfyUI's names without prefix, decoded where that is known.
+
+    What cannot be decoded is listed as it is stored (see `is_readable`); nothing else is refused.
+
+    Raises:
+        SourceError: as `open_tensors`.
+        CheckpointError: its markers are damaged.
+    """
+    source = open_tensors(path)
+    try:
+        prefix = find_prefix(source.tensors)
+        model = PrefixedSource(source, prefix) if prefix else source
+        return in_comfy_names(decoded_where_known(model))
+    except BaseException:
+        source.close()
         raise
 
 

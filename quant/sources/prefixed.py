@@ -31,7 +31,7 @@ class PrefixedSource(SourceView):
             self.rest = rest
             parts = sorted({name.split(".")[0] for name in rest.tensors})
             self.notes += (
-                f"{len(rest.tensors)} tensors outside the diffusion model are no part of it "
+                f"{len(rest.tensors)} tensors are outside of the diffusion model "
                 f"({', '.join(parts[:6])})",
             )
 

@@ -17,6 +17,7 @@ import torch
 
 from ..errors import SourceError
 from .base import TensorInfo, TensorSource
+from .plain_reads import open_unbuffered, read_into
 
 # The library's own limit for a header.
 _MAX_HEADER = 100_000_000
@@ -48,10 +49,7 @@ class SafetensorsFile(TensorSource):
         self.path = path
         self.paths = (path,)
         self.description = str(path)
-        try:
-            self._file: BinaryIO = path.open("rb", buffering=0)
-        except OSError as error:
-            raise SourceError(f"cannot open {path}: {error.strerror or error}") from error
+        self._file = open_unbuffered(path)
         try:
             self.metadata, self._tensors, self._offsets = read_header(self._file, path)
         except BaseException:
@@ -67,7 +65,7 @@ class SafetensorsFile(TensorSource):
         """Read one tensor into memory of its own."""
         info = self.info(name)
         buffer = np.empty(info.nbytes, dtype=np.uint8)
-        self._read_into(buffer, self._offsets[name], name)
+        read_into(buffer, self._file, self._offsets[name], self.path, name)
         if not info.nbytes:
             return torch.empty(info.shape, dtype=info.dtype)
         return torch.from_numpy(buffer).view(info.dtype).view(info.shape)
@@ -78,20 +76,8 @@ class SafetensorsFile(TensorSource):
         size = info.dtype.itemsize
         buffer = np.empty((len(starts), length * size), dtype=np.uint8)
         for row, start in zip(buffer, starts, strict=True):
-            self._read_into(row, self._offsets[name] + start * size, name)
+            read_into(row, self._file, self._offsets[name] + start * size, self.path, name)
         return torch.from_numpy(buffer).view(info.dtype)
-
-    def _read_into(self, buffer: np.ndarray, offset: int, name: str) -> None:
-        self._file.seek(offset)
-        view = buffer.data
-        done = 0
-        while done < len(view):
-            count = self._file.readinto(view[done:])  # type: ignore[attr-defined]
-            if not count:
-                raise SourceError(
-                    f"{self.path} ends inside tensor {name}: the file is truncated, fetch it again"
-                )
-            done += count
 
     def close(self) -> None:
         """Close the file."""

@@ -11,6 +11,7 @@ import torch
 from ..errors import SourceError
 from .base import TensorInfo, TensorSource
 from .safetensors_file import SafetensorsFile
+from .stored_layers import joined_metadata
 
 
 class ShardedSource(TensorSource):
@@ -32,7 +33,7 @@ class ShardedSource(TensorSource):
 
     def _add(self, shard: SafetensorsFile) -> None:
         self._shards.append(shard)
-        self.metadata = {**shard.metadata, **self.metadata}
+        self.metadata = joined_metadata(self.metadata, shard.metadata)
         for name, info in shard.tensors.items():
             if name in self._owner:
                 raise SourceError(

@@ -125,6 +125,25 @@ def announced_markers(source: TensorSource) -> dict[str, Mapping[str, Any]]:
         ) from error
 
 
+def joined_metadata(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
+    """Return the metadata of two shards: the first's, with the layers that either announces.
+
+    A damaged announcement is kept by itself, for `announced_markers` to refuse.
+    """
+    joined = {**second, **first}
+    layers: dict[str, Any] = {}
+    for metadata in (second, first):
+        text = metadata.get(QUANTIZATION_METADATA)
+        if text is None:
+            continue
+        try:
+            layers |= json.loads(text)["layers"]
+        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            return {**joined, QUANTIZATION_METADATA: text}
+        joined[QUANTIZATION_METADATA] = json.dumps({"format_version": "1.0", "layers": layers})
+    return joined
+
+
 def _read_marker(source: TensorSource, name: str) -> Mapping[str, Any]:
     try:
         marker = json.loads(bytes(source.load(name).reshape(-1).view(torch.uint8).tolist()))

@@ -59,6 +59,16 @@ def test_web_files_are_served(server: ComfyServer) -> None:
             assert reply.status == 200 and reply.read().strip()
 
 
+def test_every_input_has_its_line_in_the_help(server: ComfyServer) -> None:
+    listed = server.get("/object_info")
+    for name in NODES:
+        page = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        for group in ("required", "optional"):
+            for key in listed[name]["input"].get(group, {}):
+                # the switches of Auto Mix have one line together
+                assert f"**{key}" in page or key.startswith("allow_"), f"{name}.{key}"
+
+
 def test_every_input_has_a_tooltip(server: ComfyServer) -> None:
     listed = server.get("/object_info")
     for name in NODES:

@@ -18,13 +18,14 @@ from nvfp4_foundry.quant.calibration import (
 )
 from nvfp4_foundry.quant.calibration.moments import InputMoments
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
-from nvfp4_foundry.quant.choose_encoding import bias_shift, choose_encoding
+from nvfp4_foundry.quant.choose_encoding import bias_shift, choose_encoding, taken_over
 from nvfp4_foundry.quant.convert import convert
 from nvfp4_foundry.quant.errors import CalibrationError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.observed_input import ObservedInput, ObservedInputs
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
+from nvfp4_foundry.quant.rounding import get_rounding
 from nvfp4_foundry.quant.sources import SafetensorsFile
 from safetensors.torch import load_file, save_file
 
@@ -381,3 +382,11 @@ def test_second_order_rounding_is_for_nvfp4_and_the_others_say_what_they_used(
         assert chosen.runtime_scale_error is None
     unseen = choose_encoding(weight_of(), fmt, "gptq", None, None)
     assert unseen.rounding == ("max" if used == "max" else "mse")
+
+
+def test_errors_of_what_is_taken_over_are_of_rounded_inputs_alone() -> None:
+    weight = torch.randn(32, WIDTH, generator=torch.Generator().manual_seed(0))
+    encoded = NVFP4.encode(weight, get_rounding("max"))
+    chosen = taken_over(encoded.tensors, (32, WIDTH), NVFP4, observe(white), None)
+    assert chosen.encoded.tensors is encoded.tensors
+    assert chosen.error is not None and chosen.error.w4a16 == 0 < chosen.error.w4a4

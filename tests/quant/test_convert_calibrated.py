@@ -9,6 +9,7 @@ from pathlib import Path
 
 import comfy_kitchen
 import pytest
+import quantized_files as qf
 import torch
 from conversions import MARKERS, Toy, assert_same, metadata_of, plan_of
 from nvfp4_foundry.quant.calibration import ActivationCollector, CalibrationStatistics
@@ -16,6 +17,7 @@ from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.convert import convert, quantize_to_memory
 from nvfp4_foundry.quant.errors import CalibrationError
 from nvfp4_foundry.quant.sources import StateDictSource
+from nvfp4_foundry.quant.sources.quantized import decoded
 from safetensors.torch import load_file
 
 
@@ -192,3 +194,23 @@ def test_statistics_of_the_base_are_taken_for_a_merge_with_a_warning(
         source = StateDictSource(tensors)
         report = quantize_to_memory(source, plan_of(source), statistics=statistics).report
         assert any("made on other weights" in w for w in report.warnings) == warns
+
+
+@pytest.mark.parametrize("kind", ["scaled fp8", "ComfyUI nvfp4"])
+def test_statistics_of_the_model_serve_its_quantized_source(
+    calibrated: tuple[dict[str, torch.Tensor], CalibrationStatistics, dict[str, float]], kind: str
+) -> None:
+    """The calibration's scales come before the file's own; what differs is put down to the file."""
+    base, statistics, amax = calibrated
+    source = decoded(StateDictSource(qf.MAKERS[kind](base)))
+    lines = f"blocks.* = {'nvfp4' if 'nvfp4' in kind else 'float8_e4m3fn'}"
+    model = quantize_to_memory(source, plan_of(source, lines), statistics=statistics)
+    (warning,) = [w for w in model.report.warnings if "made on other weights" in w]
+    assert "before the source was quantized" in warning and "LoRA" not in warning
+    layers = {layer.name: layer for layer in model.report.layers}
+    layer = layers["blocks.1.ffn.0"]
+    assert (layer.rounding, layer.weight_error, layer.output_error_w4a16) == ("source", 0, 0)
+    assert layer.output_error_w4a4 and "source" not in layer.input_scale_reason
+    divisor = 2688 if "nvfp4" in kind else 448
+    wanted = amax["blocks.1.ffn.0"] / divisor
+    assert layer.input_scale == pytest.approx(wanted * plan_of(source, lines).recipe.headroom)

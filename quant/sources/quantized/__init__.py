@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 
+from ...errors import CheckpointError, SourceError
 from ..base import TensorSource
 from ..decoded import DecodedSource
-from ..remaining import RemainingTensors
+from ..stored_layers import QUANTIZATION_METADATA
 from ..stored_weight import StoredWeight
 from .comfyui import comfyui_weights
 from .compressed_tensors import compressed_tensors_weights
 from .float8_scaled import float8_scaled_weights
 from .lightx2v import lightx2v_weights
 from .modelopt import modelopt_weights
+from .parts import Found
 from .scaled_codes import scaled_codes_weights
-from .unreadable import leftovers, require_readable
+from .unreadable import is_readable, leftovers, require_readable, unknown_weights
 
-#: Asked in this order; what one recognises the next do not see.
-_CONVENTIONS: tuple[Callable[[TensorSource], Mapping[str, StoredWeight]], ...] = (
-    comfyui_weights,
+#: Of files without markers. Asked in this order; what one recognises the next do not see.
+_CONVENTIONS: tuple[Callable[[TensorSource], Found], ...] = (
     float8_scaled_weights,
     lightx2v_weights,
     modelopt_weights,
@@ -27,43 +29,72 @@ _CONVENTIONS: tuple[Callable[[TensorSource], Mapping[str, StoredWeight]], ...] =
 )
 
 
-def find_stored_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return every quantized weight of a source by the name it has when decoded.
+def decoded(source: TensorSource) -> TensorSource:
+    """Return the model a source stands for: itself if nothing in it is quantized.
 
     8-bit floats without any scale are no quantized weights: their values are what they are.
 
     Raises:
         SourceError: a layer is stored in a way that is not known here, or lacks its scales.
-        CheckpointError: a marker is damaged.
+        CheckpointError: a marker is damaged, or does not fit its layer.
     """
-    found: dict[str, StoredWeight] = {}
-    for convention in _CONVENTIONS:
-        used = {name for weight in found.values() for name in weight.names}
-        found.update(convention(RemainingTensors(source, used)))
-    return found
-
-
-def decoded(source: TensorSource) -> TensorSource:
-    """Return the model a source stands for: itself if nothing in it is quantized.
-
-    Raises:
-        SourceError, CheckpointError: as `find_stored_weights`.
-    """
-    weights = find_stored_weights(source)
-    used = {name for stored in weights.values() for name in stored.names}
+    weights = {name: describe() for name, describe in _find(source).items()}
+    used = _parts(weights)
     require_readable(source, used)
+    markers = leftovers(source)
     plain = [
         name
         for name, info in source.tensors.items()
-        if name not in used and info.dtype.is_floating_point and info.dtype.itemsize == 1
+        if name not in used | markers and info.dtype.is_floating_point and info.dtype.itemsize == 1
     ]
-    markers = leftovers(source)
     if not weights and not plain and not markers:
         return source
-    notes = ()
-    if plain:
-        notes = (f"{len(plain)} tensors are plain 8-bit floats without scales",)
-    return DecodedSource(source, weights, notes, hidden=markers)
+    notes = [f"{len(plain)} tensors are plain 8-bit floats without scales"] if plain else []
+    notes += _quality_notes(weights)
+    return DecodedSource(source, weights, tuple(notes), hidden=markers)
 
 
-__all__ = ["decoded", "find_stored_weights"]
+def decoded_where_known(source: TensorSource) -> TensorSource:
+    """Return a source to look into: as `decoded`, but what is not understood is listed too.
+
+    Such a weight has the shape that is stored and says why it is not known when it is loaded.
+
+    Raises:
+        CheckpointError: a marker is no JSON.
+    """
+    weights, refused = {}, {}
+    for name, describe in _find(source).items():
+        try:
+            weights[name] = describe()
+        except (SourceError, CheckpointError) as error:
+            refused[name] = error
+    weights |= unknown_weights(source, _parts(weights), refused)
+    return DecodedSource(source, weights, hidden=leftovers(source))
+
+
+def _find(source: TensorSource) -> Found:
+    """Return what describes every quantized weight, by the name it has when decoded."""
+    found = dict(comfyui_weights(source))
+    # What ComfyUI's own files leave unmarked is damaged: to guess would turn nibbles round.
+    if found or QUANTIZATION_METADATA in source.metadata:
+        return found
+    for convention in _CONVENTIONS:
+        for name, describe in convention(source).items():
+            found.setdefault(name, describe)
+    return found
+
+
+def _parts(weights: Mapping[str, StoredWeight]) -> set[str]:
+    return {name for stored in weights.values() for name in stored.names}
+
+
+def _quality_notes(weights: Mapping[str, StoredWeight]) -> list[str]:
+    counts = Counter(stored.label for stored in weights.values())
+    return [
+        f"{count} weights are quantized already, as {label}: what is not taken over as it is "
+        "cannot be better than that"
+        for label, count in counts.most_common()
+    ]
+
+
+__all__ = ["decoded", "decoded_where_known", "is_readable"]

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import prod
+
 import torch
 
-from ...errors import SourceError
+from ...errors import CheckpointError, SourceError
 from ...formats import FORMATS, TensorSpec, WeightFormat
 from ..base import TensorSource
-from ..stored_layers import MARKER, StoredLayer, read_layout
+from ..stored_layers import StoredLayer, read_layout
 from ..stored_weight import StoredWeight
+from .parts import Found, number
 
-_CONVENTION = "ComfyUI"
 
-
-def comfyui_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return the weights of layers with a marker, in the file or in its header.
+def comfyui_weights(source: TensorSource) -> Found:
+    """Find the weights of layers with a marker, in the file or in its header.
 
     Raises:
-        SourceError: a format that is not known here.
         CheckpointError: a marker is damaged.
     """
     return {
-        f"{layer.name}.weight": _stored_weight(source, layer)
+        f"{layer.name}.weight": partial(_stored_weight, source, layer)
         for layer in read_layout(source).values()
         if layer.marker is not None
     }
@@ -35,6 +36,11 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
             f"known here; known are {', '.join(f for f in FORMATS if FORMATS[f].is_quantized)}"
         )
     shape = layer.shape()
+    if len(shape) != 2:
+        raise SourceError(
+            f"{source.description}: {layer.name} is stored as {layer.format_name} with "
+            f"{len(shape)} dimensions (a bank of experts?); only weights of two are read"
+        )
     parts = {s: info for s, info in layer.tensors.items() if s != "bias"}
     _require_parts(source, layer, fmt, shape)
 
@@ -45,15 +51,17 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
     def input_amax() -> float | None:
         if fmt.activation_divisor is None or "input_scale" not in parts:
             return None
-        scale = source.load(parts["input_scale"].name).float().reshape(-1)
-        return float(scale.max()) * fmt.activation_divisor
+        scale = number(source, layer.name, "input_scale")
+        # Nobody measured what the runtime does by itself.
+        is_default = fmt.runtime_scale == "1.0" and scale == 1.0
+        return None if scale is None or is_default else scale * fmt.activation_divisor
 
     return StoredWeight(
-        label=f"{fmt.name} ({_CONVENTION})",
+        label=fmt.name,
         shape=shape,
         names=tuple(info.name for info in parts.values()),
-        nbytes=sum(info.nbytes for suffix, info in parts.items() if suffix != MARKER),
-        decode=lambda: fmt.decode(tensors(), shape),
+        nbytes=sum(info.nbytes for info in parts.values()),
+        read=lambda: partial(fmt.decode, tensors(), shape),
         format=fmt,
         tensors=tensors,
         kept_as=_kept_as(layer, fmt, shape),
@@ -84,9 +92,24 @@ def _kept_as(layer: StoredLayer, fmt: WeightFormat, shape: tuple[int, ...]) -> s
 def _require_parts(
     source: TensorSource, layer: StoredLayer, fmt: WeightFormat, shape: tuple[int, ...]
 ) -> None:
-    missing = [s for s in fmt.tensor_specs(shape, torch.bfloat16) if s not in layer.tensors]
-    if missing:
-        raise SourceError(
-            f"{source.description}: {layer.name} is marked as {fmt.name}, but its "
-            f"{', '.join(missing)} is missing; the file is damaged or was changed since"
+    for suffix, spec in fmt.tensor_specs(shape, torch.bfloat16).items():
+        info = layer.tensors.get(suffix)
+        if info is None:
+            found = "is missing"
+        elif prod(info.shape) != prod(spec.shape):
+            found = f"has the shape {info.shape}, not {spec.shape}"
+        elif not _stands_for(info.dtype, spec.dtype):
+            found = f"is {info.dtype}, not {spec.dtype}"
+        else:
+            continue
+        raise CheckpointError(
+            f"{source.description}: {layer.name} is marked as {fmt.name}, but its {suffix} "
+            f"{found}; the file is damaged or was changed since"
         )
+
+
+def _stands_for(found: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether the values of one type are those of the other, or its bytes."""
+    if wanted.itemsize > 1:
+        return found.is_floating_point and found.itemsize > 1
+    return found == wanted or (found.itemsize == 1 and torch.uint8 in (found, wanted))

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
-from .parts import layers_with, names_of, number
+from .parts import Found, layers_with, names_of, number
 
 
-def compressed_tensors_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return weights stored as ``weight_packed``; their global scales are divisors."""
+def compressed_tensors_weights(source: TensorSource) -> Found:
+    """Find weights stored as ``weight_packed``; their global scales are divisors."""
     return {
-        f"{layer}.weight": _stored_weight(source, layer)
+        f"{layer}.weight": partial(_stored_weight, source, layer)
         for layer in layers_with(source, "weight_packed", "weight_scale", "weight_global_scale")
     }
 

@@ -2,36 +2,38 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import prod
+
 import torch
 
 from ...formats import FORMATS
-from ..base import TensorSource
+from ..base import TensorInfo, TensorSource
 from ..stored_weight import StoredWeight
-from .parts import FLOAT8, layers_with, names_of, number, part, total_bytes
-from .scaled_codes import scaled
+from .parts import FLOAT8, Found, float8_input_amax, layers_with, names_of, number, total_bytes
+from .scaled_codes import require_scales_fit, scaled
 
 #: One tensor of this name (behind the model's prefix) marks such a file.
 FILE_MARKER = "scaled_fp8"
 E5M2 = "float8_e5m2"  # always multiplied in 16 bits
 
 
-def float8_scaled_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return the weights that have a ``scale_weight``; a ``scale_input`` of 1.0 means none."""
-    # As ComfyUI reads it: two elements ask for products in 16 bits.
-    in_16_bits = any(
-        name.rpartition(".")[2] == FILE_MARKER and info.shape == (2,)
-        for name, info in source.tensors.items()
-    )
+def float8_scaled_weights(source: TensorSource) -> Found:
+    """Find the weights that have a ``scale_weight``; a ``scale_input`` of 1.0 means none."""
+    marker = source.tensors.get(FILE_MARKER)
     return {
-        f"{layer}.weight": _stored_weight(source, layer, in_16_bits)
+        f"{layer}.weight": partial(_stored_weight, source, layer, marker)
         for layer in layers_with(source, "scale_weight", "weight")
     }
 
 
-def _stored_weight(source: TensorSource, layer: str, in_16_bits: bool) -> StoredWeight:
+def _stored_weight(source: TensorSource, layer: str, marker: TensorInfo | None) -> StoredWeight:
     weight, scale = source.info(f"{layer}.weight"), source.info(f"{layer}.scale_weight")
+    require_scales_fit(source, weight, scale)
     names = names_of(source, layer, "weight", "scale_weight", "scale_input")
-    per_tensor = len(weight.shape) == 2 and scale.shape in ((), (1,))
+    per_tensor = len(weight.shape) == 2 and prod(scale.shape) == 1
+    # As ComfyUI reads it: two elements ask for products in 16 bits.
+    in_16_bits = marker is not None and prod(marker.shape) == 2
     fmt = None
     if weight.dtype in FLOAT8 and per_tensor:
         name = str(weight.dtype).removeprefix("torch.")
@@ -42,10 +44,8 @@ def _stored_weight(source: TensorSource, layer: str, in_16_bits: bool) -> Stored
         return {"weight": source.load(weight.name), "weight_scale": scales}
 
     def input_amax() -> float | None:
-        stored = number(source, layer, "scale_input")
-        if stored is None or stored == 1.0 or part(source, layer, "scale_input") is None:
-            return None
-        return stored * torch.finfo(weight.dtype).max
+        inputs = weight.dtype if weight.dtype in FLOAT8 else torch.float8_e4m3fn
+        return float8_input_amax(number(source, layer, "scale_input"), inputs)
 
     kind = str(weight.dtype).removeprefix("torch.")
     return StoredWeight(
@@ -53,10 +53,11 @@ def _stored_weight(source: TensorSource, layer: str, in_16_bits: bool) -> Stored
         shape=weight.shape,
         names=names,
         nbytes=total_bytes(source, names),
-        decode=lambda: scaled(source.load(weight.name), source.load(scale.name)),
+        read=lambda: partial(scaled, source.load(weight.name), source.load(scale.name)),
         format=fmt,
         tensors=tensors if fmt else None,
         input_amax=input_amax,
         kept_as=fmt.name if fmt else "",
-        comfyui_reads=True,
+        # It takes every weight of a marked file for e4m3.
+        comfyui_reads=marker is not None and per_tensor and weight.dtype == torch.float8_e4m3fn,
     )

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
-from .parts import layers_with, names_of, number, part
+from .parts import Found, layers_with, names_of, number, part
 
 
-def lightx2v_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return uint8 weights with the global scales of LightX2V, of its older or newer files.
+def lightx2v_weights(source: TensorSource) -> Found:
+    """Find uint8 weights with the global scales of LightX2V, of its older or newer files.
 
     Older: ``weight_global_scale`` (a divisor) and ``input_absmax``. Newer: ``input_global_scale``
     (2688 / amax) and ``alpha``, which is 1 / (input_global_scale * weight_global_scale).
@@ -21,7 +23,7 @@ def lightx2v_weights(source: TensorSource) -> dict[str, StoredWeight]:
         *layers_with(source, "weight_global_scale", "weight_scale", "weight"),
     ]
     return {
-        f"{layer}.weight": _stored_weight(source, layer)
+        f"{layer}.weight": partial(_stored_weight, source, layer)
         for layer in layers
         if source.info(f"{layer}.weight").dtype == torch.uint8
     }

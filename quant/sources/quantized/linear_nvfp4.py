@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import comfy_kitchen
 import torch
@@ -45,7 +46,13 @@ def stored_nvfp4(
         SourceError: the shapes of its parts do not fit together.
     """
     fmt = get_format("nvfp4")
-    rows, half = source.info(layout.weight).shape
+    packed = source.info(layout.weight)
+    if len(packed.shape) != 2:
+        raise SourceError(
+            f"{source.description}: {layout.weight} is packed, with {len(packed.shape)} dimensions "
+            "(a bank of experts?); only weights of two are read"
+        )
+    rows, half = packed.shape
     shape = (rows, 2 * half)
     _require_scales(source, layout, shape)
 
@@ -61,7 +68,7 @@ def stored_nvfp4(
         shape=shape,
         names=names,
         nbytes=total_bytes(source, names),
-        decode=lambda: fmt.decode(tensors(), shape),
+        read=lambda: partial(fmt.decode, tensors(), shape),
         format=fmt,
         tensors=tensors,
         input_amax=input_amax,

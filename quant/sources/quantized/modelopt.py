@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
-from .parts import layers_with, names_of, number
+from .parts import Found, layers_with, names_of, number
 
 
-def modelopt_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return uint8 weights with ``weight_scale`` and ``weight_scale_2`` and no marker.
+def modelopt_weights(source: TensorSource) -> Found:
+    """Find uint8 weights with ``weight_scale`` and ``weight_scale_2`` and no marker.
 
     ComfyUI loads no NVFP4 layer without a marker, so such a file is ModelOpt's: nothing in it
     says so itself.
     """
     return {
-        f"{layer}.weight": _stored_weight(source, layer)
+        f"{layer}.weight": partial(_stored_weight, source, layer)
         for layer in layers_with(source, "weight_scale_2", "weight_scale", "weight")
         if source.info(f"{layer}.weight").dtype == torch.uint8
     }

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 
 from ..base import TensorInfo, TensorSource
+from ..stored_weight import StoredWeight
+
+#: Weights of one convention by the name they have when decoded, and what describes each: it
+#: raises `SourceError` where a layer does not follow the convention after all, `CheckpointError`
+#: where its marker is contradicted.
+Found = Mapping[str, Callable[[], StoredWeight]]
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 
@@ -29,6 +35,14 @@ def number(source: TensorSource, layer: str, suffix: str) -> float | None:
     """Return a stored scalar (the largest value where a file holds several), or None."""
     info = part(source, layer, suffix)
     return None if info is None else float(source.load(info.name).float().max())
+
+
+def float8_input_amax(scale: float | None, dtype: torch.dtype) -> float | None:
+    """Return the largest activation a stored scale of float8 inputs stands for.
+
+    None for 1.0, which is what runtimes do without a scale: nobody measured it.
+    """
+    return None if scale is None or scale == 1.0 else scale * torch.finfo(dtype).max
 
 
 def names_of(source: TensorSource, layer: str, *suffixes: str) -> tuple[str, ...]:

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+from functools import partial
+from math import prod
+
 import torch
 
-from ...errors import FormatError
+from ...errors import FormatError, SourceError
 from ...formats import FORMATS, WeightFormat
 from ..base import TensorInfo, TensorSource
 from ..stored_weight import StoredWeight
-from .parts import FLOAT8, layers_with, names_of, number, total_bytes
+from .parts import FLOAT8, Found, float8_input_amax, layers_with, names_of, number, total_bytes
 
 _CODES = (*FLOAT8, torch.int8)
 # DeepSeek's files call the factor to multiply with an inverse.
 _SCALES = ("weight_scale", "weight_scale_inv")
 
 
-def scaled_codes_weights(source: TensorSource) -> dict[str, StoredWeight]:
-    """Return float8 and int8 weights with a ``weight_scale`` and no marker.
+def scaled_codes_weights(source: TensorSource) -> Found:
+    """Find float8 and int8 weights with a ``weight_scale`` and no marker.
 
     ModelOpt, Hugging Face, LightX2V and others write such files. ``input_scale`` is the factor
     activations were divided by.
     """
-    found: dict[str, StoredWeight] = {}
-    for suffix in _SCALES:
-        for layer in layers_with(source, suffix, "weight"):
-            if source.info(f"{layer}.weight").dtype in _CODES:
-                found.setdefault(f"{layer}.weight", _stored_weight(source, layer, suffix))
-    return found
+    return {
+        f"{layer}.weight": partial(_stored_weight, source, layer, suffix)
+        for suffix in _SCALES
+        for layer in layers_with(source, suffix, "weight")
+        if source.info(f"{layer}.weight").dtype in _CODES
+    }
 
 
 def _stored_weight(source: TensorSource, layer: str, suffix: str) -> StoredWeight:
     weight, scale = source.info(f"{layer}.weight"), source.info(f"{layer}.{suffix}")
+    require_scales_fit(source, weight, scale)
     names = names_of(source, layer, "weight", suffix, "input_scale")
     fmt = _same_format(weight, scale)
     kind = str(weight.dtype).removeprefix("torch.")
@@ -43,15 +47,16 @@ def _stored_weight(source: TensorSource, layer: str, suffix: str) -> StoredWeigh
 
     def input_amax() -> float | None:
         stored = number(source, layer, "input_scale")
-        largest = torch.finfo(weight.dtype).max if weight.dtype in FLOAT8 else 127.0
-        return None if stored is None else stored * largest
+        if weight.dtype in FLOAT8:
+            return float8_input_amax(stored, weight.dtype)
+        return None if stored is None else stored * 127.0
 
     return StoredWeight(
         label=f"{kind} with {suffix}",
         shape=weight.shape,
         names=names,
         nbytes=total_bytes(source, names),
-        decode=lambda: scaled(source.load(weight.name), source.load(scale.name)),
+        read=lambda: partial(scaled, source.load(weight.name), source.load(scale.name)),
         format=fmt,
         tensors=tensors if fmt else None,
         input_amax=input_amax,
@@ -63,7 +68,7 @@ def _same_format(weight: TensorInfo, scale: TensorInfo) -> WeightFormat | None:
     """Return the format of ComfyUI with the same codes and scales, or None."""
     if len(weight.shape) != 2:
         return None
-    if scale.shape in ((), (1,)):
+    if prod(scale.shape) == 1:
         is_int8 = weight.dtype == torch.int8
         name = "int8_tensorwise" if is_int8 else str(weight.dtype).removeprefix("torch.")
         return FORMATS[name]
@@ -72,37 +77,65 @@ def _same_format(weight: TensorInfo, scale: TensorInfo) -> WeightFormat | None:
     return None
 
 
-def scaled(codes: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return ``codes * scale`` in float32 ``[out, in]``.
+def require_scales_fit(source: TensorSource, weight: TensorInfo, scale: TensorInfo) -> None:
+    """Refuse a layer that `scaled` could not decode, before anything is loaded.
+
+    Raises:
+        SourceError: naming the layer.
+    """
+    try:
+        _blocks(weight.shape, _scales_shape(weight.shape, scale.shape))
+    except FormatError as error:
+        raise SourceError(
+            f"{source.description}: {weight.name} by {scale.name}: {error}"
+        ) from error
+
+
+def scaled(codes: torch.Tensor, scale: torch.Tensor, rows: slice) -> torch.Tensor:
+    """Return some rows of ``codes * scale`` in float32.
 
     Args:
-        codes: ``[out, in]``, float8 or int8.
-        scale: one number; ``[out]`` or ``[out, 1]``; or ``[out / R, in / C]`` for blocks of R
-            rows and C columns, the last of which may be smaller.
+        codes: ``[out, in]``, float8 or int8; or of convolutions or experts, with more dimensions.
+        scale: one number; one for each position of the first axis (``[out]``, ``[out, 1]``); or
+            ``[out / R, in / C]`` for blocks of R rows and C columns, the last of which may be
+            smaller.
+        rows: positions of the first axis.
 
     Raises:
         FormatError: the scales fit no such scheme.
     """
-    values, factor = codes.float(), scale.float()
-    if factor.numel() == 1:
-        return values.mul_(factor.reshape(()))
-    if factor.dim() == 1 and factor.shape[0] == values.shape[0]:
-        factor = factor.unsqueeze(1)
-    if factor.dim() != 2 or values.dim() != 2:
-        raise FormatError(f"scales {tuple(scale.shape)} do not fit a weight {tuple(codes.shape)}")
-    for axis in (0, 1):
-        factor = _stretched(factor, axis, values.shape[axis])
-    return values.mul_(factor)
+    shape = tuple(codes.shape)
+    factor = scale.float().reshape(_scales_shape(shape, tuple(scale.shape)))
+    first, *others = _blocks(shape, tuple(factor.shape))
+    factor = factor[torch.arange(rows.start, rows.stop) // first]
+    for axis, block in enumerate(others, 1):
+        if factor.shape[axis] not in (1, shape[axis]):
+            factor = factor.repeat_interleave(block, axis).narrow(axis, 0, shape[axis])
+    return codes[rows].float().mul_(factor)
 
 
-def _stretched(factor: torch.Tensor, axis: int, length: int) -> torch.Tensor:
-    """Repeat scales along an axis so that each covers its block of ``length`` positions."""
-    count = factor.shape[axis]
+def _scales_shape(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of scales with the axes of the weight."""
+    if prod(scales) == 1:
+        return (1,) * len(shape)
+    return (*scales, *(1 for _ in shape[1:])) if scales == shape[:1] else scales
+
+
+def _blocks(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, ...]:
+    """Return how many positions along each axis of a weight share a scale."""
+    if len(scales) != len(shape):
+        raise FormatError(f"scales {scales} do not fit a weight {shape}")
+    return tuple(_block(*pair) for pair in zip(shape, scales, strict=True))
+
+
+def _block(length: int, count: int) -> int:
     if count in (1, length):
-        return factor
-    block = -(-length // count)
-    if length % count:  # the last block is partial: blocks are powers of two
-        block = 1 << (block - 1).bit_length()
-    if -(-length // block) != count:
-        raise FormatError(f"{count} scales do not divide {length} positions into equal blocks")
-    return factor.repeat_interleave(block, axis).narrow(axis, 0, length)
+        return length if count == 1 else 1
+    if count:
+        # The last block may be partial: 960 positions in 8 blocks are of 128, not of 120.
+        power = 1 << (-(-length // count) - 1).bit_length()
+        if -(-length // power) == count:
+            return power
+        if length % count == 0:
+            return length // count
+    raise FormatError(f"{count} scales do not divide {length} positions into equal blocks")

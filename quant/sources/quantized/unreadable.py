@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 
-from ...errors import SourceError
-from ..base import TensorSource
+import torch
+
+from ...errors import FoundryError, SourceError
+from ..base import StoredAs, TensorInfo, TensorSource
+from ..stored_layers import StoredLayer, read_layout
+from ..stored_weight import StoredWeight
 from .float8_scaled import FILE_MARKER
 
+# How the labels of weights end that are listed and cannot be decoded.
+_UNKNOWN = " (not readable)"
 # What only files of one convention hold: the end of a tensor's name, and whose it is.
 _SIGNS = {
     ".quant_state.bitsandbytes__nf4": "bitsandbytes NF4",
@@ -18,6 +24,10 @@ _SIGNS = {
     ".smooth_factor": "Nunchaku (SVDQuant)",
     ".qweight": "GPTQ, AWQ or Nunchaku",
     ".weight_codebook": "a codebook",
+    ".weight_zero_point": "an asymmetric scheme",
+    ".pre_quant_scale": "AWQ (its inputs are scaled, too)",
+    ".weight._data": "optimum-quanto",
+    ".W_q": "HQQ",
 }
 _SCALES = (
     ".comfy_quant", ".scale_weight", ".scale_input", ".weight_scale", ".weight_scale_2",
@@ -49,11 +59,60 @@ def require_readable(source: TensorSource, used: Collection[str]) -> None:
         if name.endswith(_SCALES):
             raise SourceError(
                 f"{source.description}: {name} belongs to no quantized weight that is known here; "
-                f"the file is damaged, or of a convention that is not supported. {_START_FROM}"
+                f"the file is damaged, or of a convention that is not supported; {_START_FROM}"
             )
-        packed = not info.dtype.is_floating_point and len(info.shape) == 2
-        if name.endswith(".weight") and packed:
+        if _is_packed(info):
             raise SourceError(
                 f"{source.description}: {name} is {info.dtype} without a marker or scales that "
                 f"are known here, so its values cannot be told; {_START_FROM}"
             )
+
+
+def unknown_weights(
+    source: TensorSource, used: Collection[str], refused: Mapping[str, FoundryError]
+) -> dict[str, StoredWeight]:
+    """Describe what is no known weight and none by itself, so that it can be listed.
+
+    Args:
+        source: the file.
+        used: its tensors that belong to known weights.
+        refused: why weights of known conventions do not follow them.
+    """
+    found = {}
+    for layer in read_layout(source).values():
+        weight = layer.tensors.get("weight")
+        if weight is None or weight.name in used:
+            continue
+        names = [info.name for suffix, info in layer.tensors.items() if suffix != "bias"]
+        reason = refused.get(weight.name)
+        if reason is None and len(names) == 1 and not _is_packed(weight):
+            continue
+        found[weight.name] = _unknown(source, layer, tuple(names), reason)
+    return found
+
+
+def is_readable(stored: StoredWeight | StoredAs | None) -> bool:
+    """Whether a weight can be decoded: all but some of those `unknown_weights` describes."""
+    return stored is None or not stored.label.endswith(_UNKNOWN)
+
+
+def _unknown(
+    source: TensorSource, layer: StoredLayer, names: tuple[str, ...], reason: FoundryError | None
+) -> StoredWeight:
+    def read() -> Callable[[slice], torch.Tensor]:
+        raise reason or SourceError(
+            f"{source.description}: {layer.name} is stored in a way that is not known here"
+        )
+
+    return StoredWeight(
+        label=f"{layer.format_name}{_UNKNOWN}",
+        shape=layer.weight.shape,
+        names=names,
+        nbytes=sum(source.info(name).nbytes for name in names),
+        read=read,
+    )
+
+
+def _is_packed(info: TensorInfo) -> bool:
+    is_matrix = info.name.endswith(".weight") and len(info.shape) == 2
+    return is_matrix and not info.dtype.is_floating_point

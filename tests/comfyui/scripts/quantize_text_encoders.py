@@ -45,6 +45,7 @@ from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.cli import main  # noqa: E402
 from nvfp4_foundry.quant.convert import quantize_to_memory, save_model  # noqa: E402
 from nvfp4_foundry.quant.errors import FoundryError  # noqa: E402
+from nvfp4_foundry.quant.formats import get_format  # noqa: E402
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory  # noqa: E402
 
 T5 = {
@@ -151,11 +152,8 @@ def try_encoder(name: str, encoder: Encoder) -> dict[str, Any]:
     assert verify_checkpoint(saved, path).problems == ()
     a, b = load_file(saved), load_file(from_file)
     loaded = load(saved, encoder)
-    try:
-        TextEncoderSource(loaded)
-        refusal = ""
-    except FoundryError as error:
-        refusal = str(error)
+    with TextEncoderSource(loaded) as again:  # its layers are taken over, if the plan asks for that
+        taken = [la for la in plan.quantized() if _is_taken_over(again, la.name, la.format)]
     return {
         "architecture": plan.architecture.id,
         "warnings": plan.warnings,
@@ -167,10 +165,15 @@ def try_encoder(name: str, encoder: Encoder) -> dict[str, Any]:
         "finite": bool(plain.isfinite().all()),
         "moved": moved(plain, encode(loaded)),
         "preview": moved(encode(loaded), encode(preview)),
-        "refusal": refusal,
+        "taken_over": len(taken) == len(plan.quantized()),
         "report": report,
         "table": table,
     }
+
+
+def _is_taken_over(source: TextEncoderSource, layer: str, fmt: str) -> bool:
+    stored = source.stored_weight(f"{layer}.weight")
+    return stored is not None and stored.fits(get_format(fmt))
 
 
 @torch.inference_mode()

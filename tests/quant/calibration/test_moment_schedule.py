@@ -47,10 +47,34 @@ def test_the_budget_says_what_is_still_missing(observe: Callable[..., Observed])
     statistics, _ = observe(1, ActivationCollector(settings))
     text = describe_budget(statistics, settings)
     assert text.startswith("no room for the Hessians of 1 inputs, such as ffn.2: they take up to 1")
-    assert "about 2 more runs for the Hessians of 2 inputs" in text
+    assert "about 2 more runs until the Hessians of 1 inputs have 8 tokens a channel" in text
     assert describe_budget(statistics, CollectorSettings()) == ""
     roomy = CollectorSettings(rows_per_layer=4, moments_budget_bytes=BIG)
     assert describe_budget(observe(3, ActivationCollector(roomy))[0], roomy) == ""
+
+
+def test_the_runs_left_are_those_it_takes(observe: Callable[..., Observed]) -> None:
+    """However few tokens a run brings: the announced number of runs is about what it takes."""
+    settings = CollectorSettings(
+        rows_per_layer=4, moments_budget_bytes=BIG, moments_tokens_per_channel=60.0
+    )
+    collector = ActivationCollector(settings)
+    text = describe_budget(observe(1, collector)[0], settings)
+    announced = int(text.removeprefix("about ").split()[0])
+    assert announced > 6 and text.endswith("inputs have 60 tokens a channel")
+    assert describe_budget(observe(announced - 4, collector)[0], settings)
+    assert describe_budget(observe(6, collector)[0], settings) == ""
+
+
+def test_inputs_that_are_the_prompts_do_not_ask_for_runs(
+    observe: Callable[..., Observed],
+) -> None:
+    """Every call of a run brings the same tokens, as a text encoder's do: 60 rows a run."""
+    settings = CollectorSettings(
+        rows_per_layer=4, moments_budget_bytes=BIG, moments_tokens_per_channel=60.0
+    )
+    text = describe_budget(observe(1, ActivationCollector(settings), same=True)[0], settings)
+    assert "more runs" not in text and "more prompts, if you have them" in text
 
 
 def test_no_more_is_gathered_than_is_enough(observe: Callable[..., Observed]) -> None:

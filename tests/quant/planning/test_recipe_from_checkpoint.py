@@ -44,9 +44,7 @@ def test_the_same_formats_again(files: tuple[Path, Path]) -> None:
     assert {la.name: la.format for la in again.layers} == wanted
     assert again.warnings == ()
     assert derived.recipe.architectures == ("wan-t2v",)
-    assert derived.notes == (
-        "stored there: 32 nvfp4 (ComfyUI); 4 float8_e4m3fn (ComfyUI); 4 nvfp4_w4a16 (ComfyUI)",
-    )
+    assert derived.notes == ("stored there: 32 nvfp4; 4 float8_e4m3fn; 4 nvfp4_w4a16",)
     assert next(la.reason for la in again.layers if la.name == Q).endswith("(as in theirs)")
 
 

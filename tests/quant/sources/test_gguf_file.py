@@ -7,6 +7,7 @@ import sys
 import tempfile
 import warnings
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -110,13 +111,13 @@ def test_an_impossible_original_shape_is_refused(tmp_path: Path) -> None:
 def test_only_what_is_needed_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_blocks(tmp_path / "m.gguf", {"Q4_K": 64}, rows=64)
     read: list[int] = []
-    original = GgufFile._read_into
+    original = module.read_into
 
-    def count(self: GgufFile, buffer: np.ndarray, offset: int, name: str) -> None:
+    def count(buffer: np.ndarray, *place: Any) -> None:
         read.append(buffer.nbytes)
-        original(self, buffer, offset, name)
+        original(buffer, *place)
 
-    monkeypatch.setattr(GgufFile, "_read_into", count)
+    monkeypatch.setattr(module, "read_into", count)
     with GgufFile(path) as source:
         assert read == []
         source.load_runs("Q4_K", [10, 256 * 100 + 250], 16)

@@ -38,8 +38,7 @@ def test_other_parts_of_a_full_checkpoint_are_noted(tmp_path: Path) -> None:
         for name, tensor in MODEL.items():
             assert torch.equal(source.load(name), tensor)
         assert source.notes[1] == (
-            "3 tensors outside the diffusion model are no part of it "
-            "(first_stage_model, text_encoders)"
+            "3 tensors are outside of the diffusion model (first_stage_model, text_encoders)"
         )
         assert source.rest is not None
         assert set(source.rest.tensors) == {*parts, "text_encoders.c"}

@@ -6,11 +6,14 @@ import json
 from pathlib import Path
 
 import pytest
+import quantized_files as qf
 import torch
+from conversions import Toy
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
-from nvfp4_foundry.quant.errors import CheckpointError
+from nvfp4_foundry.quant.errors import CheckpointError, SourceError
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.rounding import MaxRule
+from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import save_file
 
 PREFIX = "model.diffusion_model."
@@ -77,3 +80,63 @@ def test_a_marker_on_a_vector_is_a_problem(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "bad")
     (problem,) = verify_checkpoint(tmp_path / "bad").problems
     assert problem.startswith("m: ") and "dimensions" in problem
+
+
+def without_markers(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: t for name, t in tensors.items() if not name.endswith("comfy_quant")}
+
+
+def test_every_shard_may_announce_its_own_layers(tmp_path: Path, toy_wan: Toy) -> None:
+    """128 x 64 is a shape at which ModelOpt's scales and ComfyUI's tiles look alike."""
+    model = toy_wan(blocks=2, width=128)
+    made = without_markers(qf.comfyui_nvfp4(model))
+    for number in range(2):
+        part = {n: t for n, t in made.items() if n.startswith(f"blocks.{number}.")}
+        layers = {n.removesuffix(".weight_scale_2"): MARKER for n in part if "_scale_2" in n}
+        rest = {} if number else {n: t for n, t in made.items() if not n.startswith("blocks.")}
+        path = tmp_path / f"{number}.safetensors"
+        save_file({n: t.contiguous() for n, t in (rest | part).items()}, path, announcing(layers))
+    with open_source(tmp_path) as source:
+        for name in model:
+            stored = source.stored_weight(name)
+            assert not name.endswith("ffn.0.weight") or stored is not None
+            assert stored is None or stored.label == "nvfp4"
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_files_of_comfyui_leave_unmarked_is_not_guessed(
+    tmp_path: Path, toy_wan: Toy, announced: bool
+) -> None:
+    made = qf.comfyui_nvfp4(toy_wan(blocks=1, width=128))
+    if announced:  # by names that are not those of the file
+        metadata = announcing({f"{PREFIX}blocks.0.ffn.0": MARKER})
+        made = without_markers(made)
+    else:
+        metadata = None
+        del made["blocks.0.ffn.0.comfy_quant"]
+    path = tmp_path / "model.safetensors"
+    save_file({n: t.contiguous() for n, t in made.items()}, path, metadata)
+    with pytest.raises(SourceError, match=r"belongs to no quantized weight"):
+        open_source(path)
+
+
+@pytest.mark.parametrize(
+    ("fmt", "weight", "message"),
+    [
+        ("float8_e4m3fn", torch.ones(64, 64).bfloat16(), "its weight is torch.bfloat16"),
+        ("float8_e4m3fn", torch.ones(64, 64).to(torch.float8_e5m2), "its weight is .*e5m2"),
+        ("int8_tensorwise", torch.ones(64, 64).to(torch.float8_e4m3fn), "its weight is .*e4m3"),
+        ("float8_e4m3fn", torch.ones(2, 64, 64).to(torch.float8_e4m3fn), "3 dimensions"),
+        ("nvfp4", torch.ones(2, 64, 32).byte(), "3 dimensions"),
+    ],
+)
+def test_a_marker_that_does_not_fit_its_weight_is_named(
+    tmp_path: Path, fmt: str, weight: torch.Tensor, message: str
+) -> None:
+    tensors = {"m.weight": weight, "m.weight_scale": torch.ones(())}
+    tensors["m.comfy_quant"] = marker_tensor({"format": fmt})
+    save_file(tensors, tmp_path / "bad.safetensors")
+    with pytest.raises(
+        (SourceError, CheckpointError), match=rf": m is (marked|stored) as .*{message}"
+    ):
+        open_source(tmp_path / "bad.safetensors")
