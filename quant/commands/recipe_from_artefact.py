@@ -78,6 +78,8 @@ def _derived(options: argparse.Namespace) -> DerivedRecipe:
         raise UsageError("--from-checkpoint takes no preset or recipe: all is as in the file")
     _require_no(options, *_LIMITS)
     path = local_path(options.from_checkpoint)
+    if path.suffix.lower() == ".gguf":
+        raise UsageError(f"{path} is a GGUF: use --from-gguf")
     with open_source(path) as checkpoint:
         return recipe_from_checkpoint(checkpoint, path.stem)
 

@@ -53,6 +53,7 @@ def test_no_target_is_a_file_that_is_read(
         (("recipe", "--schema", "--preset", "all"), "--schema is of all recipes"),
         (("recipe", "--preset", "all", "--max-spread", "2"), "belongs to --from-stats"),
         (("recipe", "--from-gguf", "a.gguf", "--from-stats", "b"), "not allowed with another"),
+        (("recipe", "--from-checkpoint", "a.gguf"), "use --from-gguf"),
         (("verify", "made.safetensors", "--complete-from", "b"), "give both"),
         (("rescale", "hf://o/r/a.safetensors", "--dynamic", "--in-place"), "use --output"),
     ],
