@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from comfy_python import ONE_THREAD
+
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "demo" / "tiny_wan.safetensors"
 START_SECONDS = 120
@@ -60,7 +62,12 @@ class ComfyServer:
             "--port", str(self.port), "--base-directory", str(self.base),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch",
         ]  # fmt: skip
-        environment = {**os.environ, "NVFP4_FOUNDRY_ROOT": str(ROOT), "PYTHONIOENCODING": "utf-8"}
+        environment = {
+            **os.environ,
+            **ONE_THREAD,
+            "NVFP4_FOUNDRY_ROOT": str(ROOT),
+            "PYTHONIOENCODING": "utf-8",
+        }
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
                 command, cwd=self.comfyui, stdout=log, stderr=log, env=environment

@@ -2,48 +2,17 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import comfy_workflows as wf
 import pytest
+from comfy_python import ComfyUI, comfyui_path, comfyui_python, why_not
 from comfy_server import ComfyServer, Run, make_base
 
 # Models as others quantize and write them, for the tests of the backend too.
 sys.path.append(str(Path(__file__).parents[1] / "quant"))
-
-
-@dataclass(frozen=True)
-class ComfyUI:
-    """A ComfyUI checkout and the Python that runs it."""
-
-    path: Path
-    python: Path
-
-
-def comfyui_path() -> Path | None:
-    """Folder of ComfyUI: ``COMFYUI_PATH``, else ``~/comfy/ComfyUI``; None if neither has one."""
-    path = Path(os.environ.get("COMFYUI_PATH") or Path.home() / "comfy" / "ComfyUI")
-    return path if (path / "comfy" / "sd.py").is_file() else None
-
-
-def comfyui_python(path: Path) -> Path:
-    """Python of the ComfyUI in ``path``: ``COMFYUI_PYTHON``, else that of its ``.venv``."""
-    named = os.environ.get("COMFYUI_PYTHON")
-    inside = "Scripts/python.exe" if sys.platform == "win32" else "bin/python"
-    return Path(named) if named else path / ".venv" / inside
-
-
-def why_not() -> str | None:
-    """Why there is no ComfyUI to test against, or None if there is."""
-    path = comfyui_path()
-    if path is None:
-        return "none found, set COMFYUI_PATH to its folder"
-    python = comfyui_python(path)
-    return None if python.is_file() else f"no {python}, set COMFYUI_PYTHON to its Python"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

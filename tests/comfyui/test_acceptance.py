@@ -7,15 +7,13 @@ are tried with every kind, every family with the kinds that people have most oft
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from comfy_python import ComfyUI
 from source_kinds import SOURCE_KINDS
 
-SCRIPT = Path(__file__).with_name("scripts") / "accept_sources.py"
+SCRIPT = "accept_sources.py"
 #: What ComfyUI takes each family for, and the preset for it.
 FAMILIES = {
     "wan2.2-ti2v": ("WAN22", "wan2.2-ti2v-5b"),
@@ -41,26 +39,11 @@ CELLS.remove(("GGUF", "ltx-2"))
 LARGEST_MOVE = 0.15
 
 
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
-
-
 @pytest.fixture(scope="module")
 def results(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> dict[Any, Any]:
     """What became of each cell; all in one run of ComfyUI's own Python."""
     folder = tmp_path_factory.mktemp("acceptance")
-    run = subprocess.run(
-        [comfyui.python, SCRIPT, folder, json.dumps(CELLS)],
-        env={**os.environ, "PYTHONPATH": str(comfyui.path)},
-        capture_output=True,
-        text=True,
-        timeout=580,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    comfyui.run(SCRIPT, folder, json.dumps(CELLS), timeout=580)
     return dict(zip(CELLS, json.loads((folder / "result.json").read_text()), strict=True))
 
 

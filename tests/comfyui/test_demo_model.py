@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from comfy_python import ComfyUI
 
-SCRIPT = Path(__file__).with_name("scripts") / "compare_tiny_wan.py"
-
-
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
+SCRIPT = "compare_tiny_wan.py"
 
 
 @pytest.fixture(scope="module")
 def comparison(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Results of ``compare_tiny_wan.py``, run once in ComfyUI's own Python."""
     result = tmp_path_factory.mktemp("comparison") / "result.json"
-    run = subprocess.run(
-        [comfyui.python, SCRIPT, result],
-        env={**os.environ, "PYTHONPATH": str(comfyui.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    comfyui.run(SCRIPT, result)
     return json.loads(result.read_text())
 
 

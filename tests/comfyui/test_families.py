@@ -9,14 +9,12 @@ ComfyUI recognises their quantized files (``test_key_lists.py``).
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from comfy_python import ComfyUI
 
-SCRIPT = Path(__file__).with_name("scripts") / "sample_families.py"
+SCRIPT = "sample_families.py"
 #: What ComfyUI takes each family for, and the preset that ``auto`` picks for it.
 EXPECTED = {
     "flux1": ("Flux", "flux1"),
@@ -31,26 +29,11 @@ EXPECTED = {
 }
 
 
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
-
-
 @pytest.fixture(scope="module")
 def results(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Results of ``sample_families.py``, run once in ComfyUI's own Python."""
     folder = tmp_path_factory.mktemp("families")
-    run = subprocess.run(
-        [comfyui.python, SCRIPT, folder],
-        env={**os.environ, "PYTHONPATH": str(comfyui.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    comfyui.run(SCRIPT, folder)
     return json.loads((folder / "result.json").read_text())
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from comfy_python import ComfyUI
 
-SCRIPT = Path(__file__).with_name("scripts") / "loaded_formats.py"
+SCRIPT = "loaded_formats.py"
 # Relative error of the model's output on this CPU: 8-bit weights, and 4-bit ones with 4-bit inputs.
 EIGHT_BITS = ("float8_e4m3fn", "float8_e4m3fn_w8a16", "float8_e5m2", "mxfp8")
 INTEGERS = ("int8_tensorwise", "int8_rowwise", "int8_convrot")
@@ -18,27 +16,12 @@ FOUR_BITS = ("convrot_w4a4", "convrot_w4a8")
 LARGEST_ERROR = {**dict.fromkeys((*EIGHT_BITS, *INTEGERS), 0.03), **dict.fromkeys(FOUR_BITS, 0.12)}
 
 
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
-
-
 @pytest.fixture(scope="module")
 def loaded(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Results of ``loaded_formats.py``, run once in ComfyUI's own Python."""
     folder = tmp_path_factory.mktemp("formats")
     result = folder / "result.json"
-    run = subprocess.run(
-        [comfyui.python, SCRIPT, result, folder],
-        env={**os.environ, "PYTHONPATH": str(comfyui.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    comfyui.run(SCRIPT, result, folder)
     return json.loads(result.read_text())
 
 

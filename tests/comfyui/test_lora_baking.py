@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import comfy_workflows as wf
 import pytest
 import torch
+from comfy_python import ComfyUI
 from comfy_server import TINY, ComfyServer, Run
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.convert import convert
@@ -20,7 +18,7 @@ from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
 from nvfp4_foundry.quant.sources import StateDictSource
 from safetensors.torch import load_file, save_file
 
-SCRIPT = Path(__file__).with_name("scripts") / "merged_tiny_wan.py"
+SCRIPT = "merged_tiny_wan.py"
 RANK, ALPHA, STRENGTH = 8, 4.0, 0.75
 CHANGE = 0.01  # of a weight's norm: what half of bf16's last bit is to a weight, thrice
 LAYERS = (
@@ -246,17 +244,9 @@ def test_calibrations_of_the_base_are_taken_with_a_warning(
     assert "LoRAs       matrices.safetensors at 0.75" in report
 
 
-def test_patches_of_every_kind_on_a_model_in_every_state(comfyui: Any, tmp_path: Path) -> None:
+def test_patches_of_every_kind_on_a_model_in_every_state(comfyui: ComfyUI, tmp_path: Path) -> None:
     result = tmp_path / "result.json"
-    run = subprocess.run(
-        [comfyui.python, SCRIPT, result],
-        env={**os.environ, "PYTHONPATH": str(comfyui.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    comfyui.run(SCRIPT, result)
     errors = json.loads(result.read_text())
     assert len(errors) == 7 * 5
     assert {case: error for case, error in errors.items() if error > 2e-7} == {}

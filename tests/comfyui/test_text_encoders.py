@@ -6,39 +6,22 @@ The real ones are too large for a test: these have their keys, depths and names 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import comfy_workflows as wf
 import pytest
+from comfy_python import ComfyUI
 from comfy_server import ComfyServer, RejectedError
 
-SCRIPT = Path(__file__).with_name("scripts") / "quantize_text_encoders.py"
+SCRIPT = "quantize_text_encoders.py"
 ENCODERS = {"t5-xxl": "t5-xxl", "qwen2.5-vl": "language-model"}
-
-
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
 
 
 @pytest.fixture(scope="module")
 def results(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Results of ``quantize_text_encoders.py``, run once in ComfyUI's own Python."""
     folder = tmp_path_factory.mktemp("text_encoders")
-    run = subprocess.run(
-        [comfyui.python, SCRIPT, folder],
-        env={**os.environ, "PYTHONPATH": str(comfyui.path)},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    comfyui.run(SCRIPT, folder)
     return json.loads((folder / "result.json").read_text())
 
 
@@ -78,6 +61,12 @@ def test_one_encoder_of_two_with_its_lora(results: dict[str, Any]) -> None:
     no_clip, no_llama = found["errors"]
     assert "does not load quantized CLIP" in no_clip
     assert "no text encoder 'llama'; it has clip_l, t5xxl" in no_llama
+
+
+def test_a_clip_of_a_full_checkpoint_is_quantized_but_not_shown(results: dict[str, Any]) -> None:
+    found = results["without files"]
+    assert found["from_memory"] and "save the checkpoint to text_encoders" in found["blocked"]
+    assert found["problems"] == [] and found["all_loaded"] and found["same_weights"]
 
 
 def test_nodes_offer_text_encoders(server: ComfyServer) -> None:

@@ -28,6 +28,7 @@ import comfy.text_encoders.llama  # noqa: E402
 import comfy.text_encoders.t5  # noqa: E402
 import torch  # noqa: E402
 from comfy.weight_adapter import LoRAAdapter  # noqa: E402
+from comfy_execution.graph_utils import ExecutionBlocker  # noqa: E402
 from foundry_package import import_foundry  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
@@ -217,9 +218,35 @@ def try_pair() -> dict[str, Any]:
     }
 
 
+@torch.inference_mode()
+def try_without_files() -> dict[str, Any]:
+    """Quantize the T5 of a CLIP as Load Checkpoint gives it: no text encoder file is known."""
+    encoder, path = ENCODERS["t5-xxl"], folder / "t5-xxl.safetensors"
+    clip = load(path, encoder)
+    origin = (comfy.sd.load_checkpoint_clip_patcher, (str(path), None, {}, {}))
+    clip.patcher.cached_patcher_init = origin
+    plan, table = PlanTextEncoder.execute(clip, get_preset("t5-xxl").build(), "", False).args
+    preview, checkpoint, _ = QuantizeTextEncoder.execute(clip, plan, "").args
+    saved = folder / "t5-xxl-from-memory.safetensors"
+    save_model(checkpoint, saved)
+    with_file = load_file(folder / "t5-xxl-a.safetensors")
+    return {
+        "from_memory": "weights are read from memory" in table,
+        "blocked": preview.message if isinstance(preview, ExecutionBlocker) else "",
+        "problems": verify_checkpoint(saved).problems,
+        "all_loaded": len(formats(load(saved, encoder), encoder)) == len(plan.quantized()),
+        "same_weights": all(
+            torch.equal(with_file[name], tensor)
+            for name, tensor in load_file(saved).items()
+            if name.endswith((".weight", ".weight_scale"))
+        ),
+    }
+
+
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     result = {name: try_encoder(name, encoder) for name, encoder in ENCODERS.items()}
     result["pair"] = try_pair()
+    result["without files"] = try_without_files()
     (folder / "result.json").write_text(json.dumps(result))
