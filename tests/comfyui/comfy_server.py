@@ -22,6 +22,14 @@ START_SECONDS = 120
 RUN_SECONDS = 100
 
 
+@dataclass(frozen=True)
+class ComfyUI:
+    """A ComfyUI checkout and the Python that runs it."""
+
+    path: Path
+    python: Path
+
+
 class RejectedError(Exception):
     """ComfyUI refused a workflow before running it; the message holds its reasons."""
 

@@ -5,23 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import comfy_workflows as wf
 import pytest
-from comfy_server import ComfyServer, Run, make_base
+from comfy_server import ComfyServer, ComfyUI, Run, make_base
 
 # Models as others quantize and write them, for the tests of the backend too.
 sys.path.append(str(Path(__file__).parents[1] / "quant"))
-
-
-@dataclass(frozen=True)
-class ComfyUI:
-    """A ComfyUI checkout and the Python that runs it."""
-
-    path: Path
-    python: Path
 
 
 def comfyui_path() -> Path | None:

@@ -10,9 +10,10 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from comfy_server import ComfyUI
 from source_kinds import SOURCE_KINDS
 
 SCRIPT = Path(__file__).with_name("scripts") / "accept_sources.py"
@@ -39,13 +40,6 @@ CELLS = [
 CELLS.remove(("GGUF", "ltx-2"))
 # Relative to the unquantized model's sample. What the source lost already is part of it.
 LARGEST_MOVE = 0.15
-
-
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
 
 
 @pytest.fixture(scope="module")

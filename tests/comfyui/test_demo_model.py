@@ -6,18 +6,12 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from comfy_server import ComfyUI
 
 SCRIPT = Path(__file__).with_name("scripts") / "compare_tiny_wan.py"
-
-
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
 
 
 @pytest.fixture(scope="module")

@@ -12,9 +12,10 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from comfy_server import ComfyUI
 
 SCRIPT = Path(__file__).with_name("scripts") / "sample_families.py"
 #: What ComfyUI takes each family for, and the preset that ``auto`` picks for it.
@@ -29,13 +30,6 @@ EXPECTED = {
     "sdxl": ("SDXL", "sdxl"),
     "wan2.2-ti2v": ("WAN22", "wan2.2-ti2v-5b"),
 }
-
-
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
+from comfy_server import ComfyUI
 
 SCRIPT = Path(__file__).with_name("scripts") / "loaded_formats.py"
 # Relative error of the model's output on this CPU: 8-bit weights, and 4-bit ones with 4-bit inputs.
@@ -16,13 +17,6 @@ EIGHT_BITS = ("float8_e4m3fn", "float8_e4m3fn_w8a16", "float8_e5m2", "mxfp8")
 INTEGERS = ("int8_tensorwise", "int8_rowwise", "int8_convrot")
 FOUR_BITS = ("convrot_w4a4", "convrot_w4a8")
 LARGEST_ERROR = {**dict.fromkeys((*EIGHT_BITS, *INTEGERS), 0.03), **dict.fromkeys(FOUR_BITS, 0.12)}
-
-
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
 
 
 @pytest.fixture(scope="module")

@@ -6,17 +6,11 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Protocol
+
+from comfy_server import ComfyUI
 
 DATA = Path(__file__).parents[1] / "data"
 SCRIPT = Path(__file__).with_name("scripts") / "detect_quantized.py"
-
-
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
 
 
 def run(comfyui: ComfyUI, script: Path, argument: Path) -> None:

@@ -9,21 +9,14 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import comfy_workflows as wf
 import pytest
-from comfy_server import ComfyServer, RejectedError
+from comfy_server import ComfyServer, ComfyUI, RejectedError
 
 SCRIPT = Path(__file__).with_name("scripts") / "quantize_text_encoders.py"
 ENCODERS = {"t5-xxl": "t5-xxl", "qwen2.5-vl": "language-model"}
-
-
-class ComfyUI(Protocol):
-    """What the ``comfyui`` fixture gives."""
-
-    path: Path
-    python: Path
 
 
 @pytest.fixture(scope="module")

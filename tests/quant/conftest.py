@@ -22,11 +22,6 @@ pytest.register_assert_rewrite(
     "moments_by_hand",
     "quantized_files",
     "source_kinds",
-    "conversions",
-    "gguf_files",
-    "moments_by_hand",
-    "quantized_files",
-    "source_kinds",
 )
 
 # Threads that wait for each other on a busy machine cost more than these small tensors gain.
