@@ -38,6 +38,11 @@ def gguf_files() -> list[str]:
     return [name for name in source_files() if name.endswith(".gguf")]
 
 
+def quantized_files() -> list[str]:
+    """Return the sources that other tools may have quantized, GGUF files aside."""
+    return [name for name in source_files() if not name.endswith(".gguf")]
+
+
 def completing_files() -> list[str]:
     """Return what a model can be completed from: nothing, or any model file."""
     return [NOTHING, *source_files()]
@@ -65,6 +70,25 @@ def source_path(name: str) -> Path:
             if path.exists() and path.is_relative_to(root):
                 return path
     raise FileNotFoundError(f"{name} is not in ComfyUI's model folders any more; refresh the list")
+
+
+def modified(*names: str | None) -> list[float]:
+    """Return when the files behind sources last changed, for ``fingerprint_inputs``.
+
+    Of an index or a folder, all shards beside it count.
+
+    Raises:
+        FileNotFoundError: as `source_path`.
+    """
+    paths = [path for name in names if (path := completing_path(name))]
+    return [file.stat().st_mtime for path in paths for file in _parts(path)]
+
+
+def _parts(path: Path) -> list[Path]:
+    if path.is_file() and not path.name.endswith(_INDEX):
+        return [path]
+    folder = path if path.is_dir() else path.parent
+    return [path, *sorted(folder.glob("*.safetensors"))]
 
 
 def _files_of(folder: str) -> Iterator[str]:
@@ -147,6 +171,12 @@ def prompt_files() -> list[str]:
     """Return the text files in ComfyUI's input folder."""
     root = Path(folder_paths.get_input_directory())
     return sorted(p.name for p in root.glob("*.txt"))
+
+
+def json_files() -> list[str]:
+    """Return the JSON files in ComfyUI's input folder."""
+    root = Path(folder_paths.get_input_directory())
+    return sorted(p.name for p in root.glob("*.json"))
 
 
 def log_files() -> list[str]:

@@ -42,9 +42,9 @@ class InspectCheckpoint(io.ComfyNode):
         return folders.missing_source(model_file) or True
 
     @classmethod
-    def fingerprint_inputs(cls, model_file: str) -> float:
+    def fingerprint_inputs(cls, model_file: str) -> list[float]:
         """Look again when the file changed."""
-        return folders.source_path(model_file).stat().st_mtime
+        return folders.modified(model_file)
 
     @classmethod
     def execute(cls, model_file: str) -> io.NodeOutput:

@@ -18,15 +18,23 @@ from ..quant.calibration.input_scale_file import formats_with_scales
 from ..quant.checkpoint import rescale_checkpoint
 from ..quant.describe import describe_statistics
 from ..quant.describe_rescale import describe_rescale
-from ..quant.errors import CalibrationError
 from ..quant.report import shorten
+from ..quant.sources import open_tensors
 from . import folders
 from .artefacts import CALIBRATIONS, INPUT_SCALES
 from .bridge import progress_bar
+from .input_scale_choice import (
+    AMAX,
+    FIXED,
+    PERCENTILE,
+    chosen_policy,
+    input_scale_options,
+    modified,
+    why_not,
+)
 from .model_source import ModelSource
-from .quantize import _resolve_target, _target_inputs, _validate_target
-from .recipes import _input_scale_options, _policy
 from .sockets import CATEGORY, StatisticsSocket
+from .target_inputs import resolve_target, target_inputs, validate_target
 
 
 class ImportActivationLog(io.ComfyNode):
@@ -135,7 +143,7 @@ class ExportInputScales(io.ComfyNode):
                 ),
                 io.DynamicCombo.Input(
                     "input_scale",
-                    options=_input_scale_options(),
+                    options=input_scale_options((AMAX, PERCENTILE, FIXED)),
                     tooltip="What the scales represent, as in Select NVFP4 Preset.",
                 ),
                 io.Combo.Input(
@@ -181,7 +189,7 @@ class ExportInputScales(io.ComfyNode):
         """Export."""
         export = export_scales(
             statistics,
-            parse_policy(*_policy_of(input_scale)),
+            parse_policy(*chosen_policy(input_scale)),
             flavour=layout,
             format_name=format,
             prefix=prefix.strip(),
@@ -213,12 +221,12 @@ class RescaleCheckpoint(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_file",
-                    options=folders.source_files(),
+                    options=folders.quantized_files(),
                     tooltip="A checkpoint with NVFP4 or float8 layers.",
                 ),
                 io.DynamicCombo.Input(
                     "input_scale",
-                    options=_input_scale_options(),
+                    options=input_scale_options(),
                     tooltip="What the scales represent. dynamic removes them.",
                 ),
                 StatisticsSocket.Input(
@@ -226,7 +234,7 @@ class RescaleCheckpoint(io.ComfyNode):
                     optional=True,
                     tooltip="Calibration of the model the checkpoint was made from.",
                 ),
-                *_target_inputs(),
+                *target_inputs(),
             ],
             outputs=[
                 io.String.Output(display_name="path"),
@@ -245,7 +253,15 @@ class RescaleCheckpoint(io.ComfyNode):
         input_scale: Any = None,
     ) -> bool | str:
         """Say before the queue starts when source or target are impossible."""
-        return folders.missing_source(model_file) or _validate_target(file_name, folder, if_exists)
+        problem = folders.missing_source(model_file) or why_not(input_scale)
+        return problem or validate_target(file_name, folder, if_exists)
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, model_file: str, input_scale: Any = None, **others: Any
+    ) -> list[float]:
+        """Rescale again when a file changed."""
+        return [*folders.modified(model_file), modified(input_scale)]
 
     @classmethod
     def execute(
@@ -259,11 +275,12 @@ class RescaleCheckpoint(io.ComfyNode):
     ) -> io.NodeOutput:
         """Rescale."""
         path = folders.source_path(model_file)
-        size = path.stat().st_size
-        target, overwrite = _resolve_target(file_name, folder, if_exists, size)
+        with open_tensors(path) as file:
+            size = sum(info.nbytes for info in file.tensors.values())
+        target, overwrite = resolve_target(file_name, folder, if_exists, size)
         report = rescale_checkpoint(
             path,
-            parse_policy(*_policy_of(input_scale)),
+            parse_policy(*chosen_policy(input_scale)),
             statistics,
             target,
             overwrite=overwrite,
@@ -271,9 +288,3 @@ class RescaleCheckpoint(io.ComfyNode):
         )
         text = describe_rescale(report)
         return io.NodeOutput(str(target), text, ui=ui.PreviewText(f"saved {target}\n\n{text}"))
-
-
-def _policy_of(choice: dict[str, Any] | None) -> tuple[str, float | None]:
-    if choice is None:  # what ComfyUI makes of an unknown choice
-        raise CalibrationError("this workflow names an unknown input_scale policy; choose another")
-    return _policy(choice)

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from comfy_api.latest import io, ui
 
 from ..quant.calibration import CalibrationStatistics
-from ..quant.checkpoint import check_target
 from ..quant.convert import QuantizedModel, convert, quantize_to_memory, save_model
 from ..quant.errors import FoundryError
 from ..quant.observed_input import working_bytes
@@ -26,8 +24,8 @@ from .bridge import (
 from .model_source import ModelSource
 from .sockets import CATEGORY, CheckpointSocket, PlanSocket, RecipeSocket, StatisticsSocket
 from .sources import completing_input
+from .target_inputs import resolve_target, target_inputs, validate_target
 
-_NUMBER, _STOP, _OVERWRITE = "add a number", "stop", "overwrite"
 _AS_HERE, _AS_BLACKWELL = "as this machine runs it", "as a Blackwell GPU runs it"
 
 
@@ -103,59 +101,6 @@ def _describe_emulation(layers: int) -> str:
     return f"preview: EMULATED, as a Blackwell GPU runs it; inputs of {layers} layers are rounded"
 
 
-def _target_inputs() -> list[io.Input]:
-    return [
-        io.String.Input(
-            "file_name",
-            default="model_nvfp4",
-            tooltip="Name of the checkpoint; subfolder/name is allowed, .safetensors is added.",
-        ),
-        io.Combo.Input(
-            "folder",
-            options=folders.target_folders(),
-            default="diffusion_models",
-            tooltip="diffusion_models: Load Diffusion Model finds it there at once. text_encoders: "
-            "Load CLIP does. output: ComfyUI's output folder.",
-        ),
-        io.Combo.Input(
-            "if_exists",
-            options=[_NUMBER, _STOP, _OVERWRITE],
-            default=_NUMBER,
-            tooltip="What to do when a file of this name is there already.",
-        ),
-    ]
-
-
-def _validate_target(
-    file_name: str | None, folder: str | None, if_exists: str | None
-) -> bool | str:
-    """Say before the queue starts when the target is impossible; linked inputs are None."""
-    if if_exists not in (None, _NUMBER, _STOP, _OVERWRITE):
-        return f"if_exists must be one of {_NUMBER}, {_STOP}, {_OVERWRITE}, not {if_exists}"
-    if file_name is None or folder is None:
-        return True
-    try:
-        path = folders.target_path(folder, file_name)
-    except (ValueError, FileNotFoundError) as error:
-        return str(error)
-    if path.exists() and if_exists == _STOP:
-        return f"{path} exists; choose another name or allow overwriting"
-    return True
-
-
-def _resolve_target(
-    file_name: str, folder: str, if_exists: str, data_bytes: int
-) -> tuple[Path, bool]:
-    """Return the path to write and whether it may replace a file, after checking disk space."""
-    path = folders.target_path(folder, file_name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if if_exists == _NUMBER:
-        path = folders.free_name(path)
-    overwrite = if_exists == _OVERWRITE
-    check_target(path, data_bytes, overwrite=overwrite)
-    return path, overwrite
-
-
 class SaveCheckpoint(io.ComfyNode):
     """Write a quantized checkpoint to ComfyUI's folders."""
 
@@ -176,7 +121,7 @@ class SaveCheckpoint(io.ComfyNode):
                 CheckpointSocket.Input(
                     "checkpoint", tooltip="From Quantize or Quantize Text Encoder."
                 ),
-                *_target_inputs(),
+                *target_inputs(),
             ],
             outputs=[io.String.Output(display_name="path")],
             is_output_node=True,
@@ -187,7 +132,7 @@ class SaveCheckpoint(io.ComfyNode):
         cls, file_name: str | None, folder: str | None, if_exists: str | None
     ) -> bool | str:
         """Say before the queue starts when the target is impossible."""
-        return _validate_target(file_name, folder, if_exists)
+        return validate_target(file_name, folder, if_exists)
 
     @classmethod
     def execute(
@@ -195,7 +140,7 @@ class SaveCheckpoint(io.ComfyNode):
     ) -> io.NodeOutput:
         """Save."""
         size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-        path, overwrite = _resolve_target(file_name, folder, if_exists, size)
+        path, overwrite = resolve_target(file_name, folder, if_exists, size)
         save_model(checkpoint, path, overwrite=overwrite, on_progress=progress_bar())
         report = replace(checkpoint.report, target=path.name)
         text = f"saved {path}\n\n{report.headline()}"
@@ -230,7 +175,7 @@ class QuantizeFile(io.ComfyNode):
                     optional=True,
                     tooltip="Calibration of this model, for static activation scales.",
                 ),
-                *_target_inputs(),
+                *target_inputs(),
                 io.Boolean.Input(
                     "any_architecture",
                     default=False,
@@ -270,7 +215,14 @@ class QuantizeFile(io.ComfyNode):
                     pass
         except (FileNotFoundError, FoundryError) as error:
             return str(error)
-        return _validate_target(file_name, folder, if_exists)
+        return validate_target(file_name, folder, if_exists)
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, model_file: str, complete_from: str | None = None, **others: Any
+    ) -> list[float]:
+        """Convert again when a file changed."""
+        return folders.modified(model_file, complete_from)
 
     @classmethod
     def execute(
@@ -292,7 +244,7 @@ class QuantizeFile(io.ComfyNode):
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
             beside = source.rest.nbytes if whole_checkpoint and source.rest else 0
             size = plan.bytes_after + beside
-            path, overwrite = _resolve_target(file_name, folder, if_exists, size)
+            path, overwrite = resolve_target(file_name, folder, if_exists, size)
             report = convert(
                 source,
                 plan,

@@ -85,9 +85,9 @@ class RecipeFromGguf(io.ComfyNode):
         return folders.missing_source(gguf_file) or True
 
     @classmethod
-    def fingerprint_inputs(cls, gguf_file: str) -> float:
+    def fingerprint_inputs(cls, gguf_file: str, **others: Any) -> list[float]:
         """Read again when the file changed."""
-        return folders.source_path(gguf_file).stat().st_mtime
+        return folders.modified(gguf_file)
 
     @classmethod
     def execute(

@@ -39,7 +39,7 @@ class RecipeFromCheckpoint(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "model_file",
-                    options=folders.source_files(),
+                    options=folders.quantized_files(),
                     tooltip="A quantized checkpoint of your model or a finetune of it.",
                 )
             ],
@@ -52,9 +52,9 @@ class RecipeFromCheckpoint(io.ComfyNode):
         return folders.missing_source(model_file) or True
 
     @classmethod
-    def fingerprint_inputs(cls, model_file: str) -> float:
+    def fingerprint_inputs(cls, model_file: str) -> list[float]:
         """Look again when the file changed."""
-        return folders.source_path(model_file).stat().st_mtime
+        return folders.modified(model_file)
 
     @classmethod
     def execute(cls, model_file: str) -> io.NodeOutput:

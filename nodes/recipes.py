@@ -28,6 +28,7 @@ from ..quant.planning.presets import Setting
 from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from .applied_loras import loras_before
 from .artefacts import RECIPES
+from .input_scale_choice import chosen_policy, input_scale_options, modified, why_not
 from .model_source import ModelSource
 from .sockets import CATEGORY, PlanSocket, RecipeSocket
 
@@ -82,10 +83,10 @@ class SelectPreset(io.ComfyNode):
                 ),
                 io.DynamicCombo.Input(
                     "input_scale",
-                    options=_input_scale_options(),
+                    options=input_scale_options(),
                     tooltip="How the static activation scales are derived from the calibration. "
                     "'amax' with a headroom of 4 is safe: too large a scale costs nothing, too "
-                    "small a scale ruins the picture.",
+                    "small a scale ruins the picture. 'values from a file' needs no calibration.",
                 ),
                 io.Combo.Input(
                     "gpu",
@@ -108,7 +109,7 @@ class SelectPreset(io.ComfyNode):
     def validate_inputs(
         cls, extra_rules: str | None, preset: Any = None, input_scale: Any = None
     ) -> bool | str:
-        """Say before the queue starts when a rule or the preset's name is wrong.
+        """Say before the queue starts when a rule, the preset's name or a file is wrong.
 
         ComfyUI hands over dynamic inputs whether they are asked for or not, as a name or a dict.
         """
@@ -119,7 +120,12 @@ class SelectPreset(io.ComfyNode):
                 get_preset(name)
         except RecipeError as error:
             return str(error)
-        return True
+        return why_not(input_scale) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, input_scale: Any = None, **others: Any) -> float:
+        """Look again when the file of input scales changed."""
+        return modified(input_scale)
 
     @classmethod
     def execute(
@@ -131,13 +137,10 @@ class SelectPreset(io.ComfyNode):
         gpu: str = _AS_WRITTEN,
     ) -> io.NodeOutput:
         """Build the recipe."""
-        if preset is None or input_scale is None:  # what ComfyUI makes of unknown choices
-            raise RecipeError(
-                "this workflow names a preset or an input_scale policy that is not installed; "
-                "choose another"
-            )
+        if preset is None:  # what ComfyUI makes of an unknown choice
+            raise RecipeError("this workflow names a preset that is not installed; choose another")
         settings = {key: value for key, value in preset.items() if key != "preset"}
-        policy, headroom = _policy(input_scale)
+        policy, headroom = chosen_policy(input_scale)
         machine = examine_machine()
         recipe = get_preset(preset["preset"]).build(settings)
         if gpu != _AS_WRITTEN:
@@ -172,53 +175,6 @@ def _widget(setting: Setting) -> io.Input:
         default=str(setting.default),
         tooltip=setting.tooltip,
     )
-
-
-def _input_scale_options() -> list[io.DynamicCombo.Option]:
-    headroom = io.Float.Input(
-        "headroom",
-        default=4.0,
-        min=1.0,
-        max=1024.0,
-        step=0.5,
-        tooltip="Multiplier of the largest activation seen. 1 to 64 are equally accurate; more "
-        "covers prompts the calibration did not see.",
-    )
-    multiplier = io.Float.Input(
-        "multiplier",
-        default=2.0,
-        min=1.0,
-        max=1024.0,
-        step=0.1,
-        tooltip="Multiplier of the 99.9th percentile over calls. Below 1.5 new prompts may clip.",
-    )
-    value = io.Float.Input(
-        "value",
-        default=0.01,
-        min=1e-6,
-        max=1e6,
-        step=1e-4,
-        round=False,
-        tooltip="The input_scale of every layer. NVFP4 represents activations up to 2688 x this.",
-    )
-    return [
-        io.DynamicCombo.Option("amax", [headroom]),
-        io.DynamicCombo.Option("p99.9 of calls", [multiplier]),
-        io.DynamicCombo.Option("dynamic", []),
-        io.DynamicCombo.Option("fixed", [value]),
-    ]
-
-
-def _policy(choice: dict[str, Any]) -> tuple[str, float | None]:
-    """Return the recipe's policy text and headroom for the widgets' values."""
-    kind = choice["input_scale"]
-    if kind == "amax":
-        return "amax", choice.get("headroom", 4.0)
-    if kind == "p99.9 of calls":
-        return "p99.9", choice.get("multiplier", 2.0)
-    if kind == "fixed":
-        return f"fixed={choice['value']!r}", None
-    return "dynamic", None
 
 
 class LoadRecipe(io.ComfyNode):

@@ -59,8 +59,7 @@ class LoadSourceModel(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, model_file: str, complete_from: str | None = None) -> list[float]:
         """Load again when a file changed."""
-        paths = [folders.source_path(model_file), folders.completing_path(complete_from)]
-        return [path.stat().st_mtime for path in paths if path]
+        return folders.modified(model_file, complete_from)
 
     @classmethod
     def execute(cls, model_file: str, complete_from: str | None = None) -> io.NodeOutput:

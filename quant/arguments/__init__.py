@@ -16,13 +16,14 @@ from .files import (
 )
 from .machine import add_demo, add_doctor
 from .measuring import add_mix, add_sensitivity, add_stats
+from .shared import Parser
 
 __all__ = ["build_parser"]
 
 
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of all subcommands."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="nvfp4",
         description="Turn diffusion models into calibrated, mixed-precision NVFP4 checkpoints.",
     )

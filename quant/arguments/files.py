@@ -53,9 +53,7 @@ def add_quantize(commands: Any) -> None:
     )
     add_source(parser)
     parser.add_argument("target", metavar="DST", type=Path, help="the checkpoint to write")
-    add_recipe_options(parser)
     parser.add_argument("--stats", metavar="FILE", type=Path, help="calibration statistics")
-    parser.add_argument("--overwrite", action="store_true", help="replace DST if it exists")
     parser.add_argument(
         "--whole-checkpoint",
         action="store_true",
@@ -65,6 +63,10 @@ def add_quantize(commands: Any) -> None:
     parser.add_argument(
         "--report", metavar="FILE", type=Path, help="also save the report: .html, .json or .txt"
     )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace DST and the report if they exist"
+    )
+    add_recipe_options(parser)
 
 
 def add_verify(commands: Any) -> None:
@@ -75,7 +77,11 @@ def add_verify(commands: Any) -> None:
         "Read a checkpoint back and check it, against its source if given.",
         "nvfp4 verify model_nvfp4.safetensors --source model.safetensors",
     )
-    parser.add_argument("path", metavar="DST", help="the checkpoint")
+    parser.add_argument(
+        "path",
+        metavar="DST",
+        help="the checkpoint: file, index.json, folder, or hf://owner/repo/file",
+    )
     parser.add_argument("--source", metavar="SRC", help="the model it was made from")
     add_complete_from(parser)
 
@@ -105,7 +111,9 @@ def add_rescale(commands: Any) -> None:
         "and float8 layers of a\ncheckpoint of this or another tool. All other tensors stay as "
         "they are, byte for byte."
     )
-    parser.add_argument("path", metavar="CHECKPOINT", type=Path, help="the quantized file")
+    parser.add_argument(
+        "path", metavar="CHECKPOINT", help="the quantized file, or hf://owner/repo/file"
+    )
     parser.add_argument("--stats", metavar="FILE", type=Path, help="calibration statistics")
     add_scale_options(parser)
     parser.add_argument("--dynamic", action="store_true", help="remove all static scales")
@@ -125,7 +133,7 @@ def add_recipe(commands: Any) -> None:
         "nvfp4 recipe --preset wan2.2-14b --setting edge_blocks=3 --output mine.json\n"
         "  nvfp4 recipe --from-checkpoint theirs_nvfp4.safetensors --set '*.ffn.2=bf16'",
     )
-    add_recipe_options(parser)
+    add_recipe_options(parser, with_model=False)
     add_artefact_options(parser)
     add_gguf_options(parser)
     parser.add_argument("--output", metavar="FILE", type=Path, help="save the recipe as JSON")

@@ -39,7 +39,11 @@ def add_stats(commands: Any) -> None:
         help="add lines of format, dynamic|provided, layer, scale, amax, shape; .gz, .xz and .bz2 "
         "too; may be repeated",
     )
-    log.add_argument("--model", metavar="SRC", type=Path, help="the model that was logged")
+    log.add_argument(
+        "--model",
+        metavar="SRC",
+        help="the model that was logged: file, index.json, folder, or hf://owner/repo/file",
+    )
     log.add_argument(
         "--ignore-unknown",
         action="store_true",

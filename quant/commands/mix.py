@@ -14,7 +14,7 @@ from ..planning import MIX_FORMATS, Budget, mix_plan, parse_budget, take_invento
 from .choice import chosen_plan
 from .output import print_json
 from .source import chosen_source
-from .targets import require_free
+from .targets import files_read, require_free
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,9 +24,8 @@ def run(options: argparse.Namespace) -> int:
     drop_output_of_libraries()
     sensitivity = load_sensitivity(options.sensitivity)
     with chosen_source(options) as source:
-        read = [p for p in (options.sensitivity, options.recipe) if p]
         for path in targets:
-            require_free(path, (*read, *source.paths), options.overwrite)
+            require_free(path, (*files_read(options), *source.paths), options.overwrite)
         inventory = take_inventory(source)
         mix = mix_plan(
             chosen_plan(options, inventory),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
+from ..calibration import parse_policy
+from ..calibration.input_scale_file import read_scales
 from ..describe import describe_plan
-from ..planning import take_inventory
+from ..planning import Plan, take_inventory
 from .choice import chosen_plan
 from .output import print_json
 from .source import chosen_source
@@ -15,8 +17,17 @@ def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     with chosen_source(options) as source:
         plan = chosen_plan(options, take_inventory(source))
+        _check_scales(plan)
         notes = source.notes
     if options.json:
         return print_json({**plan.to_json(), "notes": list(notes)})
     print(describe_plan(plan, notes))
     return 0
+
+
+def _check_scales(plan: Plan) -> None:
+    """Say now what is wrong with a file of input scales, as the conversion would."""
+    policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
+    if policy.path:
+        stored = read_scales(policy.path, policy.format)
+        stored.by_model_name([layer.name for layer in plan.layers])

@@ -8,14 +8,14 @@ from pathlib import Path
 
 from ..calibration import load_statistics
 from ..convert import convert
-from ..errors import CheckpointError, UsageError
+from ..errors import UsageError
 from ..hardware import pick_device
 from ..planning import take_inventory
 from ..report import ConversionReport
 from .choice import chosen_plan
 from .output import print_json, progress
 from .source import chosen_source
-from .targets import is_one_of
+from .targets import files_read, is_one_of, require_free
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,10 +25,7 @@ def run(options: argparse.Namespace) -> int:
     except ValueError as error:
         raise UsageError(str(error)) from error
     write_report = _report_writer(options)
-    if options.stats and options.target.exists() and options.target.samefile(options.stats):
-        raise UsageError(f"{options.target} is the calibration itself; choose another name")
-    if options.target.is_file() and not options.overwrite:
-        raise CheckpointError(f"{options.target} exists; use --overwrite to replace it")
+    require_free(options.target, files_read(options), options.overwrite)
     statistics = load_statistics(options.stats) if options.stats else None
     with chosen_source(options) as source, progress("quantize", options) as on_progress:
         if options.report and is_one_of(options.report, source.paths):
@@ -59,12 +56,9 @@ def _report_writer(options: argparse.Namespace) -> Callable[[ConversionReport], 
     writers = {".html": "to_html", ".json": "dumps", ".txt": "to_text"}
     if path.suffix not in writers:
         raise UsageError(f"--report {path}: the name must end in {', '.join(writers)}")
-    if not path.parent.is_dir():
-        raise UsageError(f"--report {path}: the folder {path.parent} does not exist")
     if path.absolute() == options.target.absolute():
         raise UsageError(f"--report {path}: that is where the checkpoint goes")
-    if path.is_dir() or (path.exists() and not options.overwrite):
-        raise CheckpointError(f"{path} exists; use --overwrite to replace a report")
+    require_free(path, files_read(options), options.overwrite)
     method = writers[path.suffix]
 
     def write(report: ConversionReport) -> None:

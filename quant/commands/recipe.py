@@ -5,38 +5,48 @@ from __future__ import annotations
 import argparse
 
 from ..errors import UsageError
-from ..planning import Recipe, load_presets, save_recipe
+from ..planning import load_presets
 from ..planning.recipe_schema import recipe_schema_text
 from .choice import chosen_recipe
 from .output import print_json
-from .recipe_from_artefact import artefact_of, artefact_recipe, require_no_artefact_options
-from .targets import require_free
+from .recipe_from_artefact import artefact_recipe, has_artefact, require_no_artefact_options
+from .targets import files_read, require_free
+
+_BUILDING = (
+    "preset", "recipe", "setting", "gpu", "rules", "rounding", "input_scale", "headroom"
+)  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    if options.output:
+        require_free(options.output, files_read(options), options.overwrite)
     if options.schema:
-        print(recipe_schema_text(), end="")
-        return 0
-    if options.output:
-        read = tuple(path for path in (artefact_of(options), options.recipe) if path)
-        require_free(options.output, read, options.overwrite)
-    if artefact_of(options):
-        return _deliver(artefact_recipe(options), options)
+        if has_artefact(options) or _builds(options):
+            raise UsageError("--schema is of all recipes; it goes with --output only")
+        return _deliver(recipe_schema_text(), options)
+    if has_artefact(options):
+        return _deliver(artefact_recipe(options).to_json(), options)
     require_no_artefact_options(options)
-    if not options.preset and not options.recipe:
-        if options.output or options.setting or options.rules or options.gpu:
-            raise UsageError("give --preset, --recipe or --from-... to build a recipe")
-        return _list_presets(options)
-    return _deliver(chosen_recipe(options, None), options)
+    if options.preset or options.recipe:
+        return _deliver(chosen_recipe(options, None).to_json(), options)
+    if options.output or _builds(options):
+        raise UsageError("give --preset, --recipe or --from-... to build a recipe")
+    return _list_presets(options)
 
 
-def _deliver(recipe: Recipe, options: argparse.Namespace) -> int:
-    """Save the recipe, or print it."""
+def _builds(options: argparse.Namespace) -> bool:
+    """Whether there are options that say what a recipe shall be."""
+    return any(getattr(options, name) not in (None, []) for name in _BUILDING)
+
+
+def _deliver(text: str, options: argparse.Namespace) -> int:
+    """Save a recipe or the schema, or print it."""
+    text = text.rstrip() + "\n"
     if options.output:
-        save_recipe(recipe, options.output)
+        options.output.write_text(text, encoding="utf-8")
     if options.json or not options.output:
-        print(recipe.to_json())
+        print(text, end="")
     else:
         print(f"wrote {options.output}")
     return 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from ..calibration import load_statistics
 from ..calibration.sensitivity import load_sensitivity
@@ -22,15 +21,24 @@ from ..sources import local_path, open_source
 from .choice import base_recipe, edited
 from .recipe_from_gguf import gguf_recipe, require_no_gguf_options
 
-_LIMITS = ("max_error", "max_spread", "formats", "other_format")
+#: Options about measurements, and what they belong to.
+_LIMITS = {
+    "max_error": "--from-stats and --from-sensitivity",
+    "max_spread": "--from-stats",
+    "formats": "--from-sensitivity",
+    "other_format": "--from-stats and --from-sensitivity",
+}
 _BASE = "smart"
 
 
-def artefact_of(options: argparse.Namespace) -> Path | None:
-    """Return the artefact a recipe shall be made from, if there is one."""
+def has_artefact(options: argparse.Namespace) -> bool:
+    """Whether a recipe shall be made from something else than a preset or a recipe."""
+    return bool(options.from_gguf or _origins(options))
+
+
+def _origins(options: argparse.Namespace) -> list[object]:
     origins = (options.from_stats, options.from_sensitivity, options.from_checkpoint)
-    found = next((path for path in (*origins, options.from_gguf) if path), None)
-    return None if found is None else Path(found)
+    return [path for path in origins if path]
 
 
 def artefact_recipe(options: argparse.Namespace) -> Recipe:
@@ -39,6 +47,8 @@ def artefact_recipe(options: argparse.Namespace) -> Recipe:
     Raises:
         UsageError: options that make no sense for it.
     """
+    if options.from_gguf and _origins(options):
+        raise UsageError("--from-gguf: not allowed with another --from-...")
     derived = _derived(options)
     for note in derived.notes:
         print(f"note: {note}", file=sys.stderr)
@@ -68,6 +78,8 @@ def _derived(options: argparse.Namespace) -> DerivedRecipe:
         raise UsageError("--from-checkpoint takes no preset or recipe: all is as in the file")
     _require_no(options, *_LIMITS)
     path = local_path(options.from_checkpoint)
+    if path.suffix.lower() == ".gguf":
+        raise UsageError(f"{path} is a GGUF: use --from-gguf")
     with open_source(path) as checkpoint:
         return recipe_from_checkpoint(checkpoint, path.stem)
 
@@ -96,7 +108,7 @@ def _by_limits(options: argparse.Namespace, base: Recipe) -> DerivedRecipe:
 def _require_no(options: argparse.Namespace, *names: str) -> None:
     for name in names:
         if getattr(options, name) is not None:
-            raise UsageError(f"--{name.replace('_', '-')} has no use here")
+            raise UsageError(f"--{name.replace('_', '-')} belongs to {_LIMITS[name]}")
 
 
 def _fraction(text: str | None) -> float | None:

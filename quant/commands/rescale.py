@@ -9,18 +9,21 @@ from ..calibration import InputScalePolicy, load_statistics, parse_policy
 from ..checkpoint import rescale_checkpoint
 from ..describe_rescale import describe_rescale
 from ..errors import CalibrationError, UsageError
+from ..sources import local_path
+from ..sources.hub import HUB
 from .output import print_json, progress
-from .targets import require_free
+from .targets import files_read, require_free
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     policy = _policy(options)
-    target = _target(options)
+    path = local_path(options.path)
+    target = _target(options, path)
     statistics = load_statistics(options.stats) if options.stats else None
     with progress("rescale", options) as on_progress:
         report = rescale_checkpoint(
-            options.path,
+            path,
             policy,
             statistics,
             target,
@@ -48,11 +51,12 @@ def _policy(options: argparse.Namespace) -> InputScalePolicy:
     return policy
 
 
-def _target(options: argparse.Namespace) -> Path | None:
+def _target(options: argparse.Namespace, path: Path) -> Path | None:
     """Return where the result goes, None for a dry run."""
     if options.in_place:
-        return options.path
+        if options.path.startswith(HUB):
+            raise UsageError(f"{options.path} is not on this machine; use --output")
+        return path
     if options.output:
-        read = (options.path, *([options.stats] if options.stats else ()))
-        require_free(options.output, read, options.overwrite)
+        require_free(options.output, (path, *files_read(options)), options.overwrite)
     return options.output

@@ -14,7 +14,7 @@ from ..rounding import DEFAULT_ROUNDING, get_rounding
 from ..sensitivity_picture import draw_sensitivity
 from .output import print_json, progress
 from .source import chosen_source
-from .targets import require_free
+from .targets import files_read, require_free
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     statistics = load_statistics(options.stats)
     with chosen_source(options) as source, progress("measure", options) as on_progress:
         for path in targets:
-            require_free(path, (options.stats, *source.paths), options.overwrite)
+            require_free(path, (*files_read(options), *source.paths), options.overwrite)
         sensitivity = measure_sensitivity(
             source,
             statistics,

@@ -22,7 +22,7 @@ from ..errors import CalibrationError, UsageError
 from ..report import shorten
 from ..sources import open_source
 from .output import print_json
-from .targets import require_free
+from .targets import files_read, require_free
 
 
 def run(options: argparse.Namespace) -> int:
@@ -61,11 +61,11 @@ def _checked(options: argparse.Namespace) -> InputScalePolicy:
     targets = _targets(options)
     if len({path.absolute() for path in targets}) < len(targets):
         raise UsageError(f"{targets[0]} cannot hold both the statistics and the scales")
-    read: tuple[Path, ...] = (*options.logs, *([options.model] if options.model else ()))
     for path in targets:
         # merging into one of the merged files loses nothing
-        inputs = read if path == options.merge else (*read, *options.paths)
-        require_free(path, inputs, options.overwrite)
+        merged = options.paths if path == options.merge else ()
+        read = [file for file in files_read(options) if file not in merged]
+        require_free(path, read, options.overwrite)
     try:
         divisor_of(options.format)
         return parse_policy(options.input_scale or "amax", options.headroom)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import argparse
 
 from ..checkpoint import verify_checkpoint
+from ..errors import UsageError
 from .output import print_json, progress
 
 
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
+    if options.complete_from and not options.source:
+        raise UsageError("--complete-from completes the --source; give both")
     with progress("verify", options) as on_progress:
         result = verify_checkpoint(
             options.path, options.source, on_progress, complete_from=options.complete_from

@@ -105,7 +105,6 @@ def test_text_and_picture(
         (("--formats", "nvfp4,int3"), "int3"),
         (("--plot", "frontier.jpg"), ".png"),
         (("--output", "same.png", "--plot", "same.png"), "recipe goes"),
-        (("--output", "no-such-folder/mix.json"), "no-such-folder"),
         (("--output", TINY, "--overwrite"), "read here"),
     ],
 )
@@ -117,6 +116,13 @@ def test_bad_usage(
 ) -> None:
     code, _, error = run(capsys, *mix, *options)
     assert code == 2 and message in error
+
+
+def test_a_folder_that_is_not_there(
+    mix: tuple[object, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, error = run(capsys, *mix, "--output", "no-such-folder/mix.json")
+    assert code == 1 and "the folder no-such-folder does not exist" in error
 
 
 def test_help_has_an_example(capsys: pytest.CaptureFixture[str]) -> None:

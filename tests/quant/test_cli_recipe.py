@@ -102,8 +102,11 @@ def test_from_a_sensitivity(limit: str, tmp_path: Path, capsys: pytest.CaptureFi
         (("--from-sensitivity", "FILE", "--set", "oops"), "pattern = format"),
         (("--from-sensitivity", "FILE", "--output", "FILE", "--overwrite"), "is what is read"),
         (("--set", "a=bf16"), "give --preset, --recipe or --from-"),
-        (("--preset", "all", "--max-error", "8%"), "--max-error has no use here"),
-        (("--from-sensitivity", "FILE", "--max-spread", "2"), "--max-spread has no use here"),
+        (
+            ("--preset", "all", "--max-error", "8%"),
+            "belongs to --from-stats and --from-sensitivity",
+        ),
+        (("--from-sensitivity", "FILE", "--max-spread", "2"), "belongs to --from-stats"),
         (("--from-sensitivity", "FILE", "--bits-limit", "4"), "belongs to --from-gguf"),
     ],
 )

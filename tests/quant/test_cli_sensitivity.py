@@ -117,7 +117,6 @@ def test_what_is_read_is_never_written(
         (("--formats", "bf16"), "bf16 quantizes nothing"),
         (("--rounding", "best"), "unknown rounding 'best'"),
         (("--plot", "map.jpg"), "must end in .png"),
-        (("--plot", "nowhere/map.png"), "the folder nowhere does not exist"),
     ],
 )
 def test_bad_usage(
@@ -130,6 +129,13 @@ def test_bad_usage(
     code, _, err = run(capsys, files, tmp_path / "sens.json", *more)
     assert code == 2 and message in err
     assert not (tmp_path / "sens.json").exists()
+
+
+def test_a_folder_that_is_not_there(
+    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = run(capsys, files, tmp_path / "s.json", "--plot", tmp_path / "nowhere" / "m.png")
+    assert code == 1 and "nowhere does not exist" in err and not (tmp_path / "s.json").exists()
 
 
 def test_one_name_for_both_is_refused(

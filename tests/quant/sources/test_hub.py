@@ -10,7 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from command_line import run, run_json
+from nvfp4_foundry.demo.model import MODEL_PATH
+from nvfp4_foundry.quant.calibration import CalibrationStatistics, save_statistics
 from nvfp4_foundry.quant.errors import SourceError
+from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.sources import open_source, open_tensors
 from nvfp4_foundry.quant.sources.hub import HubLocation, fetch_from_hub, parse_hub_location
 from safetensors.torch import save_file
@@ -114,4 +117,34 @@ def test_the_command_line(cache: Path, capsys: pytest.CaptureFixture[str]) -> No
     code, summary = run_json(capsys, "inspect", "hf://owner/repo/model.safetensors@old")
     assert code == 0 and summary["layers"][0]["name"] == "a"
     code, _, error = run(capsys, "plan", "hf://owner/repo/none.gguf", "--preset", "smart")
+    assert code == 1 and "cannot fetch hf://owner/repo/none.gguf" in error
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("inspect", "HUB"),
+        ("verify", "HUB"),
+        ("verify", MODEL_PATH, "--source", "HUB"),
+        ("compare", MODEL_PATH, "HUB"),
+        ("rescale", "HUB", "--dynamic", "--dry-run"),
+        ("quantize", "HUB", "made.safetensors", "--preset", "all"),
+        ("plan", MODEL_PATH, "--complete-from", "HUB", "--preset", "all"),
+        ("sensitivity", "HUB", "--stats", "STATISTICS", "--output", "sensitivity.json"),
+        ("stats", "--import-log", __file__, "--model", "HUB"),
+        ("recipe", "--from-checkpoint", "HUB"),
+        ("recipe", "--from-gguf", "HUB"),
+    ],
+)
+def test_every_command_takes_a_model_from_the_hub(
+    arguments: tuple[str, ...],
+    cache: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each gets as far as asking for it, by its whole name."""
+    statistics = tmp_path / "statistics.safetensors"
+    save_statistics(CalibrationStatistics({}, ModelFingerprint({}, {}), (), 0, ()), statistics)
+    stand_ins = {"HUB": "hf://owner/repo/none.gguf", "STATISTICS": statistics}
+    code, _, error = run(capsys, *(stand_ins.get(a, a) for a in arguments))
     assert code == 1 and "cannot fetch hf://owner/repo/none.gguf" in error
