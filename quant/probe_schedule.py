@@ -43,3 +43,13 @@ def spread_steps(steps: int, count: int) -> tuple[int, ...]:
     """Return ``count`` of ``steps`` steps (all if there are fewer): middles of equal parts."""
     count = min(steps, count)
     return tuple((2 * part + 1) * steps // (2 * count) for part in range(count))
+
+
+def short_schedule(sigmas: Sequence[float], steps: int) -> tuple[int, ...]:
+    """Return which ``sigmas`` make a sampling of that many steps: evenly spread, both ends kept.
+
+    All of them where there are no more steps than that. Indices, rising.
+    """
+    own = len(sigmas) - 1
+    steps = min(max(1, steps), own)
+    return tuple(step * own // steps for step in range(steps + 1))
