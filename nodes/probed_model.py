@@ -56,8 +56,8 @@ def _probe_samplings(clone: Any, session: ProbeSession) -> None:
     def sampler_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         # (guider, sigmas, extra_args, callback, noise, latent, mask, disable_pbar), all by position
         guider, sigmas, extra, _, noise, *rest = args
-        chosen = short_schedule(sigmas, session.schedule.sigmas_wanted)
-        if len(chosen) < 2:
+        chosen = short_schedule(len(sigmas) - 1, session.schedule.sigmas_wanted)
+        if not chosen:
             return executor(*args, **kwargs)
         replay, few = _random_state(noise.device), sigmas[list(chosen)]
 

@@ -139,8 +139,8 @@ class ProbeModel(io.ComfyNode):
                     default="each input",
                     tooltip="The model runs once more per unit, format and step. each input: "
                     "layers that receive the same tensor, such as q, k and v, together; the best "
-                    "for Auto Mix. Blocks are several times faster, but their shift is shared among "
-                    "their layers by the layers' output errors, which is too coarse for it.",
+                    "for Auto Mix. Blocks are several times faster, but their shift is shared "
+                    "among their layers by the layers' output errors, which is too coarse for it.",
                 ),
                 io.Int.Input(
                     "sigmas",

@@ -1,4 +1,4 @@
-"""Which model calls of a sampling are probed: a few steps, spread evenly, each branch once."""
+"""Which steps of a sampling are probed: a few, spread evenly, each branch once."""
 
 from __future__ import annotations
 
@@ -45,11 +45,10 @@ def spread_steps(steps: int, count: int) -> tuple[int, ...]:
     return tuple((2 * part + 1) * steps // (2 * count) for part in range(count))
 
 
-def short_schedule(sigmas: Sequence[float], steps: int) -> tuple[int, ...]:
-    """Return which ``sigmas`` make a sampling of that many steps: evenly spread, both ends kept.
+def short_schedule(steps: int, count: int) -> tuple[int, ...]:
+    """Return which sigmas of a sampling make one of ``count`` steps (all if it has fewer).
 
-    All of them where there are no more steps than that. Indices, rising.
+    Indices of its ``steps + 1`` sigmas, rising: evenly spread, both ends among them.
     """
-    own = len(sigmas) - 1
-    steps = min(max(1, steps), own)
-    return tuple(step * own // steps for step in range(steps + 1))
+    count = min(steps, max(1, count))
+    return tuple(step * steps // count for step in range(count + 1)) if steps > 0 else ()
