@@ -234,7 +234,9 @@ def test_shifts_of_short_samplings_are_those_of_plain_torch(
     """Two of the four steps, guided, with float8 as well as NVFP4."""
     settings = {"measure": "short samplings", "formats": "nvfp4, float8_e4m3fn"}
     run = done(server, probing("both", unit="each input", save_as="both", **settings))
-    assert run.text("result").startswith("1 samplings probed, 62 runs each\nsaved as both\n46 layers")
+    assert run.text("result").startswith(
+        "1 samplings probed, 62 runs each\nsaved as both\n46 layers"
+    )
     found = load_sensitivity(folder(server) / "both.json")
     assert found.is_of_samplings
 
