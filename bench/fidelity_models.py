@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -9,9 +10,9 @@ from unittest import mock
 
 import torch
 from nvfp4_foundry.demo import sampling
-from nvfp4_foundry.demo.digits import CLASSES, load_task
+from nvfp4_foundry.demo.digits import CLASSES, DigitsTask, load_task
 from nvfp4_foundry.demo.judge import load_judge
-from nvfp4_foundry.demo.model import MODEL_PATH, load_model
+from nvfp4_foundry.demo.model import MODEL_PATH, TinyWan, load_model
 from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
@@ -20,7 +21,7 @@ from nvfp4_foundry.quant.calibration import (
 from nvfp4_foundry.quant.checkpoint.decoded import decoded_tensors
 from nvfp4_foundry.quant.convert import QuantizedModel, quantize_to_memory
 from nvfp4_foundry.quant.emulation import emulate_native_product, read_input_roundings
-from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
+from nvfp4_foundry.quant.measure_sensitivity import QUANTIZED_FORMATS, measure_sensitivity
 from nvfp4_foundry.quant.planning import (
     Plan,
     get_preset,
@@ -28,12 +29,13 @@ from nvfp4_foundry.quant.planning import (
     mix_plan,
     take_inventory,
 )
-from nvfp4_foundry.quant.probe import LatentProbe
+from nvfp4_foundry.quant.probe import SAMPLED, LatentProbe
 from nvfp4_foundry.quant.sources import StateDictSource, TensorSource, open_source
 from tiny_qwen import draw_calls, new_model
 
 GUIDANCE, STEPS = 2.0, 20
 _CALIBRATION_SEEDS = range(1, 7)
+_PROBED_SEEDS, _PROBED_STEPS = (1, 2), 4
 _COMPARISON_SEED = 1000
 _BATCH = 100
 _COLLECTING = CollectorSettings(moments_budget_bytes=2**30, moments_tokens_per_channel=1e9)
@@ -62,7 +64,7 @@ class Subject:
     statistics: CalibrationStatistics
     run: Callable[[], torch.Tensor]
     reference: torch.Tensor
-    probe_calls: Sequence[tuple[float, Callable[[], torch.Tensor]]]
+    probed: Sequence[tuple[float, Callable[[], torch.Tensor]]]
     accuracy: Callable[[torch.Tensor], float] | None = None
 
     def plan(self, preset: str, rounding: str, **settings: int) -> Plan:
@@ -124,15 +126,21 @@ class Subject:
 
     def mixed(self, base: Plan) -> Plan:
         """Return the auto mix at the size of ``base``, by probed sensitivities."""
+        formats = [name for name in _MIX_FORMATS if name in QUANTIZED_FORMATS]
         sensitivity = measure_sensitivity(
-            self.source, self.statistics, ("nvfp4", "float8_e4m3fn"), rounding=base.recipe.rounding
+            self.source, self.statistics, formats, rounding=base.recipe.rounding
         )
-        probe = LatentProbe(self.source, sensitivity, statistics=self.statistics)
+        probe = LatentProbe(self.source, sensitivity, formats=formats, statistics=self.statistics)
         with torch.no_grad():
-            for sigma, call in self.probe_calls:
-                probe.probe(self.root, call, call(), sigma)
+            for sigma, run in self.probed:
+                probe.probe(self.root, run, run(), sigma)
         inventory = take_inventory(self.source)
         return mix_plan(base, inventory, probe.result(), formats=_MIX_FORMATS).plan
+
+
+def _run_id(seed: int) -> str:
+    """Return a fixed id: which rows calibration samples depends on it."""
+    return uuid.UUID(int=seed).hex
 
 
 @contextmanager
@@ -185,7 +193,7 @@ def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
 
         collector = ActivationCollector(_COLLECTING)
         for seed in _CALIBRATION_SEEDS:
-            collector.new_run(f"seed {seed}")
+            collector.new_run(f"seed {seed}", run_id=_run_id(seed))
             with collector.observe(model):
                 digits = torch.arange(20) % CLASSES
                 sampling.sample(model, digits, seed, STEPS, GUIDANCE, collector.begin_call, task)
@@ -195,23 +203,17 @@ def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
             collector.snapshot(source.fingerprint()),
             run,
             run(),
-            _demo_probe_calls(model),
+            [_short_sampling(model, task, seed) for seed in _PROBED_SEEDS],
             lambda latents: judge.accuracy(task.decode(latents), labels),
         )
 
 
-def _demo_probe_calls(
-    model: torch.nn.Module,
-) -> list[tuple[float, Callable[[], torch.Tensor]]]:
-    """Return every second model call of a sampling, to be run again."""
-    task, seen = load_task(), []
-    handle = model.register_forward_pre_hook(lambda _, args: seen.append(args))
-    try:
-        sampling.sample(model, torch.arange(20) % CLASSES, 1, STEPS, GUIDANCE, task=task)
-    finally:
-        handle.remove()
-    sigmas = sampling.simple_sigmas(STEPS).tolist()
-    return [(sigmas[i], lambda args=seen[i]: model(*args)) for i in range(0, STEPS, 2)]
+def _short_sampling(
+    model: TinyWan, task: DigitsTask, seed: int
+) -> tuple[float, Callable[[], torch.Tensor]]:
+    """Return a sampling of each digit in few steps, to be probed."""
+    digits = torch.arange(CLASSES)
+    return SAMPLED, lambda: sampling.sample(model, digits, seed, _PROBED_STEPS, GUIDANCE, task=task)
 
 
 @contextmanager
@@ -223,7 +225,7 @@ def qwen_subject(seed: int = 0) -> Iterator[Subject]:
     collector = ActivationCollector(_COLLECTING)
     with torch.no_grad():
         for run_seed in range(4):
-            collector.new_run(f"seed {run_seed}")
+            collector.new_run(f"seed {run_seed}", run_id=_run_id(run_seed))
             with collector.observe(model):
                 for call in draw_calls(16, run_seed):
                     collector.begin_call(float(call[2][0]), [0])

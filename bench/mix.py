@@ -1,16 +1,16 @@
-"""Whether predicted errors of mixes come true: the tiny WAN, probed by layers, blocks, not at all.
+"""Whether predicted errors of mixes come true: the tiny WAN, probed in several ways and not at all.
 
     python bench/mix.py
 
 Prints, for the preset's own size and for bits per weight, the predicted error of each mix and the
-measured shift of the denoised latents, 4-bit activations emulated, on noise the probe has not seen.
+measured one: of the sampled latents, 4-bit activations emulated, on noise the probe has not seen.
 """
 
 from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -30,20 +30,21 @@ from nvfp4_foundry.quant.planning import (
     parse_budget,
     take_inventory,
 )
-from nvfp4_foundry.quant.probe import LatentProbe
+from nvfp4_foundry.quant.probe import SAMPLED, LatentProbe, ProbeUnit
 from nvfp4_foundry.quant.sources import TensorSource, open_source
 
 DIGITS = tuple(range(10))
-STEPS, PROBED_STEPS, CFG = 8, (0, 2, 4, 7), 2.0
-CALIBRATION_SEEDS, PROBE_SEED, TEST_SEED = (1, 2, 3), 77, 78
-BUDGETS = (None, "bits=5.5", "bits=6.5")
+STEPS, SHORT_STEPS, PROBED_STEPS, CFG = 20, 4, (3, 10, 16), 2.0
+CALIBRATION_SEEDS, PROBE_SEED, TEST_SEEDS = (1, 2, 3), 77, (78, 79, 80, 81)
+FORMATS = ("nvfp4", "float8_e4m3fn")
+BUDGETS = (None, "bits=5.5")
 
 #: Sigma, latents of both branches, denoised latents.
 State = tuple[float, torch.Tensor, torch.Tensor]
 
 
 class Experiment:
-    """The model, its calibration, and the states at which it is probed and tested."""
+    """The model, its calibration, the probes, and samplings to test by."""
 
     def __init__(self, source: TensorSource, folder: Path):
         self.source, self.folder = source, folder
@@ -52,7 +53,11 @@ class Experiment:
         positive = self.task.contexts(DIGITS).float()
         self.context = torch.cat([positive, self.task.empty_context.float().expand_as(positive)])
         self.statistics = self._calibrate()
-        self.tests = list(self.states(TEST_SEED))
+        self.tests = [self.sampled(self.model, seed) for seed in TEST_SEEDS]
+
+    def sampled(self, model: TinyWan, seed: int, steps: int = STEPS) -> torch.Tensor:
+        """Return sampled latents, one of each digit."""
+        return sample(model, DIGITS, seed, steps, CFG, task=self.task)
 
     def _calibrate(self) -> CalibrationStatistics:
         collector = ActivationCollector()
@@ -77,8 +82,8 @@ class Experiment:
             velocity = (both - denoised) / sigma
             x = x + (following - sigma) * guided(velocity, [0, 1], CFG)
 
-    def probe(self, probe: LatentProbe) -> LatentProbe:
-        """Run a probe at the probed steps."""
+    def probe_calls(self, probe: LatentProbe) -> LatentProbe:
+        """Run a probe at single calls of a sampling."""
         for sigma, x, denoised in self.states(PROBE_SEED):
             # both names are bound now: the probe is done before the next step
             probe.probe(
@@ -86,14 +91,24 @@ class Experiment:
             )
         return probe
 
+    def probe_sampling(self, probe: LatentProbe) -> LatentProbe:
+        """Run a probe at one short sampling."""
+
+        def short() -> torch.Tensor:
+            return self.sampled(self.model, PROBE_SEED, SHORT_STEPS)
+
+        probe.probe(self.model, short, short(), SAMPLED)
+        return probe
+
     def measured(self, plan: Plan) -> float:
-        """Return the shift of the denoised latents with the model quantized as planned."""
+        """Return the error of the sampled latents with the model quantized as planned."""
         path = self.folder / "mix.safetensors"
         convert(self.source, plan, path, statistics=self.statistics, overwrite=True)
         model = load_quantized(path, round_activations=True)
+        pairs = zip(TEST_SEEDS, self.tests, strict=True)
         squares = [
-            float((self.denoised(model, sigma, x) - exact).norm() / exact.norm()) ** 2
-            for sigma, x, exact in self.tests
+            float((self.sampled(model, seed) - exact).norm() / exact.norm()) ** 2
+            for seed, exact in pairs
         ]
         return math.sqrt(sum(squares) / len(squares))
 
@@ -105,24 +120,28 @@ def main() -> None:
     with open_source(MODEL_PATH) as source, tempfile.TemporaryDirectory() as folder:
         experiment = Experiment(source, Path(folder))
         statistics = experiment.statistics
-        outputs = measure_sensitivity(source, statistics)
-        inputs = LatentProbe(source, outputs, statistics=statistics)
-        layers = LatentProbe(source, outputs, statistics=statistics, unit="layer")
-        blocks = LatentProbe(source, outputs, statistics=statistics, unit="block")
+        outputs = measure_sensitivity(source, statistics, FORMATS)
+
+        def new(formats: Sequence[str] = FORMATS, unit: ProbeUnit = "input") -> LatentProbe:
+            return LatentProbe(source, outputs, formats=formats, unit=unit, statistics=statistics)
+
         inventory = take_inventory(source)
         base = make_plan(get_preset("wan2.2-14b").build({"edge_blocks": 1}), inventory)
-        print(f"{'preset':<12}{'own size':<10}{'':>19}{experiment.measured(base):>10.2%} measured")
+        print(f"{'preset':<32}{'own size':<10}{'':>19}{experiment.measured(base):>10.2%} measured")
         for name, sensitivity in (
-            ("each input", experiment.probe(inputs).result()),
-            ("each layer", experiment.probe(layers).result()),
-            ("each block", experiment.probe(blocks).result()),
+            ("short sampling", experiment.probe_sampling(new()).result()),
+            ("short sampling, NVFP4 alone", experiment.probe_sampling(new(("nvfp4",))).result()),
+            ("short sampling, layers", experiment.probe_sampling(new(unit="layer")).result()),
+            ("short sampling, blocks", experiment.probe_sampling(new(unit="block")).result()),
+            ("single calls", experiment.probe_calls(new()).result()),
+            ("single calls, NVFP4 alone", experiment.probe_calls(new(("nvfp4",))).result()),
             ("not at all", outputs),
         ):
             for text in BUDGETS:
                 budget = parse_budget(text) if text else None
                 mix = mix_plan(base, inventory, sensitivity, budget, points=0)
                 print(
-                    f"{name:<12}{text or 'own size':<10}{mix.point.error:>9.2%} predicted"
+                    f"{name:<32}{text or 'own size':<10}{mix.point.error:>9.2%} predicted"
                     f"{experiment.measured(mix.plan):>10.2%} measured"
                 )
 

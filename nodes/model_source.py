@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ..quant.errors import SourceError
+from ..quant.errors import CheckpointError, SourceError
 from ..quant.sources import (
     AppliedLora,
     StateDictSource,
@@ -71,7 +71,7 @@ class ModelSource(TensorSource):
         for files in self._files():
             try:
                 file = open_source(files.path, files.complete_from)
-            except SourceError as error:
+            except (SourceError, CheckpointError) as error:
                 logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
                 continue
             if self._is_of_same_layers(file):

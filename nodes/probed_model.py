@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,30 +12,99 @@ from comfy.patcher_extension import WrappersMP, copy_nested_dicts, get_wrappers_
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ..quant.errors import CalibrationError
-from ..quant.probe import LatentProbe
-from ..quant.probe_schedule import ProbeSchedule
+from ..quant.probe import SAMPLED, LatentProbe
+from ..quant.probe_schedule import ProbeSchedule, short_schedule
 from .bridge import OBSERVER_KEY, PROBE_KEY, transformer_options
+
+_WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.SAMPLER_SAMPLE, WrappersMP.APPLY_MODEL)
 
 
 @dataclass(frozen=True)
 class ProbeSession:
-    """A probe and the steps it works at; gathers while its MODEL samples."""
+    """A probe and the steps it works at; gathers while its MODEL samples.
+
+    With ``whole_samplings`` it probes, before each sampling, one of as many steps as the schedule
+    wants.
+    """
 
     probe: LatentProbe
     schedule: ProbeSchedule
+    whole_samplings: bool = False
 
 
 def probed_clone(model: Any, session: ProbeSession) -> Any:
-    """Return a clone of a MODEL that probes some steps of every sampling; samples do not change.
+    """Return a clone of a MODEL that probes every sampling; samples do not change.
 
-    The hooks live only while a step is probed. A torch.compile wrapper is dropped from the clone:
-    a compiled graph silently loses hooks. One that is added later is refused, as is a
+    The hooks live only while something is probed. A torch.compile wrapper is dropped from the
+    clone: a compiled graph silently loses hooks. One that is added later is refused, as is a
     calibration, which would record the probing.
     """
     clone = model.clone()
-    for wrapper in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL):
+    for wrapper in _WRAPPERS:
         clone.remove_wrappers_with_key(wrapper, PROBE_KEY)
     clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)
+    if session.whole_samplings:
+        _probe_samplings(clone, session)
+    else:
+        _probe_calls(clone, session)
+    return clone
+
+
+def _probe_samplings(clone: Any, session: ProbeSession) -> None:
+    """Sample with few of the sigmas, unquantized and once per unit, before the real sampling."""
+
+    def sampler_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        # (guider, sigmas, extra_args, callback, noise, latent, mask, disable_pbar), all by position
+        guider, sigmas, extra, _, noise, *rest = args
+        chosen = short_schedule(len(sigmas) - 1, session.schedule.sigmas_wanted)
+        if not chosen:
+            return executor(*args, **kwargs)
+        replay, few = _random_state(noise.device), sigmas[list(chosen)]
+
+        def run() -> torch.Tensor:
+            replay()
+            # Samplers may write into any of these. No callback: previews are of the real sampling.
+            again = {**extra, "model_options": copy_nested_dicts(extra["model_options"])}
+            again["model_options"].setdefault("transformer_options", {})["sample_sigmas"] = few
+            inputs = [x.clone() if isinstance(x, torch.Tensor) else x for x in (noise, *rest)]
+            return executor(guider, few, again, None, *inputs, **kwargs)
+
+        try:
+            session.probe.probe(
+                guider.model_patcher.model.diffusion_model,
+                run,
+                run(),
+                SAMPLED,
+                lambda *_: comfy.model_management.throw_exception_if_processing_interrupted(),
+            )
+        finally:
+            replay()
+        return executor(*args, **kwargs)
+
+    def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
+        _require_alone(transformer_options(args, kwargs))
+        return executor(*args, **kwargs)
+
+    clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, PROBE_KEY, sampler_sample)
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PROBE_KEY, apply_model)
+
+
+def _random_state(device: torch.device) -> Callable[[], None]:
+    """Return what puts torch's random state back to what it is now, on the CPU and a device."""
+    cpu = torch.get_rng_state()
+    gpu = torch.get_device_module(device) if device.type in ("cuda", "xpu") else None
+    state = gpu.get_rng_state(device) if gpu else None
+
+    def replay() -> None:
+        torch.set_rng_state(cpu)
+        if gpu:
+            gpu.set_rng_state(state, device)
+
+    return replay
+
+
+def _probe_calls(clone: Any, session: ProbeSession) -> None:
+    """Run some model calls of the sampling again, once per unit."""
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         session.schedule.begin(_sigmas(args, kwargs).tolist())
@@ -65,7 +134,6 @@ def probed_clone(model: Any, session: ProbeSession) -> Any:
 
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, PROBE_KEY, outer_sample)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PROBE_KEY, apply_model)
-    return clone
 
 
 def _sigmas(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:

@@ -40,6 +40,10 @@ _UNITS: dict[str, ProbeUnit] = {
 }
 
 
+_PROBED = {"nvfp4, float8_e4m3fn": ("nvfp4", "float8_e4m3fn"), "nvfp4": ("nvfp4",)}
+_SAMPLINGS, _CALLS = "short samplings", "single steps"
+
+
 class MeasureSensitivity(io.ComfyNode):
     """Output errors of every layer in every format, on calibrated inputs."""
 
@@ -118,9 +122,9 @@ class ProbeModel(io.ComfyNode):
             display_name="Probe Latent Shift",
             category=CATEGORY,
             description=(
-                "Gives back the model with a probe that, at a few steps of the sampling, "
-                "quantizes one layer or block at a time to NVFP4 and measures how far the "
-                "denoised latent moves. Slow; the samples do not change. Read the result with "
+                "Gives back the model with a probe that, before each sampling, samples in a few "
+                "steps with the layers of one input or block at a time quantized and measures how "
+                "far the latent moves. Slow; the samples do not change. Read the result with "
                 "Probe Result."
             ),
             search_aliases=["nvfp4 probe", "sensitivity", "latent error", "layer importance"],
@@ -133,23 +137,41 @@ class ProbeModel(io.ComfyNode):
                     "unit",
                     options=list(_UNITS),
                     default="each input",
-                    tooltip="The model runs once more per unit and probed step. each input: layers "
-                    "that receive the same tensor, such as q, k and v, together; the best for "
-                    "Auto Mix. Blocks are several times faster, but their shift is shared among "
-                    "their layers by the layers' output errors, which is too coarse for it.",
+                    tooltip="The model runs once more per unit, format and step. each input: "
+                    "layers that receive the same tensor, such as q, k and v, together; the best "
+                    "for Auto Mix. Blocks are several times faster, but their shift is shared "
+                    "among their layers by the layers' output errors, which is too coarse for it.",
                 ),
                 io.Int.Input(
                     "sigmas",
-                    default=3,
+                    default=4,
                     min=1,
                     max=100,
-                    tooltip="How many steps of each sampling to probe, spread evenly.",
+                    tooltip="How many steps a short sampling has, or how many single steps of each "
+                    "sampling to probe; spread evenly over the sampler's own.",
                 ),
                 StatisticsSocket.Input(
                     "statistics",
                     optional=True,
                     tooltip="Of this model, for static input scales and rounding. Without them "
                     "scales are the runtime's own.",
+                ),
+                io.Combo.Input(
+                    "measure",
+                    options=[_SAMPLINGS, _CALLS],
+                    default=_SAMPLINGS,
+                    optional=True,
+                    tooltip="short samplings: how far the sampled latent moves, guidance and all; "
+                    "the best for Auto Mix. single steps: how far the denoised latent of one model "
+                    "call moves, which misses what adds up from step to step.",
+                ),
+                io.Combo.Input(
+                    "formats",
+                    options=list(_PROBED),
+                    default=next(iter(_PROBED)),
+                    optional=True,
+                    tooltip="What to quantize to; of the formats the sensitivity has. nvfp4 alone "
+                    "takes half the time and a third of the memory, and guesses float8 from it.",
                 ),
             ],
             outputs=[
@@ -166,18 +188,23 @@ class ProbeModel(io.ComfyNode):
         unit: str,
         sigmas: int,
         statistics: CalibrationStatistics | None = None,
+        measure: str = _SAMPLINGS,
+        formats: str = next(iter(_PROBED)),
     ) -> io.NodeOutput:
         """Encode the layers and wrap a clone of the model."""
+        known = sensitivity.formats
+        probed = [name for name in _PROBED[formats] if name in known] or _PROBED[formats][:1]
         with ModelSource(model) as source:
             probe = LatentProbe(
                 source,
                 sensitivity,
+                formats=probed,
                 unit=_UNITS[unit],
                 statistics=statistics,
                 device=compute_device(working_bytes(sensitivity.rounding, statistics)),
                 on_progress=progress_bar(),
             )
-        session = ProbeSession(probe, ProbeSchedule(sigmas))
+        session = ProbeSession(probe, ProbeSchedule(sigmas), measure == _SAMPLINGS)
         return io.NodeOutput(probed_clone(model, session), session)
 
 
@@ -192,7 +219,7 @@ class ProbeResult(io.ComfyNode):
             display_name="Probe Result",
             category=CATEGORY,
             description=(
-                "Adds to a sensitivity how far the denoised latent moved with each layer "
+                "Adds to a sensitivity how far the latent moved with each layer "
                 "quantized, once the latents are sampled."
             ),
             search_aliases=["nvfp4 probe", "sensitivity result", "latent error"],
@@ -222,7 +249,8 @@ class ProbeResult(io.ComfyNode):
         """Read the probe."""
         measured = probe[0].probe
         sensitivity = measured.result()
-        notes = [f"{measured.calls} model calls probed, {len(measured.units)} runs each"]
+        what = "samplings" if probe[0].whole_samplings else "model calls"
+        notes = [f"{measured.calls} {what} probed, {measured.runs} runs each"]
         if measured.unreached:
             notes.append(
                 "warning: the model did not run these when it was probed, so they stay unknown "

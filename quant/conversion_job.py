@@ -16,7 +16,7 @@ from .formats import get_format
 from .formats.base import TensorSpec
 from .observed_input import ObservedInputs
 from .planning.inventory import Layer, take_inventory
-from .planning.plan import Plan, PlannedLayer, marker_bytes
+from .planning.plan import Plan, PlannedLayer
 from .rounding import NEED_MOMENTS
 from .sources.base import TensorSource
 
@@ -58,7 +58,7 @@ class ConversionJob:
             for suffix, spec in fmt.tensor_specs(layer.shape, layer.tensor.dtype).items():
                 specs[stored_name(layer, suffix)] = spec
             if fmt.marker is not None:
-                size = len(marker_bytes(fmt, layer.shape))
+                size = len(fmt.marker_bytes(layer.shape))
                 specs[stored_name(layer, MARKER)] = TensorSpec((size,), torch.uint8)
             if input_scale_of(fmt, self.decisions.get(layer.name)) is not None:
                 specs[stored_name(layer, INPUT_SCALE)] = TensorSpec((), torch.float32)

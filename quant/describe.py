@@ -146,10 +146,7 @@ def describe_sensitivity(sensitivity: Sensitivity) -> str:
     if others:
         lines.append(f"{', '.join(others)}: error of the output as that format runs natively")
     if sensitivity.has_latents:
-        lines.append(
-            "latent: how far the denoised latent moves with only that layer quantized, at sigma "
-            + ", ".join(f"{sigma:.4g}" for sigma in _sigmas(sensitivity))
-        )
+        lines.append(f"latent: {_which_latent(sensitivity)}")
     for name in sensitivity.formats:
         unknown = sensitivity.unknown(name)
         if unknown:
@@ -166,6 +163,13 @@ def describe_sensitivity(sensitivity: Sensitivity) -> str:
     headings = ["layer", "shape", "weight", "W4A16", "W4A4", *others]
     headings += ["latent"] if sensitivity.has_latents else []
     return "\n".join([*lines, "", text_table(headings, rows)])
+
+
+def _which_latent(sensitivity: Sensitivity) -> str:
+    if sensitivity.is_of_samplings:
+        return "how far the sampled latent moves with only that layer quantized in every step"
+    sigmas = ", ".join(f"{sigma:.4g}" for sigma in _sigmas(sensitivity))
+    return f"how far the denoised latent moves with only that layer quantized, at sigma {sigmas}"
 
 
 def _sigmas(sensitivity: Sensitivity) -> list[float]:

@@ -28,7 +28,7 @@ def describe_recipe(recipe: Recipe) -> str:
 
 def describe_mix(mix: Mix) -> str:
     """Return a mix as text: what it costs beside its preset, and the frontier as a table."""
-    what = "of the model's output" if mix.has_latents else "of all layers' outputs together"
+    what = _what_is_predicted(mix)
     lines = [
         f"model   {mix.plan.architecture}",
         f"budget  {mix.budget}, {max(0.0, mix.below_budget):.2%} of it left",
@@ -37,9 +37,7 @@ def describe_mix(mix: Mix) -> str:
         f"preset {mix.preset_name}: {format_bytes(mix.preset.bytes)}",
         f"error   {mix.point.error:.2%} predicted, {what}; "
         f"preset {mix.preset_name}: {mix.preset.error:.2%}",
-        *(["warning: the sensitivity was not probed. By the errors of layers alone a mix may be "
-           "worse than its preset: probe the latent shift by inputs, or compare samples"]
-          if not mix.has_latents else []),
+        *_doubts(mix),
         *(f"note: of the {name}, {point.uncounted} layers of unknown error are not counted"
           for name, point in (("mix", mix.point), ("preset", mix.preset)) if point.uncounted),
         *(f"warning: {warning}" for warning in mix.plan.warnings),
@@ -52,6 +50,30 @@ def describe_mix(mix: Mix) -> str:
     rows = (_frontier_row(point, formats, mark) for point, mark in marked)
     table = text_table(("size", "bits", "error", *formats, ""), rows, left=("",))
     return "\n".join([*lines, "", table])
+
+
+def _what_is_predicted(mix: Mix) -> str:
+    if mix.is_of_samplings:
+        return "of the sampled latent"
+    return "of the model's output" if mix.has_latents else "of all layers' outputs together"
+
+
+def _doubts(mix: Mix) -> list[str]:
+    """Say how far the prediction can be relied on, where that is not far."""
+    if not mix.has_latents:
+        return [
+            "warning: the sensitivity was not probed. By the errors of layers alone a mix may be "
+            "worse than its preset: probe short samplings by inputs, or compare samples"
+        ]
+    if not mix.is_of_samplings:
+        return [
+            "warning: single model calls were probed. What adds up from step to step, as the "
+            "errors of text layers do, is underrated, and the mix may be no better than its "
+            "preset: probe short samplings, or compare samples"
+        ]
+    if mix.point.error >= mix.preset.error and mix.point.bytes <= mix.preset.bytes:
+        return [f"note: no better than {mix.preset_name} at this size, by what was measured"]
+    return []
 
 
 def _frontier_row(point: MixPoint, formats: Sequence[str], mark: str) -> list[str]:

@@ -15,7 +15,7 @@ from .formats import WeightFormat, get_format
 from .formats.plain import cast_plain
 from .observed_input import ObservedInput
 from .planning.inventory import Layer
-from .planning.plan import PlannedLayer, marker_bytes
+from .planning.plan import PlannedLayer
 from .report import LayerReport
 from .rounding import MaxRule
 
@@ -96,8 +96,8 @@ def encode_layer(
     encoded = chosen.encoded
     tensors = {stored_name(layer, suffix): value for suffix, value in encoded.tensors.items()}
     if fmt.marker is not None:
-        text = marker_bytes(fmt, layer.shape)
-        marker = torch.frombuffer(bytearray(text), dtype=torch.uint8)
+        text = bytearray(fmt.marker_bytes(layer.shape))
+        marker = torch.frombuffer(text, dtype=torch.uint8)
         tensors[stored_name(layer, MARKER)] = marker
     if scale is not None:
         tensors[stored_name(layer, INPUT_SCALE)] = torch.tensor(scale, dtype=torch.float32)

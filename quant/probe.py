@@ -1,16 +1,17 @@
-"""How far a model's output moves when only one layer, or one block, is quantized.
+"""How far a result moves when only the layers of one input, one layer, or one block is quantized.
 
-The model is run again at a call of a real sampling, once per unit, with forward hooks that put
-the quantized product in place of the layers' own. Weights of the model are never touched.
+The result is that of a model call or, better, of a whole sampling. It is made again once per unit
+and format, with forward hooks that put the quantized product in place of the layers' own. Weights
+of the model are never touched.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -19,37 +20,24 @@ from .calibration.input_scale import DEFAULT_HEADROOM, decide_scales, parse_poli
 from .calibration.observed_layers import find_linears
 from .calibration.sensitivity import Sensitivity
 from .calibration.statistics import CalibrationStatistics
-from .choose_encoding import choose_encoding
-from .emulation import InputRounding, is_rounded_natively
 from .encode import input_scale_of
-from .errors import CalibrationError, FormatError
-from .formats import WeightFormat
+from .errors import CalibrationError
 from .measure_sensitivity import OnProgress, candidate_layers, quantized_format
-from .observed_input import ObservedInput, ObservedInputs
+from .observed_input import ObservedInputs
 from .planning.inventory import Layer
+from .probed_layers import LayerEncoder, QuantizedLinear, replaced
 from .sources.base import TensorSource
 
 ProbeUnit = Literal["input", "layer", "block"]
 
+#: The sigma of a result that is a whole sampling's: where it ends.
+SAMPLED = 0.0
 #: Called before each run of the model with runs done, runs in all, and the unit. May raise to stop.
 OnUnit = Callable[[int, int, str], None]
 
 
-@dataclass(frozen=True)
-class _QuantizedLinear:
-    """One layer as it is stored, and how its native product rounds the input."""
-
-    rounding: InputRounding
-    tensors: Mapping[str, Tensor]
-    shape: tuple[int, ...]
-    bias: Tensor | None
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` [..., in] to [..., out], in its dtype and on its device."""
-        stored = {name: tensor.to(x.device) for name, tensor in self.tensors.items()}
-        weight = self.rounding.format.decode(stored, self.shape).to(x.dtype)
-        bias = None if self.bias is None else self.bias.to(x)
-        return nn.functional.linear(self.rounding.apply(x), weight, bias)
+#: Format and unit.
+_Run = tuple[str, str]
 
 
 @dataclass
@@ -67,9 +55,9 @@ class _Squares:
 
 
 class LatentProbe:
-    """Gathers shifts of a model's output over any number of model calls; not thread-safe.
+    """Gathers shifts of a model's output over any number of results; not thread-safe.
 
-    Holds every probed weight packed, 4.5 bits for NVFP4, in CPU memory.
+    Holds every probed weight packed, 4.5 bits for NVFP4 and 8 for float8, in CPU memory.
     """
 
     def __init__(
@@ -77,7 +65,7 @@ class LatentProbe:
         source: TensorSource,
         sensitivity: Sensitivity,
         *,
-        format_name: str = "nvfp4",
+        formats: Sequence[str] = ("nvfp4",),
         unit: ProbeUnit = "input",
         statistics: CalibrationStatistics | None = None,
         input_scale: str = "amax",
@@ -89,8 +77,9 @@ class LatentProbe:
 
         Args:
             source: the model, unquantized, unprefixed names.
-            sensitivity: of this model, with output errors in the format; `result` adds to it.
-            format_name: the format to probe. `Sensitivity.cost` scales the others by it.
+            sensitivity: of this model, with output errors in the formats; `result` adds to it.
+            formats: the formats to probe. `Sensitivity.cost` scales the others by the first of
+                them, which is coarse: probe what a mix is to choose from.
             unit: quantize together the layers that share an input (q, k and v), each layer alone,
                 or a block. The shift of a unit is shared among its layers. Layers of one input
                 round the same values, so their errors do not add up as independent ones.
@@ -101,7 +90,7 @@ class LatentProbe:
 
         Raises:
             CalibrationError: sensitivity or statistics are of another model, or no layer of the
-                sensitivity has the format.
+                sensitivity has one of the formats.
             FormatError: no such format.
         """
         fingerprint = source.fingerprint()
@@ -109,47 +98,50 @@ class LatentProbe:
         if statistics is not None:
             statistics.require_model(fingerprint, "the calibration statistics")
         self._sensitivity = sensitivity
-        self._format = quantized_format(format_name)
-        measured = [n for n in sensitivity.layers if format_name in sensitivity.candidates(n)]
-        if not measured:
-            raise CalibrationError(
-                f"the sensitivity was not measured for {format_name}; measure it with that format"
-            )
-        found = candidate_layers(source, (self._format,), measured)
-        layers = [layer for layer, _ in found.values()]
-        decisions = decide_scales(parse_policy(input_scale, headroom), statistics, found)
-        scales = {name: input_scale_of(self._format, decisions[name]) for name in found}
-        encode = _Encoder(source, self._format, sensitivity.rounding, device)
+        policy = parse_policy(input_scale, headroom)
+        encode = LayerEncoder(source, sensitivity.rounding, device)
+        found = _layers_by_format(source, sensitivity, formats)
+        done = 0
+        total = sum(la.tensor.nbytes for layers in found.values() for la in layers.values())
+        self._linears: dict[str, dict[str, QuantizedLinear]] = {}
+        self._units: dict[str, dict[str, tuple[str, ...]]] = {}
         inputs = ObservedInputs(statistics)
-        self._linears: dict[str, _QuantizedLinear] = {}
-        done, total = 0, sum(layer.tensor.nbytes for layer in layers)
-        for name in inputs.together(found):
-            layer, _ = found[name]
-            linear = encode(layer, scales[name], inputs.of(name))
-            if linear is not None:
-                self._linears[name] = linear
-            done += layer.tensor.nbytes
-            if on_progress:
-                on_progress(done, total, name)
-        encoded = [layer for layer in layers if layer.name in self._linears]
-        self._units = _units(encoded, unit, sensitivity)
-        self._squares: dict[float, dict[str, _Squares]] = {}
+        for format_name, layers in found.items():
+            fmt, linears = quantized_format(format_name), {}
+            decisions = decide_scales(policy, statistics, layers)
+            for name in inputs.together(layers):
+                scale = input_scale_of(fmt, decisions[name])
+                linear = encode(layers[name], fmt, scale, inputs.of(name))
+                if linear is not None:
+                    linears[name] = linear
+                done += layers[name].tensor.nbytes
+                if on_progress:
+                    on_progress(done, total, name)
+            self._linears[format_name] = linears
+            encoded = [layer for name, layer in layers.items() if name in linears]
+            self._units[format_name] = _units(encoded, unit, sensitivity)
+        self._squares: dict[float, dict[_Run, _Squares]] = {}
         self._unreached: set[str] = set()
         self._calls = 0
 
     @property
     def units(self) -> Mapping[str, tuple[str, ...]]:
-        """Layers by unit; each unit is one more run of the model per probed call."""
-        return self._units
+        """Layers by unit, of all formats."""
+        return {unit: names for units in self._units.values() for unit, names in units.items()}
+
+    @property
+    def runs(self) -> int:
+        """How often each probed result is made again: once per unit and format."""
+        return sum(map(len, self._units.values()))
 
     @property
     def calls(self) -> int:
-        """Model calls probed so far."""
+        """Results probed so far: model calls, or samplings."""
         return self._calls
 
     @property
     def unreached(self) -> tuple[str, ...]:
-        """Layers that a probed call did not run, so that nothing is known of them."""
+        """Layers that a probed result did not run, so that nothing is known of them."""
         return tuple(sorted(self._unreached))
 
     def probe(
@@ -160,64 +152,76 @@ class LatentProbe:
         sigma: float,
         on_unit: OnUnit | None = None,
     ) -> None:
-        """Probe one model call: run the model once per unit.
+        """Probe one model call, or one sampling: make it again once per unit and format.
 
         Torch's random state is afterwards what it was before. An exception, of ``on_unit`` or the
         model, leaves no hook behind and drops this call; calls probed before are kept.
 
         Args:
             root: the module tree that holds the layers by their names in the source.
-            run: runs the model once more on the same inputs, returning what ``reference`` is.
-            reference: the model's own output, any shape.
-            sigma: the noise level of the call.
+            run: makes the result once more from the same inputs, returning what ``reference`` is.
+            reference: the model's own output or sampled latent, any shape.
+            sigma: the noise level of the call, or `SAMPLED`.
             on_unit: called before each run.
 
         Raises:
             CalibrationError: the model has active dropout, or lacks every probed layer.
         """
         _require_no_dropout(root)
-        modules = find_linears(root, self._linears)
-        squares: dict[str, _Squares] = {}
+        modules = find_linears(root, self._names())
+        squares: dict[_Run, _Squares] = {}
         unreached: set[str] = set()
         with torch.no_grad():
             exact = reference.detach().float()
             norm = float(exact.norm()) ** 2
-            for number, (unit, names) in enumerate(self._units.items()):
+            for number, (key, names) in enumerate(self._runs()):
                 if on_unit:
-                    on_unit(number, len(self._units), unit)
+                    on_unit(number, self.runs, key[1])
                 present = {name: modules[name] for name in names if name in modules}
-                with self._replaced(present) as reached, _same_random_state(reference.device):
+                linears = self._linears[key[0]]
+                with replaced(present, linears) as reached, _same_random_state(reference.device):
                     shifted = run().detach().float()
                 difference = float((shifted - exact).norm()) ** 2
-                squares[unit] = _Squares(difference, norm)
+                squares[key] = _Squares(difference, norm)
                 unreached |= set(names) - reached
         self._add(round(float(sigma), 6), squares, unreached)
 
     def result(self) -> Sensitivity:
-        """Return the sensitivity with the shifts of the probed format filled in.
+        """Return the sensitivity with the shifts of the probed formats filled in.
 
         Unknown stays what a probed call did not run, or where the output was not finite. Raises
         `CalibrationError` when no call was probed.
         """
         if not self._calls:
             raise CalibrationError("no model call was probed: sample with the probed model first")
-        shifts: dict[str, dict[float, float]] = {}
-        for unit, names in self._units.items():
-            reached = [name for name in names if name not in self._unreached]
-            for name, share in self._shares(reached).items():
-                shifts[name] = {
-                    sigma: math.sqrt(share * by_unit[unit].squared_shift())
-                    for sigma, by_unit in sorted(self._squares.items())
-                }
-        return self._sensitivity.with_latents(self._format.name, shifts)
+        result = self._sensitivity
+        for format_name, units in self._units.items():
+            shifts: dict[str, dict[float, float]] = {}
+            for unit, names in units.items():
+                reached = [name for name in names if name not in self._unreached]
+                for name, share in self._shares(reached, format_name).items():
+                    shifts[name] = {
+                        sigma: math.sqrt(share * squares[format_name, unit].squared_shift())
+                        for sigma, squares in sorted(self._squares.items())
+                    }
+            result = result.with_latents(format_name, shifts)
+        return result
 
-    def _shares(self, names: Collection[str]) -> dict[str, float]:
+    def _runs(self) -> Iterator[tuple[_Run, tuple[str, ...]]]:
+        for format_name, units in self._units.items():
+            for unit, names in units.items():
+                yield (format_name, unit), names
+
+    def _names(self) -> set[str]:
+        return {name for linears in self._linears.values() for name in linears}
+
+    def _shares(self, names: Collection[str], format_name: str) -> dict[str, float]:
         """Return each layer's share of its unit's squared shift: they add up to one.
 
         In proportion to the squared output errors; an unknown one counts as much as the mean of
         the known ones.
         """
-        errors = {n: self._sensitivity.candidates(n)[self._format.name].w4a4 for n in names}
+        errors = {n: self._sensitivity.candidates(n)[format_name].w4a4 for n in names}
         known = [error**2 for error in errors.values() if error is not None]
         mean = sum(known) / len(known) if any(known) else 1.0
         weights = {
@@ -227,62 +231,31 @@ class LatentProbe:
         total = sum(weights.values())
         return {name: weight / total for name, weight in weights.items()}
 
-    @contextmanager
-    def _replaced(self, modules: Mapping[str, nn.Module]) -> Iterator[set[str]]:
-        """Quantize these layers while the block lasts; yields the names of those that ran."""
-        reached: set[str] = set()
-        handles = []
-        try:
-            for name, module in modules.items():
-                hook = _hook(self._linears[name], name, reached)
-                handles.append(module.register_forward_hook(hook, with_kwargs=True))
-            yield reached
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _add(self, sigma: float, squares: Mapping[str, _Squares], unreached: set[str]) -> None:
+    def _add(self, sigma: float, squares: Mapping[_Run, _Squares], unreached: set[str]) -> None:
         totals = self._squares.setdefault(sigma, {})
-        for unit, added in squares.items():
-            total = totals.setdefault(unit, _Squares())
+        for key, added in squares.items():
+            total = totals.setdefault(key, _Squares())
             total.difference += added.difference
             total.reference += added.reference
         self._unreached |= unreached
         self._calls += 1
 
 
-@dataclass(frozen=True)
-class _Encoder:
-    """Reads a layer and encodes it on a device; what is kept is on CPU."""
-
-    source: TensorSource
-    format: WeightFormat
-    rounding: str
-    device: torch.device | str
-
-    def __call__(
-        self, layer: Layer, input_scale: float | None, observed: ObservedInput | None
-    ) -> _QuantizedLinear | None:
-        """Return the layer, None if its weight holds NaN: its shift then stays unknown."""
-        name = layer.tensor.name
-        tensors = self.source.stored_tensors(name, self.format)
-        if tensors is None:
-            weight = self.source.load(name).to(self.device)
-            try:
-                chosen = choose_encoding(
-                    weight, self.format, self.rounding, observed, input_scale, measure_outputs=False
-                )
-            except FormatError:
-                return None
-            tensors = chosen.encoded.tensors
-        bias = self.source.load(layer.companions[0].name) if layer.companions else None
-        return _QuantizedLinear(
-            rounding=InputRounding(self.format, input_scale),
-            tensors={suffix: tensor.cpu() for suffix, tensor in tensors.items()},
-            shape=layer.shape,
-            # clone: a source may hand out tensors it owns
-            bias=None if bias is None else bias.clone(),
-        )
+def _layers_by_format(
+    source: TensorSource, sensitivity: Sensitivity, formats: Sequence[str]
+) -> dict[str, dict[str, Layer]]:
+    """Return the measured layers of each format, by name."""
+    found = {}
+    for name in dict.fromkeys(formats):
+        fmt = quantized_format(name)
+        measured = [n for n in sensitivity.layers if name in sensitivity.candidates(n)]
+        if not measured:
+            raise CalibrationError(
+                f"the sensitivity was not measured for {name}; measure it with that format"
+            )
+        candidates = candidate_layers(source, (fmt,), measured)
+        found[name] = {layer: candidate for layer, (candidate, _) in candidates.items()}
+    return found
 
 
 def _units(
@@ -298,19 +271,6 @@ def _units(
             name = sensitivity.layers[name].input_id or name
         units[name] = (*units.get(name, ()), layer.name)
     return units
-
-
-def _hook(linear: _QuantizedLinear, name: str, reached: set[str]) -> Callable[..., Any]:
-    def replace_output(
-        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
-    ) -> Tensor | None:
-        x = args[0] if args else kwargs.get("input")
-        if not is_rounded_natively(x):
-            return None
-        reached.add(name)
-        return linear.forward(x).to(output.dtype)
-
-    return replace_output
 
 
 def _require_no_dropout(root: nn.Module) -> None:

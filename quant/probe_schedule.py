@@ -1,4 +1,4 @@
-"""Which model calls of a sampling are probed: a few steps, spread evenly, each branch once."""
+"""Which steps of a sampling are probed: a few, spread evenly, each branch once."""
 
 from __future__ import annotations
 
@@ -43,3 +43,12 @@ def spread_steps(steps: int, count: int) -> tuple[int, ...]:
     """Return ``count`` of ``steps`` steps (all if there are fewer): middles of equal parts."""
     count = min(steps, count)
     return tuple((2 * part + 1) * steps // (2 * count) for part in range(count))
+
+
+def short_schedule(steps: int, count: int) -> tuple[int, ...]:
+    """Return which sigmas of a sampling make one of ``count`` steps (all if it has fewer).
+
+    Indices of its ``steps + 1`` sigmas, rising: evenly spread, both ends among them.
+    """
+    count = min(steps, max(1, count))
+    return tuple(step * steps // count for step in range(count + 1)) if steps > 0 else ()

@@ -139,7 +139,8 @@ def _headings(
     sensitivity: Sensitivity, format_name: str, values: dict[str, float | None]
 ) -> tuple[str, str]:
     if sensitivity.has_latents:
-        what = f"shift of the denoised latent with one layer in {format_name}"
+        latent = "sampled" if sensitivity.is_of_samplings else "denoised"
+        what = f"shift of the {latent} latent with one layer in {format_name}"
     else:
         what = f"error of each layer's output in {format_name}"
     worst = sorted((v, n) for n, v in values.items() if v is not None)[::-1][:3]

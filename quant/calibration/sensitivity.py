@@ -30,7 +30,7 @@ class CandidateErrors:
 
     ``weight``: of the weight. ``w4a16`` and ``w4a4``: of the layer's output with 16-bit and with
     quantized activations. ``latent_by_sigma``: how far the model's output moved when only this
-    layer was quantized, ``||v - v_ref|| / ||v_ref||``, by sigma.
+    layer was quantized, ``||v - v_ref|| / ||v_ref||``, by sigma; at 0: of the sampled latent.
 
     Values that are no error (NaN, infinite, negative) become unknown. One such sigma makes all
     of them unknown: an average over the rest would pass for one over all.
@@ -91,6 +91,17 @@ class Sensitivity:
             for layer in self.layers.values()
             for candidate in layer.candidates.values()
         )
+
+    @property
+    def is_of_samplings(self) -> bool:
+        """Whether the shifts are those of whole samplings' latents, not of single model calls'."""
+        found = [
+            set(candidate.latent_by_sigma)
+            for layer in self.layers.values()
+            for candidate in layer.candidates.values()
+            if candidate.latent_by_sigma
+        ]
+        return bool(found) and all(sigmas == {0.0} for sigmas in found)
 
     def cost(self, name: str, format_name: str) -> float | None:
         """Return the squared error a layer in a format adds to the result; None: unknown.

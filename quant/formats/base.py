@@ -6,6 +6,7 @@ marker, and how they decode. It does not choose scales: a `ScaleRule` does.
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -138,6 +139,11 @@ class WeightFormat(ABC):
     def marker_for(self, shape: tuple[int, ...]) -> Mapping[str, Any] | None:
         """Return the marker of a weight of this shape: some formats fit parameters to it."""
         return self.marker
+
+    def marker_bytes(self, shape: tuple[int, ...]) -> bytes:
+        """Return the marker of a weight of this shape as ComfyUI stores it; empty for none."""
+        marker = self.marker_for(shape)
+        return b"" if marker is None else json.dumps(marker).encode()
 
     def stores_like(self, other: WeightFormat, shape: tuple[int, ...]) -> bool:
         """Whether both store a weight of this shape in the same tensors; its product aside."""

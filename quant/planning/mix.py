@@ -1,8 +1,8 @@
 """Mix formats under a budget: the least predicted error for the size, or the least size.
 
-Errors of layers are taken to add up as squares, as independent ones do. For probed shifts of the
-model's output that holds well; errors of the layers' own outputs rank layers otherwise than the
-model's output does (docs/methods.md has measurements of both).
+Errors of layers are taken to add up as squares, as independent ones do. For probed shifts that
+holds well; but single model calls rank layers otherwise than whole samplings do, and errors of
+the layers' own outputs otherwise than either (docs/methods.md has measurements).
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class Mix:
         unknown: layers of unknown error, which got the most precise format.
         has_latents: whether errors are of the model's output; if not, they are the root of the
             summed squared errors of the layers' own outputs, which say little of the model's.
+        is_of_samplings: whether they are of the sampled latent; if not, of single model calls.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class Mix:
     frontier: tuple[MixPoint, ...]
     unknown: tuple[str, ...]
     has_latents: bool
+    is_of_samplings: bool = False
 
     @property
     def recipe(self) -> Recipe:
@@ -79,6 +81,7 @@ class Mix:
             "frontier": [asdict(point) for point in self.frontier],
             "unknown": list(self.unknown),
             "has_latents": self.has_latents,
+            "is_of_samplings": self.is_of_samplings,
             "plan": self.plan.to_json(),
         }
 
@@ -146,6 +149,7 @@ def mix_plan(
         frontier=problem.frontier(points, point, on_progress=on_progress),
         unknown=unknown,
         has_latents=sensitivity.has_latents,
+        is_of_samplings=sensitivity.is_of_samplings,
     )
 
 

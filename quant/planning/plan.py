@@ -140,15 +140,10 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
     size = fmt.nbytes(layer.shape, layer.tensor.dtype)
     size += sum(info.nbytes for info in layer.companions)
     if fmt.marker is not None:
-        size += len(marker_bytes(fmt, layer.shape))
+        size += len(fmt.marker_bytes(layer.shape))
         if fmt.activation_divisor is not None and layer.kind == "linear":
             size += INPUT_SCALE_BYTES
     return size
-
-
-def marker_bytes(fmt: WeightFormat, shape: tuple[int, ...]) -> bytes:
-    """Return the JSON marker of a weight of this shape as ComfyUI stores it."""
-    return json.dumps(fmt.marker_for(shape)).encode()
 
 
 def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import torch
 
 from ..formats.plain import cast_plain
 from .base import TensorSource
+from .stored_layers import MARKER
 
 
 def loadable_tensors(source: TensorSource) -> dict[str, torch.Tensor]:
@@ -26,8 +25,8 @@ def loadable_tensors(source: TensorSource) -> dict[str, torch.Tensor]:
             continue
         layer = name.removesuffix(".weight")
         tensors.update({f"{layer}.{suffix}": part for suffix, part in stored.tensors().items()})
-        marker = json.dumps(stored.format.marker_for(stored.shape)).encode()
-        tensors[f"{layer}.comfy_quant"] = torch.frombuffer(bytearray(marker), dtype=torch.uint8)
+        marker = bytearray(stored.format.marker_bytes(stored.shape))
+        tensors[f"{layer}.{MARKER}"] = torch.frombuffer(marker, dtype=torch.uint8)
         amax, divisor = stored.input_amax(), stored.format.activation_divisor
         if amax and divisor:
             tensors[f"{layer}.input_scale"] = torch.tensor(amax / divisor, dtype=torch.float32)

@@ -12,10 +12,11 @@ import torch
 from comfy_server import ComfyServer, RejectedError, Run
 from nvfp4_foundry.demo.digits import load_task
 from nvfp4_foundry.demo.model import MODEL_PATH, load_model
+from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.calibration import load_statistics
 from nvfp4_foundry.quant.calibration.sensitivity import Sensitivity, load_sensitivity
 from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
-from nvfp4_foundry.quant.probe import LatentProbe
+from nvfp4_foundry.quant.probe import SAMPLED, LatentProbe
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file
 
@@ -49,6 +50,8 @@ def probing(
     sigmas: int = 2,
     save_as: str = "",
     sampler: str = "euler",
+    measure: str = "single steps",
+    formats: str = "nvfp4",
 ) -> wf.Workflow:
     """Sample a digit with a probed model; its latents are saved."""
     workflow = wf.sample("tiny_wan.safetensors", prefix=prefix)
@@ -65,6 +68,8 @@ def probing(
         unit=unit,
         sigmas=sigmas,
         statistics=["statistics", 0],
+        measure=measure,
+        formats=formats,
     )
     settings["model"] = ["probe", 0]
     wf.add(
@@ -208,6 +213,51 @@ def test_shifts_are_those_of_plain_torch(
         assert shifts(found)[name][1.0] == pytest.approx(by_sigma[1.0], rel=0.02), name
 
 
+@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_sde"])
+def test_short_samplings_leave_the_samples_as_they_are(
+    server: ComfyServer, measured: Run, sampler: str
+) -> None:
+    """Ancestral and SDE samplers draw noise between the model calls."""
+    workflow = wf.sample("tiny_wan.safetensors", prefix="unprobed")
+    wf.inputs(workflow, "KSampler")["sampler_name"] = sampler
+    done(server, workflow)
+    settings = {"sampler": sampler, "measure": "short samplings", "sigmas": 1}
+    run = done(server, probing(f"short-{sampler}", **settings))
+    assert torch.equal(latent(server, f"short-{sampler}"), latent(server, "unprobed"))
+    assert run.text("result").startswith("1 samplings probed, 10 runs each\n46 layers")
+    assert "how far the sampled latent moves" in run.text("result")
+
+
+def test_shifts_of_short_samplings_are_those_of_plain_torch(
+    server: ComfyServer, measured: Run
+) -> None:
+    """Two of the four steps, guided, with float8 as well as NVFP4."""
+    settings = {"measure": "short samplings", "formats": "nvfp4, float8_e4m3fn"}
+    run = done(server, probing("both", unit="each input", save_as="both", **settings))
+    assert run.text("result").startswith(
+        "1 samplings probed, 62 runs each\nsaved as both\n46 layers"
+    )
+    found = load_sensitivity(folder(server) / "both.json")
+    assert found.is_of_samplings
+
+    base = load_sensitivity(folder(server) / "measured.json")
+    path = server.base / "output" / "nvfp4_foundry" / "calibrations" / f"{NAME}.safetensors"
+    model, formats = load_model(), ("nvfp4", "float8_e4m3fn")
+    cfg = wf.inputs(probing("unused"), "KSampler")["cfg"]
+    with open_source(MODEL_PATH) as source, torch.no_grad():
+        probe = LatentProbe(source, base, formats=formats, statistics=load_statistics(path))
+
+        def short() -> torch.Tensor:
+            return sample(model, [3], seed=1, steps=2, cfg=cfg)
+
+        probe.probe(model, short, short(), SAMPLED)
+    wanted = probe.result()
+    for fmt in formats:
+        for name in ("blocks.0.cross_attn.k", "blocks.3.ffn.0", "blocks.2.self_attn.v"):
+            ours = found.candidates(name)[fmt].latent
+            assert ours == pytest.approx(wanted.candidates(name)[fmt].latent, rel=0.05), (name, fmt)
+
+
 def test_another_seed_adds_to_the_result(server: ComfyServer, measured: Run) -> None:
     workflow = probing("twice", sigmas=1)
     done(server, workflow)
@@ -229,16 +279,20 @@ def count_hooks(server: ComfyServer, workflow: wf.Workflow) -> str:
     return run.text("count")
 
 
+@pytest.mark.parametrize("measure", ["single steps", "short samplings"])
 def test_interruption_while_probing_leaves_nothing_behind(
-    server: ComfyServer, measured: Run, plain: torch.Tensor
+    server: ComfyServer, measured: Run, plain: torch.Tensor, measure: str
 ) -> None:
     """Every step is probed, for far longer than the step itself takes."""
-    workflow = probing("interrupted", unit="each layer", sigmas=40)
+    workflow = probing("interrupted", unit="each layer", sigmas=40, measure=measure)
     wf.inputs(workflow, "KSampler")["steps"] = 40
     sampler = wf.node(workflow, "KSampler")
 
+    # Short samplings come before the first step that is shown.
+    moment = "progress" if measure == "single steps" else "executing"
+
     def is_sampling(message: dict[str, Any]) -> bool:
-        is_progress = message.get("type") == "progress"
+        is_progress = message.get("type") == moment
         return is_progress and str(message.get("data", {}).get("node")) == sampler
 
     assert server.interrupt_when(workflow, is_sampling).status == "interrupted"

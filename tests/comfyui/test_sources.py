@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import comfy_workflows as wf
-import gguf
-import numpy as np
 import pytest
 import torch
 from comfy_server import TINY, ComfyServer, RejectedError
+from gguf_files import write_gguf
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers
 from safetensors.torch import load_file, save_file
@@ -27,16 +26,8 @@ def files(server: ComfyServer) -> dict[str, Path]:
     """The tiny model as a GGUF without patch embedding, and with the names of diffusers."""
     folder = server.base / "models" / "diffusion_models"
     tensors = load_file(TINY)
-    writer = gguf.GGUFWriter(str(folder / "tiny.gguf"), "wan")
-    for name, tensor in tensors.items():
-        if name != PATCH:
-            kind = gguf.GGMLQuantizationType[gguf_type(name, tensor)]
-            values = gguf.quantize(np.ascontiguousarray(tensor.float().numpy()), kind)
-            writer.add_tensor(name, values, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    held = {name: tensor for name, tensor in tensors.items() if name != PATCH}
+    write_gguf(folder / "tiny.gguf", held, gguf_type)
     save_file(
         {wan_to_diffusers(name): tensor for name, tensor in tensors.items()},
         folder / "diffusers.safetensors",

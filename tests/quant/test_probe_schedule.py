@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvfp4_foundry.quant.probe_schedule import ProbeSchedule, spread_steps
+from nvfp4_foundry.quant.probe_schedule import ProbeSchedule, short_schedule, spread_steps
 
 
 def test_steps_are_the_middles_of_equal_parts() -> None:
@@ -10,6 +10,14 @@ def test_steps_are_the_middles_of_equal_parts() -> None:
     assert spread_steps(4, 4) == spread_steps(4, 9) == (0, 1, 2, 3)
     assert spread_steps(5, 1) == (2,)
     assert spread_steps(0, 3) == spread_steps(3, 0) == ()
+
+
+def test_a_short_sampling_begins_and_ends_where_the_long_one_does() -> None:
+    assert short_schedule(20, 4) == (0, 5, 10, 15, 20)
+    assert short_schedule(8, 3) == (0, 2, 5, 8)
+    assert short_schedule(3, 9) == short_schedule(3, 3) == (0, 1, 2, 3)
+    assert short_schedule(5, 1) == short_schedule(5, 0) == (0, 5)
+    assert short_schedule(0, 3) == short_schedule(-1, 3) == ()
 
 
 def test_schedule_takes_each_branch_of_a_chosen_step_once() -> None:

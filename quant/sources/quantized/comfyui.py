@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from math import prod
+from typing import Any
 
 import torch
 
@@ -80,13 +82,19 @@ def _as_specified(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
 
 
 def _kept_as(layer: StoredLayer, fmt: WeightFormat, shape: tuple[int, ...]) -> str:
-    """Return the format of ours that writes the same tensors, and the same way to multiply."""
-    in_16_bits = bool((layer.marker or {}).get("full_precision_matrix_mult"))
-    for ours in FORMATS.values():
-        alike = bool((ours.marker or {}).get("full_precision_matrix_mult")) == in_16_bits
-        if ours.is_quantized and alike and ours.stores_like(fmt, shape):
-            return ours.name
-    return ""
+    """Return the format of ours that writes the same tensors, and the same way to multiply.
+
+    Or one that multiplies in 16 bits: marked otherwise, e5m2 is rounded inputs that no GPU takes.
+    """
+    in_16_bits = _is_in_16_bits(layer.marker)
+    same = [ours for ours in FORMATS.values() if ours.is_quantized and ours.stores_like(fmt, shape)]
+    alike = [ours for ours in same if _is_in_16_bits(ours.marker) == in_16_bits]
+    found = alike or [ours for ours in same if _is_in_16_bits(ours.marker)]
+    return found[0].name if found else ""
+
+
+def _is_in_16_bits(marker: Mapping[str, Any] | None) -> bool:
+    return bool((marker or {}).get("full_precision_matrix_mult"))
 
 
 def _require_parts(

@@ -170,7 +170,8 @@ def test_other_dtypes_keep_their_own(
 def test_packed_weights_take_their_own_size_on_cpu(
     source: StateDictSource, sensitivity: Sensitivity
 ) -> None:
-    linear = LatentProbe(source, sensitivity, unit="layer")._linears["blocks.0.ffn.0"]
+    probe = LatentProbe(source, sensitivity, unit="layer")
+    linear = probe._linears["nvfp4"]["blocks.0.ffn.0"]
     assert linear.tensors["weight"].nbytes == 64 * 32 // 2
     assert all(tensor.device.type == "cpu" for tensor in linear.tensors.values())
 
@@ -180,7 +181,7 @@ def test_weight_only_format_leaves_activations_alone(
 ) -> None:
     both = {}
     for name in ("nvfp4", "nvfp4_w4a16"):
-        probe = LatentProbe(source, sensitivity, format_name=name)
+        probe = LatentProbe(source, sensitivity, formats=(name,))
         probe_once(probe, toy_model)
         both[name] = latents(probe.result(), name)
         assert probe.result().has_latents

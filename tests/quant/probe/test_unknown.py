@@ -72,7 +72,7 @@ def test_refusals(toy_model: nn.Module, source: StateDictSource, sensitivity: Se
     with pytest.raises(CalibrationError, match="sample with the probed model first"):
         LatentProbe(source, sensitivity, unit="layer").result()
     with pytest.raises(FormatError, match="quantizes nothing"):
-        LatentProbe(source, sensitivity, format_name="bf16")
+        LatentProbe(source, sensitivity, formats=("bf16",))
     only_head = {"head": sensitivity.layers["head"]}
     with pytest.raises(CalibrationError, match="not measured for nvfp4"):
         LatentProbe(source, replace(sensitivity, layers=only_head))

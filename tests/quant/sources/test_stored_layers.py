@@ -140,3 +140,24 @@ def test_a_marker_that_does_not_fit_its_weight_is_named(
         (SourceError, CheckpointError), match=rf": m is (marked|stored) as .*{message}"
     ):
         open_source(tmp_path / "bad.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("marker", "kept"),
+    [
+        ({"format": "float8_e5m2"}, "float8_e5m2"),
+        ({"format": "float8_e5m2", "full_precision_matrix_mult": True}, "float8_e5m2"),
+        ({"format": "float8_e4m3fn"}, "float8_e4m3fn"),
+        ({"format": "float8_e4m3fn", "full_precision_matrix_mult": True}, "float8_e4m3fn_w8a16"),
+        ({"format": "int8_tensorwise", "full_precision_matrix_mult": True}, ""),
+    ],
+)
+def test_what_keep_makes_of_a_marker(tmp_path: Path, marker: dict[str, object], kept: str) -> None:
+    """What no format of ours multiplies so is decoded, unless it would not run at all."""
+    dtype = torch.int8 if "int8" in str(marker) else getattr(torch, str(marker["format"]))
+    tensors = {"m.weight": torch.ones(32, 32).to(dtype), "m.weight_scale": torch.ones(())}
+    path = tmp_path / "model.safetensors"
+    save_file({**tensors, "m.comfy_quant": marker_tensor(marker)}, path)
+    with open_source(path) as source:
+        stored = source.info("m.weight").stored
+        assert stored is not None and stored.format == kept
