@@ -32,8 +32,9 @@ class LoadSourceModel(io.ComfyNode):
             display_name="Load Source Model",
             category=CATEGORY,
             description=(
-                "Loads the model you want to quantize: a single file, the index of a sharded "
-                "model, a folder, or a GGUF. WAN with the names of diffusers loads too."
+                "Loads the model you want to quantize: a file, the index or folder of a sharded "
+                "model, a GGUF, WAN with the names of diffusers, or a model that other tools "
+                "quantized."
             ),
             search_aliases=["nvfp4 load", "load diffusion model", "unet loader", "shards", "gguf"],
             inputs=[

@@ -24,8 +24,8 @@ class TextEncoderSource(ModelSource):
     ``encoder`` is ComfyUI's name of it (``t5xxl``, ``qwen25_7b``); empty: the largest.
 
     Raises:
-        SourceError: the CLIP has no such encoder, it is quantized already, or ComfyUI renamed the
-            layers of its file.
+        SourceError: the CLIP has no such encoder, it is quantized in a way not known here, or
+            ComfyUI renamed the layers of its file.
     """
 
     _kind = "CLIP"
