@@ -34,8 +34,8 @@ class RecipeFromGguf(io.ComfyNode):
                 io.Combo.Input(
                     "gguf_file",
                     options=folders.gguf_files(),
-                    tooltip="A GGUF in diffusion_models, checkpoints or text_encoders, of this model or "
-                    "of another of its architecture.",
+                    tooltip="A GGUF in a model folder, of this model or of another of its "
+                    "architecture.",
                 ),
                 io.Int.Input(
                     "bits_limit",
