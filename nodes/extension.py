@@ -14,6 +14,7 @@ from .calibration import (
 from .compare import Compare
 from .inspect import InspectCheckpoint
 from .interop import ExportInputScales, ImportActivationLog, RescaleCheckpoint
+from .latent_probe import ProbeModel, ProbeResult
 from .mix import AutoMix
 from .quantize import Quantize, QuantizeFile, SaveCheckpoint
 from .recipe_editing import EditRecipe, SaveRecipe
@@ -24,7 +25,7 @@ from .recipe_sources import (
     RecipeFromSensitivity,
 )
 from .recipes import LoadRecipe, PlanLayers, SelectPreset
-from .sensitivity import LoadSensitivity, MeasureSensitivity, ProbeModel, ProbeResult
+from .sensitivity import LoadSensitivity, MeasureSensitivity
 from .sources import LoadSourceModel
 from .text_encoders import PlanTextEncoder, QuantizeTextEncoder
 

@@ -274,7 +274,7 @@ def test_what_is_wrong_is_said_before_the_queue_starts(server: ComfyServer, ship
 def test_a_sensitivity_that_was_not_probed_is_warned_of(server: ComfyServer, shipped: Run) -> None:
     assert "of the sampled latent" in "".join(map(str, shipped.outputs.values()))
     known = load_sensitivity(kept(server, "sensitivities", NAME))
-    measured = known.with_latents("nvfp4", {})
+    measured = known.with_latents("nvfp4", {}).with_latents("float8_e4m3fn", {})
     kept(server, "sensitivities", "mixed by outputs").write_text(json.dumps(measured.to_json()))
     workflow = mixing("mixed by outputs")
     text = done(server, workflow).text(wf.node(workflow, MIX))
