@@ -54,7 +54,7 @@ def describe_mix(mix: Mix) -> str:
 
 def _what_is_predicted(mix: Mix) -> str:
     if mix.is_of_samplings:
-        return "of the sampled latent"
+        return "of the sampled latent in short samplings"
     return "of the model's output" if mix.has_latents else "of all layers' outputs together"
 
 

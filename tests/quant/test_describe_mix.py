@@ -33,7 +33,7 @@ COSTS: Costs = {name: {"nvfp4": 8e-4, "float8_e4m3fn": 1e-4} for name in NAMES}
         ((), "all layers' outputs together", "warning: the sensitivity was not probed"),
         ((0.9, 0.2), "the model's output", "warning: single model calls were probed"),
         ((0.9, 0.0), "the model's output", "warning: single model calls were probed"),
-        ((0.0,), "the sampled latent", "note: no better than mine at this size"),
+        ((0.0,), "the sampled latent in short samplings", "note: no better than mine at this size"),
     ],
 )
 def test_doubts_are_said(sigmas: tuple[float, ...], what: str, doubt: str) -> None:
