@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,9 +9,6 @@ import comfy_workflows as wf
 import pytest
 from comfy_python import ComfyUI, comfyui_path, comfyui_python, why_not
 from comfy_server import ComfyServer, Run, make_base
-
-# Models as others quantize and write them, for the tests of the backend too.
-sys.path.append(str(Path(__file__).parents[1] / "quant"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

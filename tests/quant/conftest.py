@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -12,17 +11,6 @@ import pytest
 import torch
 from nvfp4_foundry.quant.planning import Inventory, inventory_of
 from nvfp4_foundry.quant.sources import TensorInfo
-
-# The modules beside the tests are imported by name, and their asserts explain themselves too.
-sys.path.append(str(Path(__file__).parent))
-pytest.register_assert_rewrite(
-    "command_line",
-    "conversions",
-    "gguf_files",
-    "moments_by_hand",
-    "quantized_files",
-    "source_kinds",
-)
 
 # Threads that wait for each other on a busy machine cost more than these small tensors gain.
 torch.set_num_threads(1)
