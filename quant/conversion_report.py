@@ -28,12 +28,11 @@ def conversion_report(
         rounding=job.plan.recipe.rounding,
         layers=layers,
         warnings=(
-            *job.source.notes,
             *job.plan.warnings,
-            *_rest_warnings(job),
             *_calibration_warnings(job),
             *_result_warnings(job, layers),
         ),
+        notes=(*job.source.notes, *_rest_notes(job)),
         calibration=_describe_calibration(job),
         seconds=time.monotonic() - job.started,
     )
@@ -49,7 +48,7 @@ def _describe_calibration(job: ConversionJob) -> str:
     )
 
 
-def _rest_warnings(job: ConversionJob) -> Iterator[str]:
+def _rest_notes(job: ConversionJob) -> Iterator[str]:
     """Say what became of the tensors beside the model."""
     if job.source.rest is None:
         return

@@ -64,7 +64,10 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What was done to a model, layer by layer."""
+    """What was done to a model, layer by layer.
+
+    ``notes`` say how the source was read, ``warnings`` what a user may have to do about.
+    """
 
     source: str
     target: str
@@ -76,6 +79,7 @@ class ConversionReport:
     calibration: str = "none"
     seconds: float = 0.0
     loras: tuple[AppliedLora, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes_before(self) -> int:
@@ -169,6 +173,7 @@ class ConversionReport:
             lines.append(f"time        {self.seconds:.1f} s, {rate:.0f} MB/s of source")
         if static and self.dynamic_layers:
             lines.append(f"without a static scale: {shorten(self.dynamic_layers)}")
+        lines += [f"note: {note}" for note in self.notes]
         lines += [f"warning: {warning}" for warning in self.warnings]
         return "\n".join(lines)
 
@@ -182,7 +187,7 @@ class ConversionReport:
 
     def to_text(self, *, every_layer: bool = True) -> str:
         """Return the headline and a table of the quantized (or all) layers."""
-        rows = [la for la in self.layers if every_layer or la.weight_error]
+        rows = [la for la in self.layers if every_layer or la.weight_error is not None]
         return f"{self.headline()}\n\n{text_table(_HEADINGS, map(_cells, rows))}"
 
     def to_html(self) -> str:

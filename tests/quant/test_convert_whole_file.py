@@ -54,7 +54,7 @@ def test_the_rest_is_copied_and_names_stay(checkpoint: Path, tmp_path: Path) -> 
         "text_encoders.t5.block.0.q", *(f"{PREFIX}blocks.{i}.ffn.0" for i in range(2))
     }  # fmt: skip
     assert metadata_of(target)["title"] == "mine"
-    assert any("6 tensors beside" in w and "copied as they are" in w for w in report.warnings)
+    assert any("6 tensors beside" in w and "copied as they are" in w for w in report.notes)
     assert verify_checkpoint(target, checkpoint).problems == ()
 
 
@@ -65,7 +65,7 @@ def test_only_the_model_is_taken_unless_asked(checkpoint: Path, tmp_path: Path) 
     assert not any(
         name.startswith((PREFIX, "text_encoders.", "first")) for name in load_file(target)
     )
-    assert any("6 tensors beside" in w and "left out" in w for w in report.warnings)
+    assert any("6 tensors beside" in w and "left out" in w for w in report.notes)
     assert verify_checkpoint(target, checkpoint).problems == ()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 
 import pytest
 from nvfp4_foundry.quant.report import (
@@ -38,6 +39,7 @@ def report() -> ConversionReport:
     return ConversionReport(
         "in.safetensors", "out.safetensors", "mine & <yours>", "WAN", "max",
         (QUANTIZED, DYNAMIC, KEPT), warnings=("careful",), seconds=2.0,
+        notes=("read so",),
     )  # fmt: skip
 
 
@@ -66,6 +68,7 @@ def test_text(report: ConversionReport) -> None:
         "size        8.3 kB -> 2.7 kB (33%)",
         "input_scale 1 static, 1 left to the runtime",
         "without a static scale: blocks.1.q",
+        "note: read so",
         "warning: careful",
     ):
         assert line in text.splitlines()
@@ -112,3 +115,10 @@ def test_tables_are_aligned() -> None:
     assert text_table(["n", "size"], [["long name", "1"]]) == (
         "n          size\n---------------\nlong name     1"
     )
+
+
+def test_the_short_table_has_what_is_quantized_even_without_an_error() -> None:
+    """What the source has already loses nothing, and is listed."""
+    taken = replace(QUANTIZED, name="taken", weight_error=0.0, rounding="source")
+    text = ConversionReport("a", "b", "c", "WAN", "max", (taken, KEPT)).to_text(every_layer=False)
+    assert "taken" in text and "norm" not in text
