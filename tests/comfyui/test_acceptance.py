@@ -11,21 +11,10 @@ from typing import Any
 
 import pytest
 from comfy_python import ComfyUI
+from family_table import FAMILIES
 from source_kinds import SOURCE_KINDS
 
 SCRIPT = "accept_sources.py"
-#: What ComfyUI takes each family for, and the preset for it.
-FAMILIES = {
-    "wan2.2-ti2v": ("WAN22", "wan2.2-ti2v-5b"),
-    "flux1": ("Flux", "flux1"),
-    "flux2": ("Flux2", "flux2"),
-    "hunyuan-video": ("HunyuanVideo", "hunyuan-video"),
-    "hunyuan-video-1.5": ("HunyuanVideo15", "hunyuan-video-1.5"),
-    "ltxv": ("LTXV", "ltx-2"),
-    "ltx-2": ("LTXAV", "ltx-2"),
-    "sd1.5": ("BaseModel", "sd1.5"),
-    "sdxl": ("SDXL", "sdxl"),
-}
 WITH_EVERY_KIND = ("wan2.2-ti2v", "flux1")
 COMMON = ("scaled fp8", "GGUF")
 CELLS = [

@@ -13,20 +13,9 @@ from typing import Any
 
 import pytest
 from comfy_python import ComfyUI
+from family_table import FAMILIES
 
 SCRIPT = "sample_families.py"
-#: What ComfyUI takes each family for, and the preset that ``auto`` picks for it.
-EXPECTED = {
-    "flux1": ("Flux", "flux1"),
-    "flux2": ("Flux2", "flux2"),
-    "hunyuan-video": ("HunyuanVideo", "hunyuan-video"),
-    "hunyuan-video-1.5": ("HunyuanVideo15", "hunyuan-video-1.5"),
-    "ltxv": ("LTXV", "ltx-2"),
-    "ltx-2": ("LTXAV", "ltx-2"),
-    "sd1.5": ("BaseModel", "sd1.5"),
-    "sdxl": ("SDXL", "sdxl"),
-    "wan2.2-ti2v": ("WAN22", "wan2.2-ti2v-5b"),
-}
 
 
 @pytest.fixture(scope="module")
@@ -38,24 +27,24 @@ def results(comfyui: ComfyUI, tmp_path_factory: pytest.TempPathFactory) -> dict[
 
 
 def test_every_family_is_tried(results: dict[str, Any]) -> None:
-    assert results.keys() == EXPECTED.keys()
+    assert results.keys() == FAMILIES.keys()
 
 
-@pytest.mark.parametrize("family", EXPECTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_recognised_before_and_after(results: dict[str, Any], family: str) -> None:
     found = results[family]
-    assert (found["class"], found["preset"]) == EXPECTED[family]
+    assert (found["class"], found["preset"]) == FAMILIES[family]
     assert found["quantized_class"] == found["class"]
 
 
-@pytest.mark.parametrize("family", EXPECTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_a_model_in_the_graph_has_the_names_of_its_file(
     results: dict[str, Any], family: str
 ) -> None:
     assert results[family]["same_names"]
 
 
-@pytest.mark.parametrize("family", EXPECTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_layers_have_the_planned_formats(results: dict[str, Any], family: str) -> None:
     found = results[family]
     assert found["warnings"] == []
@@ -65,7 +54,7 @@ def test_layers_have_the_planned_formats(results: dict[str, Any], family: str) -
     assert after < before
 
 
-@pytest.mark.parametrize("family", EXPECTED)
+@pytest.mark.parametrize("family", FAMILIES)
 def test_samples_stay_near(results: dict[str, Any], family: str) -> None:
     found = results[family]
     assert found["finite"] and found["std"] > 0.1

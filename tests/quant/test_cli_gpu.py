@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 from pathlib import Path
 
 import pytest
 from command_line import run, run_json
+from made_up_sensitivity import save_made_up
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant import hardware
-from nvfp4_foundry.quant.calibration.sensitivity import (
-    CandidateErrors,
-    LayerSensitivity,
-    Sensitivity,
-    save_sensitivity,
-)
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint
 from nvfp4_foundry.quant.format_support import Gpu
-from nvfp4_foundry.quant.planning import take_inventory
-from nvfp4_foundry.quant.sources import open_source
 
 TINY = str(MODEL_PATH)
 PRESET = ("--preset", "wan2.2-14b", "--setting", "edge_blocks=1")
@@ -84,21 +76,9 @@ def test_gpu_alone_is_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_mixes_of_integers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     """Chosen for a size among the formats of Ampere, from errors made up."""
-    rng = random.Random(0)
-    errors = {"convrot_w4a4": 0.15, "int8_convrot": 0.01}
-    with open_source(TINY) as source:
-        layers = {
-            la.name: LayerSensitivity(
-                la.name,
-                la.shape,
-                None,
-                {f: CandidateErrors(w4a4=e * rng.uniform(0.5, 2)) for f, e in errors.items()},
-            )
-            for la in take_inventory(source).of_kind("linear")
-        }
-        found = Sensitivity(source.fingerprint(), "weighted", layers)
-    path = tmp_path / "sensitivity.json"
-    save_sensitivity(found, path)
+    path = save_made_up(
+        tmp_path / "sensitivity.json", TINY, {"convrot_w4a4": 0.15, "int8_convrot": 0.01}
+    )
     code, mix = run_json(
         capsys, "mix", TINY, "--sensitivity", path, *PRESET, "--gpu", "ampere",
         "--formats", "convrot_w4a4,int8_convrot,bf16", "--bits", "5",

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import json
-import random
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from command_line import run, run_json
+from made_up_sensitivity import save_made_up
 from nvfp4_foundry.demo.model import MODEL_PATH
-from nvfp4_foundry.quant.calibration.sensitivity import (
-    CandidateErrors,
-    LayerSensitivity,
-    Sensitivity,
-    save_sensitivity,
-)
 from nvfp4_foundry.quant.cli import main
-from nvfp4_foundry.quant.planning import take_inventory
-from nvfp4_foundry.quant.sources import open_source
 from PIL import Image
 
 TINY = str(MODEL_PATH)
@@ -27,22 +19,7 @@ TINY = str(MODEL_PATH)
 
 @pytest.fixture
 def sensitivity(tmp_path: Path) -> Path:
-    rng = random.Random(0)
-    errors = {"nvfp4": 0.1, "float8_e4m3fn": 0.03}
-    with open_source(TINY) as source:
-        layers = {
-            la.name: LayerSensitivity(
-                la.name,
-                la.shape,
-                None,
-                {f: CandidateErrors(w4a4=e * rng.uniform(0.5, 2)) for f, e in errors.items()},
-            )
-            for la in take_inventory(source).of_kind("linear")
-        }
-        found = Sensitivity(source.fingerprint(), "weighted", layers)
-    path = tmp_path / "sensitivity.json"
-    save_sensitivity(found, path)
-    return path
+    return save_made_up(tmp_path / "sensitivity.json", TINY, {"nvfp4": 0.1, "float8_e4m3fn": 0.03})
 
 
 @pytest.fixture

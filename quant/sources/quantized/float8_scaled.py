@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from math import prod
 
@@ -10,8 +11,8 @@ import torch
 from ...formats import FORMATS
 from ..base import TensorInfo, TensorSource
 from ..stored_weight import StoredWeight
-from .parts import FLOAT8, Found, float8_input_amax, layers_with, names_of, number, total_bytes
-from .scaled_codes import require_scales_fit, scaled
+from .parts import FLOAT8, Found, float8_input_amax, layers_with, names_of, number
+from .scaled_codes import require_scales_fit, scaled_weight
 
 #: One tensor of this name (behind the model's prefix) marks such a file.
 FILE_MARKER = "scaled_fp8"
@@ -39,25 +40,12 @@ def _stored_weight(source: TensorSource, layer: str, marker: TensorInfo | None) 
         name = str(weight.dtype).removeprefix("torch.")
         fmt = FORMATS[f"{name}_w8a16" if in_16_bits and name != E5M2 else name]
 
-    def tensors() -> dict[str, torch.Tensor]:
-        scales = source.load(scale.name).float().reshape(())
-        return {"weight": source.load(weight.name), "weight_scale": scales}
-
     def input_amax() -> float | None:
         inputs = weight.dtype if weight.dtype in FLOAT8 else torch.float8_e4m3fn
         return float8_input_amax(number(source, layer, "scale_input"), inputs)
 
     kind = str(weight.dtype).removeprefix("torch.")
-    return StoredWeight(
-        label=f"{kind} (scaled_fp8)",
-        shape=weight.shape,
-        names=names,
-        nbytes=total_bytes(source, names),
-        read=lambda: partial(scaled, source.load(weight.name), source.load(scale.name)),
-        format=fmt,
-        tensors=tensors if fmt else None,
-        input_amax=input_amax,
-        kept_as=fmt.name if fmt else "",
-        # It takes every weight of a marked file for e4m3.
-        comfyui_reads=marker is not None and per_tensor and weight.dtype == torch.float8_e4m3fn,
-    )
+    stored = scaled_weight(source, f"{kind} (scaled_fp8)", (weight, scale), names, fmt, input_amax)
+    # ComfyUI takes every weight of a marked file for e4m3.
+    reads = marker is not None and per_tensor and weight.dtype == torch.float8_e4m3fn
+    return replace(stored, comfyui_reads=reads)

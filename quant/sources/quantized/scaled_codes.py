@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from math import prod
 
@@ -39,20 +40,34 @@ def _stored_weight(source: TensorSource, layer: str, suffix: str) -> StoredWeigh
     fmt = _same_format(weight, scale)
     kind = str(weight.dtype).removeprefix("torch.")
 
-    def tensors() -> dict[str, torch.Tensor]:
-        assert fmt is not None
-        wanted = fmt.tensor_specs(weight.shape, torch.bfloat16)["weight_scale"].shape
-        scales = source.load(scale.name).float().reshape(wanted)
-        return {"weight": source.load(weight.name), "weight_scale": scales}
-
     def input_amax() -> float | None:
         stored = number(source, layer, "input_scale")
         if weight.dtype in FLOAT8:
             return float8_input_amax(stored, weight.dtype)
         return None if stored is None else stored * 127.0
 
+    return scaled_weight(source, f"{kind} with {suffix}", (weight, scale), names, fmt, input_amax)
+
+
+def scaled_weight(
+    source: TensorSource,
+    label: str,
+    parts: tuple[TensorInfo, TensorInfo],
+    names: tuple[str, ...],
+    fmt: WeightFormat | None,
+    input_amax: Callable[[], float | None],
+) -> StoredWeight:
+    """Describe codes and their scales, ``parts``; ``fmt`` has both as they are, if one does."""
+    weight, scale = parts
+
+    def tensors() -> dict[str, torch.Tensor]:
+        assert fmt is not None
+        wanted = fmt.tensor_specs(weight.shape, torch.bfloat16)["weight_scale"].shape
+        scales = source.load(scale.name).float().reshape(wanted)
+        return {"weight": source.load(weight.name), "weight_scale": scales}
+
     return StoredWeight(
-        label=f"{kind} with {suffix}",
+        label=label,
         shape=weight.shape,
         names=names,
         nbytes=total_bytes(source, names),

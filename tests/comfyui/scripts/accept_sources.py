@@ -22,11 +22,11 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
-import comfy.sample  # noqa: E402
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
 from foundry_package import import_foundry  # noqa: E402
-from tiny_families import FAMILIES, Family  # noqa: E402
+from sampling import sampled  # noqa: E402
+from tiny_families import FAMILIES  # noqa: E402
 
 import_foundry()
 
@@ -67,25 +67,13 @@ def load(path: Path, kind: str) -> Any:
     return comfy.sd.load_checkpoint_guess_config(str(path), output_vae=False, output_clip=False)[0]
 
 
-def sample(patcher: Any, family: Family) -> torch.Tensor:
-    """Sample one step; returns all values of the latent."""
-    latent = family.empty_latent()
-    noise = comfy.sample.prepare_noise(latent, 3)
-    text = family.conditioning()
-    result = comfy.sample.sample(
-        patcher, noise, 1, 1.0, "euler", "simple", text, text, latent, disable_pbar=True, seed=3
-    )
-    parts = result.unbind() if result.is_nested else [result]
-    return torch.cat([part.flatten() for part in parts]).float()
-
-
 @cache
 def reference(name: str) -> torch.Tensor:
     """Return what the unquantized model samples."""
     place = folder / f"{name}-reference"
     place.mkdir()
     plain = one_file(place, weights(name), FAMILIES[name].metadata)
-    return sample(load(plain.path, "one file"), FAMILIES[name])
+    return sampled(load(plain.path, "one file"), FAMILIES[name], 1)
 
 
 def loaded_formats(model: torch.nn.Module) -> dict[str, str]:
@@ -109,15 +97,15 @@ def accept(kind: str, name: str) -> dict[str, Any]:
         convert(source, plan, target, whole_file=kind == WHOLE)
     verified = verify_checkpoint(target, brought.path, complete_from=brought.complete_from)
     patcher = load(target, kind)
-    sampled, plain = sample(patcher, family), reference(name)
+    latent, plain = sampled(patcher, family, 1), reference(name)
     return {
         "preset": preset.name,
         "problems": verified.problems,
         "planned": {la.name: la.format.removesuffix("_w4a16") for la in plan.quantized()},
         "loaded": loaded_formats(patcher.model.diffusion_model),
         "class": type(patcher.model).__name__,
-        "finite": bool(sampled.isfinite().all()),
-        "moved": float((sampled - plain).norm() / plain.norm()),
+        "finite": bool(latent.isfinite().all()),
+        "moved": float((latent - plain).norm() / plain.norm()),
     }
 
 

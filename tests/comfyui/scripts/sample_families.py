@@ -19,11 +19,11 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
-import comfy.sample  # noqa: E402
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
 from foundry_package import import_foundry  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
+from sampling import sampled  # noqa: E402
 from tiny_families import FAMILIES, Family  # noqa: E402
 
 import_foundry()
@@ -65,15 +65,7 @@ def loaded_formats(model: torch.nn.Module) -> dict[str, str]:
 def sample(path: Path, family: Family) -> tuple[torch.Tensor, Any]:
     """Sample two steps; returns all values of the latent, and the MODEL."""
     patcher = comfy.sd.load_diffusion_model(str(path))
-    latent = family.empty_latent()
-    noise = comfy.sample.prepare_noise(latent, 3)
-    conditioning = family.conditioning()
-    result = comfy.sample.sample(
-        patcher, noise, 2, 1.0, "euler", "simple", conditioning, conditioning, latent,
-        disable_pbar=True, seed=3,
-    )  # fmt: skip
-    parts = result.unbind() if result.is_nested else [result]
-    return torch.cat([part.flatten() for part in parts]).float(), patcher
+    return sampled(patcher, family, 2), patcher
 
 
 def published(name: str) -> str:
