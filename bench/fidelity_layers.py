@@ -19,10 +19,10 @@ from nvfp4_foundry.quant.calibration import (
     decide_scales,
     parse_policy,
 )
-from nvfp4_foundry.quant.choose_encoding import ChosenEncoding, choose_encoding
+from nvfp4_foundry.quant.conversion.choose_encoding import ChosenEncoding, choose_encoding
+from nvfp4_foundry.quant.conversion.observed_input import ObservedInputs
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.formats.nvfp4 import NVFP4
-from nvfp4_foundry.quant.observed_input import ObservedInputs
 
 ROUNDINGS = ("max", "mse", "weighted", "gptq", "gptaq")
 _CHANNEL_DEVIATION = 0.5

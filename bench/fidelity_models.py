@@ -19,17 +19,12 @@ from nvfp4_foundry.quant.calibration import (
     CollectorSettings,
 )
 from nvfp4_foundry.quant.checkpoint.decoded import decoded_tensors
-from nvfp4_foundry.quant.convert import QuantizedModel, quantize_to_memory
-from nvfp4_foundry.quant.emulation import emulate_native_product, read_input_roundings
-from nvfp4_foundry.quant.measure_sensitivity import QUANTIZED_FORMATS, measure_sensitivity
-from nvfp4_foundry.quant.planning import (
-    Plan,
-    get_preset,
-    make_plan,
-    mix_plan,
-    take_inventory,
-)
-from nvfp4_foundry.quant.probe import SAMPLED, LatentProbe
+from nvfp4_foundry.quant.conversion.convert import QuantizedModel, quantize_to_memory
+from nvfp4_foundry.quant.derive import mix_plan
+from nvfp4_foundry.quant.hardware.emulation import emulate_native_product, read_input_roundings
+from nvfp4_foundry.quant.planning import Plan, get_preset, make_plan, take_inventory
+from nvfp4_foundry.quant.sensitivity.measure import QUANTIZED_FORMATS, measure_sensitivity
+from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe
 from nvfp4_foundry.quant.sources import StateDictSource, TensorSource, open_source
 from tiny_qwen import draw_calls, new_model
 

@@ -20,17 +20,11 @@ from nvfp4_foundry.demo.model import MODEL_PATH, TinyWan, load_model
 from nvfp4_foundry.demo.quantized import load_quantized
 from nvfp4_foundry.demo.sampling import TIMESTEPS, guided, initial_noise, sample, simple_sigmas
 from nvfp4_foundry.quant.calibration import ActivationCollector, CalibrationStatistics
-from nvfp4_foundry.quant.convert import convert
-from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
-from nvfp4_foundry.quant.planning import (
-    Plan,
-    get_preset,
-    make_plan,
-    mix_plan,
-    parse_budget,
-    take_inventory,
-)
-from nvfp4_foundry.quant.probe import SAMPLED, LatentProbe, ProbeUnit
+from nvfp4_foundry.quant.conversion.convert import convert
+from nvfp4_foundry.quant.derive import mix_plan, parse_budget
+from nvfp4_foundry.quant.planning import Plan, get_preset, make_plan, take_inventory
+from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
+from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe, ProbeUnit
 from nvfp4_foundry.quant.sources import TensorSource, open_source
 
 DIGITS = tuple(range(10))

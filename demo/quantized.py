@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ..quant.checkpoint.decoded import decoded_tensors
-from ..quant.emulation import InputRounding, read_input_roundings
+from ..quant.hardware.emulation import InputRounding, read_input_roundings
 from ..quant.sources import open_tensors
 from .model import TinyWan
 

@@ -31,11 +31,11 @@ from ..quant.calibration import (
     save_statistics,
 )
 from ..quant.checkpoint import verify_checkpoint
-from ..quant.convert import convert
+from ..quant.conversion.convert import convert
+from ..quant.conversion.report import ConversionReport
 from ..quant.errors import CheckpointError
 from ..quant.formats import get_format
 from ..quant.planning import Plan, get_preset, make_plan, take_inventory
-from ..quant.report import ConversionReport
 from ..quant.rounding import DEFAULT_ROUNDING
 from ..quant.sources import TensorSource, open_source
 from .digits import CLASSES, DigitsTask, load_task

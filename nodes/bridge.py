@@ -13,9 +13,9 @@ import torch
 from comfy.patcher_extension import WrappersMP, get_wrappers_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
-from ..quant.convert import QuantizedModel
-from ..quant.emulation import emulate_native_product, emulated_layers, read_input_roundings
+from ..quant.conversion.convert import QuantizedModel
 from ..quant.errors import SourceError
+from ..quant.hardware.emulation import emulate_native_product, emulated_layers, read_input_roundings
 from ..quant.sources import (
     StateDictSource,
 )

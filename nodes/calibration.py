@@ -15,8 +15,8 @@ from ..quant.calibration import (
     moments_folder,
     save_statistics,
 )
-from ..quant.describe import describe_statistics
 from ..quant.planning import take_inventory
+from ..quant.reports.describe import describe_statistics
 from . import decks, folders
 from .artefacts import CALIBRATIONS
 from .bridge import observed_clone

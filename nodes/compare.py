@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from comfy_api.latest import io, ui
 
-from ..quant.compare import Difference, differences
-from ..quant.describe import describe_samples
+from ..quant.difference import Difference, differences
 from ..quant.errors import CompareError
-from ..quant.side_by_side import image_pixels, latent_pixels, side_by_side
+from ..quant.reports.describe import describe_samples
+from ..quant.reports.pictures.side_by_side import image_pixels, latent_pixels, side_by_side
 from .sockets import CATEGORY
 
 # A long video as triple-width pictures would fill the memory.

@@ -13,12 +13,12 @@ from ..quant.calibration import (
     save_statistics,
 )
 from ..quant.calibration.import_log import import_activation_log
-from ..quant.calibration.input_scale_export import FLAVOURS, export_scales, write_scales
-from ..quant.calibration.input_scale_file import formats_with_scales
+from ..quant.calibration.input_scale.export import FLAVOURS, export_scales, write_scales
+from ..quant.calibration.input_scale.read import formats_with_scales
 from ..quant.checkpoint import rescale_checkpoint
-from ..quant.describe import describe_statistics
-from ..quant.describe_rescale import describe_rescale
-from ..quant.report import shorten
+from ..quant.conversion.report import shorten
+from ..quant.reports.describe import describe_statistics
+from ..quant.reports.rescale import describe_rescale
 from ..quant.sources import open_tensors
 from . import folders
 from .artefacts import CALIBRATIONS, INPUT_SCALES

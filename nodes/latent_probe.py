@@ -7,11 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..quant.calibration import CalibrationStatistics
-from ..quant.calibration.sensitivity import Sensitivity
-from ..quant.observed_input import working_bytes
-from ..quant.probe import LatentProbe, ProbeUnit
-from ..quant.probe_schedule import ProbeSchedule
-from ..quant.report import shorten
+from ..quant.conversion.observed_input import working_bytes
+from ..quant.conversion.report import shorten
+from ..quant.sensitivity.artefact import Sensitivity
+from ..quant.sensitivity.probe import LatentProbe, ProbeUnit
+from ..quant.sensitivity.schedule import ProbeSchedule
 from .artefacts import SENSITIVITIES
 from .bridge import compute_device, progress_bar
 from .model_source import ModelSource

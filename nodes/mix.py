@@ -6,13 +6,14 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..quant.calibration.sensitivity import Sensitivity
-from ..quant.describe_mix import describe_mix
+from ..quant.derive import MIX_FORMATS, Budget, mix_plan
 from ..quant.errors import PlanError
 from ..quant.formats import FORMATS
-from ..quant.frontier_picture import draw_frontier
-from ..quant.planning import MIX_FORMATS, Budget, Plan, mix_plan, take_inventory
-from ..quant.sensitivity_picture import picture_tensor
+from ..quant.planning import Plan, take_inventory
+from ..quant.reports.mix import describe_mix
+from ..quant.reports.pictures.frontier import draw_frontier
+from ..quant.reports.pictures.sensitivity import picture_tensor
+from ..quant.sensitivity.artefact import Sensitivity
 from .artefacts import RECIPES
 from .bridge import progress_bar
 from .model_source import ModelSource

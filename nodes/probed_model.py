@@ -12,8 +12,8 @@ from comfy.patcher_extension import WrappersMP, copy_nested_dicts, get_wrappers_
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ..quant.errors import CalibrationError
-from ..quant.probe import SAMPLED, LatentProbe
-from ..quant.probe_schedule import ProbeSchedule, short_schedule
+from ..quant.sensitivity.probe import SAMPLED, LatentProbe
+from ..quant.sensitivity.schedule import ProbeSchedule, short_schedule
 from .bridge import OBSERVER_KEY, PROBE_KEY, transformer_options
 
 _WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.SAMPLER_SAMPLE, WrappersMP.APPLY_MODEL)

@@ -8,9 +8,9 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..quant.calibration import CalibrationStatistics
-from ..quant.convert import QuantizedModel, convert, quantize_to_memory, save_model
+from ..quant.conversion.convert import QuantizedModel, convert, quantize_to_memory, save_model
+from ..quant.conversion.observed_input import working_bytes
 from ..quant.errors import FoundryError
-from ..quant.observed_input import working_bytes
 from ..quant.planning import Plan, Recipe, is_for_edit_2511, make_plan, take_inventory
 from ..quant.sources import open_source
 from . import folders

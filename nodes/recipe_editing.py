@@ -6,10 +6,10 @@ from pathlib import Path
 
 from comfy_api.latest import io, ui
 
-from ..quant.describe_mix import describe_recipe
 from ..quant.errors import RecipeError
 from ..quant.formats import FORMATS
 from ..quant.planning import Recipe, load_recipe, parse_rule_lines, save_recipe
+from ..quant.reports.mix import describe_recipe
 from ..quant.rounding import ROUNDINGS
 from .artefacts import RECIPES
 from .sockets import CATEGORY, RecipeSocket

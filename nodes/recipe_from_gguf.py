@@ -6,9 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..quant.describe_mix import describe_recipe
+from ..quant.derive import GgufMapping, recipe_from_gguf
 from ..quant.formats import FORMATS
-from ..quant.planning import GgufMapping, recipe_from_gguf, take_inventory
+from ..quant.planning import take_inventory
+from ..quant.reports.mix import describe_recipe
 from . import folders
 from .model_source import ModelSource
 from .sockets import CATEGORY, RecipeSocket

@@ -5,17 +5,16 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ..quant.calibration import CalibrationStatistics
-from ..quant.calibration.sensitivity import Sensitivity
-from ..quant.describe_mix import describe_recipe
-from ..quant.formats import FORMATS
-from ..quant.planning import (
+from ..quant.derive import (
     DerivedRecipe,
-    Recipe,
-    get_preset,
     recipe_from_checkpoint,
     recipe_from_sensitivity,
     recipe_from_statistics,
 )
+from ..quant.formats import FORMATS
+from ..quant.planning import Recipe, get_preset
+from ..quant.reports.mix import describe_recipe
+from ..quant.sensitivity.artefact import Sensitivity
 from ..quant.sources import open_source
 from . import folders
 from .sockets import CATEGORY, RecipeSocket, SensitivitySocket, StatisticsSocket

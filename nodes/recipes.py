@@ -6,13 +6,10 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ..quant.describe import describe_plan
-from ..quant.describe_gpu import describe_support
-from ..quant.describe_mix import describe_recipe
 from ..quant.errors import RecipeError
-from ..quant.format_support import GENERATIONS, Generation
 from ..quant.formats import FORMATS
-from ..quant.hardware import examine_machine
+from ..quant.hardware.machine import examine_machine
+from ..quant.hardware.support import GENERATIONS, Generation
 from ..quant.planning import (
     Preset,
     Recipe,
@@ -25,6 +22,9 @@ from ..quant.planning import (
     take_inventory,
 )
 from ..quant.planning.presets import Setting
+from ..quant.reports.describe import describe_plan
+from ..quant.reports.gpu_support import describe_support
+from ..quant.reports.mix import describe_recipe
 from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from .applied_loras import loras_before
 from .artefacts import RECIPES

@@ -7,17 +7,17 @@ from typing import Any
 from comfy_api.latest import io, ui
 
 from ..quant.calibration import CalibrationStatistics
-from ..quant.calibration.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
-from ..quant.describe import describe_sensitivity
-from ..quant.measure_sensitivity import (
+from ..quant.conversion.observed_input import working_bytes
+from ..quant.reports.describe import describe_sensitivity
+from ..quant.reports.pictures.sensitivity import draw_sensitivity, picture_tensor
+from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
+from ..quant.sensitivity.artefact import Sensitivity, load_sensitivity, save_sensitivity
+from ..quant.sensitivity.measure import (
     DEFAULT_CANDIDATES,
     INTEGER_CANDIDATES,
     QUANTIZED_FORMATS,
     measure_sensitivity,
 )
-from ..quant.observed_input import working_bytes
-from ..quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
-from ..quant.sensitivity_picture import draw_sensitivity, picture_tensor
 from .artefacts import SENSITIVITIES
 from .bridge import compute_device, progress_bar
 from .model_source import ModelSource

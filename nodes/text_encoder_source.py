@@ -9,7 +9,7 @@ import comfy.sd
 import comfy.utils
 import torch
 
-from ..quant.convert import QuantizedModel
+from ..quant.conversion.convert import QuantizedModel
 from ..quant.errors import SourceError
 from ..quant.sources import TensorSource
 from .loading import ModelFiles

@@ -7,9 +7,9 @@ from typing import Any
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ..quant.convert import quantize_to_memory
-from ..quant.describe import describe_plan
+from ..quant.conversion.convert import quantize_to_memory
 from ..quant.planning import Plan, Recipe, make_plan, take_inventory
+from ..quant.reports.describe import describe_plan
 from .bridge import compute_device, progress_bar
 from .sockets import CATEGORY, CheckpointSocket, PlanSocket, RecipeSocket
 from .text_encoder_source import TextEncoderSource, clip_from_checkpoint

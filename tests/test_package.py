@@ -56,7 +56,7 @@ spec.loader.exec_module(module)
 assert "torch" not in sys.modules and "comfy_api" not in sys.modules
 planning = importlib.import_module(name + ".quant.planning")
 assert "smart" in planning.load_presets()
-importlib.import_module(name + ".quant.convert")
+importlib.import_module(name + ".quant.conversion.convert")
 assert not any(m.startswith(("comfy.", "nvfp4_foundry")) for m in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..format_support import GPU_NAMES
+from ..hardware.support import GPU_NAMES
 
 
 class Parser(argparse.ArgumentParser):

@@ -2,7 +2,7 @@
 
 from .collector import ActivationCollector
 from .coverage import CoverageReport
-from .input_scale import (
+from .input_scale.policy import (
     InputScalePolicy,
     ScaleDecision,
     decide_scales,

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from ..compare import Difference, difference
+from ..difference import Difference, difference
 from ..errors import CompareError, SourceError
 from ..formats.base import row_slices
 from ..planning.inventory import Layer, take_inventory

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..calibration.input_scale import InputScalePolicy, ScaleDecision, decide_scales
+from ..calibration.input_scale.policy import InputScalePolicy, ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..errors import CalibrationError, CheckpointError
 from ..formats.base import TensorSpec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..hardware import examine_machine
+from ..hardware.machine import examine_machine
 from .output import print_json
 
 

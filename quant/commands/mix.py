@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from ..calibration.sensitivity import load_sensitivity
-from ..describe_mix import describe_mix
+from ..derive import MIX_FORMATS, Budget, mix_plan, parse_budget
 from ..errors import FormatError, PlanError, UsageError
 from ..formats import get_format
-from ..frontier_picture import draw_frontier
 from ..library_output import drop_output_of_libraries
-from ..planning import MIX_FORMATS, Budget, mix_plan, parse_budget, take_inventory
+from ..planning import take_inventory
+from ..reports.mix import describe_mix
+from ..reports.pictures.frontier import draw_frontier
+from ..sensitivity.artefact import load_sensitivity
 from .choice import chosen_plan
 from .output import print_json
 from .source import chosen_source

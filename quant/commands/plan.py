@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 
 from ..calibration import parse_policy
-from ..calibration.input_scale_file import read_scales
-from ..describe import describe_plan
+from ..calibration.input_scale.read import read_scales
 from ..planning import Plan, take_inventory
+from ..reports.describe import describe_plan
 from .choice import chosen_plan
 from .output import print_json
 from .source import chosen_source

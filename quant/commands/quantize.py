@@ -7,11 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ..calibration import load_statistics
-from ..convert import convert
+from ..conversion.convert import convert
+from ..conversion.report import ConversionReport
 from ..errors import UsageError
-from ..hardware import pick_device
+from ..hardware.machine import pick_device
 from ..planning import take_inventory
-from ..report import ConversionReport
 from .choice import chosen_plan
 from .output import print_json, progress
 from .source import chosen_source

@@ -6,17 +6,17 @@ import argparse
 import sys
 
 from ..calibration import load_statistics
-from ..calibration.sensitivity import load_sensitivity
-from ..errors import FormatError, RecipeError, UsageError
-from ..planning import (
+from ..derive import (
     DerivedRecipe,
-    Recipe,
     recipe_from_checkpoint,
     recipe_from_sensitivity,
     recipe_from_statistics,
 )
-from ..planning.recipe_from_sensitivity import DEFAULT_MAX_ERROR
-from ..planning.recipe_from_statistics import DEFAULT_MAX_INPUT_ERROR
+from ..derive.from_calibration import DEFAULT_MAX_INPUT_ERROR
+from ..derive.from_sensitivity import DEFAULT_MAX_ERROR
+from ..errors import FormatError, RecipeError, UsageError
+from ..planning import Recipe
+from ..sensitivity.artefact import load_sensitivity
 from ..sources import local_path, open_source
 from .choice import base_recipe, edited
 from .recipe_from_gguf import gguf_recipe, require_no_gguf_options

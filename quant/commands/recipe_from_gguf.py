@@ -4,14 +4,9 @@ from __future__ import annotations
 
 import argparse
 
+from ..derive import DerivedRecipe, GgufMapping, recipe_from_gguf
 from ..errors import RecipeError, UsageError
-from ..planning import (
-    DerivedRecipe,
-    GgufMapping,
-    Inventory,
-    recipe_from_gguf,
-    take_inventory,
-)
+from ..planning import Inventory, take_inventory
 from ..sources import local_path, open_source
 
 _OPTIONS = ("bits_limit", "higher", "edge_blocks", "edge_format")

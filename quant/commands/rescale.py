@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..calibration import InputScalePolicy, load_statistics, parse_policy
 from ..checkpoint import rescale_checkpoint
-from ..describe_rescale import describe_rescale
 from ..errors import CalibrationError, UsageError
+from ..reports.rescale import describe_rescale
 from ..sources import local_path
 from ..sources.hub import HUB
 from .output import print_json, progress

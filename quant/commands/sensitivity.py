@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 
 from ..calibration import load_statistics
-from ..calibration.sensitivity import save_sensitivity
-from ..describe import describe_sensitivity
 from ..errors import FormatError, RecipeError, UsageError
-from ..hardware import pick_device
-from ..measure_sensitivity import DEFAULT_CANDIDATES, measure_sensitivity, quantized_format
+from ..hardware.machine import pick_device
+from ..reports.describe import describe_sensitivity
+from ..reports.pictures.sensitivity import draw_sensitivity
 from ..rounding import DEFAULT_ROUNDING, get_rounding
-from ..sensitivity_picture import draw_sensitivity
+from ..sensitivity.artefact import save_sensitivity
+from ..sensitivity.measure import DEFAULT_CANDIDATES, measure_sensitivity, quantized_format
 from .output import print_json, progress
 from .source import chosen_source
 from .targets import files_read, require_free

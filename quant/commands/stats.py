@@ -15,11 +15,11 @@ from ..calibration import (
     save_statistics,
 )
 from ..calibration.import_log import import_activation_log
-from ..calibration.input_scale_export import ScaleExport, export_scales, write_scales
-from ..calibration.input_scale_file import divisor_of
-from ..describe import describe_statistics
+from ..calibration.input_scale.export import ScaleExport, export_scales, write_scales
+from ..calibration.input_scale.read import divisor_of
+from ..conversion.report import shorten
 from ..errors import CalibrationError, UsageError
-from ..report import shorten
+from ..reports.describe import describe_statistics
 from ..sources import open_source
 from .output import print_json
 from .targets import files_read, require_free

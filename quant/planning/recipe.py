@@ -17,7 +17,7 @@ from pydantic import (
     model_validator,
 )
 
-from ..calibration.input_scale import parse_policy
+from ..calibration.input_scale.policy import parse_policy
 from ..errors import CalibrationError, FormatError, RecipeError
 from ..formats import get_format
 from ..rounding import DEFAULT_ROUNDING, get_rounding

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from comfy_server import ComfyServer, RejectedError, Run
-from nvfp4_foundry.quant.side_by_side import GAP, LABEL_HEIGHT, enlargement
+from nvfp4_foundry.quant.reports.pictures.side_by_side import GAP, LABEL_HEIGHT, enlargement
 from PIL import Image
 from safetensors.torch import load_file
 

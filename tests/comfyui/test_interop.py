@@ -13,7 +13,7 @@ import torch
 from comfy_server import TINY, ComfyServer, RejectedError, Run
 from nvfp4_foundry.quant.calibration import load_statistics
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.planning import (
     Plan,
     Recipe,

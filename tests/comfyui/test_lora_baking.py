@@ -13,7 +13,7 @@ import torch
 from comfy_python import ComfyUI
 from comfy_server import TINY, ComfyServer, Run
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
 from nvfp4_foundry.quant.sources import StateDictSource
 from safetensors.torch import load_file, save_file

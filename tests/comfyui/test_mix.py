@@ -11,18 +11,10 @@ import pytest
 import torch
 from comfy_server import ComfyServer, RejectedError, Run
 from nvfp4_foundry.demo.model import MODEL_PATH
-from nvfp4_foundry.quant.calibration.sensitivity import Sensitivity, load_sensitivity
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
-from nvfp4_foundry.quant.planning import (
-    Mix,
-    Plan,
-    get_preset,
-    load_recipe,
-    make_plan,
-    mix_plan,
-    parse_budget,
-    take_inventory,
-)
+from nvfp4_foundry.quant.derive import Mix, mix_plan, parse_budget
+from nvfp4_foundry.quant.planning import Plan, get_preset, load_recipe, make_plan, take_inventory
+from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity, load_sensitivity
 from nvfp4_foundry.quant.sources import open_source
 from PIL import Image
 from safetensors.torch import load_file, save_file

@@ -14,9 +14,9 @@ from nvfp4_foundry.demo.digits import load_task
 from nvfp4_foundry.demo.model import MODEL_PATH, load_model
 from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.calibration import load_statistics
-from nvfp4_foundry.quant.calibration.sensitivity import Sensitivity, load_sensitivity
-from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
-from nvfp4_foundry.quant.probe import SAMPLED, LatentProbe
+from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity, load_sensitivity
+from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
+from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file
 

@@ -7,13 +7,9 @@ import random
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from nvfp4_foundry.quant.calibration.sensitivity import (
-    CandidateErrors,
-    LayerSensitivity,
-    Sensitivity,
-)
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.planning import Inventory, Plan, inventory_of
+from nvfp4_foundry.quant.sensitivity.artefact import CandidateErrors, LayerSensitivity, Sensitivity
 from nvfp4_foundry.quant.sources import TensorInfo
 
 InventoryNamed = Callable[[str], Inventory]

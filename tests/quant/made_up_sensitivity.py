@@ -6,13 +6,13 @@ import random
 from collections.abc import Mapping
 from pathlib import Path
 
-from nvfp4_foundry.quant.calibration.sensitivity import (
+from nvfp4_foundry.quant.planning import take_inventory
+from nvfp4_foundry.quant.sensitivity.artefact import (
     CandidateErrors,
     LayerSensitivity,
     Sensitivity,
     save_sensitivity,
 )
-from nvfp4_foundry.quant.planning import take_inventory
 from nvfp4_foundry.quant.sources import open_source
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from nvfp4_foundry.quant.calibration.sensitivity import Sensitivity
-from nvfp4_foundry.quant.probe import LatentProbe
+from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
+from nvfp4_foundry.quant.sensitivity.probe import LatentProbe
 from torch import Tensor, nn
 
 

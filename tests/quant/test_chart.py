@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from nvfp4_foundry.quant.chart import Scale, round_ticks, tick_decimals
+from nvfp4_foundry.quant.reports.pictures.chart import Scale, round_ticks, tick_decimals
 
 
 @given(st.floats(-1e3, 1e6), st.floats(1e-4, 1e6), st.integers(3, 12))

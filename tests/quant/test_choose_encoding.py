@@ -18,12 +18,12 @@ from nvfp4_foundry.quant.calibration import (
 )
 from nvfp4_foundry.quant.calibration.moments import InputMoments
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
-from nvfp4_foundry.quant.choose_encoding import bias_shift, choose_encoding, taken_over
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.choose_encoding import bias_shift, choose_encoding, taken_over
+from nvfp4_foundry.quant.conversion.convert import convert
+from nvfp4_foundry.quant.conversion.observed_input import ObservedInput, ObservedInputs
 from nvfp4_foundry.quant.errors import CalibrationError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.formats import get_format
-from nvfp4_foundry.quant.observed_input import ObservedInput, ObservedInputs
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
 from nvfp4_foundry.quant.rounding import get_rounding
 from nvfp4_foundry.quant.sources import SafetensorsFile

@@ -9,9 +9,9 @@ import pytest
 from command_line import run, run_json
 from made_up_sensitivity import save_made_up
 from nvfp4_foundry.demo.model import MODEL_PATH
-from nvfp4_foundry.quant import hardware
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint
-from nvfp4_foundry.quant.format_support import Gpu
+from nvfp4_foundry.quant.hardware import machine as hardware
+from nvfp4_foundry.quant.hardware.support import Gpu
 
 TINY = str(MODEL_PATH)
 PRESET = ("--preset", "wan2.2-14b", "--setting", "edge_blocks=1")

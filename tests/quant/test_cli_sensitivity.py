@@ -12,9 +12,9 @@ from nvfp4_foundry.quant.calibration import (
     load_statistics,
     save_statistics,
 )
-from nvfp4_foundry.quant.calibration.sensitivity import load_sensitivity
 from nvfp4_foundry.quant.cli import main
-from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
+from nvfp4_foundry.quant.sensitivity.artefact import load_sensitivity
+from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sources import StateDictSource, open_source
 from PIL import Image
 from safetensors.torch import save_file

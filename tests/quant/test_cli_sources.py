@@ -12,7 +12,7 @@ import torch
 from command_line import run, run_json
 from conversions import bits, plan_of
 from gguf_files import write_gguf
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.sources import StateDictSource
 from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers
 from safetensors.torch import load_file, save_file

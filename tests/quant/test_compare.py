@@ -15,16 +15,15 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nvfp4_foundry.demo.model import MODEL_PATH
-from nvfp4_foundry.quant import compare
+from nvfp4_foundry.quant import difference as compare
 from nvfp4_foundry.quant.checkpoint import compare_checkpoints
 from nvfp4_foundry.quant.checkpoint.provenance import read_provenance
 from nvfp4_foundry.quant.cli import main
-from nvfp4_foundry.quant.compare import Difference, difference, differences
-from nvfp4_foundry.quant.describe import describe_comparison, describe_samples
+from nvfp4_foundry.quant.difference import Difference, difference, differences
 from nvfp4_foundry.quant.errors import CheckpointError, CompareError
 from nvfp4_foundry.quant.formats import get_format
-from nvfp4_foundry.quant.rounding import get_rounding
-from nvfp4_foundry.quant.side_by_side import (
+from nvfp4_foundry.quant.reports.describe import describe_comparison, describe_samples
+from nvfp4_foundry.quant.reports.pictures.side_by_side import (
     GAP,
     LABEL_HEIGHT,
     enlargement,
@@ -32,6 +31,7 @@ from nvfp4_foundry.quant.side_by_side import (
     latent_pixels,
     side_by_side,
 )
+from nvfp4_foundry.quant.rounding import get_rounding
 from nvfp4_foundry.quant.sources import open_tensors
 from nvfp4_foundry.quant.sources.stored_layers import read_layout
 from safetensors import safe_open

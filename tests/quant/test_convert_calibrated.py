@@ -14,7 +14,7 @@ import torch
 from conversions import MARKERS, Toy, assert_same, metadata_of, plan_of
 from nvfp4_foundry.quant.calibration import ActivationCollector, CalibrationStatistics
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
-from nvfp4_foundry.quant.convert import convert, quantize_to_memory
+from nvfp4_foundry.quant.conversion.convert import convert, quantize_to_memory
 from nvfp4_foundry.quant.errors import CalibrationError
 from nvfp4_foundry.quant.sources import StateDictSource
 from nvfp4_foundry.quant.sources.quantized import decoded

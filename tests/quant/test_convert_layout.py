@@ -13,9 +13,9 @@ import torch
 from conversions import MARKERS, Toy, assert_same, bits, metadata_of, plan_of
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
+from nvfp4_foundry.quant.conversion.report import ConversionReport
 from nvfp4_foundry.quant.planning import Plan, get_preset, make_plan, take_inventory
-from nvfp4_foundry.quant.report import ConversionReport
 from nvfp4_foundry.quant.sources import StateDictSource, open_source
 from safetensors.torch import load_file, save_file
 

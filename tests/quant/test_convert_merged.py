@@ -10,7 +10,7 @@ import pytest
 import torch
 from conversions import RULES, Toy, bits, plan_of
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
-from nvfp4_foundry.quant.convert import convert, quantize_to_memory
+from nvfp4_foundry.quant.conversion.convert import convert, quantize_to_memory
 from nvfp4_foundry.quant.errors import FormatError
 from nvfp4_foundry.quant.sources import AppliedLora, StateDictSource, TensorSource
 from safetensors.torch import load_file

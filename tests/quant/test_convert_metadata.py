@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conversions import Toy, metadata_of, plan_of
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.planning import Recipe
 from nvfp4_foundry.quant.sources import StateDictSource, open_source
 from safetensors.torch import save_file

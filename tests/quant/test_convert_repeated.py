@@ -8,7 +8,7 @@ import pytest
 import torch
 from conversions import Toy, assert_same, metadata_of, plan_of
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
-from nvfp4_foundry.quant.convert import convert, quantize_to_memory, save_model
+from nvfp4_foundry.quant.conversion.convert import convert, quantize_to_memory, save_model
 from nvfp4_foundry.quant.sources import StateDictSource, open_source
 from safetensors.torch import load_file, save_file
 

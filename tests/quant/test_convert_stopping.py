@@ -10,7 +10,7 @@ import pytest
 import torch
 from conversions import Toy, plan_of
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
-from nvfp4_foundry.quant.convert import convert, quantize_to_memory
+from nvfp4_foundry.quant.conversion.convert import convert, quantize_to_memory
 from nvfp4_foundry.quant.errors import CheckpointError, FormatError, PlanError
 from nvfp4_foundry.quant.planning import take_inventory
 from nvfp4_foundry.quant.sources import StateDictSource

@@ -11,7 +11,7 @@ import torch
 from command_line import run
 from conversions import Toy, bits, metadata_of, plan_of
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file, save_file
 

@@ -6,8 +6,9 @@ import math
 
 import pytest
 from made_up_models import Costs, inventory_from, sensitivity_of
-from nvfp4_foundry.quant.describe_mix import describe_mix
-from nvfp4_foundry.quant.planning import Budget, Recipe, make_plan, mix_plan
+from nvfp4_foundry.quant.derive import Budget, mix_plan
+from nvfp4_foundry.quant.planning import Recipe, make_plan
+from nvfp4_foundry.quant.reports.mix import describe_mix
 
 NAMES = ("blocks.0.a", "blocks.0.b")
 FORMATS = ("nvfp4", "float8_e4m3fn")

@@ -8,15 +8,15 @@ import comfy_kitchen
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import ActivationCollector
-from nvfp4_foundry.quant.emulation import (
+from nvfp4_foundry.quant.errors import CheckpointError
+from nvfp4_foundry.quant.formats import get_format
+from nvfp4_foundry.quant.formats.e2m1 import round_to_e2m1
+from nvfp4_foundry.quant.hardware.emulation import (
     InputRounding,
     emulate_native_product,
     emulated_layers,
     read_input_roundings,
 )
-from nvfp4_foundry.quant.errors import CheckpointError
-from nvfp4_foundry.quant.formats import get_format
-from nvfp4_foundry.quant.formats.e2m1 import round_to_e2m1
 from nvfp4_foundry.quant.rounding import MaxRule
 from nvfp4_foundry.quant.sources import StateDictSource
 from nvfp4_foundry.quant.sources.stored_layers import MARKER

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
-from nvfp4_foundry.quant.describe_gpu import describe_support
-from nvfp4_foundry.quant.format_support import Gpu, Software, State, format_support
 from nvfp4_foundry.quant.formats import FORMATS
-from nvfp4_foundry.quant.hardware import Machine
+from nvfp4_foundry.quant.hardware.machine import Machine
+from nvfp4_foundry.quant.hardware.support import Gpu, Software, State, format_support
 from nvfp4_foundry.quant.planning import for_gpu, get_preset
+from nvfp4_foundry.quant.reports.gpu_support import describe_support
 
 GTX_1080 = Gpu("GTX 1080", (6, 1), 8 << 30)
 V100 = Gpu("V100", (7, 0), 16 << 30)

@@ -16,7 +16,7 @@ CONVERT_FOREVER = """
 import sys
 from pathlib import Path
 import torch
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.planning import Recipe, make_plan, parse_rule_lines, take_inventory
 from nvfp4_foundry.quant.sources import open_source
 

@@ -13,11 +13,11 @@ import quantized_files as qf
 import torch
 from conversions import Toy
 from nvfp4_foundry.quant.calibration import ActivationCollector, CalibrationStatistics
-from nvfp4_foundry.quant.calibration.sensitivity import CandidateErrors
-from nvfp4_foundry.quant.convert import quantize_to_memory
+from nvfp4_foundry.quant.conversion.convert import quantize_to_memory
 from nvfp4_foundry.quant.errors import CalibrationError, FormatError, RecipeError
-from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
 from nvfp4_foundry.quant.planning import Recipe, make_plan, take_inventory
+from nvfp4_foundry.quant.sensitivity.artefact import CandidateErrors
+from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sources import StateDictSource, open_source
 from safetensors.torch import save_file
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from nvfp4_foundry.quant.probe_schedule import ProbeSchedule, short_schedule, spread_steps
+from nvfp4_foundry.quant.sensitivity.schedule import ProbeSchedule, short_schedule, spread_steps
 
 
 def test_steps_are_the_middles_of_equal_parts() -> None:

@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 
 import pytest
-from nvfp4_foundry.quant.report import (
+from nvfp4_foundry.quant.conversion.report import (
     ConversionReport,
     LayerReport,
     format_bytes,

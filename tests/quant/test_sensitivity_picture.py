@@ -7,19 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from nvfp4_foundry.quant import sensitivity_picture
-from nvfp4_foundry.quant.calibration.sensitivity import (
-    CandidateErrors,
-    LayerSensitivity,
-    Sensitivity,
-)
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
-from nvfp4_foundry.quant.sensitivity_picture import (
+from nvfp4_foundry.quant.reports.pictures import sensitivity as sensitivity_picture
+from nvfp4_foundry.quant.reports.pictures.sensitivity import (
     MARGIN,
     ROW,
     draw_sensitivity,
     picture_tensor,
 )
+from nvfp4_foundry.quant.sensitivity.artefact import CandidateErrors, LayerSensitivity, Sensitivity
 from PIL import Image
 
 HEADINGS = 28 + 30 + 20  # the first row of cells begins below them

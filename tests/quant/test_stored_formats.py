@@ -14,11 +14,11 @@ from nvfp4_foundry.quant.checkpoint import (
     verify_checkpoint,
 )
 from nvfp4_foundry.quant.checkpoint.decoded import decoded_tensors
-from nvfp4_foundry.quant.convert import convert
-from nvfp4_foundry.quant.emulation import read_input_roundings
+from nvfp4_foundry.quant.conversion.convert import convert
+from nvfp4_foundry.quant.conversion.report import ConversionReport
 from nvfp4_foundry.quant.formats import FORMATS, get_format
+from nvfp4_foundry.quant.hardware.emulation import read_input_roundings
 from nvfp4_foundry.quant.planning import Recipe, make_plan, take_inventory
-from nvfp4_foundry.quant.report import ConversionReport
 from nvfp4_foundry.quant.sources import open_source, open_tensors
 from nvfp4_foundry.quant.sources.stored_layers import read_layout
 from safetensors.torch import load_file, save_file

@@ -31,7 +31,7 @@ import_foundry()
 
 from nvfp4_foundry.demo.model import MODEL_PATH  # noqa: E402
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
-from nvfp4_foundry.quant.convert import convert  # noqa: E402
+from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
 from nvfp4_foundry.quant.formats import FORMATS, WeightFormat  # noqa: E402
 from nvfp4_foundry.quant.planning import Recipe, make_plan, take_inventory  # noqa: E402
 from nvfp4_foundry.quant.rounding import MaxRule  # noqa: E402

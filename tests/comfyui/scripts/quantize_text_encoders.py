@@ -44,7 +44,7 @@ from nvfp4_foundry.nodes.text_encoders import (  # noqa: E402
 )
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.cli import main  # noqa: E402
-from nvfp4_foundry.quant.convert import quantize_to_memory, save_model  # noqa: E402
+from nvfp4_foundry.quant.conversion.convert import quantize_to_memory, save_model  # noqa: E402
 from nvfp4_foundry.quant.errors import FoundryError  # noqa: E402
 from nvfp4_foundry.quant.formats import get_format  # noqa: E402
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory  # noqa: E402

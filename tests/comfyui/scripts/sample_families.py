@@ -30,7 +30,7 @@ import_foundry()
 
 from nvfp4_foundry.nodes.model_source import ModelSource  # noqa: E402
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
-from nvfp4_foundry.quant.convert import convert  # noqa: E402
+from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory  # noqa: E402
 from nvfp4_foundry.quant.planning.architectures import detect_architecture  # noqa: E402
 from nvfp4_foundry.quant.planning.presets import preset_for  # noqa: E402

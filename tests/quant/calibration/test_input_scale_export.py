@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from nvfp4_foundry.quant.calibration import decide_scales, parse_policy
-from nvfp4_foundry.quant.calibration.input_scale_export import export_scales, write_scales
-from nvfp4_foundry.quant.calibration.input_scale_file import read_scales
+from nvfp4_foundry.quant.calibration.input_scale.export import export_scales, write_scales
+from nvfp4_foundry.quant.calibration.input_scale.read import read_scales
 from nvfp4_foundry.quant.errors import CalibrationError
 
 POLICY = parse_policy("amax*4")

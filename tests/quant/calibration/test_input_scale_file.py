@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import InputScalePolicy, decide_scales, parse_policy
-from nvfp4_foundry.quant.calibration.input_scale_file import read_scales
+from nvfp4_foundry.quant.calibration.input_scale.read import read_scales
 from nvfp4_foundry.quant.errors import CalibrationError
 from safetensors.torch import save_file
 

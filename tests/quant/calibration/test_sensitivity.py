@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nvfp4_foundry.quant.calibration.sensitivity import (
+from nvfp4_foundry.quant.errors import CalibrationError
+from nvfp4_foundry.quant.fingerprint import ModelFingerprint
+from nvfp4_foundry.quant.sensitivity.artefact import (
     CandidateErrors,
     LayerSensitivity,
     Sensitivity,
     load_sensitivity,
     save_sensitivity,
 )
-from nvfp4_foundry.quant.errors import CalibrationError
-from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 
 NVFP4 = CandidateErrors(weight=0.08, w4a16=0.05, w4a4=0.1)
 FLOAT8 = CandidateErrors(weight=0.02, w4a16=0.01, w4a4=0.02)

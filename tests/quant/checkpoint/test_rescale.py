@@ -16,7 +16,7 @@ from nvfp4_foundry.quant.calibration import (
     parse_policy,
 )
 from nvfp4_foundry.quant.checkpoint import rescale_checkpoint, verify_checkpoint
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import CalibrationError, CheckpointError
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file, save_file

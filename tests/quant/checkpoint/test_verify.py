@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import SourceError
 from nvfp4_foundry.quant.planning import Recipe, make_plan, parse_rule_lines, take_inventory
 from nvfp4_foundry.quant.sources import open_source

@@ -7,9 +7,9 @@ import math
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nvfp4_foundry.quant.derive import Budget, parse_budget
+from nvfp4_foundry.quant.derive.mix.budget import format_size
 from nvfp4_foundry.quant.errors import PlanError
-from nvfp4_foundry.quant.planning import Budget, parse_budget
-from nvfp4_foundry.quant.planning.budget import format_size
 
 
 @pytest.mark.parametrize(

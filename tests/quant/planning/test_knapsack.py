@@ -8,7 +8,7 @@ import math
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nvfp4_foundry.quant.planning.knapsack import RELATIVE_GAP, choose, least_value, least_weight
+from nvfp4_foundry.quant.derive.mix.knapsack import RELATIVE_GAP, choose, least_value, least_weight
 
 Table = list[list[float]]
 Options = list[list[tuple[float, float]]]

@@ -18,18 +18,9 @@ from made_up_models import (
     sensitivity_of,
     shared_inputs,
 )
+from nvfp4_foundry.quant.derive import MIX_FORMATS, Budget, mix_plan, parse_budget
 from nvfp4_foundry.quant.formats import get_format
-from nvfp4_foundry.quant.planning import (
-    MIX_FORMATS,
-    Budget,
-    Inventory,
-    Plan,
-    Recipe,
-    get_preset,
-    make_plan,
-    mix_plan,
-    parse_budget,
-)
+from nvfp4_foundry.quant.planning import Inventory, Plan, Recipe, get_preset, make_plan
 from nvfp4_foundry.quant.planning.plan import stored_bytes
 
 FOUR = ("nvfp4", "nvfp4_w4a16", "float8_e4m3fn", "bf16")

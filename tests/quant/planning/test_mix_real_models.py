@@ -6,17 +6,9 @@ import time
 
 import pytest
 from made_up_models import InventoryNamed, formats_of, random_costs, sensitivity_of, shared_inputs
-from nvfp4_foundry.quant.calibration.sensitivity import Sensitivity
-from nvfp4_foundry.quant.planning import (
-    Budget,
-    Inventory,
-    Mix,
-    Plan,
-    frontier,
-    get_preset,
-    make_plan,
-    mix_plan,
-)
+from nvfp4_foundry.quant.derive import Budget, Mix, frontier, mix_plan
+from nvfp4_foundry.quant.planning import Inventory, Plan, get_preset, make_plan
+from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
 
 REAL = [
     ("wan2.2-ti2v-5b", "wan2.2-ti2v-5b"),

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import pytest
 from made_up_models import MIXED, inventory_from, random_costs, sensitivity_of
+from nvfp4_foundry.quant.derive import mix_plan, parse_budget
 from nvfp4_foundry.quant.errors import CalibrationError, FormatError, PlanError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
-from nvfp4_foundry.quant.planning import Inventory, Plan, Recipe, make_plan, mix_plan, parse_budget
+from nvfp4_foundry.quant.planning import Inventory, Plan, Recipe, make_plan
 
 
 @pytest.mark.parametrize("kind", ["size", "bits", "error"])

@@ -6,8 +6,9 @@ import math
 
 import pytest
 from made_up_models import MIXED, formats_of, random_costs, sensitivity_of
+from nvfp4_foundry.quant.derive import Budget, mix_plan
 from nvfp4_foundry.quant.errors import PlanError
-from nvfp4_foundry.quant.planning import Budget, Inventory, Plan, mix_plan
+from nvfp4_foundry.quant.planning import Inventory, Plan
 
 
 @pytest.mark.parametrize("entry", [None, {}, {"nvfp4": None, "float8_e4m3fn": math.nan}])

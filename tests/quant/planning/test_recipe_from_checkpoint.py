@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from conversions import plan_of
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
+from nvfp4_foundry.quant.derive import recipe_from_checkpoint
 from nvfp4_foundry.quant.errors import PlanError, RecipeError
-from nvfp4_foundry.quant.planning import make_plan, recipe_from_checkpoint, take_inventory
+from nvfp4_foundry.quant.planning import make_plan, take_inventory
 from nvfp4_foundry.quant.sources import (
     StateDictSource,
     StoredAs,

@@ -8,15 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from gguf_files import write_gguf
+from nvfp4_foundry.quant.derive import GgufMapping, recipe_from_gguf
 from nvfp4_foundry.quant.errors import RecipeError
-from nvfp4_foundry.quant.planning import (
-    GgufMapping,
-    Inventory,
-    inventory_of,
-    make_plan,
-    recipe_from_gguf,
-    take_inventory,
-)
+from nvfp4_foundry.quant.planning import Inventory, inventory_of, make_plan, take_inventory
 from nvfp4_foundry.quant.planning.recipe_file import load_recipe
 from nvfp4_foundry.quant.sources import StateDictSource, TensorInfo
 from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers

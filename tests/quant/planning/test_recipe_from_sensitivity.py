@@ -5,20 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from nvfp4_foundry.quant.calibration.sensitivity import (
-    CandidateErrors,
-    LayerSensitivity,
-    Sensitivity,
-)
+from nvfp4_foundry.quant.derive import recipe_from_sensitivity
+from nvfp4_foundry.quant.derive.overrides import layers_by_shape
 from nvfp4_foundry.quant.errors import FormatError, RecipeError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
-from nvfp4_foundry.quant.planning import (
-    Recipe,
-    parse_rule_lines,
-    recipe_from_sensitivity,
-)
-from nvfp4_foundry.quant.planning.overrides import layers_by_shape
+from nvfp4_foundry.quant.planning import Recipe, parse_rule_lines
 from nvfp4_foundry.quant.planning.plan import decide_format
+from nvfp4_foundry.quant.sensitivity.artefact import CandidateErrors, LayerSensitivity, Sensitivity
 
 # W4A4 error in nvfp4, nvfp4_w4a16, float8_e4m3fn
 ERRORS: dict[str, tuple[str | None, tuple[float | None, ...]]] = {

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import CalibrationStatistics, LayerStatistics, RunRecord
+from nvfp4_foundry.quant.derive import recipe_from_statistics
+from nvfp4_foundry.quant.derive.from_calibration import input_error, spread
+from nvfp4_foundry.quant.derive.overrides import layers_by_shape
 from nvfp4_foundry.quant.errors import FormatError, RecipeError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
-from nvfp4_foundry.quant.planning import Recipe, parse_rule_lines, recipe_from_statistics
-from nvfp4_foundry.quant.planning.overrides import layers_by_shape
+from nvfp4_foundry.quant.planning import Recipe, parse_rule_lines
 from nvfp4_foundry.quant.planning.plan import decide_format
-from nvfp4_foundry.quant.planning.recipe_from_statistics import input_error, spread
 
 WIDTH = 64
 NAMES = ("b.0.q", "b.0.k", "b.0.o", "b.0.f", "b.1.q", "b.1.o", "b.1.f", "head")

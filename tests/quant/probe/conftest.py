@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import ActivationCollector, CalibrationStatistics
-from nvfp4_foundry.quant.calibration.sensitivity import Sensitivity
-from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
+from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
+from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sources import StateDictSource
 from probing import random_input
 from torch import nn

@@ -8,10 +8,10 @@ from types import ModuleType
 
 import pytest
 import torch
-from nvfp4_foundry.quant.calibration.sensitivity import Sensitivity
 from nvfp4_foundry.quant.errors import CalibrationError
-from nvfp4_foundry.quant.measure_sensitivity import measure_sensitivity
-from nvfp4_foundry.quant.probe import SAMPLED, LatentProbe
+from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
+from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
+from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe
 from nvfp4_foundry.quant.sources import StateDictSource
 from probing import hooks, probe_once, random_input
 from torch import Tensor, nn

@@ -9,8 +9,8 @@ from types import ModuleType
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import CalibrationStatistics
-from nvfp4_foundry.quant.calibration.sensitivity import CandidateErrors, Sensitivity
-from nvfp4_foundry.quant.probe import LatentProbe
+from nvfp4_foundry.quant.sensitivity.artefact import CandidateErrors, Sensitivity
+from nvfp4_foundry.quant.sensitivity.probe import LatentProbe
 from nvfp4_foundry.quant.sources import StateDictSource
 from probing import latents, probe_once, random_input
 from torch import Tensor, nn

@@ -10,13 +10,9 @@ import torch
 from nvfp4_foundry.demo.digits import load_task
 from nvfp4_foundry.demo.model import MODEL_PATH, load_model
 from nvfp4_foundry.demo.sampling import simple_sigmas
-from nvfp4_foundry.quant.calibration.sensitivity import (
-    CandidateErrors,
-    LayerSensitivity,
-    Sensitivity,
-)
-from nvfp4_foundry.quant.probe import LatentProbe
-from nvfp4_foundry.quant.probe_schedule import ProbeSchedule
+from nvfp4_foundry.quant.sensitivity.artefact import CandidateErrors, LayerSensitivity, Sensitivity
+from nvfp4_foundry.quant.sensitivity.probe import LatentProbe
+from nvfp4_foundry.quant.sensitivity.schedule import ProbeSchedule
 from nvfp4_foundry.quant.sources import StateDictSource, open_source
 from probing import hooks, latents, probe_once, random_input
 from torch import Tensor, nn

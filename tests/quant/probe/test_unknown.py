@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from nvfp4_foundry.quant.calibration.sensitivity import Sensitivity
 from nvfp4_foundry.quant.errors import CalibrationError, FormatError
-from nvfp4_foundry.quant.probe import LatentProbe
+from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
+from nvfp4_foundry.quant.sensitivity.probe import LatentProbe
 from nvfp4_foundry.quant.sources import StateDictSource
 from probing import latents, probe_once, random_input
 from torch import Tensor, nn

@@ -9,7 +9,7 @@ import pytest
 import quantized_files as qf
 import torch
 from conversions import Toy, assert_same, plan_of
-from nvfp4_foundry.quant.convert import convert
+from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import CheckpointError, SourceError
 from nvfp4_foundry.quant.sources import open_source, open_tensors
 from safetensors.torch import load_file, save_file

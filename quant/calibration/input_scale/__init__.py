@@ -1,0 +1,19 @@
+"""Static activation scales: how they are chosen, read from files and written for other tools."""
+
+from .policy import (
+    DEFAULT_HEADROOM,
+    InputScalePolicy,
+    ScaleDecision,
+    decide_scales,
+    parse_policy,
+    represented_amax,
+)
+
+__all__ = [
+    "DEFAULT_HEADROOM",
+    "InputScalePolicy",
+    "ScaleDecision",
+    "decide_scales",
+    "parse_policy",
+    "represented_amax",
+]

@@ -1,0 +1,1 @@
+"""The pipeline: a source and a plan become a checkpoint and a report of every layer."""

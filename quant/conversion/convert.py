@@ -1,0 +1,229 @@
+"""The pipeline: a source and a plan become a checkpoint, one layer in memory at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from ..calibration.statistics import CalibrationStatistics
+from ..checkpoint.writer import CheckpointWriter
+from ..errors import CheckpointError, FormatError
+from ..formats import get_format
+from ..formats.base import TensorSpec
+from ..formats.plain import cast_plain
+from ..planning.plan import Plan
+from ..sources.base import TensorInfo, TensorSource
+from .compile_report import conversion_report
+from .header_metadata import header_metadata, reserved_length
+from .job import ConversionJob, prepare_job
+from .layer import BIAS, encode_layer
+from .observed_input import ObservedInputs
+from .report import ConversionReport, LayerReport
+
+#: Called after each layer with source bytes done, source bytes in all, and the layer's name. May
+#: raise to stop the conversion; nothing is left behind then.
+OnProgress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class QuantizedModel:
+    """A checkpoint in memory: tensors by name, header metadata, report."""
+
+    tensors: Mapping[str, torch.Tensor]
+    metadata: Mapping[str, str]
+    report: ConversionReport
+
+
+#: A layer's weight, or the tensors of its format if the source has them; companions by name.
+_Loaded = tuple[torch.Tensor | Mapping[str, torch.Tensor], dict[str, torch.Tensor]]
+
+
+class _Sink(Protocol):
+    def write(self, name: str, tensor: torch.Tensor) -> None: ...
+
+
+@dataclass
+class _MemorySink:
+    tensors: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        # clone: a source may hand out tensors it owns, a checkpoint must not change with them
+        self.tensors[name] = tensor.detach().cpu().clone()
+
+
+@dataclass(frozen=True)
+class _WithPrefix:
+    """Writes the model's tensors under the names they have in the file."""
+
+    sink: _Sink
+    prefix: str
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        self.sink.write(self.prefix + name, tensor)
+
+
+def convert(
+    source: TensorSource,
+    plan: Plan,
+    target: Path,
+    *,
+    statistics: CalibrationStatistics | None = None,
+    overwrite: bool = False,
+    device: torch.device | str = "cpu",
+    measure_outputs: bool = True,
+    whole_file: bool = False,
+    on_progress: OnProgress | None = None,
+) -> ConversionReport:
+    """Write a quantized checkpoint file.
+
+    Peak memory is a few layers whatever the model's size. The target appears complete or not at
+    all.
+
+    Args:
+        source: the model, unprefixed names.
+        plan: made from this source.
+        target: the file to write.
+        statistics: calibration of this model, for static input scales and output errors.
+        overwrite: replace an existing target.
+        device: where weights are encoded.
+        measure_outputs: measure output errors on the statistics' sampled rows.
+        whole_file: also copy what the source holds beside the model, and keep all names as they
+            are in the file: a full checkpoint stays one.
+
+    Raises:
+        FoundryError: of the stage that failed, before any work where that can be known.
+    """
+    _require_other_file(source.paths, target)
+    job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
+    slack = reserved_length(plan)
+    with CheckpointWriter(
+        target, job.specs(), header_metadata(job, ()), header_slack=slack, overwrite=overwrite
+    ) as writer:
+        sink = _WithPrefix(writer, job.prefix)
+        layers = _in_order(job, _encode_all(job, sink, measure_outputs, on_progress))
+        _copy_rest(job, writer, on_progress)
+        writer.commit(header_metadata(job, layers))
+    return conversion_report(job, layers, target.name)
+
+
+def quantize_to_memory(
+    source: TensorSource,
+    plan: Plan,
+    *,
+    statistics: CalibrationStatistics | None = None,
+    device: torch.device | str = "cpu",
+    measure_outputs: bool = True,
+    on_progress: OnProgress | None = None,
+) -> QuantizedModel:
+    """Quantize into memory, for use in the same graph; arguments as for `convert`."""
+    job = prepare_job(source, plan, statistics, device)
+    sink = _MemorySink()
+    layers = _in_order(job, _encode_all(job, sink, measure_outputs, on_progress))
+    tensors = {name: sink.tensors[name] for name in job.specs()}
+    return QuantizedModel(tensors, header_metadata(job, layers), conversion_report(job, layers, ""))
+
+
+def save_model(
+    model: QuantizedModel,
+    target: Path,
+    *,
+    overwrite: bool = False,
+    on_progress: OnProgress | None = None,
+) -> None:
+    """Write a model quantized in memory; atomic like `convert`."""
+    _require_other_file((Path(model.report.source),), target)
+    specs = {n: TensorSpec(tuple(t.shape), t.dtype) for n, t in model.tensors.items()}
+    total, done = sum(s.nbytes for s in specs.values()), 0
+    with CheckpointWriter(target, specs, model.metadata, overwrite=overwrite) as writer:
+        for name, tensor in model.tensors.items():
+            writer.write(name, tensor)
+            done += tensor.nbytes
+            if on_progress:
+                on_progress(done, total, name)
+        writer.commit()
+
+
+def _copy_rest(job: ConversionJob, sink: _Sink, on_progress: OnProgress | None) -> None:
+    """Copy what lies beside the model, tensor by tensor."""
+    if job.rest is None:
+        return
+    for name in job.rest.tensors:
+        sink.write(name, job.rest.load(name))
+        if on_progress:  # which may stop the conversion
+            on_progress(job.source.nbytes, job.source.nbytes, name)
+
+
+def _require_other_file(sources: tuple[Path, ...], target: Path) -> None:
+    """Refuse to replace a file of the source, which overwriting would allow."""
+    if target.exists() and any(path.exists() and target.samefile(path) for path in sources):
+        raise CheckpointError(f"{target} is the source itself; choose another name")
+
+
+def _in_order(job: ConversionJob, reports: Iterator[LayerReport]) -> tuple[LayerReport, ...]:
+    """Return the reports in the plan's order, whatever order they come in."""
+    by_name = {report.name: report for report in reports}
+    return tuple(by_name[planned.name] for planned in job.plan.layers)
+
+
+def _encode_all(
+    job: ConversionJob, sink: _Sink, measure_outputs: bool, on_progress: OnProgress | None
+) -> Iterator[LayerReport]:
+    """Encode layer after layer, reading one ahead and writing one behind on other threads."""
+    recipe = job.plan.recipe
+    inputs = ObservedInputs(job.statistics)
+    total, done = job.source.nbytes, 0
+    with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
+        upcoming = reader.submit(_load, job, 0)
+        pending: Future[None] | None = None
+        try:
+            for index, (layer, planned) in enumerate(job.layers):
+                weight, companions = upcoming.result()
+                if index + 1 < len(job.layers):
+                    upcoming = reader.submit(_load, job, index + 1)
+                tensors, report = encode_layer(
+                    layer,
+                    planned,
+                    weight.to(job.device) if isinstance(weight, torch.Tensor) else weight,
+                    recipe.rounding,
+                    job.decisions.get(layer.name),
+                    inputs.of(layer.name),
+                    companions.get(f"{layer.name}.{BIAS}"),
+                    measure_outputs=measure_outputs,
+                    correct_bias=recipe.bias_correction,
+                )
+                if pending is not None:
+                    pending.result()
+                pending = writer.submit(_write, sink, {**companions, **tensors})
+                done += layer.nbytes
+                if on_progress:
+                    on_progress(done, total, layer.name)
+                yield report
+            if pending is not None:
+                pending.result()
+        finally:
+            upcoming.cancel()
+
+
+def _load(job: ConversionJob, index: int) -> _Loaded:
+    layer, planned = job.layers[index]
+    companions = {info.name: _load_plain(job.source, info) for info in layer.companions}
+    taken = job.source.stored_tensors(layer.tensor.name, get_format(planned.format))
+    return job.source.load(layer.tensor.name) if taken is None else taken, companions
+
+
+def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:
+    """Load a tensor that is stored as it is; merged ones come in a wider dtype."""
+    try:
+        return cast_plain(source.load(info.name), info.dtype)
+    except FormatError as error:
+        raise FormatError(f"{info.name}: {error}") from error
+
+
+def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor]) -> None:
+    for name, tensor in tensors.items():
+        sink.write(name, tensor)

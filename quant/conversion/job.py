@@ -1,0 +1,141 @@
+"""Everything about a conversion that is decided before the first weight is read."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from math import isfinite
+
+import torch
+
+from ..calibration.input_scale.policy import ScaleDecision, decide_scales, parse_policy
+from ..calibration.statistics import CalibrationStatistics
+from ..formats import get_format
+from ..formats.base import TensorSpec
+from ..planning.inventory import Layer, take_inventory
+from ..planning.plan import Plan, PlannedLayer
+from ..rounding import NEED_MOMENTS
+from ..sources.base import TensorSource
+from .layer import INPUT_SCALE, MARKER, input_scale_of, stored_name
+from .observed_input import ObservedInputs
+
+
+@dataclass(frozen=True)
+class ConversionJob:
+    """A source, the plan for it, and what follows from both.
+
+    ``layers`` are in the order they are encoded in; ``decisions`` are the static activation
+    scales by layer; ``started`` is `time.monotonic` of the beginning. ``whole_file``: the names
+    keep their prefix, and what the source holds beside the model is copied.
+    """
+
+    source: TensorSource
+    plan: Plan
+    layers: tuple[tuple[Layer, PlannedLayer], ...]
+    decisions: Mapping[str, ScaleDecision]
+    statistics: CalibrationStatistics | None
+    device: torch.device
+    started: float
+    whole_file: bool = False
+
+    @property
+    def prefix(self) -> str:
+        """What the names of the model's tensors begin with in the checkpoint."""
+        return self.source.prefix if self.whole_file else ""
+
+    @property
+    def rest(self) -> TensorSource | None:
+        """What is copied beside the model, as it is."""
+        return self.source.rest if self.whole_file else None
+
+    def specs(self) -> dict[str, TensorSpec]:
+        """Announce every tensor of the checkpoint, in the source's order."""
+        specs: dict[str, TensorSpec] = {}
+        layers = {planned.name: (layer, planned) for layer, planned in self.layers}
+        for layer, planned in (layers[planned.name] for planned in self.plan.layers):
+            fmt = get_format(planned.format)
+            for suffix, spec in fmt.tensor_specs(layer.shape, layer.tensor.dtype).items():
+                specs[stored_name(layer, suffix)] = spec
+            if fmt.marker is not None:
+                size = len(fmt.marker_bytes(layer.shape))
+                specs[stored_name(layer, MARKER)] = TensorSpec((size,), torch.uint8)
+            if input_scale_of(fmt, self.decisions.get(layer.name)) is not None:
+                specs[stored_name(layer, INPUT_SCALE)] = TensorSpec((), torch.float32)
+            for info in layer.companions:
+                specs[info.name] = TensorSpec(info.shape, info.dtype)
+        specs = {self.prefix + name: spec for name, spec in specs.items()}
+        for name, info in self.rest.tensors.items() if self.rest else ():
+            specs[name] = TensorSpec(info.shape, info.dtype)
+        return specs
+
+
+def prepare_job(
+    source: TensorSource,
+    plan: Plan,
+    statistics: CalibrationStatistics | None,
+    device: torch.device | str,
+    *,
+    whole_file: bool = False,
+) -> ConversionJob:
+    """Check that source, plan and statistics belong together, and decide what can be decided.
+
+    Raises:
+        PlanError: the plan was made for another model.
+        CalibrationError: the statistics are of another model, a file of theirs is damaged, or a
+            file of input scales is, or names layers the model does not have.
+    """
+    inventory = take_inventory(source)
+    plan.require_layers(inventory, source.description)
+    layers = inventory.layers
+    if statistics is not None:
+        statistics.require_model(source.fingerprint(), "the calibration statistics")
+        if plan.recipe.rounding in NEED_MOMENTS or plan.recipe.bias_correction:
+            _require_moments(statistics)  # now, not after an hour
+    scaled = [
+        layer.name
+        for layer in plan.quantized()
+        if layer.kind == "linear" and get_format(layer.format).activation_divisor is not None
+    ]
+    planned = {layer.name: layer for layer in plan.layers}
+    order = ObservedInputs(statistics).together(planned)
+    return ConversionJob(
+        source=source,
+        plan=plan,
+        layers=tuple((layers[name], planned[name]) for name in order),
+        decisions=_decide_scales(source, plan, statistics, scaled, layers),
+        statistics=statistics,
+        device=torch.device(device),
+        started=time.monotonic(),
+        whole_file=whole_file,
+    )
+
+
+def _decide_scales(
+    source: TensorSource,
+    plan: Plan,
+    statistics: CalibrationStatistics | None,
+    scaled: Sequence[str],
+    model_layers: Collection[str],
+) -> dict[str, ScaleDecision]:
+    """Decide on static activation scales; those the source has itself serve where nothing else is.
+
+    They stand for the largest activation somebody else's calibration saw.
+    """
+    policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
+    decisions = decide_scales(policy, statistics, scaled, model_layers)
+    if policy.kind == "dynamic":
+        return decisions
+    for name, decision in decisions.items():
+        stored = source.stored_weight(f"{name}.weight")
+        amax = stored.input_amax() if stored and not decision.is_static else None
+        if amax and isfinite(amax):
+            reason = f"static: the source's own input scale, for inputs up to {amax:.4g}"
+            decisions[name] = ScaleDecision(reason, amax=amax)
+    return decisions
+
+
+def _require_moments(statistics: CalibrationStatistics) -> None:
+    for layer in statistics.inputs.values():
+        for part in layer.moments.parts if layer.moments else ():
+            part.require_readable()

@@ -1,0 +1,145 @@
+"""One layer: from a source weight to stored tensors and what is reported of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from ..calibration.input_scale.policy import ScaleDecision
+from ..checkpoint.provenance import tensor_digest
+from ..errors import FormatError
+from ..formats import WeightFormat, get_format
+from ..formats.plain import cast_plain
+from ..planning.inventory import Layer
+from ..planning.plan import PlannedLayer
+from ..rounding import MaxRule
+from .choose_encoding import ChosenEncoding, choose_encoding, taken_over
+from .observed_input import ObservedInput
+from .report import LayerReport
+
+#: Suffixes of the tensors `encode_layer` adds to those of the format.
+MARKER, INPUT_SCALE = "comfy_quant", "input_scale"
+BIAS = "bias"
+
+
+def stored_name(layer: Layer, suffix: str) -> str:
+    """Return the tensor name of one part of a layer; bare parameters keep their own name."""
+    is_weight = layer.tensor.name.endswith(".weight")
+    return f"{layer.name}.{suffix}" if is_weight else layer.tensor.name
+
+
+def input_scale_of(fmt: WeightFormat, decision: ScaleDecision | None) -> float | None:
+    """Return the static scale to store for a layer, or None."""
+    if fmt.activation_divisor is None or decision is None:
+        return None
+    return decision.scale_for(fmt.activation_divisor)
+
+
+def encode_layer(
+    layer: Layer,
+    planned: PlannedLayer,
+    weight: torch.Tensor | Mapping[str, torch.Tensor],
+    rounding: str,
+    decision: ScaleDecision | None,
+    observed: ObservedInput | None,
+    bias: torch.Tensor | None = None,
+    *,
+    measure_outputs: bool = True,
+    correct_bias: bool = True,
+) -> tuple[dict[str, torch.Tensor], LayerReport]:
+    """Encode one layer's weight and measure what it costs.
+
+    Args:
+        layer: where the weight comes from.
+        planned: the format it gets.
+        weight: the source weight, any float dtype (merged ones are wider than
+            ``layer.tensor.dtype``), any device. Or the tensors of the format, by suffix, if the
+            source has them already: they are not changed.
+        rounding: how its numbers are chosen.
+        decision: the static activation scale, for formats that use one.
+        observed: of the layer's input, for roundings that look at it and for output errors.
+        bias: the layer's bias as it will be stored, if it has one.
+        measure_outputs: measure output errors on the sampled rows of the input.
+        correct_bias: correct the bias where that helps and the input's mean is known.
+
+    Returns:
+        tensors by full name, and the report. Companions are among the tensors only where they
+        differ from the source.
+
+    Raises:
+        FormatError: naming the layer, when the weight cannot be stored.
+    """
+    fmt = get_format(planned.format)
+    scale = input_scale_of(fmt, decision)
+    try:
+        if not isinstance(weight, torch.Tensor):
+            chosen = taken_over(
+                weight, layer.shape, fmt, observed, scale, measure_outputs=measure_outputs
+            )
+        elif fmt.is_quantized:
+            chosen = choose_encoding(
+                weight,
+                fmt,
+                rounding,
+                observed,
+                scale,
+                measure_outputs=measure_outputs,
+                correct_bias=correct_bias and bias is not None,
+            )
+        else:  # merged weights come wider than they are stored
+            stored = fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"]
+            chosen = ChosenEncoding(fmt.encode(cast_plain(weight, stored.dtype), MaxRule()), "")
+    except FormatError as error:
+        raise FormatError(f"{layer.tensor.name}: {error}") from error
+    encoded = chosen.encoded
+    tensors = {stored_name(layer, suffix): value for suffix, value in encoded.tensors.items()}
+    if fmt.marker is not None:
+        text = bytearray(fmt.marker_bytes(layer.shape))
+        marker = torch.frombuffer(text, dtype=torch.uint8)
+        tensors[stored_name(layer, MARKER)] = marker
+    if scale is not None:
+        tensors[stored_name(layer, INPUT_SCALE)] = torch.tensor(scale, dtype=torch.float32)
+    size = sum(t.nbytes for t in tensors.values()) + sum(c.nbytes for c in layer.companions)
+    if chosen.bias_shift is not None and bias is not None:
+        shifted = bias.float() + chosen.bias_shift.to(bias.device)
+        tensors[f"{layer.name}.{BIAS}"] = cast_plain(shifted, bias.dtype)
+    report = _report(planned, fmt, chosen, decision, scale, observed, size)
+    corrected = tensors.get(f"{layer.name}.{BIAS}")
+    digest = "" if corrected is None else tensor_digest(corrected)
+    return tensors, replace(report, bias_digest=digest)
+
+
+def _report(
+    planned: PlannedLayer,
+    fmt: WeightFormat,
+    chosen: ChosenEncoding,
+    decision: ScaleDecision | None,
+    scale: float | None,
+    observed: ObservedInput | None,
+    size: int,
+) -> LayerReport:
+    statistics = observed.statistics if observed else None
+    return LayerReport(
+        name=planned.name,
+        kind=planned.kind,
+        shape=planned.shape,
+        format=planned.format,
+        reason=planned.reason,
+        bytes_before=planned.bytes_before,
+        bytes_after=size,
+        rounding=chosen.rounding,
+        rounding_reason=chosen.reason,
+        bias=chosen.bias_reason,
+        weight_error=chosen.encoded.relative_error if fmt.is_quantized else None,
+        output_error_w4a16=chosen.error.w4a16 if chosen.error else None,
+        output_error_w4a4=chosen.error.w4a4 if chosen.error else None,
+        output_error_runtime_scale=chosen.runtime_scale_error,
+        input_scale=scale,
+        input_scale_reason=decision.reason if decision else "",
+        runtime_scale=fmt.runtime_scale if scale is None and planned.kind == "linear" else "",
+        calls=statistics.calls if statistics else 0,
+        tokens=statistics.tokens if statistics else 0,
+        activation_amax=statistics.amax if statistics else None,
+    )

@@ -1,0 +1,100 @@
+"""How far a quantized layer's output is from the exact one, on inputs that were really seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from ..formats import WeightFormat
+
+
+@dataclass(frozen=True, eq=False)
+class OutputError:
+    """Relative errors of a layer's output and the squared error of every row, float64 [R].
+
+    ``w4a16`` with 16-bit activations, ``w4a4`` with activations as the format's native product
+    rounds them; equal for formats that do not round them. ``by_row`` belongs to ``w4a4``.
+    """
+
+    w4a16: float
+    w4a4: float
+    by_row: torch.Tensor
+
+    def beats(self, other: OutputError) -> bool:
+        """Whether this one's squared error is smaller by more than twice its standard error."""
+        gain = other.by_row - self.by_row
+        if len(gain) < 2:
+            return False
+        return float(gain.mean()) > 2.0 * float(gain.std()) / len(gain) ** 0.5
+
+
+class OutputTrial:
+    """The exact outputs of one layer for sampled inputs, to measure candidates against.
+
+    ``||X W^T - Xq Wq^T|| / ||X W^T||`` over input rows ``X`` ``[R, in]``; ``Xq`` is X, or X as
+    the format's native product sees it.
+    """
+
+    def __init__(
+        self,
+        weight: torch.Tensor,
+        rows: torch.Tensor,
+        fmt: WeightFormat,
+        input_scale: float | None,
+    ) -> None:
+        """Compute the exact outputs of ``weight`` ``[out, in]`` for ``rows`` ``[R, in]``."""
+        usable = rows[torch.isfinite(rows.float()).all(dim=1)].to(weight.device)
+        self._inputs = usable.float()
+        self._exact = self._inputs @ weight.float().T
+        self._norm = _norm(self._exact)
+        self._fmt = fmt
+        self._rows = usable
+        self._rounded = self._round(input_scale)
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether there is anything to measure: rows, and outputs that are not all zero."""
+        return 0.0 < self._norm < float("inf")
+
+    @cached_property
+    def _rounded_by_runtime(self) -> torch.Tensor:
+        return self._round(None)
+
+    def _round(self, input_scale: float | None) -> torch.Tensor:
+        if not self._fmt.rounds_activations or not len(self._rows):
+            return self._inputs
+        return self._fmt.emulate_activations(self._rows, input_scale)
+
+    def measure(
+        self, decoded: torch.Tensor, bias_shift: torch.Tensor | None = None
+    ) -> OutputError | None:
+        """Measure a decoded weight ``[out, in]``, with a change of the bias ``[out]`` if given.
+
+        None when nothing can be measured.
+        """
+        if not self.is_possible:
+            return None
+        shift = 0.0 if bias_shift is None else bias_shift
+        weight_only = (self._inputs @ decoded.T).sub_(self._exact).add_(shift)
+        both = (self._rounded @ decoded.T).sub_(self._exact).add_(shift)
+        by_row = both.square_().sum(1, dtype=torch.float64).cpu()
+        w4a4 = float(by_row.sum()) ** 0.5 / self._norm
+        return OutputError(_norm(weight_only) / self._norm, w4a4, by_row)
+
+    def with_runtime_scale(
+        self, decoded: torch.Tensor, bias_shift: torch.Tensor | None = None
+    ) -> float | None:
+        """Return the W4A4 error if the runtime chose the activation scale itself."""
+        if not self.is_possible or self._fmt.activation_divisor is None:
+            return None
+        shift = 0.0 if bias_shift is None else bias_shift
+        return (
+            _norm((self._rounded_by_runtime @ decoded.T).sub_(self._exact).add_(shift)) / self._norm
+        )
+
+
+def _norm(values: torch.Tensor) -> float:
+    """Return the Frobenius norm, summed by rows in float64."""
+    return float(values.square().sum(1, dtype=torch.float64).cpu().sum()) ** 0.5

@@ -1,0 +1,24 @@
+"""Recipes made from something: a GGUF, a checkpoint, a calibration, measured sensitivities."""
+
+from .from_calibration import recipe_from_statistics
+from .from_checkpoint import recipe_from_checkpoint
+from .from_gguf import GgufMapping, recipe_from_gguf
+from .from_sensitivity import recipe_from_sensitivity
+from .mix import MIX_FORMATS, Budget, Mix, MixPoint, frontier, mix_plan, parse_budget
+from .overrides import DerivedRecipe
+
+__all__ = [
+    "MIX_FORMATS",
+    "Budget",
+    "DerivedRecipe",
+    "GgufMapping",
+    "Mix",
+    "MixPoint",
+    "frontier",
+    "mix_plan",
+    "parse_budget",
+    "recipe_from_checkpoint",
+    "recipe_from_gguf",
+    "recipe_from_sensitivity",
+    "recipe_from_statistics",
+]

@@ -1,0 +1,117 @@
+"""A recipe by a limit on the measured error: for each layer the smallest format that keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..errors import RecipeError
+from ..formats import FORMATS, get_format
+from ..planning.recipe import Recipe
+from ..sensitivity.artefact import Sensitivity
+from .overrides import (
+    DerivedRecipe,
+    Override,
+    count_overrides,
+    layers_by_shape,
+    quantized_linears,
+    with_overrides,
+)
+
+DEFAULT_MAX_ERROR = 0.08
+
+
+def recipe_from_sensitivity(
+    sensitivity: Sensitivity,
+    base: Recipe,
+    max_error: float = DEFAULT_MAX_ERROR,
+    formats: Sequence[str] = (),
+    otherwise: str = "keep",
+) -> DerivedRecipe:
+    """Give each Linear that a recipe quantizes the cheapest format whose error is small enough.
+
+    The error is the relative error of the layer's own output as the format runs natively (W4A4
+    for NVFP4). Cheapest is fewest bits; of as many bits, NVFP4 comes before its 16-bit product.
+    Layers that share an input get one format. An error that is not known is taken for too large.
+
+    Args:
+        sensitivity: what each layer loses in each format.
+        base: says which layers are quantized at all, and the numbers.
+        max_error: the limit, 0.08 for 8%.
+        formats: to choose from; empty: all that were measured.
+        otherwise: the format where none keeps the limit.
+
+    Raises:
+        RecipeError: a limit that is none, a format that was not measured, or no layer to decide.
+        FormatError: an unknown format.
+    """
+    if not 0 < max_error < 1:
+        raise RecipeError(f"the largest error lies between 0 and 1 (100%), not at {max_error:g}")
+    get_format(otherwise)
+    ladder = _by_cost(sensitivity, formats)
+    shapes = dict(sensitivity.fingerprint.shapes)  # with what was not measured at all
+    shapes |= {name: layer.shape for name, layer in sensitivity.layers.items()}
+    considered = quantized_linears(base, layers_by_shape(shapes))
+    if not considered:
+        raise RecipeError(f"recipe {base.name} quantizes none of the layers that were measured")
+    overrides: dict[str, Override] = {}
+    for names in _by_input(list(considered), sensitivity):
+        chosen = _choose(names, sensitivity, ladder, max_error, otherwise)
+        overrides |= {name: chosen for name in names if considered[name][1] != chosen.format}
+    recipe = with_overrides(
+        base,
+        overrides,
+        name=f"{base.name}-measured",
+        description=f"{base.name}, with the error of each layer at most {max_error:.3%}".replace(
+            ".000%", "%"
+        ),
+    )
+    return DerivedRecipe(recipe, tuple(count_overrides(overrides, considered)))
+
+
+def _by_cost(sensitivity: Sensitivity, formats: Sequence[str]) -> list[str]:
+    """Return the formats to try, cheapest first."""
+    measured = sensitivity.formats
+    names = [get_format(name).name for name in formats] or list(measured)
+    missing = [name for name in names if name not in measured]
+    if missing:
+        raise RecipeError(
+            f"{missing[0]} was not measured; the sensitivity knows {', '.join(measured)}"
+        )
+    order = list(FORMATS)
+    return sorted(names, key=lambda name: (FORMATS[name].bits, order.index(name)))
+
+
+def _by_input(names: Sequence[str], sensitivity: Sensitivity) -> list[list[str]]:
+    groups: dict[tuple[str, str], list[str]] = {}
+    for name in names:
+        known = sensitivity.layers.get(name)
+        shared = known.input_id if known else None
+        key = ("layer", name) if shared is None else ("input", shared)
+        groups.setdefault(key, []).append(name)
+    return list(groups.values())
+
+
+def _choose(
+    names: Sequence[str],
+    sensitivity: Sensitivity,
+    ladder: Sequence[str],
+    max_error: float,
+    otherwise: str,
+) -> Override:
+    """Return the format for layers of one input."""
+    unknown = True
+    for name in ladder:
+        errors = [_error(sensitivity, layer, name) for layer in names]
+        known = [error for error in errors if error is not None]
+        if len(known) == len(errors):
+            unknown = False
+            if max(known) <= max_error:
+                return Override(name, f"measured error up to {max_error:.2%}")
+    if unknown:
+        return Override(otherwise, "error unknown, so not known to be safe")
+    return Override(otherwise, f"error above {max_error:.2%} in every format")
+
+
+def _error(sensitivity: Sensitivity, layer: str, format_name: str) -> float | None:
+    candidate = sensitivity.candidates(layer).get(format_name)
+    return candidate.w4a4 if candidate else None

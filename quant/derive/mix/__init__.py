@@ -1,0 +1,8 @@
+"""A mix of formats under a budget, chosen by measured sensitivities."""
+
+from .budget import Budget, parse_budget
+from .mix import Mix, frontier, mix_plan
+from .options import MIX_FORMATS
+from .problem import MixPoint
+
+__all__ = ["MIX_FORMATS", "Budget", "Mix", "MixPoint", "frontier", "mix_plan", "parse_budget"]

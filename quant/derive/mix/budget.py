@@ -1,0 +1,99 @@
+"""What a mix of formats may cost: a file size, bits per weight, or a predicted error."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+
+from ...errors import PlanError
+
+_UNITS = {
+    "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+    "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
+}  # fmt: skip
+_NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
+_SIZE = re.compile(rf"{_NUMBER}\s*([KMGT]?I?B)", re.IGNORECASE)
+_EXAMPLES = "size=4.2GB, bits=5.5 or error=3%"
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Exactly one limit.
+
+    Attributes:
+        size: bytes of all tensors of the checkpoint.
+        bits: average bits per weight of the layers that may be mixed, block scales included
+            (a format's nominal bits: padding and per-tensor scales are not counted).
+        error: predicted relative error, 0.03 for 3%.
+
+    Raises:
+        PlanError: none or several are given, or one is not a number above zero.
+    """
+
+    size: int | None = None
+    bits: float | None = None
+    error: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [v for v in (self.size, self.bits, self.error) if v is not None]
+        if len(given) != 1:
+            raise PlanError(f"a budget is one of size, bits and error, e.g. {_EXAMPLES}")
+        if not math.isfinite(given[0]) or given[0] <= 0:
+            raise PlanError(f"a budget must be above zero, not {given[0]}; e.g. {_EXAMPLES}")
+
+    def __str__(self) -> str:
+        if self.size is not None:
+            return f"size {format_size(self.size)}"
+        if self.bits is not None:
+            return f"{self.bits:g} bits per weight"
+        return f"error {(self.error or 0) * 100:.4g}%"
+
+
+def parse_budget(text: str) -> Budget:
+    """Read ``4.2GB``, ``size=4.2GB``, ``bits=5.5``, ``error=3%`` or ``error=0.03``.
+
+    Units are decimal (``GB``) or binary (``GiB``), in any case.
+
+    Raises:
+        PlanError: anything else; the message shows what is possible.
+    """
+    name, equals, value = (part.strip() for part in text.rpartition("="))
+    if not equals:
+        name = "error" if value.endswith("%") else "size"
+    if name.lower() == "size":
+        return Budget(size=_parse_size(value))
+    if name.lower() == "bits":
+        return Budget(bits=_parse_number(value, f"bits={value}"))
+    if name.lower() == "error":
+        percent = value.endswith("%")
+        number = _parse_number(value.rstrip("%").strip(), f"error={value}")
+        if not percent and number >= 1:
+            raise PlanError(
+                f"error={value} means {number:.0%}; write error={value}% or 0.03 for 3%"
+            )
+        return Budget(error=number / 100 if percent else number)
+    raise PlanError(f"{text!r} is no budget; write {_EXAMPLES}")
+
+
+def format_size(count: int) -> str:
+    """Return a size that `parse_budget` reads back as at least ``count`` bytes."""
+    for unit in ("GB", "MB", "kB"):
+        factor = _UNITS[unit.upper()]
+        if count >= factor:
+            # not below: a user who enters the smallest size a message named must get it
+            return f"{math.ceil(count * 1000 / factor) / 1000:.3f} {unit}"
+    return f"{count} B"
+
+
+def _parse_size(text: str) -> int:
+    match = _SIZE.fullmatch(text)
+    if not match:
+        raise PlanError(f"{text!r} is no size; write a number with a unit, e.g. 4.2GB or 900MB")
+    return round(float(match[1]) * _UNITS[match[2].upper()])
+
+
+def _parse_number(text: str, whole: str) -> float:
+    if not re.fullmatch(_NUMBER, text):
+        raise PlanError(f"{whole!r} is no budget; write {_EXAMPLES}")
+    return float(text)

@@ -1,0 +1,180 @@
+"""Mix formats under a budget: the least predicted error for the size, or the least size.
+
+Errors of layers are taken to add up as squares, as independent ones do. For probed shifts that
+holds well; but single model calls rank layers otherwise than whole samplings do, and errors of
+the layers' own outputs otherwise than either (docs/methods.md has measurements).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ...fingerprint import ModelFingerprint
+from ...formats import get_format
+from ...planning.inventory import Inventory
+from ...planning.plan import Plan
+from ...planning.recipe import Recipe
+from ...sensitivity.artefact import Sensitivity
+from ..exact_recipe import exact_recipe
+from .budget import Budget, format_size
+from .options import MIX_FORMATS, find_groups, member
+from .problem import MixPoint, MixProblem, OnProgress, point_of
+from .reasons import mix_warnings, mixed_layers
+
+FRONTIER_POINTS = 14
+
+
+@dataclass(frozen=True)
+class Mix:
+    """The best mix for a budget, and what others would have been.
+
+    Attributes:
+        plan: what to convert by; its recipe names every layer.
+        budget: what was asked for.
+        point: this mix.
+        preset: the plan the mix began from, on the same scale.
+        preset_name: of that plan's recipe.
+        frontier: by rising size, each of less error than the one before.
+        unknown: layers of unknown error, which got the most precise format.
+        has_latents: whether errors are of the model's output; if not, they are the root of the
+            summed squared errors of the layers' own outputs, which say little of the model's.
+        is_of_samplings: whether they are of the sampled latent; if not, of single model calls.
+    """
+
+    plan: Plan
+    budget: Budget
+    point: MixPoint
+    preset: MixPoint
+    preset_name: str
+    frontier: tuple[MixPoint, ...]
+    unknown: tuple[str, ...]
+    has_latents: bool
+    is_of_samplings: bool = False
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe that gives this mix again: of the plan, by layer name."""
+        return self.plan.recipe
+
+    @property
+    def below_budget(self) -> float:
+        """How much of the budget is left, 0.003 for 0.3%."""
+        budget, point = self.budget, self.point
+        for limit, used in (
+            (budget.size, point.bytes),
+            (budget.bits, point.bits),
+            (budget.error, point.error),
+        ):
+            if limit is not None:
+                return 1 - used / limit
+        raise AssertionError("a budget has a limit")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return JSON-serialisable data."""
+        return {
+            "budget": asdict(self.budget),
+            "below_budget": self.below_budget,
+            "mix": asdict(self.point),
+            "preset": {"name": self.preset_name, **asdict(self.preset)},
+            "frontier": [asdict(point) for point in self.frontier],
+            "unknown": list(self.unknown),
+            "has_latents": self.has_latents,
+            "is_of_samplings": self.is_of_samplings,
+            "plan": self.plan.to_json(),
+        }
+
+
+def mix_plan(
+    base: Plan,
+    inventory: Inventory,
+    sensitivity: Sensitivity,
+    budget: Budget | None = None,
+    formats: Sequence[str] = MIX_FORMATS,
+    *,
+    fingerprint: ModelFingerprint | None = None,
+    points: int = FRONTIER_POINTS,
+    on_progress: OnProgress | None = None,
+) -> Mix:
+    """Choose the format of each Linear that ``base`` quantizes; all else stays as planned.
+
+    Layers that share an input get one format. A layer of unknown error is taken for sensitive
+    and gets the most precise format.
+
+    Args:
+        base: a preset's plan of the same model.
+        inventory: what ``base`` was made from.
+        sensitivity: what each layer loses in each format.
+        budget: of size or bits: the least error within it; of error: the least size within it.
+            None: the size of ``base``.
+        formats: to choose from.
+        fingerprint: of the model, checked against the sensitivity's when given.
+        points: of the frontier; 0 leaves it out.
+        on_progress: called before each of them.
+
+    Raises:
+        CalibrationError: the sensitivity is of a different model.
+        PlanError: the plan is of a different model, nothing to mix, nothing known, or a budget
+            out of reach (the message says how far formats and model allow to go).
+        FormatError: an unknown format.
+    """
+    base.require_layers(inventory)
+    drift = None
+    if fingerprint is not None:
+        sensitivity.require_model(fingerprint)
+        drift = sensitivity.fingerprint.drift(fingerprint)
+    problem = MixProblem.of(base, inventory, find_groups(base, inventory, sensitivity, formats))
+    budget = budget or Budget(size=base.bytes_after)
+    chosen = problem.solve(budget)
+    unknown = tuple(name for group in problem.groups for name in group.unknown)
+    point = problem.point(chosen)
+    layers = mixed_layers(base, problem.groups, chosen)
+    names = {name for group in problem.groups for name in group.layers}
+    recipe = exact_recipe(
+        base.recipe,
+        layers,
+        names,
+        name=f"{base.recipe.name}-mix",
+        description=f"Mix for {budget}: {format_size(point.bytes)}, "
+        f"predicted error {point.error:.2%}.",
+    )
+    warnings = mix_warnings(base, sensitivity, unknown, drift)
+    return Mix(
+        plan=Plan(recipe, base.architecture, layers, warnings),
+        budget=budget,
+        point=point,
+        preset=_preset_point(base, inventory, sensitivity, problem),
+        preset_name=base.recipe.name,
+        frontier=problem.frontier(points, point, on_progress=on_progress),
+        unknown=unknown,
+        has_latents=sensitivity.has_latents,
+        is_of_samplings=sensitivity.is_of_samplings,
+    )
+
+
+def frontier(
+    base: Plan,
+    inventory: Inventory,
+    sensitivity: Sensitivity,
+    formats: Sequence[str] = MIX_FORMATS,
+    points: int = FRONTIER_POINTS,
+) -> tuple[MixPoint, ...]:
+    """Return the least error at up to ``points`` sizes, from the smallest mix to the most precise.
+
+    By rising size, each of less error than the one before. Raises as `mix_plan`.
+    """
+    groups = find_groups(base, inventory, sensitivity, formats)
+    return MixProblem.of(base, inventory, groups).frontier(points)
+
+
+def _preset_point(
+    base: Plan, inventory: Inventory, sensitivity: Sensitivity, problem: MixProblem
+) -> MixPoint:
+    mixed = {name for group in problem.groups for name in group.layers}
+    members = [
+        (la.format, member(inventory.layers[la.name], get_format(la.format), sensitivity))
+        for la in base.layers
+        if la.name in mixed
+    ]
+    return point_of(members, problem.fixed_bytes, problem.weights)

@@ -1,0 +1,162 @@
+"""Which formats each layer of a plan may get instead of its own, at which size and error."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+
+from ...errors import PlanError
+from ...formats import WeightFormat, get_format
+from ...planning.architectures import Architecture
+from ...planning.inventory import Inventory, Layer
+from ...planning.plan import Plan, PlannedLayer, stored_bytes, why_not
+from ...sensitivity.artefact import Sensitivity
+
+#: What a mix is made of unless told otherwise. ``nvfp4_w4a16`` is no default: it is as large as
+#: ``nvfp4``, more precise and slower, so it would take the place of every ``nvfp4``.
+#: For Turing and Ampere: convrot_w4a4, int8_convrot and bf16.
+MIX_FORMATS = ("nvfp4", "float8_e4m3fn", "bf16")
+
+
+@dataclass(frozen=True)
+class Member:
+    """One layer in one format: stored bytes, bits of its weights, squared error (None: unknown)."""
+
+    bytes: int
+    bits: float
+    cost: float | None
+
+
+@dataclass(frozen=True)
+class Option:
+    """A format for a group of layers, by layer name."""
+
+    format: str
+    members: Mapping[str, Member]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all layers in the checkpoint."""
+        return sum(member.bytes for member in self.members.values())
+
+    @property
+    def bits(self) -> float:
+        """Bits of all weights, nominal."""
+        return sum(member.bits for member in self.members.values())
+
+    @property
+    def cost(self) -> float:
+        """Squared error of all layers; an unknown one adds nothing."""
+        return sum(member.cost or 0.0 for member in self.members.values())
+
+
+@dataclass(frozen=True)
+class Group:
+    """Layers that get one format because they share an input, and the formats to choose from.
+
+    ``unknown``: layers whose error is not known in any quantized format that was asked for; they
+    are not gambled with, so a group of them has its most precise format as the only option.
+    ``is_offered``: False where the shape admits none of the formats and the plan's own one stays.
+    """
+
+    layers: tuple[str, ...]
+    options: tuple[Option, ...]
+    unknown: tuple[str, ...] = ()
+    is_offered: bool = True
+
+
+def find_groups(
+    base: Plan, inventory: Inventory, sensitivity: Sensitivity, formats: Sequence[str]
+) -> list[Group]:
+    """Return the groups of Linears that ``base`` quantizes, in the plan's order.
+
+    A group is offered the formats that the shapes of all its layers admit and whose error is
+    known for all of them; unquantized formats have no error. Where the shapes admit none of the
+    formats, the layers keep what the plan gives them.
+
+    Raises:
+        PlanError: no format is given, the plan quantizes nothing, or nothing is known of any of
+            its layers.
+        FormatError: an unknown format.
+    """
+    allowed = [get_format(name) for name in dict.fromkeys(formats)]
+    if not allowed:
+        raise PlanError(f"a mix needs formats to choose from, e.g. {', '.join(MIX_FORMATS)}")
+    mixed = [la for la in base.quantized() if la.kind == "linear"]
+    if not mixed:
+        raise PlanError(f"recipe {base.recipe.name} quantizes no Linear: there is nothing to mix")
+    if not any(_is_known(la.name, sensitivity, allowed) for la in mixed):
+        raise PlanError(
+            f"the sensitivity knows the error of none of the {len(mixed)} layers in "
+            f"{', '.join(f.name for f in allowed)}; measure it for this model with these formats"
+        )
+    groups: list[Group] = []
+    for members in _by_input(mixed, sensitivity):
+        groups += _groups(members, inventory, sensitivity, allowed, base.architecture)
+    return groups
+
+
+def member(layer: Layer, fmt: WeightFormat, sensitivity: Sensitivity) -> Member:
+    """Return what a layer takes in a format."""
+    weights = prod(layer.shape)
+    quantized = fmt.is_quantized
+    # Nominal for quantized formats, so that 4.5 bits can be reached whatever the shapes.
+    bits = fmt.bits * weights if quantized else fmt.nbytes(layer.shape, layer.tensor.dtype) * 8.0
+    cost = sensitivity.cost(layer.name, fmt.name) if quantized else 0.0
+    return Member(stored_bytes(layer, fmt), bits, cost)
+
+
+def _is_known(name: str, sensitivity: Sensitivity, allowed: Iterable[WeightFormat]) -> bool:
+    quantized = [fmt for fmt in allowed if fmt.is_quantized]
+    return not quantized or any(sensitivity.cost(name, fmt.name) is not None for fmt in quantized)
+
+
+def _by_input(mixed: Iterable[PlannedLayer], sensitivity: Sensitivity) -> list[list[PlannedLayer]]:
+    """Put together the layers that share an input, where the first of them is."""
+    found: dict[tuple[str, str], list[PlannedLayer]] = {}
+    for planned in mixed:
+        known = sensitivity.layers.get(planned.name)
+        shared = known.input_id if known else None
+        key = ("layer", planned.name) if shared is None else ("input", shared)
+        found.setdefault(key, []).append(planned)
+    return list(found.values())
+
+
+def _groups(
+    members: list[PlannedLayer],
+    inventory: Inventory,
+    sensitivity: Sensitivity,
+    allowed: Sequence[WeightFormat],
+    architecture: Architecture,
+) -> list[Group]:
+    layers = [inventory.layers[planned.name] for planned in members]
+    fitting = [fmt for fmt in allowed if not any(why_not(la, fmt, architecture) for la in layers)]
+    if not fitting:
+        return [
+            _only_option(inventory.layers[la.name], get_format(la.format), sensitivity)
+            for la in members
+        ]
+    return [_group(layers, fitting, sensitivity)]
+
+
+def _only_option(layer: Layer, fmt: WeightFormat, sensitivity: Sensitivity) -> Group:
+    option = Option(fmt.name, {layer.name: member(layer, fmt, sensitivity)})
+    return Group((layer.name,), (option,), is_offered=False)
+
+
+def _group(
+    layers: Sequence[Layer], formats: Sequence[WeightFormat], sensitivity: Sensitivity
+) -> Group:
+    names = tuple(layer.name for layer in layers)
+    options = [
+        Option(fmt.name, {la.name: member(la, fmt, sensitivity) for la in layers})
+        for fmt in formats
+    ]
+    unknown = tuple(name for name in names if not _is_known(name, sensitivity, formats))
+    known = [o for o in options if all(m.cost is not None for m in o.members.values())]
+    if not known:
+        precise = max(formats, key=lambda fmt: fmt.bits)
+        known = [option for option in options if option.format == precise.name]
+        unknown = unknown or names
+    return Group(names, tuple(known), unknown)

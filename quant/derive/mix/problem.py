@@ -1,0 +1,165 @@
+"""The choice of formats as a problem to solve: what is fixed, what can be chosen, what is best."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ...errors import PlanError
+from ...planning.inventory import Inventory
+from ...planning.plan import Plan
+from ...planning.recipe import layer_size
+from .budget import Budget, format_size
+from .knapsack import choose, least_value, least_weight
+from .options import Group, Member, Option
+
+#: Called with steps done, steps in all, and what is going on; may raise to stop.
+OnProgress = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True)
+class MixPoint:
+    """Size and error of one mix.
+
+    Attributes:
+        bytes: of all tensors of the checkpoint.
+        bits: average per weight of the mixed layers, nominal.
+        error: predicted relative error, 0.03 for 3%.
+        counts: mixed layers per format, most first.
+        uncounted: mixed layers whose error in their format is unknown, so not in ``error``.
+    """
+
+    bytes: int
+    bits: float
+    error: float
+    counts: Mapping[str, int]
+    uncounted: int = 0
+
+
+@dataclass(frozen=True)
+class MixProblem:
+    """The groups of a model, beside the bytes that no choice changes and the weights mixed."""
+
+    groups: Sequence[Group]
+    fixed_bytes: int
+    weights: int
+
+    @classmethod
+    def of(cls, base: Plan, inventory: Inventory, groups: Sequence[Group]) -> MixProblem:
+        """Return the problem that is left of a plan once its groups may be chosen anew."""
+        names = {name for group in groups for name in group.layers}
+        fixed = sum(la.bytes_after for la in base.layers if la.name not in names)
+        weights = sum(layer_size(inventory.layers[name]) for name in names)
+        return cls(groups, fixed, weights)
+
+    @property
+    def bytes(self) -> list[list[float]]:
+        """Stored bytes of each group's options."""
+        return [[float(option.bytes) for option in group.options] for group in self.groups]
+
+    @property
+    def bits(self) -> list[list[float]]:
+        """Nominal bits of each group's options."""
+        return [[option.bits for option in group.options] for group in self.groups]
+
+    @property
+    def costs(self) -> list[list[float]]:
+        """Squared errors of each group's options."""
+        return [[option.cost for option in group.options] for group in self.groups]
+
+    def pick(self, indices: Iterable[int]) -> list[Option]:
+        """Return the options of these indices."""
+        return [group.options[i] for group, i in zip(self.groups, indices, strict=True)]
+
+    def point(self, chosen: Sequence[Option]) -> MixPoint:
+        """Return size and error of a choice."""
+        members = [(option.format, m) for option in chosen for m in option.members.values()]
+        return point_of(members, self.fixed_bytes, self.weights)
+
+    def solve(self, budget: Budget) -> list[Option]:
+        """Return the best choice within a budget, else raise `PlanError`."""
+        if budget.size is not None:
+            indices = choose(self.costs, self.bytes, budget.size - self.fixed_bytes)
+        elif budget.bits is not None:
+            indices = choose(self.costs, self.bits, budget.bits * self.weights)
+        else:
+            indices = choose(self.bytes, self.costs, (budget.error or 0.0) ** 2)
+        if indices is None:
+            raise PlanError(self._out_of_reach(budget))
+        return self.pick(indices)
+
+    def frontier(
+        self, points: int, *known: MixPoint, on_progress: OnProgress | None = None
+    ) -> tuple[MixPoint, ...]:
+        """Return the curve through ``points`` sizes and the ``known`` mixes."""
+        if points < 1:
+            return ()
+        smallest = self.pick(least_weight(self.costs, self.bytes))
+        largest = self.pick(least_value(self.costs, self.bytes))
+        low, high = self.point(smallest), self.point(largest)
+        found = [*known, low]
+        for step in range(1, points - 1):
+            if on_progress:
+                on_progress(step, points, "frontier")
+            # Any gap will do: what comes is the best of its own size, just below the one asked for.
+            # Closer together where files are small: there a byte changes most.
+            size = low.bytes + (high.bytes - low.bytes) * (step / (points - 1)) ** 2
+            indices = choose(self.costs, self.bytes, size - self.fixed_bytes, gap=math.inf)
+            if indices is not None:
+                found.append(self.point(self.pick(indices)))
+        return _improving([*found, high])
+
+    def _out_of_reach(self, budget: Budget) -> str:
+        unknown = sum(len(group.unknown) for group in self.groups)
+        forced = (
+            f" ({unknown} layers of unknown error take the most precise format; measure them)"
+            if unknown
+            else ""
+        )
+        if budget.error is not None:
+            best = self.point(self.pick(least_weight(self.bytes, self.costs)))
+            percent = math.ceil(best.error * 1e6) / 1e4
+            return (
+                f"a predicted error of {budget.error * 100:.4g}% is out of reach: the most precise "
+                f"formats allowed give {percent:.4f}%; allow a larger error, or a more precise "
+                "format such as bf16"
+            )
+        change = (
+            "allow more, or a smaller format such as nvfp4, or a recipe that keeps fewer layers"
+        )
+        if budget.bits is not None:
+            lightest = self.point(self.pick(least_weight(self.costs, self.bits)))
+            bits = math.ceil(lightest.bits * 1e4 - 1e-6) / 1e4
+            return (
+                f"{budget.bits:g} bits per weight are out of reach: the smallest formats allowed "
+                f"take {bits:g}{forced}; {change}"
+            )
+        lightest = self.point(self.pick(least_weight(self.costs, self.bytes)))
+        return (
+            f"a size of {format_size(budget.size or 0)} is out of reach: the smallest formats "
+            f"allowed take {format_size(lightest.bytes)}, {format_size(self.fixed_bytes)} of it in "
+            f"layers the recipe keeps as they are{forced}; {change}"
+        )
+
+
+def _improving(points: Sequence[MixPoint]) -> tuple[MixPoint, ...]:
+    """Leave out what is no better than a smaller one."""
+    kept: list[MixPoint] = []
+    for point in sorted(points, key=lambda p: (p.bytes, p.error)):
+        if not kept or point.error < kept[-1].error:
+            kept.append(point)
+    return tuple(kept)
+
+
+def point_of(members: Sequence[tuple[str, Member]], fixed_bytes: int, weights: int) -> MixPoint:
+    """Return size and error of layers in (format, member) pairs."""
+    costs = [m.cost for _, m in members]
+    return MixPoint(
+        bytes=fixed_bytes + sum(m.bytes for _, m in members),
+        bits=sum(m.bits for _, m in members) / weights,
+        error=math.sqrt(math.fsum(cost for cost in costs if cost is not None)),
+        counts=dict(Counter(name for name, _ in members).most_common()),
+        uncounted=costs.count(None),
+    )

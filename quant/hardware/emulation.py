@@ -1,0 +1,119 @@
+"""Show on any machine what a GPU that multiplies the stored formats natively computes.
+
+Such a GPU rounds the input of a quantized layer to the format of its weight. Elsewhere the weight
+is decoded and the product taken in 16 bits. With the inputs rounded by hooks that product is the
+native one, but for the order of summation and one more rounding of the inputs to 16 bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeGuard
+
+import torch
+
+from ..errors import CheckpointError
+from ..formats import WeightFormat
+from ..sources import TensorSource
+from ..sources.stored_layers import read_layout
+
+_FULL_PRECISION = "full_precision_matrix_mult"
+
+
+@dataclass(frozen=True)
+class InputRounding:
+    """How the native product of a layer rounds its input.
+
+    ``input_scale`` is the static scale of the checkpoint, None for the runtime's own.
+    """
+
+    format: WeightFormat
+    input_scale: float | None
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """Return ``x`` [..., in] rounded, in its own dtype."""
+        rows = x.reshape(-1, x.shape[-1])
+        return self.format.emulate_activations(rows, self.input_scale, x.dtype).reshape(x.shape)
+
+
+def read_input_roundings(checkpoint: TensorSource) -> dict[str, InputRounding]:
+    """Return how native hardware rounds the inputs of a checkpoint's layers, by layer name.
+
+    Layers that are multiplied in 16 bits everywhere have no entry: unquantized ones, those whose
+    marker sets ``full_precision_matrix_mult``, and formats not known here.
+
+    Raises:
+        CheckpointError: a marker is damaged.
+    """
+    roundings = {}
+    for name, layer in read_layout(checkpoint).items():
+        fmt, marker = layer.format, layer.marker or {}
+        if fmt is None or not fmt.rounds_activations or marker.get(_FULL_PRECISION):
+            continue
+        info = layer.tensors.get("input_scale")
+        scale = float(checkpoint.load(info.name)) if info else None
+        roundings[name] = InputRounding(fmt, scale)
+    return roundings
+
+
+def emulated_layers(
+    root: torch.nn.Module, roundings: Mapping[str, InputRounding]
+) -> dict[str, torch.nn.Module]:
+    """Return the layers of a module tree whose inputs this machine does not round itself.
+
+    ComfyUI says so by ``_full_precision_mm``; modules without it are taken not to.
+
+    Raises:
+        CheckpointError: the tree lacks a layer of the checkpoint.
+    """
+    # torch.compile wraps modules under this name.
+    modules = {name.replace("_orig_mod.", ""): module for name, module in root.named_modules()}
+    missing = [name for name in roundings if name not in modules]
+    if missing:
+        raise CheckpointError(
+            f"the model has no layer {missing[0]} ({len(missing)} of {len(roundings)} layers of "
+            "the checkpoint are missing): its native product cannot be emulated"
+        )
+    found = {name: modules[name] for name in roundings}
+    return {n: m for n, m in found.items() if getattr(m, "_full_precision_mm", True)}
+
+
+@contextmanager
+def emulate_native_product(
+    root: torch.nn.Module, roundings: Mapping[str, InputRounding]
+) -> Iterator[None]:
+    """Round the inputs of the layers as native hardware does; undone however the block ends.
+
+    Hooks registered before see the inputs as they were: calibration is not disturbed.
+
+    Raises:
+        CheckpointError: the tree lacks a layer of the checkpoint.
+    """
+    handles = []
+    try:
+        for name, module in emulated_layers(root, roundings).items():
+            hook = _hook(roundings[name])
+            handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(rounding: InputRounding) -> Callable[..., Any]:
+    def round_input(module: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        x = args[0] if args else kwargs.get("input")
+        if not is_rounded_natively(x):
+            return None
+        rounded = rounding.apply(x)
+        return ((rounded, *args[1:]), kwargs) if args else (args, {**kwargs, "input": rounded})
+
+    return round_input
+
+
+def is_rounded_natively(x: Any) -> TypeGuard[torch.Tensor]:
+    """Whether ComfyUI would quantize this input: plain floats, one token per row."""
+    is_plain = type(x) in (torch.Tensor, torch.nn.Parameter)
+    return is_plain and x.is_floating_point() and x.ndim >= 2 and x.numel() > 0

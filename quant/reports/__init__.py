@@ -1,0 +1,1 @@
+"""What a person reads: text, pages and pictures of every result."""

@@ -1,0 +1,82 @@
+"""Recipes and mixes as text, for the command line and the nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..conversion.report import format_bytes, text_table
+from ..derive import Mix, MixPoint
+from ..planning import Recipe
+
+
+def describe_recipe(recipe: Recipe) -> str:
+    """Return a recipe as text: its numbers, then its rules in their order."""
+    numbers = f"rounding {recipe.rounding}, input_scale {recipe.input_scale}"
+    if recipe.input_scale != "dynamic" and not recipe.input_scale.startswith("fixed"):
+        numbers += f", headroom {recipe.headroom:g}"
+    return "\n".join(
+        [
+            f"recipe  {recipe.name}",
+            *([f"about   {recipe.description}"] if recipe.description else []),
+            f"for     {', '.join(recipe.architectures) or 'any model'}",
+            f"numbers {numbers}",
+            "",
+            *(f"rule {number}: {rule.describe()}" for number, rule in enumerate(recipe.rules, 1)),
+            f"default: {recipe.default}",
+        ]
+    )
+
+
+def describe_mix(mix: Mix) -> str:
+    """Return a mix as text: what it costs beside its preset, and the frontier as a table."""
+    what = _what_is_predicted(mix)
+    lines = [
+        f"model   {mix.plan.architecture}",
+        f"budget  {mix.budget}, {max(0.0, mix.below_budget):.2%} of it left",
+        f"mixed   {', '.join(f'{count} {name}' for name, count in mix.point.counts.items())}",
+        f"size    {format_bytes(mix.plan.bytes_before)} -> {format_bytes(mix.point.bytes)}; "
+        f"preset {mix.preset_name}: {format_bytes(mix.preset.bytes)}",
+        f"error   {mix.point.error:.2%} predicted, {what}; "
+        f"preset {mix.preset_name}: {mix.preset.error:.2%}",
+        *_doubts(mix),
+        *(f"note: of the {name}, {point.uncounted} layers of unknown error are not counted"
+          for name, point in (("mix", mix.point), ("preset", mix.preset)) if point.uncounted),
+        *(f"warning: {warning}" for warning in mix.plan.warnings),
+    ]  # fmt: skip
+    marked = [(point, "this mix" if point == mix.point else "") for point in mix.frontier]
+    if mix.point not in mix.frontier:
+        marked.append((mix.point, "this mix"))
+    marked = sorted([*marked, (mix.preset, "preset")], key=lambda row: row[0].bytes)
+    formats = list(dict.fromkeys(name for point, _ in marked for name in point.counts))
+    rows = (_frontier_row(point, formats, mark) for point, mark in marked)
+    table = text_table(("size", "bits", "error", *formats, ""), rows, left=("",))
+    return "\n".join([*lines, "", table])
+
+
+def _what_is_predicted(mix: Mix) -> str:
+    if mix.is_of_samplings:
+        return "of the sampled latent in short samplings"
+    return "of the model's output" if mix.has_latents else "of all layers' outputs together"
+
+
+def _doubts(mix: Mix) -> list[str]:
+    """Say how far the prediction can be relied on, where that is not far."""
+    if not mix.has_latents:
+        return [
+            "warning: the sensitivity was not probed. By the errors of layers alone a mix may be "
+            "worse than its preset: probe short samplings by inputs, or compare samples"
+        ]
+    if not mix.is_of_samplings:
+        return [
+            "warning: single model calls were probed. What adds up from step to step, as the "
+            "errors of text layers do, is underrated, and the mix may be no better than its "
+            "preset: probe short samplings, or compare samples"
+        ]
+    if mix.point.error >= mix.preset.error and mix.point.bytes <= mix.preset.bytes:
+        return [f"note: no better than {mix.preset_name} at this size, by what was measured"]
+    return []
+
+
+def _frontier_row(point: MixPoint, formats: Sequence[str], mark: str) -> list[str]:
+    counts = [str(point.counts.get(name, "-")) for name in formats]
+    return [format_bytes(point.bytes), f"{point.bits:.2f}", f"{point.error:.2%}", *counts, mark]

@@ -1,0 +1,140 @@
+"""The picture of a mix: what error each size costs, where the mix is, where the preset was."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from PIL import Image, ImageDraw
+
+from ...derive import Mix, MixPoint
+from .chart import (
+    MUTED,
+    OVERSAMPLING,
+    TEXT,
+    Axis,
+    Scale,
+    draw_axes,
+    draw_dot,
+    finished,
+    font,
+    new_canvas,
+    round_ticks,
+    tick_decimals,
+)
+
+WIDTH, HEIGHT = 1000, 640
+_LEFT, _RIGHT, _TOP, _BOTTOM = 86, 36, 112, 78
+
+_CURVE = (45, 108, 223)
+_MIX = (214, 72, 24)
+_PRESET = (96, 102, 112)
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """What sizes are given in: 10^9 bytes, or 10^6 where that would be zero point something."""
+
+    name: str
+    bytes: float
+
+    @classmethod
+    def of(cls, points: Sequence[MixPoint]) -> _Unit:
+        is_large = max(point.bytes for point in points) >= 1e9
+        return cls("GB", 1e9) if is_large else cls("MB", 1e6)
+
+
+@dataclass(frozen=True)
+class _Mark:
+    """A point that is named, in pixels of the canvas."""
+
+    x: float
+    y: float
+    label: str
+    colour: tuple[int, int, int]
+
+
+def draw_frontier(mix: Mix) -> Image.Image:
+    """Return the frontier as an RGB picture of `WIDTH` by `HEIGHT`.
+
+    Size to the right, predicted error in percent upwards, both axes from where the points are;
+    the error's from zero.
+    """
+    canvas, draw = new_canvas(WIDTH, HEIGHT)
+    points = [*mix.frontier, mix.point, mix.preset]
+    unit = _Unit.of(points)
+    x, y = _size_axis(points, unit), _error_axis(points, mix.has_latents)
+    draw_axes(draw, x, y)
+    curve = [(x.scale(p.bytes / unit.bytes), y.scale(p.error * 100)) for p in mix.frontier]
+    if len(curve) > 1:
+        draw.line(curve, _CURVE, 3 * OVERSAMPLING, joint="curve")
+    for at in curve:
+        draw_dot(draw, *at, 5, _CURVE)
+    marks = [
+        _Mark(x.scale(p.bytes / unit.bytes), y.scale(p.error * 100), _label(p, name, unit), colour)
+        for p, name, colour in (
+            (mix.point, "this mix", _MIX),
+            (mix.preset, f"preset {mix.preset_name}", _PRESET),
+        )
+    ]
+    for mark in reversed(marks):
+        draw_dot(draw, mark.x, mark.y, 8, mark.colour)
+    _draw_labels(draw, marks)
+    _draw_title(draw, mix)
+    return finished(canvas)
+
+
+def _label(point: MixPoint, name: str, unit: _Unit) -> str:
+    return f"{name}\n{point.bytes / unit.bytes:.2f} {unit.name}, {point.error:.2%}"
+
+
+def _size_axis(points: Sequence[MixPoint], unit: _Unit) -> Axis:
+    sizes = [point.bytes / unit.bytes for point in points]
+    low, high = min(sizes), max(sizes)
+    margin = (high - low) * 0.05 or high * 0.05
+    ticks = round_ticks(low - margin, high + margin, 9)
+    decimals = tick_decimals(ticks)
+    start, end = _LEFT * OVERSAMPLING, (WIDTH - _RIGHT) * OVERSAMPLING
+    scale = Scale(low - margin, high + margin, start, end)
+    return Axis(scale, ticks, lambda v: f"{v:.{decimals}f}", f"size of the file, {unit.name}")
+
+
+def _error_axis(points: Sequence[MixPoint], of_output: bool) -> Axis:
+    # room above for the label of the highest point
+    high = max(point.error for point in points) * 100 * 1.2 or 1.0
+    ticks = round_ticks(0.0, high, 7)
+    decimals = tick_decimals(ticks)
+    start, end = (HEIGHT - _BOTTOM) * OVERSAMPLING, _TOP * OVERSAMPLING
+    what = "predicted error of the model's output" if of_output else "summed error of the layers"
+    return Axis(Scale(0.0, high, start, end), ticks, lambda v: f"{v:.{decimals}f}%", what)
+
+
+def _draw_labels(draw: ImageDraw.ImageDraw, marks: Sequence[_Mark]) -> None:
+    """Write above each mark, to the right of it if there is room.
+
+    The curve falls to the right, so there it leaves the label alone; to the left the label has
+    to stand higher. A label that would hide the one before stands above it.
+    """
+    gap = 14 * OVERSAMPLING
+    drawn: list[tuple[float, float, float, float]] = []
+    for mark in marks:
+        _, _, width, height = draw.multiline_textbbox((0, 0), mark.label, font(16))
+        is_right = mark.x + gap + width < (WIDTH - 8) * OVERSAMPLING
+        left = mark.x + gap if is_right else mark.x - width
+        top = mark.y - (gap if is_right else 3 * gap) - height
+        for other in drawn:
+            if left < other[2] and other[0] < left + width and top < other[3] + gap / 2:
+                top = min(top, other[1] - gap / 2 - height)
+        align = "left" if is_right else "right"
+        draw.multiline_text((left, top), mark.label, mark.colour, font(16), align=align)
+        drawn.append((left, top, left + width, top + height))
+
+
+def _draw_title(draw: ImageDraw.ImageDraw, mix: Mix) -> None:
+    left = 24 * OVERSAMPLING
+    title = f"Size and error: {mix.plan.architecture.title}"
+    formats = ", ".join(f"{count} {name}" for name, count in mix.point.counts.items())
+    draw.text((left, 18 * OVERSAMPLING), title, TEXT, font(22))
+    draw.text(
+        (left, 50 * OVERSAMPLING), f"this mix, {mix.budget} asked for: {formats}", MUTED, font(15)
+    )

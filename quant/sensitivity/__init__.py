@@ -1,0 +1,1 @@
+"""What each layer of a model loses in each format, measured."""

@@ -1,0 +1,291 @@
+"""How far a result moves when only the layers of one input, one layer, or one block is quantized.
+
+The result is that of a model call or, better, of a whole sampling. It is made again once per unit
+and format, with forward hooks that put the quantized product in place of the layers' own. Weights
+of the model are never touched.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ..calibration.input_scale.policy import DEFAULT_HEADROOM, decide_scales, parse_policy
+from ..calibration.observed_layers import find_linears
+from ..calibration.statistics import CalibrationStatistics
+from ..conversion.layer import input_scale_of
+from ..conversion.observed_input import ObservedInputs
+from ..errors import CalibrationError
+from ..planning.inventory import Layer
+from ..sources.base import TensorSource
+from .artefact import Sensitivity
+from .measure import OnProgress, candidate_layers, quantized_format
+from .probed_layers import LayerEncoder, QuantizedLinear, replaced
+
+ProbeUnit = Literal["input", "layer", "block"]
+
+#: The sigma of a result that is a whole sampling's: where it ends.
+SAMPLED = 0.0
+#: Called before each run of the model with runs done, runs in all, and the unit. May raise to stop.
+OnUnit = Callable[[int, int, str], None]
+
+
+#: Format and unit.
+_Run = tuple[str, str]
+
+
+@dataclass
+class _Squares:
+    """Squared norms, summed over model calls at one sigma."""
+
+    difference: float = 0.0
+    reference: float = 0.0
+
+    def squared_shift(self) -> float:
+        """Return the relative squared shift; NaN for a reference of zero or without end."""
+        if not 0 < self.reference < math.inf:
+            return math.nan
+        return self.difference / self.reference
+
+
+class LatentProbe:
+    """Gathers shifts of a model's output over any number of results; not thread-safe.
+
+    Holds every probed weight packed, 4.5 bits for NVFP4 and 8 for float8, in CPU memory.
+    """
+
+    def __init__(
+        self,
+        source: TensorSource,
+        sensitivity: Sensitivity,
+        *,
+        formats: Sequence[str] = ("nvfp4",),
+        unit: ProbeUnit = "input",
+        statistics: CalibrationStatistics | None = None,
+        input_scale: str = "amax",
+        headroom: float = DEFAULT_HEADROOM,
+        device: torch.device | str = "cpu",
+        on_progress: OnProgress | None = None,
+    ):
+        """Encode the layers, one at a time.
+
+        Args:
+            source: the model, unquantized, unprefixed names.
+            sensitivity: of this model, with output errors in the formats; `result` adds to it.
+            formats: the formats to probe. `Sensitivity.cost` scales the others by the first of
+                them, which is coarse: probe what a mix is to choose from.
+            unit: quantize together the layers that share an input (q, k and v), each layer alone,
+                or a block. The shift of a unit is shared among its layers. Layers of one input
+                round the same values, so their errors do not add up as independent ones.
+            statistics: of this model, for static input scales and rounding.
+            input_scale, headroom: policy of the static activation scales, as in a recipe.
+            device: where weights are encoded.
+            on_progress: called after each layer.
+
+        Raises:
+            CalibrationError: sensitivity or statistics are of another model, or no layer of the
+                sensitivity has one of the formats.
+            FormatError: no such format.
+        """
+        fingerprint = source.fingerprint()
+        sensitivity.require_model(fingerprint)
+        if statistics is not None:
+            statistics.require_model(fingerprint, "the calibration statistics")
+        self._sensitivity = sensitivity
+        policy = parse_policy(input_scale, headroom)
+        encode = LayerEncoder(source, sensitivity.rounding, device)
+        found = _layers_by_format(source, sensitivity, formats)
+        done = 0
+        total = sum(la.tensor.nbytes for layers in found.values() for la in layers.values())
+        self._linears: dict[str, dict[str, QuantizedLinear]] = {}
+        self._units: dict[str, dict[str, tuple[str, ...]]] = {}
+        inputs = ObservedInputs(statistics)
+        for format_name, layers in found.items():
+            fmt, linears = quantized_format(format_name), {}
+            decisions = decide_scales(policy, statistics, layers)
+            for name in inputs.together(layers):
+                scale = input_scale_of(fmt, decisions[name])
+                linear = encode(layers[name], fmt, scale, inputs.of(name))
+                if linear is not None:
+                    linears[name] = linear
+                done += layers[name].tensor.nbytes
+                if on_progress:
+                    on_progress(done, total, name)
+            self._linears[format_name] = linears
+            encoded = [layer for name, layer in layers.items() if name in linears]
+            self._units[format_name] = _units(encoded, unit, sensitivity)
+        self._squares: dict[float, dict[_Run, _Squares]] = {}
+        self._unreached: set[str] = set()
+        self._calls = 0
+
+    @property
+    def units(self) -> Mapping[str, tuple[str, ...]]:
+        """Layers by unit, of all formats."""
+        return {unit: names for units in self._units.values() for unit, names in units.items()}
+
+    @property
+    def runs(self) -> int:
+        """How often each probed result is made again: once per unit and format."""
+        return sum(map(len, self._units.values()))
+
+    @property
+    def calls(self) -> int:
+        """Results probed so far: model calls, or samplings."""
+        return self._calls
+
+    @property
+    def unreached(self) -> tuple[str, ...]:
+        """Layers that a probed result did not run, so that nothing is known of them."""
+        return tuple(sorted(self._unreached))
+
+    def probe(
+        self,
+        root: nn.Module,
+        run: Callable[[], Tensor],
+        reference: Tensor,
+        sigma: float,
+        on_unit: OnUnit | None = None,
+    ) -> None:
+        """Probe one model call, or one sampling: make it again once per unit and format.
+
+        Torch's random state is afterwards what it was before. An exception, of ``on_unit`` or the
+        model, leaves no hook behind and drops this call; calls probed before are kept.
+
+        Args:
+            root: the module tree that holds the layers by their names in the source.
+            run: makes the result once more from the same inputs, returning what ``reference`` is.
+            reference: the model's own output or sampled latent, any shape.
+            sigma: the noise level of the call, or `SAMPLED`.
+            on_unit: called before each run.
+
+        Raises:
+            CalibrationError: the model has active dropout, or lacks every probed layer.
+        """
+        _require_no_dropout(root)
+        modules = find_linears(root, self._names())
+        squares: dict[_Run, _Squares] = {}
+        unreached: set[str] = set()
+        with torch.no_grad():
+            exact = reference.detach().float()
+            norm = float(exact.norm()) ** 2
+            for number, (key, names) in enumerate(self._runs()):
+                if on_unit:
+                    on_unit(number, self.runs, key[1])
+                present = {name: modules[name] for name in names if name in modules}
+                linears = self._linears[key[0]]
+                with replaced(present, linears) as reached, _same_random_state(reference.device):
+                    shifted = run().detach().float()
+                difference = float((shifted - exact).norm()) ** 2
+                squares[key] = _Squares(difference, norm)
+                unreached |= set(names) - reached
+        self._add(round(float(sigma), 6), squares, unreached)
+
+    def result(self) -> Sensitivity:
+        """Return the sensitivity with the shifts of the probed formats filled in.
+
+        Unknown stays what a probed call did not run, or where the output was not finite. Raises
+        `CalibrationError` when no call was probed.
+        """
+        if not self._calls:
+            raise CalibrationError("no model call was probed: sample with the probed model first")
+        result = self._sensitivity
+        for format_name, units in self._units.items():
+            shifts: dict[str, dict[float, float]] = {}
+            for unit, names in units.items():
+                reached = [name for name in names if name not in self._unreached]
+                for name, share in self._shares(reached, format_name).items():
+                    shifts[name] = {
+                        sigma: math.sqrt(share * squares[format_name, unit].squared_shift())
+                        for sigma, squares in sorted(self._squares.items())
+                    }
+            result = result.with_latents(format_name, shifts)
+        return result
+
+    def _runs(self) -> Iterator[tuple[_Run, tuple[str, ...]]]:
+        for format_name, units in self._units.items():
+            for unit, names in units.items():
+                yield (format_name, unit), names
+
+    def _names(self) -> set[str]:
+        return {name for linears in self._linears.values() for name in linears}
+
+    def _shares(self, names: Collection[str], format_name: str) -> dict[str, float]:
+        """Return each layer's share of its unit's squared shift: they add up to one.
+
+        In proportion to the squared output errors; an unknown one counts as much as the mean of
+        the known ones.
+        """
+        errors = {n: self._sensitivity.candidates(n)[format_name].w4a4 for n in names}
+        known = [error**2 for error in errors.values() if error is not None]
+        mean = sum(known) / len(known) if any(known) else 1.0
+        weights = {
+            name: error**2 if error is not None and any(known) else mean
+            for name, error in errors.items()
+        }
+        total = sum(weights.values())
+        return {name: weight / total for name, weight in weights.items()}
+
+    def _add(self, sigma: float, squares: Mapping[_Run, _Squares], unreached: set[str]) -> None:
+        totals = self._squares.setdefault(sigma, {})
+        for key, added in squares.items():
+            total = totals.setdefault(key, _Squares())
+            total.difference += added.difference
+            total.reference += added.reference
+        self._unreached |= unreached
+        self._calls += 1
+
+
+def _layers_by_format(
+    source: TensorSource, sensitivity: Sensitivity, formats: Sequence[str]
+) -> dict[str, dict[str, Layer]]:
+    """Return the measured layers of each format, by name."""
+    found = {}
+    for name in dict.fromkeys(formats):
+        fmt = quantized_format(name)
+        measured = [n for n in sensitivity.layers if name in sensitivity.candidates(n)]
+        if not measured:
+            raise CalibrationError(
+                f"the sensitivity was not measured for {name}; measure it with that format"
+            )
+        candidates = candidate_layers(source, (fmt,), measured)
+        found[name] = {layer: candidate for layer, (candidate, _) in candidates.items()}
+    return found
+
+
+def _units(
+    layers: Collection[Layer], unit: ProbeUnit, sensitivity: Sensitivity
+) -> dict[str, tuple[str, ...]]:
+    """Group layers by input or by block; what has none, or any with ``layer``, is a unit itself."""
+    units: dict[str, tuple[str, ...]] = {}
+    for layer in layers:
+        name = layer.name
+        if unit == "block" and layer.block:
+            name = f"{layer.block.container}.{layer.block.index}"
+        elif unit == "input":
+            name = sensitivity.layers[name].input_id or name
+        units[name] = (*units.get(name, ()), layer.name)
+    return units
+
+
+def _require_no_dropout(root: nn.Module) -> None:
+    for name, module in root.named_modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p:
+            raise CalibrationError(
+                f"{name} drops values at random, which would pass for sensitivity: put the model "
+                "into evaluation mode (model.eval())"
+            )
+
+
+@contextmanager
+def _same_random_state(device: torch.device) -> Iterator[None]:
+    """Restore torch's random state of the CPU and of a device when the block ends."""
+    is_gpu = device.type in ("cuda", "xpu")
+    devices = [device.index] if is_gpu else []
+    with torch.random.fork_rng(devices=devices, device_type=device.type if is_gpu else "cuda"):
+        yield

@@ -1,0 +1,103 @@
+"""Single layers of a live model computing as they would once quantized, by forward hooks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..conversion.choose_encoding import choose_encoding
+from ..conversion.observed_input import ObservedInput
+from ..errors import FormatError
+from ..formats import WeightFormat
+from ..hardware.emulation import InputRounding, is_rounded_natively
+from ..planning.inventory import Layer
+from ..sources.base import TensorSource
+
+
+@dataclass(frozen=True)
+class QuantizedLinear:
+    """One layer as it is stored, and how its native product rounds the input."""
+
+    rounding: InputRounding
+    tensors: Mapping[str, Tensor]
+    shape: tuple[int, ...]
+    bias: Tensor | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map ``x`` [..., in] to [..., out], in its dtype and on its device."""
+        stored = {name: tensor.to(x.device) for name, tensor in self.tensors.items()}
+        weight = self.rounding.format.decode(stored, self.shape).to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x)
+        return nn.functional.linear(self.rounding.apply(x), weight, bias)
+
+
+@dataclass(frozen=True)
+class LayerEncoder:
+    """Reads a layer and encodes it on a device; what is kept is on CPU."""
+
+    source: TensorSource
+    rounding: str
+    device: torch.device | str
+
+    def __call__(
+        self,
+        layer: Layer,
+        fmt: WeightFormat,
+        input_scale: float | None,
+        observed: ObservedInput | None,
+    ) -> QuantizedLinear | None:
+        """Return the layer, None if its weight holds NaN: its shift then stays unknown."""
+        name = layer.tensor.name
+        tensors = self.source.stored_tensors(name, fmt)
+        if tensors is None:
+            weight = self.source.load(name).to(self.device)
+            try:
+                chosen = choose_encoding(
+                    weight, fmt, self.rounding, observed, input_scale, measure_outputs=False
+                )
+            except FormatError:
+                return None
+            tensors = chosen.encoded.tensors
+        bias = self.source.load(layer.companions[0].name) if layer.companions else None
+        return QuantizedLinear(
+            rounding=InputRounding(fmt, input_scale),
+            tensors={suffix: tensor.cpu() for suffix, tensor in tensors.items()},
+            shape=layer.shape,
+            # clone: a source may hand out tensors it owns
+            bias=None if bias is None else bias.clone(),
+        )
+
+
+@contextmanager
+def replaced(
+    modules: Mapping[str, nn.Module], linears: Mapping[str, QuantizedLinear]
+) -> Iterator[set[str]]:
+    """Quantize these modules while the block lasts; yields the names of those that ran."""
+    reached: set[str] = set()
+    handles = []
+    try:
+        for name, module in modules.items():
+            hook = _hook(linears[name], name, reached)
+            handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        yield reached
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _hook(linear: QuantizedLinear, name: str, reached: set[str]) -> Callable[..., Any]:
+    def replace_output(
+        module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor
+    ) -> Tensor | None:
+        x = args[0] if args else kwargs.get("input")
+        if not is_rounded_natively(x):
+            return None
+        reached.add(name)
+        return linear.forward(x).to(output.dtype)
+
+    return replace_output
