@@ -4,30 +4,30 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .calibration import (
+from .calibration.calibration import (
     Calibrate,
     CalibrationPrompts,
     CalibrationResult,
     LoadCalibration,
     MergeCalibrations,
 )
-from .compare import Compare
-from .inspect import InspectCheckpoint
-from .interop import ExportInputScales, ImportActivationLog, RescaleCheckpoint
-from .latent_probe import ProbeModel, ProbeResult
-from .mix import AutoMix
-from .quantize import Quantize, QuantizeFile, SaveCheckpoint
-from .recipe_editing import EditRecipe, SaveRecipe
-from .recipe_from_gguf import RecipeFromGguf
-from .recipe_sources import (
+from .calibration.interop import ExportInputScales, ImportActivationLog, RescaleCheckpoint
+from .checkpoint.compare_samples import Compare
+from .checkpoint.inspect import InspectCheckpoint
+from .conversion.quantize import Quantize, QuantizeFile, SaveCheckpoint
+from .conversion.text_encoders import PlanTextEncoder, QuantizeTextEncoder
+from .derive.from_gguf import RecipeFromGguf
+from .derive.mix import AutoMix
+from .derive.recipe_sources import (
     RecipeFromCalibration,
     RecipeFromCheckpoint,
     RecipeFromSensitivity,
 )
-from .recipes import LoadRecipe, PlanLayers, SelectPreset
-from .sensitivity import LoadSensitivity, MeasureSensitivity
-from .sources import LoadSourceModel
-from .text_encoders import PlanTextEncoder, QuantizeTextEncoder
+from .planning.edit_recipe import EditRecipe, SaveRecipe
+from .planning.recipes import LoadRecipe, PlanLayers, SelectPreset
+from .sensitivity.measure import LoadSensitivity, MeasureSensitivity
+from .sensitivity.probe import ProbeModel, ProbeResult
+from .sources.load_source import LoadSourceModel
 
 
 class FoundryExtension(ComfyExtension):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from nvfp4_foundry.nodes.lora_names import find_loras
+from nvfp4_foundry.nodes.bridge.lora_names import find_loras
 from nvfp4_foundry.quant.sources import AppliedLora
 
 FILES = ("a.safetensors", "b.safetensors", "style/c.safetensors")

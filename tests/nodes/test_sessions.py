@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from nvfp4_foundry.nodes.sessions import CalibrationSession, open_session
+from nvfp4_foundry.nodes.calibration.sessions import CalibrationSession, open_session
 from nvfp4_foundry.quant.calibration import (
     CalibrationStatistics,
     CollectorSettings,

@@ -30,7 +30,7 @@ from foundry_package import import_foundry  # noqa: E402
 import_foundry()
 
 from nvfp4_foundry.demo.model import MODEL_PATH  # noqa: E402
-from nvfp4_foundry.nodes.model_source import ModelSource  # noqa: E402
+from nvfp4_foundry.nodes.bridge.model_source import ModelSource  # noqa: E402
 from nvfp4_foundry.quant.sources import open_source  # noqa: E402
 
 Q, BIAS, FFN = (f"blocks.1.{name}" for name in ("self_attn.q.weight", "ffn.0.bias", "ffn.0.weight"))

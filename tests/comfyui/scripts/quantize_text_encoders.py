@@ -34,11 +34,11 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 
 import_foundry()
 
-from nvfp4_foundry.nodes.text_encoder_source import (  # noqa: E402
+from nvfp4_foundry.nodes.bridge.text_encoder_source import (  # noqa: E402
     TextEncoderSource,
     clip_from_checkpoint,
 )
-from nvfp4_foundry.nodes.text_encoders import (  # noqa: E402
+from nvfp4_foundry.nodes.conversion.text_encoders import (  # noqa: E402
     PlanTextEncoder,
     QuantizeTextEncoder,
 )

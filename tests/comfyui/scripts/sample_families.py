@@ -28,7 +28,7 @@ from tiny_families import FAMILIES, Family  # noqa: E402
 
 import_foundry()
 
-from nvfp4_foundry.nodes.model_source import ModelSource  # noqa: E402
+from nvfp4_foundry.nodes.bridge.model_source import ModelSource  # noqa: E402
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory  # noqa: E402

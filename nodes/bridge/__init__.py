@@ -1,0 +1,1 @@
+"""What touches ComfyUI's internals: weights of a MODEL, wrappers, loading, progress."""

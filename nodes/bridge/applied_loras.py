@@ -1,0 +1,37 @@
+"""The LoRAs before a node, as the running ComfyUI knows its prompt."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import folder_paths
+
+import nodes as comfyui_nodes
+
+from ...quant.sources import AppliedLora
+from .lora_names import find_loras
+
+
+def loras_before(hidden: Any) -> tuple[AppliedLora, ...]:
+    """Return the LoRA files named by the nodes before a node's ``model`` input.
+
+    ``hidden`` is the node's own, with ``dynprompt`` and ``unique_id``.
+    """
+    prompt = hidden.dynprompt
+    if prompt is None:
+        return ()
+    return find_loras(
+        {**prompt.original_prompt, **prompt.ephemeral_prompt},
+        hidden.unique_id,
+        folder_paths.get_filename_list("loras"),
+        _output_type,
+        expanded=prompt.ephemeral_parents,
+    )
+
+
+def _output_type(class_type: str, number: int) -> str | None:
+    # ComfyUI's nodes.py, not the folder this file is in
+    classes = comfyui_nodes.NODE_CLASS_MAPPINGS  # pyright: ignore[reportAttributeAccessIssue]
+    types = getattr(classes.get(class_type), "RETURN_TYPES", ())
+    # packs may list the options of a COMBO here instead of a type's name
+    return types[number] if number < len(types) and isinstance(types[number], str) else None

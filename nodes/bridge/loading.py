@@ -1,0 +1,65 @@
+"""A model file as a MODEL, and the files that a MODEL came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import comfy.sd
+
+from ...quant.errors import SourceError
+from ...quant.sources import open_source
+from ...quant.sources.loadable import loadable_tensors
+
+_KEY = "nvfp4_foundry"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """What a MODEL was loaded from."""
+
+    path: Path
+    complete_from: Path | None = None
+
+
+def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
+    """Load a model file, index or folder as a MODEL through ComfyUI's own loader.
+
+    ``complete_from`` is a file to take tensors from that the first lacks.
+
+    Raises:
+        SourceError: the file is unreadable or incomplete, or ComfyUI does not recognise the model.
+    """
+    # Names the file and what is wrong with it, which the loader would not.
+    with open_source(path, complete_from) as source:
+        by_itself = path.is_file() and path.suffix == ".safetensors" and source.comfyui_reads
+        state_dict = {} if by_itself else loadable_tensors(source)
+        metadata = dict(source.metadata)
+    if by_itself:
+        model = comfy.sd.load_diffusion_model(str(path))
+    else:
+        model = comfy.sd.load_diffusion_model_state_dict(state_dict, metadata=metadata)
+        if model is None:
+            raise SourceError(f"ComfyUI does not recognise the model in {path}")
+        # as the stock loader does for files, so that ComfyUI can load it again when it needs to
+        model.cached_patcher_init = (_reload, (path, complete_from))
+    model.set_attachments(_KEY, ModelFiles(path, complete_from))
+    return model
+
+
+def model_files(model: Any) -> ModelFiles | None:
+    """Return what a MODEL was loaded from, by our loader or a stock one, if it still exists."""
+    attached = model.get_attachment(_KEY)
+    if isinstance(attached, ModelFiles):
+        return attached if attached.path.exists() else None
+    init = getattr(model, "cached_patcher_init", None)
+    candidate = init[1][0] if init and len(init) > 1 and init[1] else None
+    if not isinstance(candidate, (str, Path)):
+        return None
+    path = Path(candidate)
+    return ModelFiles(path) if path.exists() else None
+
+
+def _reload(path: Path, complete_from: Path | None = None, disable_dynamic: bool = False) -> Any:
+    return load_source_model(path, complete_from)

@@ -1,0 +1,113 @@
+"""What the patches of a MODEL (LoRAs, merges with other models) make of its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.lora
+import comfy.model_management
+import torch
+from comfy.quant_ops import QuantizedTensor
+
+from ...quant.sources import AppliedLora, TensorInfo
+
+#: Keys of a MODEL's diffusion model begin so; tensors of a source do not.
+PREFIX = "diffusion_model."
+_SHOWN_STRENGTHS = 4
+
+
+def patches_of(model: Any, name: str, prefix: str = PREFIX) -> list[Any]:
+    """Return the patches on a tensor of the diffusion model, first applied first.
+
+    Here and below, ``prefix`` is what the patcher's names begin with: of a text encoder another.
+    """
+    return model.patches.get(prefix + name, [])
+
+
+def unpatched_weight(
+    model: Any, name: str, live: torch.Tensor, prefix: str = PREFIX
+) -> torch.Tensor:
+    """Return a tensor as it was loaded; ``live`` is what the module holds now.
+
+    A loaded MODEL keeps originals beside the weights it patched in place, those that hooks
+    changed last in a place of their own. Weights that are patched as they are used, with little
+    memory, are originals.
+    """
+    backup = model.backup.get(prefix + name)
+    if backup is not None:
+        return backup.weight
+    hooked = model.hook_backup.get(prefix + name)
+    return live if hooked is None else hooked[0]
+
+
+def live_tensors(
+    patcher: Any, module: torch.nn.Module, prefix: str = PREFIX
+) -> dict[str, torch.Tensor]:
+    """Return the tensors of a module of a MODEL or CLIP as they were loaded, by name.
+
+    Quantized layers have theirs as in a file: codes, scales and marker.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    for name, live in module.state_dict().items():
+        tensor: Any = unpatched_weight(patcher, name, live, prefix)
+        if isinstance(tensor, QuantizedTensor):  # a backup, not taken apart by its module
+            tensors.update(tensor.state_dict(name))
+        else:
+            tensors.setdefault(name, tensor)
+    return tensors
+
+
+def merged_info(model: Any, info: TensorInfo, prefix: str = PREFIX) -> TensorInfo:
+    """Return what a tensor is with its patches: some LoRAs widen a weight."""
+    patches = patches_of(model, info.name, prefix)
+    if not patches:
+        return info
+    shape = comfy.lora.calculate_shape(patches, info, prefix + info.name)
+    return TensorInfo(info.name, tuple(shape), info.dtype)
+
+
+def merged_weight(
+    model: Any, name: str, weight: torch.Tensor, prefix: str = PREFIX
+) -> torch.Tensor:
+    """Return an unpatched tensor with its patches applied, float32 on CPU.
+
+    ComfyUI's own arithmetic, in float32 throughout: sampling computes the same and rounds to the
+    model's dtype.
+    """
+    device = comfy.model_management.get_torch_device()
+    merged = comfy.lora.calculate_weight(
+        patches_of(model, name, prefix),
+        weight.to(device=device, dtype=torch.float32, copy=True),
+        prefix + name,
+        intermediate_dtype=torch.float32,
+    )
+    return merged.to("cpu")
+
+
+def patch_notes(model: Any, loras: Sequence[AppliedLora] = (), prefix: str = PREFIX) -> list[str]:
+    """Return what a user should know of the patches on a MODEL.
+
+    ``loras`` are the files that are known to be applied.
+    """
+    patched = [patches for key, patches in model.patches.items() if key.startswith(prefix)]
+    notes = []
+    if patched:
+        notes.append(
+            f"{len(patched)} tensors have LoRAs or merges applied, at {_strengths(patched)}"
+        )
+    elif loras:
+        notes.append(f"no weight of this model is changed by {', '.join(lo.name for lo in loras)}")
+    if model.injections or any(key.startswith(prefix) for key in model.weight_wrapper_patches):
+        notes.append(
+            "this MODEL has something injected into it, such as a LoRA in bypass mode: that "
+            "is NOT in the weights and will be missing from the result; use the normal loader"
+        )
+    return notes
+
+
+def _strengths(patched: Sequence[Sequence[Any]]) -> str:
+    distinct = sorted({float(patch[0]) for patches in patched for patch in patches})
+    shown = ", ".join(f"{strength:g}" for strength in distinct[:_SHOWN_STRENGTHS])
+    more = len(distinct) - _SHOWN_STRENGTHS
+    return f"strength {shown}" + (f" and {more} more" if more > 0 else "")

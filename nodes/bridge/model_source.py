@@ -1,0 +1,139 @@
+"""The weights of a MODEL as a source: from its file where that is known, LoRAs applied."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ...quant.errors import CheckpointError, SourceError
+from ...quant.sources import (
+    AppliedLora,
+    StateDictSource,
+    StoredWeight,
+    TensorInfo,
+    TensorSource,
+    decoded,
+    open_source,
+)
+from .loading import ModelFiles, model_files
+from .merged_weights import (
+    PREFIX,
+    live_tensors,
+    merged_info,
+    merged_weight,
+    patch_notes,
+    patches_of,
+)
+
+_LIVE_ONLY = "its weights are read from memory"
+
+
+class ModelSource(TensorSource):
+    """The diffusion model of a MODEL, LoRAs and merges applied, one tensor at a time.
+
+    Weights come from the file the MODEL was loaded from where that is known: ComfyUI may have
+    cast them since. Tensors that patches change are computed from there and stay float32.
+    Weights that are quantized already are decoded with their own scales. ``loras`` are the files
+    known to be applied (see ``applied_loras``), for the report.
+
+    Raises:
+        SourceError: the MODEL is quantized in a way not known here.
+    """
+
+    _kind = "MODEL"
+    _prefix = PREFIX
+
+    def __init__(self, model: Any, loras: tuple[AppliedLora, ...] = ()):
+        self._model = model
+        live = live_tensors(model, self._module(), self._prefix)
+        self._live = decoded(StateDictSource(live, self._kind))
+        self._file = self._open_file()
+        self.description = self._file.description if self._file else self._kind
+        self.metadata = dict(self._file.metadata) if self._file else {}
+        self.paths = self._file.paths if self._file else ()
+        self._tensors = self._list_tensors()
+        self.loras = loras if any(self._patches(name) for name in self._tensors) else ()
+        self.notes = (*self._list_notes(), *patch_notes(model, loras, self._prefix))
+
+    def _module(self) -> torch.nn.Module:
+        return self._model.model.diffusion_model
+
+    def _files(self) -> list[ModelFiles]:
+        """Return the files the weights may be in."""
+        files = model_files(self._model)
+        return [files] if files else []
+
+    def _open_file(self) -> TensorSource | None:
+        """Open the file behind the MODEL, if it holds the same tensors."""
+        for files in self._files():
+            try:
+                file = open_source(files.path, files.complete_from)
+            except (SourceError, CheckpointError) as error:
+                logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
+                continue
+            if self._is_of_same_layers(file):
+                return file
+            file.close()
+            logging.info("NVFP4 Foundry: %s names its layers otherwise; %s", files.path, _LIVE_ONLY)
+        return None
+
+    def _is_of_same_layers(self, file: TensorSource) -> bool:
+        return all(
+            name in file.tensors and file.info(name).shape == info.shape
+            for name, info in self._live.tensors.items()
+            if len(info.shape) == 2
+        )
+
+    def _list_tensors(self) -> dict[str, TensorInfo]:
+        # ComfyUI renames some norms as it loads them: in the file they go by another name
+        infos = {
+            name: info
+            for name, info in self._live.tensors.items()
+            if not self._file or name in self._file.tensors or self._patches(name)
+        }
+        if self._file:
+            infos.update(self._file.tensors)
+        return {n: merged_info(self._model, info, self._prefix) for n, info in infos.items()}
+
+    def _list_notes(self) -> tuple[str, ...]:
+        return self._file.notes if self._file else (_LIVE_ONLY,)
+
+    @property
+    def tensors(self) -> Mapping[str, TensorInfo]:
+        """All tensors, names without prefix."""
+        return self._tensors
+
+    def load(self, name: str) -> torch.Tensor:
+        """Return one tensor on CPU: float32 where patches change it, else in its own dtype."""
+        self.info(name)
+        weight = self._origin(name).load(name)
+        if self._patches(name):
+            weight = merged_weight(self._model, name, weight, self._prefix)
+        return weight.detach().cpu()
+
+    def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
+        """Return parts of a tensor, read from the file by themselves where nothing changes them."""
+        if self._patches(name):
+            return super().load_runs(name, starts, length)
+        return self._origin(name).load_runs(name, starts, length)
+
+    def stored_weight(self, name: str) -> StoredWeight | None:
+        """Return how a weight is stored that is quantized, and that no patch changes."""
+        if name not in self._tensors or self._patches(name):
+            return None
+        return self._origin(name).stored_weight(name)
+
+    def _origin(self, name: str) -> TensorSource:
+        """Return where an unpatched tensor comes from."""
+        return self._file if self._file and name in self._file.tensors else self._live
+
+    def _patches(self, name: str) -> list[Any]:
+        return patches_of(self._model, name, self._prefix)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file:
+            self._file.close()

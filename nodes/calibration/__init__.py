@@ -1,0 +1,1 @@
+"""Nodes that collect, keep and exchange activation statistics."""

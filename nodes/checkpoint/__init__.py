@@ -1,0 +1,1 @@
+"""Nodes that look into checkpoints and compare what they sample."""

@@ -1,0 +1,155 @@
+"""Comparing what two models sample from one seed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from comfy_api.latest import io, ui
+
+from ...quant.difference import Difference, differences
+from ...quant.errors import CompareError
+from ...quant.reports.describe import describe_samples
+from ...quant.reports.pictures.side_by_side import image_pixels, latent_pixels, side_by_side
+from ..inputs.sockets import CATEGORY
+
+# A long video as triple-width pictures would fill the memory.
+_MOST_PICTURES = 8
+_SSIM_WINDOW = 11
+_PEAK = 1.0
+
+
+class Compare(io.ComfyNode):
+    """Error figures of two samples, and a picture of where they differ."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryCompare",
+            display_name="Compare",
+            category=CATEGORY,
+            description=(
+                "Measures how far two latents or two images are apart, such as samples of the "
+                "same seed from a model and its quantized copy, and shows where."
+            ),
+            search_aliases=["nvfp4 compare", "psnr", "ssim", "mse", "image difference", "quality"],
+            inputs=[
+                io.MultiType.Input(
+                    "reference",
+                    [io.Latent, io.Image],
+                    tooltip="LATENT or IMAGE from the original model.",
+                ),
+                io.MultiType.Input(
+                    "other",
+                    [io.Latent, io.Image],
+                    tooltip="The same from the other model: same kind, size, batch and seed.",
+                ),
+                io.Float.Input(
+                    "gain",
+                    default=5.0,
+                    min=0.1,
+                    max=1000.0,
+                    step=0.5,
+                    tooltip="The picture of the difference is amplified by this. The figures are "
+                    "not.",
+                ),
+            ],
+            outputs=[
+                io.String.Output(display_name="report"),
+                io.Float.Output(display_name="relative_error"),
+                io.Image.Output(display_name="picture"),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, reference: Any, other: Any, gain: float) -> io.NodeOutput:
+        """Compare."""
+        if isinstance(reference, dict) != isinstance(other, dict):
+            raise CompareError(
+                "one input is a LATENT and the other an IMAGE: connect two LATENTs, or decode "
+                "both with the same VAE and connect two IMAGEs"
+            )
+        is_latent = isinstance(reference, dict)
+        wanted, given = _tensor(reference, "reference"), _tensor(other, "other")
+        try:
+            items = differences(wanted, given)
+        except CompareError as error:
+            raise CompareError(
+                f"{error}. Compare samples of one size, length and batch: start both samplers "
+                "from the same empty latent"
+            ) from error
+        ssim, notes = ([], []) if is_latent else _ssim(wanted, given)
+        text = describe_samples(
+            f"{'latents' if is_latent else 'images'} {_size(wanted)}",
+            items,
+            peak=None if is_latent else _PEAK,
+            ssim=ssim,
+            notes=notes,
+        )
+        pictures = _pictures(wanted, given, items, gain, is_latent)
+        return io.NodeOutput(
+            text,
+            sum(items, Difference()).relative_error,
+            pictures,
+            ui={**ui.PreviewText(text).as_dict(), **ui.PreviewImage(pictures).as_dict()},
+        )
+
+
+def _tensor(value: Any, name: str) -> torch.Tensor:
+    """Return the batch in a LATENT or IMAGE."""
+    tensor: Any = value.get("samples") if isinstance(value, dict) else value
+    if not isinstance(tensor, torch.Tensor):
+        raise CompareError(
+            f"{name} holds {type(tensor).__name__}; only latents and images of one tensor can be "
+            "compared. Separate video from audio latents first"
+        )
+    if not tensor.numel() or tensor.dim() < 3:
+        raise CompareError(f"{name} is empty or no batch: {_size(tensor)}")
+    return tensor
+
+
+def _size(tensor: torch.Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
+
+
+def _ssim(reference: torch.Tensor, other: torch.Tensor) -> tuple[list[float], list[str]]:
+    """Return the structural similarity of each image; none, and why, where it cannot be had.
+
+    Gaussian window of 11 pixels, sigma 1.5, borders left out: Wang et al. 2004.
+    """
+    try:
+        from kornia.metrics import ssim  # ComfyUI lists it as not essential
+    except ImportError as error:
+        return [], [f"SSIM not available: {error}"]
+    height, width = reference.shape[1:3]
+    if min(height, width) < _SSIM_WINDOW:
+        return [], [f"SSIM not available: it needs {_SSIM_WINDOW} pixels each way"]
+    values = []
+    for pair in zip(reference, other, strict=True):
+        a, b = (image.detach().float().movedim(-1, 0).unsqueeze(0).contiguous() for image in pair)
+        similarity = ssim(a, b, _SSIM_WINDOW, max_val=_PEAK, eps=0.0, padding="valid")
+        values.append(float(similarity.mean()))
+    return values, []
+
+
+def _pictures(
+    reference: torch.Tensor,
+    other: torch.Tensor,
+    items: Sequence[Difference],
+    gain: float,
+    is_latent: bool,
+) -> torch.Tensor:
+    """Return pictures of the items with the largest errors ``[N, H, W, 3]``, in their order."""
+    by_error = sorted(range(len(items)), key=lambda i: items[i].relative_error, reverse=True)
+    drawn = []
+    for index in sorted(by_error[:_MOST_PICTURES]):
+        a, b = reference[index], other[index]
+        pixels = latent_pixels(a, b) if is_latent else (image_pixels(a), image_pixels(b))
+        number = f" {index}" if len(items) > 1 else ""
+        error = f"other: error {items[index].relative_error:.2%}"
+        titles = (f"reference{number}", error, f"difference x {gain:g}")
+        drawn.append(side_by_side(*pixels, gain, titles))
+    return torch.stack(drawn)

@@ -1,0 +1,53 @@
+"""Looking into checkpoint files."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io, ui
+
+from ...quant.checkpoint import inspect_checkpoint
+from ...quant.reports.describe import describe_summary
+from ..files import folders
+from ..inputs.sockets import CATEGORY
+
+
+class InspectCheckpoint(io.ComfyNode):
+    """The layers, formats, sizes and scales of a file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryInspectCheckpoint",
+            display_name="Inspect Checkpoint",
+            category=CATEGORY,
+            description=(
+                "Shows the layers of any model file: formats, sizes, input scales, and how it was "
+                "made. Reads headers only."
+            ),
+            search_aliases=["nvfp4 inspect", "checkpoint info", "layer formats"],
+            inputs=[
+                io.Combo.Input(
+                    "model_file",
+                    options=folders.source_files(),
+                    tooltip="Any model in diffusion_models, checkpoints or text_encoders.",
+                )
+            ],
+            outputs=[io.String.Output(display_name="report")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, model_file: str | None) -> bool | str:
+        """Say before the queue starts when the file is gone."""
+        return folders.missing_source(model_file) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, model_file: str) -> list[float]:
+        """Look again when the file changed."""
+        return folders.modified(model_file)
+
+    @classmethod
+    def execute(cls, model_file: str) -> io.NodeOutput:
+        """Inspect."""
+        text = describe_summary(inspect_checkpoint(folders.source_path(model_file)))
+        return io.NodeOutput(text, ui=ui.PreviewText(text))

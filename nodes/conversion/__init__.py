@@ -1,0 +1,1 @@
+"""Nodes that quantize and save."""

@@ -1,0 +1,1 @@
+"""Nodes that make recipes from files and measurements."""

@@ -1,0 +1,1 @@
+"""Sockets and inputs that several nodes share."""

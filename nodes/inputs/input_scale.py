@@ -1,0 +1,130 @@
+"""How static activation scales are chosen: one input, for all nodes that write scales."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...quant.errors import CalibrationError
+from ..files import folders
+from ..files.artefacts import INPUT_SCALES
+
+AMAX, PERCENTILE, DYNAMIC, FIXED = "amax", "p99.9 of calls", "dynamic", "fixed"
+FROM_FILE = "values from a file"
+_KINDS = (AMAX, PERCENTILE, DYNAMIC, FIXED, FROM_FILE)
+_EXPORTED, _INPUT = "exported/", "input/"
+
+
+def input_scale_options(kinds: Collection[str] = _KINDS) -> list[io.DynamicCombo.Option]:
+    """Return the choices of an ``input_scale`` input, each with its widgets."""
+    return [io.DynamicCombo.Option(kind, _widgets(kind)) for kind in _KINDS if kind in kinds]
+
+
+def chosen_policy(choice: dict[str, Any] | None) -> tuple[str, float | None]:
+    """Return the policy text and the headroom that a choice means.
+
+    Raises:
+        CalibrationError: a choice that is not known here.
+        FileNotFoundError: its file is gone.
+    """
+    kind = choice["input_scale"] if choice else None  # None: what ComfyUI makes of unknown ones
+    if choice is None or kind not in _KINDS:
+        raise CalibrationError("this workflow names an unknown input_scale policy; choose another")
+    if kind == AMAX:
+        return "amax", choice.get("headroom", 4.0)
+    if kind == PERCENTILE:
+        return "p99.9", choice.get("multiplier", 2.0)
+    if kind == FIXED:
+        return f"fixed={choice['value']!r}", None
+    if kind == FROM_FILE:
+        return f"file={_path(choice.get('file'))}", choice.get("headroom", 4.0)
+    return "dynamic", None
+
+
+def why_not(choice: Any) -> str | None:
+    """Return why a choice cannot be followed, for validation; None if it can."""
+    try:
+        if _file_of(choice):
+            _path(_file_of(choice))
+    except (FileNotFoundError, ValueError) as error:
+        return str(error)
+    return None
+
+
+def modified(choice: Any) -> float:
+    """Return when the file of a choice last changed, for ``fingerprint_inputs``; 0 without one."""
+    name = _file_of(choice)
+    return _path(name).stat().st_mtime if name else 0.0
+
+
+def _file_of(choice: Any) -> str | None:
+    # ComfyUI hands over dynamic inputs as a name or a dict
+    is_file = isinstance(choice, dict) and choice.get("input_scale") == FROM_FILE
+    return choice.get("file") if is_file else None
+
+
+def _path(name: str | None) -> Path:
+    if not name:
+        raise FileNotFoundError("no file of input scales is chosen")
+    if name.startswith(_INPUT):
+        return folders.input_path(name.removeprefix(_INPUT))
+    if name.startswith(_EXPORTED):
+        path = INPUT_SCALES.path(name.removeprefix(_EXPORTED))
+        if path.is_file():
+            return path
+        raise FileNotFoundError(f"{path} does not exist any more; refresh the list")
+    return folders.source_path(name)
+
+
+def _files() -> list[str]:
+    """Return the JSON files there are, then the checkpoints that may hold scales."""
+    return [
+        *(_EXPORTED + name for name in INPUT_SCALES.names()),
+        *(_INPUT + name for name in folders.json_files()),
+        *(name for name in folders.source_files() if name.endswith(".safetensors")),
+    ]
+
+
+def _widgets(kind: str) -> list[io.Input]:
+    if kind == AMAX:
+        return [_factor("headroom", 4.0, 0.5, _HEADROOM)]
+    if kind == PERCENTILE:
+        return [_factor("multiplier", 2.0, 0.1, _MULTIPLIER)]
+    if kind == FIXED:
+        return [
+            io.Float.Input(
+                "value",
+                default=0.01,
+                min=1e-6,
+                max=1e6,
+                step=1e-4,
+                round=False,
+                tooltip="The input_scale of every layer. NVFP4 represents activations up to 2688 x "
+                "this.",
+            )
+        ]
+    if kind == FROM_FILE:
+        chosen = io.Combo.Input("file", options=_files(), tooltip=_FILE)
+        return [chosen, _factor("headroom", 4.0, 0.5, _FILE_HEADROOM)]
+    return []
+
+
+def _factor(name: str, default: float, step: float, tooltip: str) -> io.Input:
+    return io.Float.Input(name, default=default, min=1.0, max=1024.0, step=step, tooltip=tooltip)
+
+
+_HEADROOM = (
+    "Multiplier of the largest activation seen. 1 to 64 are equally accurate; more covers prompts "
+    "the calibration did not see."
+)
+_MULTIPLIER = "Multiplier of the 99.9th percentile over calls. Below 1.5 new prompts may clip."
+_FILE = (
+    "Scales from elsewhere: a JSON file in output/nvfp4_foundry/input_scales or in ComfyUI's input "
+    "folder, as other converters write them, or a quantized checkpoint that has them."
+)
+_FILE_HEADROOM = (
+    "Multiplier where the file holds measured ranges (a summary). Scales are taken as they are."
+)

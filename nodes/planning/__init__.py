@@ -1,0 +1,1 @@
+"""Nodes that choose formats and show the plan."""

@@ -1,0 +1,1 @@
+"""Nodes that measure what quantizing each layer costs."""

@@ -1,0 +1,1 @@
+"""Nodes that load what is to be quantized."""
