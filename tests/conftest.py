@@ -1,15 +1,5 @@
-"""Asserts in the modules beside the tests explain themselves as those in tests do.
-
-The modules are found by name: ``pythonpath`` in pyproject.toml.
-"""
+"""Asserts in the helper modules explain themselves as those in tests do."""
 
 import pytest
 
-pytest.register_assert_rewrite(
-    "command_line",
-    "conversions",
-    "gguf_files",
-    "moments_by_hand",
-    "quantized_files",
-    "source_kinds",
-)
+pytest.register_assert_rewrite("tests.helpers")

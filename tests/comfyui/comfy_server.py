@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from comfy_python import ONE_THREAD
+from tests.comfyui.comfy_python import ONE_THREAD
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "demo" / "tiny_wan.safetensors"

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import comfy_workflows as wf
 import pytest
-from comfy_python import ComfyUI, comfyui_path, comfyui_python, why_not
-from comfy_server import ComfyServer, Run, make_base
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_python import ComfyUI, comfyui_path, comfyui_python, why_not
+from tests.comfyui.comfy_server import ComfyServer, Run, make_base
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

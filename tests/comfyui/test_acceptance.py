@@ -10,9 +10,10 @@ import json
 from typing import Any
 
 import pytest
-from comfy_python import ComfyUI
-from family_table import FAMILIES
-from source_kinds import SOURCE_KINDS
+
+from tests.comfyui.comfy_python import ComfyUI
+from tests.comfyui.family_table import FAMILIES
+from tests.helpers.source_kinds import SOURCE_KINDS
 
 SCRIPT = "accept_sources.py"
 WITH_EVERY_KIND = ("wan2.2-ti2v", "flux1")

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy_workflows as wf
-from comfy_server import TINY, ComfyServer
 from nvfp4_foundry.quant.calibration import load_statistics
 from safetensors.torch import load_file, save_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer
 
 
 def test_queue_runs_accumulate_and_reports_are_never_stale(server: ComfyServer) -> None:

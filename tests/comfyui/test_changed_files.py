@@ -7,13 +7,14 @@ import os
 import shutil
 from pathlib import Path
 
-import comfy_workflows as wf
 import gguf
 import numpy as np
 import pytest
-from comfy_server import TINY, ComfyServer, RejectedError, Run
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from safetensors.torch import load_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer, RejectedError, Run
 
 Q = "blocks.1.self_attn.q"
 

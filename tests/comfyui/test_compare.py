@@ -5,14 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import comfy_workflows as wf
 import numpy as np
 import pytest
 import torch
-from comfy_server import ComfyServer, RejectedError, Run
 from nvfp4_foundry.quant.reports.pictures.side_by_side import GAP, LABEL_HEIGHT, enlargement
 from PIL import Image
 from safetensors.torch import load_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import ComfyServer, RejectedError, Run
 
 TINY = "tiny_wan.safetensors"
 # The constants of SSIM for values up to 1.

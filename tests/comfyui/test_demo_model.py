@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from comfy_python import ComfyUI
+
+from tests.comfyui.comfy_python import ComfyUI
 
 SCRIPT = "compare_tiny_wan.py"
 

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import ComfyServer, Run
 from nvfp4_foundry.demo.digits import load_task
 from nvfp4_foundry.demo.quantized import load_quantized
 from nvfp4_foundry.demo.sampling import sample as sample_digits
 from safetensors.torch import load_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import ComfyServer, Run
 
 HERE, BLACKWELL = "as this machine runs it", "as a Blackwell GPU runs it"
 SEEDS, DIGIT, STEPS = range(21, 28), 3, 2

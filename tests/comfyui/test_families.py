@@ -12,8 +12,9 @@ import json
 from typing import Any
 
 import pytest
-from comfy_python import ComfyUI
-from family_table import FAMILIES
+
+from tests.comfyui.comfy_python import ComfyUI
+from tests.comfyui.family_table import FAMILIES
 
 SCRIPT = "sample_families.py"
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import TINY, ComfyServer, RejectedError
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from safetensors.torch import load_file, save_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer, RejectedError
 
 
 @pytest.mark.parametrize("kind", ["index", "folder", "prefixed"])

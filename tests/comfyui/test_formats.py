@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 import pytest
-from comfy_python import ComfyUI
+
+from tests.comfyui.comfy_python import ComfyUI
 
 SCRIPT = "loaded_formats.py"
 # Relative error of the model's output on this CPU: 8-bit weights, and 4-bit ones with 4-bit inputs.

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import TINY, ComfyServer, Run
 from nvfp4_foundry.quant.calibration import load_statistics, moments_folder
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from safetensors.torch import load_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer, Run
 
 NAME = "hessians"
 STEPS = 8

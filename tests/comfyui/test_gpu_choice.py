@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import comfy_workflows as wf
 import torch
-from comfy_server import TINY, ComfyServer
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from safetensors.torch import load_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer
 
 
 def test_a_checkpoint_for_ampere_made_and_sampled_in_comfyui(server: ComfyServer) -> None:

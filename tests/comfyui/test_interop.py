@@ -7,10 +7,8 @@ import lzma
 from pathlib import Path
 from typing import Any
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import TINY, ComfyServer, RejectedError, Run
 from nvfp4_foundry.quant.calibration import load_statistics
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.conversion.convert import convert
@@ -25,6 +23,9 @@ from nvfp4_foundry.quant.planning import (
 )
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer, RejectedError, Run
 
 Q, LOG, CHECKPOINT = "blocks.1.self_attn.q", "wan.log.xz", "to_rescale"
 AMAX = 2.5

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import ComfyServer
 from safetensors.torch import save_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import ComfyServer
 
 
 def progress_of(node: str) -> Callable[[dict[str, Any]], bool]:

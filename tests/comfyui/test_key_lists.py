@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from comfy_python import ComfyUI
+from tests.comfyui.comfy_python import ComfyUI
 
 DATA = Path(__file__).parents[1] / "data"
 SCRIPT = "detect_quantized.py"

@@ -7,16 +7,17 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_python import ComfyUI
-from comfy_server import TINY, ComfyServer, Run
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
 from nvfp4_foundry.quant.sources import StateDictSource
 from safetensors.torch import load_file, save_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_python import ComfyUI
+from tests.comfyui.comfy_server import TINY, ComfyServer, Run
 
 SCRIPT = "merged_tiny_wan.py"
 RANK, ALPHA, STRENGTH = 8, 4.0, 0.75

@@ -6,10 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import ComfyServer, RejectedError, Run
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.derive import Mix, mix_plan, parse_budget
@@ -18,6 +16,9 @@ from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity, load_sensitivi
 from nvfp4_foundry.quant.sources import open_source
 from PIL import Image
 from safetensors.torch import load_file, save_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import ComfyServer, RejectedError, Run
 
 NAME, FILE = "mixed", "tiny_mix"
 MIX, PLAN = "NVFP4FoundryAutoMix", "NVFP4FoundryPlanLayers"

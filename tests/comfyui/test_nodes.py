@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import urllib.request
 
-from comfy_server import ROOT, ComfyServer
+from tests.comfyui.comfy_server import ROOT, ComfyServer
 
 NODES = {
     "NVFP4FoundryLoadModel",

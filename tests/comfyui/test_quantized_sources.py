@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import TINY, ComfyServer
 from nvfp4_foundry.quant.sources import open_source
-from quantized_files import MAKERS
 from safetensors.torch import load_file, save_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer
+from tests.helpers.quantized_files import MAKERS
 
 
 @pytest.mark.parametrize("kind", ["scaled fp8", "ComfyUI nvfp4", "ModelOpt", "float8 by rows"])

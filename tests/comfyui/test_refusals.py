@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy_workflows as wf
 import pytest
-from comfy_server import ComfyServer, RejectedError
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import ComfyServer, RejectedError
 
 
 def rejected(server: ComfyServer, class_type: str, **changes: Any) -> str:

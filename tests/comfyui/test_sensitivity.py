@@ -6,10 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import ComfyServer, RejectedError, Run
 from nvfp4_foundry.demo.digits import load_task
 from nvfp4_foundry.demo.model import MODEL_PATH, load_model
 from nvfp4_foundry.demo.sampling import sample
@@ -19,6 +17,9 @@ from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import ComfyServer, RejectedError, Run
 
 NAME = "for-sensitivity"
 QUANTIZING = (

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import TINY, ComfyServer, RejectedError
-from gguf_files import write_gguf
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers
 from safetensors.torch import load_file, save_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer, RejectedError
+from tests.helpers.gguf_files import write_gguf
 
 PATCH = "patch_embedding.weight"
 GGUF, DIFFUSERS, TINY_NAME = (

@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import comfy_workflows as wf
 import pytest
-from comfy_python import ComfyUI
-from comfy_server import ComfyServer, RejectedError
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_python import ComfyUI
+from tests.comfyui.comfy_server import ComfyServer, RejectedError
 
 SCRIPT = "quantize_text_encoders.py"
 ENCODERS = {"t5-xxl": "t5-xxl", "qwen2.5-vl": "language-model"}

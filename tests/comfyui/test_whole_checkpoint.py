@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import comfy_workflows as wf
 import torch
-from comfy_server import TINY, ComfyServer
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from safetensors.torch import load_file, save_file
-from source_kinds import BESIDE, PREFIX
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer
+from tests.helpers.source_kinds import BESIDE, PREFIX
 
 NAME = "full_wan.safetensors"
 

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import comfy_workflows as wf
 import pytest
 import torch
-from comfy_server import TINY, ComfyServer, Run
 from nvfp4_foundry.demo.digits import load_task
 from nvfp4_foundry.demo.model import load_model
 from nvfp4_foundry.demo.sampling import sample as sample_digits
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from safetensors import safe_open
 from safetensors.torch import load_file
+
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import TINY, ComfyServer, Run
 
 # Blocks 0 and 3 of four are edges in float8; V and ffn.2 of the others are float8 too.
 FLOAT8 = {

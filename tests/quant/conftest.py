@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -12,31 +10,25 @@ import torch
 from nvfp4_foundry.quant.planning import Inventory, inventory_of
 from nvfp4_foundry.quant.sources import TensorInfo
 
+from tests.data import manifests as key_list_manifests
+from tests.helpers import nvfp4_reference as reference
+
 # Threads that wait for each other on a busy machine cost more than these small tensors gain.
 torch.set_num_threads(1)
 
 Toy = Callable[..., dict[str, torch.Tensor]]
 
 
-def load_file(name: str, path: Path) -> ModuleType:
-    """Import a file that is no part of a package."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.fixture(scope="session")
 def manifests() -> ModuleType:
     """Return tests/data/manifests.py."""
-    return load_file("manifests", Path(__file__).parents[1] / "data" / "manifests.py")
+    return key_list_manifests
 
 
 @pytest.fixture(scope="session")
 def nvfp4_reference() -> ModuleType:
     """Return nvfp4_reference.py."""
-    return load_file("nvfp4_reference", Path(__file__).with_name("nvfp4_reference.py"))
+    return reference
 
 
 @pytest.fixture(scope="session")

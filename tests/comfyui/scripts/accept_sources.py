@@ -16,7 +16,6 @@ from typing import Any
 
 folder, cells = Path(sys.argv[1]), json.loads(sys.argv[2])
 sys.argv[1:] = ["--cpu"]  # ComfyUI reads its options when it is first imported
-sys.path.append(str(Path(__file__).parents[2] / "quant"))
 
 import comfy.options  # noqa: E402
 
@@ -37,8 +36,8 @@ from nvfp4_foundry.quant.planning.architectures import detect_architecture  # no
 from nvfp4_foundry.quant.planning.presets import preset_for  # noqa: E402
 from nvfp4_foundry.quant.sources import open_source  # noqa: E402
 from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers  # noqa: E402
-from quantized_files import Tensors  # noqa: E402
-from source_kinds import SOURCE_KINDS, Brought, one_file  # noqa: E402
+from nvfp4_foundry.tests.helpers.quantized_files import Tensors  # noqa: E402
+from nvfp4_foundry.tests.helpers.source_kinds import SOURCE_KINDS, Brought, one_file  # noqa: E402
 
 WHOLE = "full checkpoint"
 

@@ -22,12 +22,10 @@ comfy.options.enable_args_parsing()
 import comfy.model_detection  # noqa: E402
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
-from foundry_package import ROOT, import_foundry  # noqa: E402
+from foundry_package import import_foundry  # noqa: E402
 
 import_foundry()
-sys.path.insert(0, str(ROOT / "tests" / "data"))
 
-import manifests  # noqa: E402
 from nvfp4_foundry.quant.formats import get_format  # noqa: E402
 from nvfp4_foundry.quant.planning import (  # noqa: E402
     Inventory,
@@ -40,6 +38,7 @@ from nvfp4_foundry.quant.planning import (  # noqa: E402
 )
 from nvfp4_foundry.quant.planning.presets import preset_for  # noqa: E402
 from nvfp4_foundry.quant.sources import TensorInfo  # noqa: E402
+from nvfp4_foundry.tests.data import manifests  # noqa: E402
 
 EVERYTHING = Recipe.model_validate({"name": "everything", "default": "nvfp4"})
 

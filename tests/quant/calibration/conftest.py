@@ -8,7 +8,6 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 import torch
-from moments_by_hand import Observed
 from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
@@ -16,6 +15,8 @@ from nvfp4_foundry.quant.calibration import (
     LayerStatistics,
 )
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
+
+from tests.helpers.moments_by_hand import Observed
 
 Inputs = dict[str, list[torch.Tensor]]
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from moments_by_hand import BIG, Observed
 from nvfp4_foundry.quant.calibration import ActivationCollector, CollectorSettings, describe_budget
 from nvfp4_foundry.quant.calibration.moment_schedule import ENOUGH_TOKENS, tokens_per_call
 from nvfp4_foundry.quant.calibration.moments import moments_bytes
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
+
+from tests.helpers.moments_by_hand import BIG, Observed
 
 
 def test_the_budget_goes_round(observe: Callable[..., Observed], tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from moments_by_hand import TRUE, check, gathered
 from nvfp4_foundry.quant.calibration.moments import InputMoments, MomentAccumulator
 from nvfp4_foundry.quant.formats.nvfp4 import round_through_nvfp4
+
+from tests.helpers.moments_by_hand import TRUE, check, gathered
 
 
 @pytest.mark.parametrize("width", [32, 1024, 1040])

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from moments_by_hand import BIG, Observed, gathered
 from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
@@ -24,6 +23,8 @@ from nvfp4_foundry.quant.calibration import (
 )
 from nvfp4_foundry.quant.calibration.moments import MomentPart
 from nvfp4_foundry.quant.errors import CalibrationError
+
+from tests.helpers.moments_by_hand import BIG, Observed, gathered
 
 
 @pytest.fixture

@@ -7,10 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from moments_by_hand import BIG, Observed, check
 from nvfp4_foundry.quant.calibration import ActivationCollector, CollectorSettings
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.formats.nvfp4 import NVFP4
+
+from tests.helpers.moments_by_hand import BIG, Observed, check
 
 
 def test_collected_while_sampling(observe: Callable[..., Observed]) -> None:

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import quantized_files as qf
 import torch
-from command_line import run
-from conversions import Toy
 from nvfp4_foundry.quant.checkpoint import compare_checkpoints, inspect_checkpoint
 from nvfp4_foundry.quant.errors import SourceError
 from nvfp4_foundry.quant.sources import open_source
 from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers
 from safetensors.torch import save_file
-from source_kinds import gguf
+
+from tests.helpers import quantized_files as qf
+from tests.helpers.command_line import run
+from tests.helpers.conversions import Toy
+from tests.helpers.source_kinds import gguf
 
 LAYER = "blocks.0.ffn.0"
 #: What a layer's format is called, and the divisor of its static input scale if it has one.

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conversions import MARKERS, assert_same, bits, metadata_of, plan_of
 from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
@@ -20,6 +19,8 @@ from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import CalibrationError, CheckpointError
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file, save_file
+
+from tests.helpers.conversions import MARKERS, assert_same, bits, metadata_of, plan_of
 
 Toy = Callable[..., dict[str, torch.Tensor]]
 Q, F8, W4A16 = "blocks.1.self_attn.q", "blocks.1.ffn.2", "blocks.1.self_attn.v"

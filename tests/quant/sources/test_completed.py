@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from gguf_files import write_gguf
 from nvfp4_foundry.quant.errors import SourceError
 from nvfp4_foundry.quant.sources import StateDictSource, open_source
 from nvfp4_foundry.quant.sources.completed import CompletedSource
 from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers
 from safetensors.torch import save_file
+
+from tests.helpers.gguf_files import write_gguf
 
 Toy = Callable[..., dict[str, torch.Tensor]]
 PATCH = "patch_embedding.weight"

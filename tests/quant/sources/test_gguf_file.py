@@ -13,13 +13,14 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from gguf_files import BLOCK_TYPES, WRITABLE, write_blocks, write_gguf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nvfp4_foundry.quant.errors import SourceError
 from nvfp4_foundry.quant.sources import GgufFile, open_tensors
 from nvfp4_foundry.quant.sources import gguf_file as module
 from nvfp4_foundry.quant.sources.gguf_header import bits_of, read_gguf_header
+
+from tests.helpers.gguf_files import BLOCK_TYPES, WRITABLE, write_blocks, write_gguf
 
 
 def same(a: torch.Tensor, b: torch.Tensor) -> bool:

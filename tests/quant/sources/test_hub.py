@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from command_line import run, run_json
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant.calibration import CalibrationStatistics, save_statistics
 from nvfp4_foundry.quant.errors import SourceError
@@ -17,6 +16,8 @@ from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.sources import open_source, open_tensors
 from nvfp4_foundry.quant.sources.hub import HubLocation, fetch_from_hub, parse_hub_location
 from safetensors.torch import save_file
+
+from tests.helpers.command_line import run, run_json
 
 COMMIT, OLDER = "a" * 40, "b" * 40
 

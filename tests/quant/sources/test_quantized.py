@@ -6,13 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import quantized_files as qf
 import torch
-from conversions import Toy, assert_same, plan_of
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import CheckpointError, SourceError
 from nvfp4_foundry.quant.sources import open_source, open_tensors
 from safetensors.torch import load_file, save_file
+
+from tests.helpers import quantized_files as qf
+from tests.helpers.conversions import Toy, assert_same, plan_of
 
 # Error of each format on Gaussian weights with the max rule, with room for small matrices.
 EXPECTED_ERROR = {

@@ -8,12 +8,13 @@ from types import ModuleType
 
 import pytest
 import torch
-from command_line import run, run_json
 from nvfp4_foundry.quant.planning import Recipe, get_preset, is_for_edit_2511
 from nvfp4_foundry.quant.sources import open_source
 from nvfp4_foundry.quant.sources.qwen_edit import MARKER_2511
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+
+from tests.helpers.command_line import run, run_json
 
 
 @pytest.fixture

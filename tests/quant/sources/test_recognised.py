@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from gguf_files import write_gguf
 from nvfp4_foundry.quant.errors import SourceError
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import save_file
+
+from tests.helpers.gguf_files import write_gguf
 
 Toy = Callable[..., dict[str, torch.Tensor]]
 

@@ -6,15 +6,16 @@ import json
 from pathlib import Path
 
 import pytest
-import quantized_files as qf
 import torch
-from conversions import Toy
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.errors import CheckpointError, SourceError
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.rounding import MaxRule
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import save_file
+
+from tests.helpers import quantized_files as qf
+from tests.helpers.conversions import Toy
 
 PREFIX = "model.diffusion_model."
 MARKER = {"format": "nvfp4"}

@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import quantized_files as qf
 import torch
-from conversions import Toy
 from nvfp4_foundry.quant.formats import base
 from nvfp4_foundry.quant.sources import open_source
 from nvfp4_foundry.quant.sources.decoded import DecodedSource
 from safetensors.torch import save_file
+
+from tests.helpers import quantized_files as qf
+from tests.helpers.conversions import Toy
 
 NAME = "blocks.0.ffn.0.weight"
 
