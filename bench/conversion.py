@@ -23,8 +23,8 @@ from pathlib import Path
 import comfy_kitchen
 import psutil
 import torch
-from nvfp4_foundry.quant.conversion.report import text_table
 from nvfp4_foundry.quant.formats.nvfp4 import NVFP4_MAX
+from nvfp4_foundry.quant.text import text_table
 from synthetic_wan import BLOCKS, wan_shapes, write_wan
 
 NVFP4 = (sys.executable, "-m", "nvfp4_foundry.quant.cli")

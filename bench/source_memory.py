@@ -24,9 +24,9 @@ import gguf
 import numpy as np
 import torch
 from nvfp4_foundry.quant.checkpoint.writer import CheckpointWriter
-from nvfp4_foundry.quant.conversion.report import text_table
 from nvfp4_foundry.quant.formats import TensorSpec
 from nvfp4_foundry.quant.sources.wan_names import wan_to_diffusers
+from nvfp4_foundry.quant.text import text_table
 from synthetic_wan import wan_shapes
 
 QUANTIZE = (sys.executable, "-m", "nvfp4_foundry.quant.cli", "quantize")

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..quant.calibration import moments_folder
-from ..quant.conversion.report import format_bytes, text_table
+from ..quant.text import format_bytes, text_table
 
 
 @dataclass(frozen=True)

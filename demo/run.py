@@ -36,6 +36,7 @@ from ..quant.conversion.report import ConversionReport
 from ..quant.errors import CheckpointError
 from ..quant.formats import get_format
 from ..quant.planning import Plan, get_preset, make_plan, take_inventory
+from ..quant.reports.conversion_page import conversion_page
 from ..quant.rounding import DEFAULT_ROUNDING
 from ..quant.sources import TensorSource, open_source
 from .digits import CLASSES, DigitsTask, load_task
@@ -252,7 +253,7 @@ def _quantize(
     if not verdict.ok:
         raise CheckpointError(f"{target} is not as it should be: {'; '.join(verdict.problems)}")
     if variant.name == REPORTED:
-        for name, text in zip(REPORT_FILES, (report.to_html(), report.dumps()), strict=True):
+        for name, text in zip(REPORT_FILES, (conversion_page(report), report.dumps()), strict=True):
             (setup.folder / name).write_text(text, encoding="utf-8")
     return report
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import subprocess
 import sys
 from pathlib import Path
 
-from nvfp4_foundry.quant.version import VERSION
+from nvfp4_foundry.quant import VERSION
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,59 +60,3 @@ assert not any(m.startswith(("comfy.", "nvfp4_foundry")) for m in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-
-
-def imports_of(path: Path) -> set[str]:
-    """Return absolute module names a file imports."""
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and not node.level:
-            found.add(node.module or "")
-    return found
-
-
-def stages_of(path: Path) -> set[str]:
-    """Return which folders and files of ``quant`` a file in it imports, wherever it is."""
-    package = path.relative_to(ROOT / "quant").parent.parts
-    found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.level:
-            base = package[: len(package) + 1 - node.level]
-            modules = [node.module] if node.module else [alias.name for alias in node.names]
-            found |= {".".join((*base, module)).split(".")[0] for module in modules}
-    return found
-
-
-def test_stages_of_files_in_folders_of_folders_are_found() -> None:
-    found = stages_of(ROOT / "quant" / "sources" / "quantized" / "comfyui.py")
-    assert {"errors", "formats", "sources"} <= found and "quantized" not in found
-
-
-def test_only_nodes_import_comfyui() -> None:
-    for top in ("quant", "demo", "presets"):
-        for path in (ROOT / top).rglob("*.py"):
-            for name in imports_of(path):
-                assert name.split(".")[0] not in ("comfy", "comfy_api", "folder_paths"), path
-
-
-def test_the_story_has_one_direction() -> None:
-    """Formats know nothing of calibration, calibration nothing of planning, the backend no node."""
-    forbidden = {
-        # Hessians are of inputs as the format rounds them.
-        "calibration": ("planning", "checkpoint", "sources"),
-        # Sources that are quantized already are decoded by their format.
-        "sources": ("planning", "checkpoint", "calibration", "rounding"),
-        "rounding": ("planning", "checkpoint", "sources"),
-        "planning": ("checkpoint",),
-    }
-    for folder, others in forbidden.items():
-        for path in (ROOT / "quant" / folder).rglob("*.py"):
-            assert not stages_of(path) & set(others), path
-    for path in (ROOT / "quant" / "formats").rglob("*.py"):
-        assert stages_of(path) <= {"formats", "errors"}, path
-    for path in (ROOT / "quant").rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom):
-                assert "nodes" not in (node.module or "").split("."), path

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
@@ -20,6 +19,7 @@ from ...quant.hardware.emulation import (
     emulated_layers,
     read_input_roundings,
 )
+from ...quant.progress import OnProgress
 from ...quant.sources import StateDictSource
 from .hessian_room import HessianRoom
 from .merged_weights import PREFIX
@@ -133,7 +133,7 @@ def emulate_native_gpu(model: Any, checkpoint: QuantizedModel) -> int:
     return emulated
 
 
-def progress_bar() -> Callable[[int, int, str], None]:
+def progress_bar() -> OnProgress:
     """Return a progress callback that draws the node's bar and stops when the user interrupts."""
     bar = comfy.utils.ProgressBar(1000)
 

@@ -16,7 +16,7 @@ from ...quant.calibration import (
     save_statistics,
 )
 from ...quant.planning import take_inventory
-from ...quant.reports.describe import describe_statistics
+from ...quant.reports.calibration import describe_statistics
 from ..bridge.model_source import ModelSource
 from ..bridge.models import observed_clone
 from ..files import decks, folders

@@ -16,10 +16,10 @@ from ...quant.calibration.import_log import import_activation_log
 from ...quant.calibration.input_scale.export import FLAVOURS, export_scales, write_scales
 from ...quant.calibration.input_scale.read import formats_with_scales
 from ...quant.checkpoint import rescale_checkpoint
-from ...quant.conversion.report import shorten
-from ...quant.reports.describe import describe_statistics
+from ...quant.reports.calibration import describe_statistics
 from ...quant.reports.rescale import describe_rescale
 from ...quant.sources import open_tensors
+from ...quant.text import shorten
 from ..bridge.model_source import ModelSource
 from ..bridge.models import progress_bar
 from ..files import folders

@@ -10,8 +10,8 @@ from comfy_api.latest import io, ui
 
 from ...quant.difference import Difference, differences
 from ...quant.errors import CompareError
-from ...quant.reports.describe import describe_samples
 from ...quant.reports.pictures.side_by_side import image_pixels, latent_pixels, side_by_side
+from ...quant.reports.samples import describe_samples
 from ..inputs.sockets import CATEGORY
 
 # A long video as triple-width pictures would fill the memory.

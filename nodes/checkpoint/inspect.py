@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io, ui
 
 from ...quant.checkpoint import inspect_checkpoint
-from ...quant.reports.describe import describe_summary
+from ...quant.reports.checkpoint import describe_summary
 from ..files import folders
 from ..inputs.sockets import CATEGORY
 

@@ -12,6 +12,7 @@ from ...quant.conversion.convert import QuantizedModel, convert, quantize_to_mem
 from ...quant.conversion.observed_input import working_bytes
 from ...quant.errors import FoundryError
 from ...quant.planning import Plan, Recipe, is_for_edit_2511, make_plan, take_inventory
+from ...quant.reports.conversion import conversion_headline, describe_conversion
 from ...quant.sources import open_source
 from ..bridge.applied_loras import loras_before
 from ..bridge.model_source import ModelSource
@@ -83,7 +84,7 @@ class Quantize(io.ComfyNode):
                 device=compute_device(working_bytes(plan.recipe.rounding, statistics)),
                 on_progress=progress_bar(),
             )
-        text = checkpoint.report.to_text(every_layer=False)
+        text = describe_conversion(checkpoint.report, every_layer=False)
         quantized = model_from_checkpoint(checkpoint, model)
         if preview == _AS_BLACKWELL:
             text = f"{_describe_emulation(emulate_native_gpu(quantized, checkpoint))}\n\n{text}"
@@ -138,7 +139,7 @@ class SaveCheckpoint(io.ComfyNode):
         path, overwrite = resolve_target(file_name, folder, if_exists, size)
         save_model(checkpoint, path, overwrite=overwrite, on_progress=progress_bar())
         report = replace(checkpoint.report, target=path.name)
-        text = f"saved {path}\n\n{report.headline()}"
+        text = f"saved {path}\n\n{conversion_headline(report)}"
         return io.NodeOutput(str(path), ui=ui.PreviewText(text))
 
 
@@ -250,5 +251,5 @@ class QuantizeFile(io.ComfyNode):
                 whole_file=whole_checkpoint,
                 on_progress=progress_bar(),
             )
-        text = report.to_text(every_layer=False)
+        text = describe_conversion(report, every_layer=False)
         return io.NodeOutput(str(path), text, ui=ui.PreviewText(f"saved {path}\n\n{text}"))

@@ -9,7 +9,8 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...quant.conversion.convert import quantize_to_memory
 from ...quant.planning import Plan, Recipe, make_plan, take_inventory
-from ...quant.reports.describe import describe_plan
+from ...quant.reports.conversion import describe_conversion
+from ...quant.reports.plan import describe_plan
 from ..bridge.models import compute_device, progress_bar
 from ..bridge.text_encoder_source import TextEncoderSource, clip_from_checkpoint
 from ..inputs.sockets import CATEGORY, CheckpointSocket, PlanSocket, RecipeSocket
@@ -111,7 +112,7 @@ class QuantizeTextEncoder(io.ComfyNode):
                 source, plan, device=compute_device(), on_progress=progress_bar()
             )
             quantized = clip_from_checkpoint(checkpoint, source, clip)
-        text = checkpoint.report.to_text(every_layer=False)
+        text = describe_conversion(checkpoint.report, every_layer=False)
         return io.NodeOutput(
             quantized or ExecutionBlocker(_NO_PREVIEW), checkpoint, text, ui=ui.PreviewText(text)
         )

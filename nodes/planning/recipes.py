@@ -8,8 +8,8 @@ from comfy_api.latest import io, ui
 
 from ...quant.errors import RecipeError
 from ...quant.formats import FORMATS
+from ...quant.hardware.generations import GENERATIONS, Generation
 from ...quant.hardware.machine import examine_machine
-from ...quant.hardware.support import GENERATIONS, Generation
 from ...quant.planning import (
     Preset,
     Recipe,
@@ -22,9 +22,9 @@ from ...quant.planning import (
     take_inventory,
 )
 from ...quant.planning.presets import Setting
-from ...quant.reports.describe import describe_plan
 from ...quant.reports.gpu_support import describe_support
 from ...quant.reports.mix import describe_recipe
+from ...quant.reports.plan import describe_plan
 from ...quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from ..bridge.applied_loras import loras_before
 from ..bridge.model_source import ModelSource

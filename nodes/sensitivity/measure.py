@@ -8,8 +8,8 @@ from comfy_api.latest import io, ui
 
 from ...quant.calibration import CalibrationStatistics
 from ...quant.conversion.observed_input import working_bytes
-from ...quant.reports.describe import describe_sensitivity
 from ...quant.reports.pictures.sensitivity import draw_sensitivity, picture_tensor
+from ...quant.reports.sensitivity import describe_sensitivity
 from ...quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from ...quant.sensitivity.artefact import Sensitivity, load_sensitivity, save_sensitivity
 from ...quant.sensitivity.measure import (

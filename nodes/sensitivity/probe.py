@@ -8,10 +8,10 @@ from comfy_api.latest import io
 
 from ...quant.calibration import CalibrationStatistics
 from ...quant.conversion.observed_input import working_bytes
-from ...quant.conversion.report import shorten
 from ...quant.sensitivity.artefact import Sensitivity
 from ...quant.sensitivity.probe import LatentProbe, ProbeUnit
 from ...quant.sensitivity.schedule import ProbeSchedule
+from ...quant.text import shorten
 from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device, progress_bar
 from ..bridge.probed_model import ProbeSession, probed_clone

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from ..version import VERSION
+from .. import VERSION
 from .files import (
     add_compare,
     add_inspect,

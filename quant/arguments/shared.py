@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..hardware.support import GPU_NAMES
+from ..hardware.generations import GPU_NAMES
 
 
 class Parser(argparse.ArgumentParser):

@@ -16,10 +16,10 @@ from statistics import median
 import numpy as np
 import torch
 
+from .. import VERSION
 from ..errors import CalibrationError
 from ..fingerprint import ModelFingerprint
 from ..layer_names import describe_unknown
-from ..version import VERSION
 from .activation_log import ActivationLog, LoggedLayer, read_activation_log
 from .records import UNKNOWN_BRANCH, LayerStatistics, RunRecord
 from .statistics import CalibrationStatistics

@@ -17,9 +17,9 @@ from ..difference import Difference, difference
 from ..errors import CompareError, SourceError
 from ..formats.base import row_slices
 from ..planning.inventory import Layer, take_inventory
+from ..progress import OnProgress
 from ..sources import TensorSource, is_readable, open_to_look
 from .inspect import stored_format
-from .verify import OnProgress
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ copied, and the header says what was done.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -15,22 +15,19 @@ from typing import Any
 
 import torch
 
+from .. import VERSION
 from ..calibration.input_scale.policy import InputScalePolicy, ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..errors import CalibrationError, CheckpointError
-from ..formats.base import TensorSpec
+from ..formats.base import TensorSpec, is_full_precision
+from ..progress import OnProgress
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_tensors
 from ..sources.stored_layers import StoredLayer, read_layout
-from ..version import VERSION
 from .provenance import PROVENANCE, read_provenance
 from .recognise import require_same_model
 from .writer import CheckpointWriter
 
 INPUT_SCALE = "input_scale"
-_FULL_PRECISION = "full_precision_matrix_mult"
-
-#: Called with bytes done, bytes in all, and the tensor's name. May raise to stop.
-OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)
@@ -152,7 +149,7 @@ def takes_input_scale(layer: StoredLayer) -> bool:
     fmt = layer.format
     if fmt is None or fmt.activation_divisor is None:
         return False
-    return not (layer.marker or {}).get(_FULL_PRECISION)
+    return not is_full_precision(layer.marker)
 
 
 def _rescaled(model: TensorSource, layer: StoredLayer, decision: ScaleDecision) -> RescaledLayer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,11 @@ import torch
 from ..errors import FoundryError
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
+from ..progress import OnProgress
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
 from ..sources.qwen_edit import MARKER_2511
 from ..sources.stored_layers import MARKER, StoredLayer, announced_markers, read_layout
 from .provenance import read_provenance, tensor_digest
-
-OnProgress = Callable[[int, int, str], None]
 
 # A recorded error was computed by the same arithmetic, in another order of summation, and
 # rounded to five digits. The tighter, the smaller the damage that shows.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 
 from ..errors import RecipeError, UsageError
+from ..hardware.generations import GPU_NAMES
 from ..hardware.machine import this_generation
-from ..hardware.support import GPU_NAMES
 from ..planning import (
     Inventory,
     Plan,

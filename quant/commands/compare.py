@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..checkpoint import compare_checkpoints
-from ..reports.describe import describe_comparison
+from ..reports.comparison import describe_comparison
 from .output import print_json, progress
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..hardware.machine import examine_machine
+from ..reports.machine import describe_machine
 from .output import print_json
 
 
@@ -13,5 +14,5 @@ def run(options: argparse.Namespace) -> int:
     machine = examine_machine()
     if options.json:
         return print_json(machine.to_json())
-    print(machine.to_text())
+    print(describe_machine(machine))
     return 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ..checkpoint import inspect_checkpoint
-from ..reports.describe import describe_summary
+from ..reports.checkpoint import describe_summary
 from .output import print_json
 
 

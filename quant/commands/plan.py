@@ -7,7 +7,7 @@ import argparse
 from ..calibration import parse_policy
 from ..calibration.input_scale.read import read_scales
 from ..planning import Plan, take_inventory
-from ..reports.describe import describe_plan
+from ..reports.plan import describe_plan
 from .choice import chosen_plan
 from .output import print_json
 from .source import chosen_source

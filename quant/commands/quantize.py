@@ -12,6 +12,7 @@ from ..conversion.report import ConversionReport
 from ..errors import UsageError
 from ..hardware.machine import pick_device
 from ..planning import take_inventory
+from ..reports.conversion import conversion_headline
 from .choice import chosen_plan
 from .output import print_json, progress
 from .source import chosen_source
@@ -44,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
         write_report(report)
     if options.json:
         return print_json(report.to_json())
-    print(report.headline())
+    print(conversion_headline(report))
     return 0
 
 

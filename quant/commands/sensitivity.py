@@ -7,8 +7,8 @@ import argparse
 from ..calibration import load_statistics
 from ..errors import FormatError, RecipeError, UsageError
 from ..hardware.machine import pick_device
-from ..reports.describe import describe_sensitivity
 from ..reports.pictures.sensitivity import draw_sensitivity
+from ..reports.sensitivity import describe_sensitivity
 from ..rounding import DEFAULT_ROUNDING, get_rounding
 from ..sensitivity.artefact import save_sensitivity
 from ..sensitivity.measure import DEFAULT_CANDIDATES, measure_sensitivity, quantized_format

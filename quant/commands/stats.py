@@ -17,10 +17,10 @@ from ..calibration import (
 from ..calibration.import_log import import_activation_log
 from ..calibration.input_scale.export import ScaleExport, export_scales, write_scales
 from ..calibration.input_scale.read import divisor_of
-from ..conversion.report import shorten
 from ..errors import CalibrationError, UsageError
-from ..reports.describe import describe_statistics
+from ..reports.calibration import describe_statistics
 from ..sources import open_source
+from ..text import shorten
 from .output import print_json
 from .targets import files_read, require_free
 

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from ..formats import get_format
 from ..formats.nvfp4 import NVFP4
 from ..rounding import NEED_MOMENTS
+from ..text import shorten
 from .job import ConversionJob
-from .report import ConversionReport, LayerReport, shorten
+from .report import ConversionReport, LayerReport
 
 
 def conversion_report(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,7 @@ from ..formats import get_format
 from ..formats.base import TensorSpec
 from ..formats.plain import cast_plain
 from ..planning.plan import Plan
+from ..progress import OnProgress
 from ..sources.base import TensorInfo, TensorSource
 from .compile_report import conversion_report
 from .header_metadata import header_metadata, reserved_length
@@ -24,10 +25,6 @@ from .job import ConversionJob, prepare_job
 from .layer import BIAS, encode_layer
 from .observed_input import ObservedInputs
 from .report import ConversionReport, LayerReport
-
-#: Called after each layer with source bytes done, source bytes in all, and the layer's name. May
-#: raise to stop the conversion; nothing is left behind then.
-OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+from .. import VERSION
 from ..calibration.input_scale.policy import parse_policy
 from ..calibration.statistics import CalibrationStatistics
 from ..checkpoint.provenance import PROVENANCE
@@ -18,7 +19,6 @@ from ..planning.plan import Plan
 from ..planning.recipe import Recipe
 from ..rounding import ROUNDINGS
 from ..sources.stored_layers import QUANTIZATION_METADATA, announced_markers
-from ..version import VERSION
 from .choose_encoding import TAKEN_OVER
 from .job import ConversionJob
 from .report import LayerReport

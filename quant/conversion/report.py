@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -151,59 +149,6 @@ class ConversionReport:
             "dynamic_layers": list(self.dynamic_layers),
         }
 
-    def headline(self) -> str:
-        """Return the outcome in a few lines."""
-        formats = ", ".join(f"{count} {name}" for name, count in self.counts().items())
-        static = sum(la.input_scale is not None for la in self.layers)
-        lines = [
-            f"{self.source} -> {self.target or 'MODEL in memory'}",
-            f"model       {self.architecture}",
-            *([f"LoRAs       {', '.join(map(str, self.loras))}"] if self.loras else []),
-            f"recipe      {self.recipe}, rounding {self.rounding}",
-            *self._rounding_lines(),
-            f"Linears     {formats}",
-            f"size        {format_bytes(self.bytes_before)} -> {format_bytes(self.bytes_after)} "
-            f"({self.bytes_after / max(1, self.bytes_before):.0%})",
-            f"calibration {self.calibration}",
-            f"input_scale {static} static, {len(self.dynamic_layers)} left to the runtime",
-            *([f"            {verdict}"] if (verdict := self.static_scale_verdict()) else []),
-        ]
-        if self.seconds:
-            rate = self.bytes_before / 1e6 / self.seconds
-            lines.append(f"time        {self.seconds:.1f} s, {rate:.0f} MB/s of source")
-        if static and self.dynamic_layers:
-            lines.append(f"without a static scale: {shorten(self.dynamic_layers)}")
-        lines += [f"note: {note}" for note in self.notes]
-        lines += [f"warning: {warning}" for warning in self.warnings]
-        return "\n".join(lines)
-
-    def _rounding_lines(self) -> list[str]:
-        """Return which roundings the layers got, where that is not simply the one asked for."""
-        used = self.roundings()
-        if set(used) <= {self.rounding} and not self.corrected_biases:
-            return []
-        counts = ", ".join(f"{count} {name}" for name, count in used.items())
-        return [f"            used for layers: {counts}; {self.corrected_biases} biases corrected"]
-
-    def to_text(self, *, every_layer: bool = True) -> str:
-        """Return the headline and a table of the quantized (or all) layers."""
-        rows = [la for la in self.layers if every_layer or la.weight_error is not None]
-        return f"{self.headline()}\n\n{text_table(_HEADINGS, map(_cells, rows))}"
-
-    def to_html(self) -> str:
-        """Return a self-contained page."""
-        title = html.escape(f"NVFP4 Foundry: {self.target or self.source}")
-        head = "".join(f"<th>{html.escape(h)}</th>" for h in _HEADINGS)
-        body = "\n".join(
-            f'<tr class="{html.escape(layer.format)}" title="{html.escape(layer.remarks)}">'
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in _cells(layer))
-            + "</tr>"
-            for layer in self.layers
-        )
-        return _PAGE.format(
-            title=title, headline=html.escape(self.headline()), head=head, body=body
-        )
-
     def dumps(self) -> str:
         """Return `to_json` as indented text."""
         return json.dumps(self.to_json(), indent=1)
@@ -211,84 +156,3 @@ class ConversionReport:
 
 # Share of an error below which a difference is not worth a word.
 _NOTABLE = 0.01
-
-_HEADINGS = (
-    "layer", "shape", "format", "rounding", "size", "weight err", "W4A16 err", "W4A4 err",
-    "input_scale", "amax", "calls",
-)  # fmt: skip
-
-
-def _cells(layer: LayerReport) -> tuple[str, ...]:
-    return (
-        layer.name,
-        "x".join(map(str, layer.shape)),
-        layer.format,
-        (layer.rounding or "-") + ("+bias" if layer.bias_digest else ""),
-        format_bytes(layer.bytes_after),
-        _percent(layer.weight_error),
-        _percent(layer.output_error_w4a16),
-        _percent(layer.output_error_w4a4),
-        f"{layer.input_scale:.4g}" if layer.input_scale is not None else layer.runtime_scale or "-",
-        "-" if layer.activation_amax is None else f"{layer.activation_amax:.4g}",
-        str(layer.calls or "-"),
-    )
-
-
-def text_table(
-    headings: Sequence[str], rows: Iterable[Iterable[str]], left: Iterable[str] | None = None
-) -> str:
-    """Return columns aligned by spaces, to the right but for those in ``left`` (the first)."""
-    table = [list(headings), *(list(row) for row in rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    to_left = set(headings[:1] if left is None else left)
-    flush_left = [heading in to_left for heading in headings]
-    lines = []
-    for row in table:
-        cells = zip(row, widths, flush_left, strict=True)
-        line = "  ".join(c.ljust(w) if is_left else c.rjust(w) for c, w, is_left in cells)
-        lines.append(line.rstrip())
-    return "\n".join([lines[0], "-" * sum(widths, 2 * len(widths) - 2), *lines[1:]])
-
-
-def format_bytes(count: float) -> str:
-    """Return a size in decimal units."""
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.2f} GB"
-
-
-def shorten(names: Iterable[str], limit: int = 6) -> str:
-    """Return the first names and how many more there are."""
-    listed = list(names)
-    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
-    return ", ".join(listed[:limit]) + more
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{value:.2%}"
-
-
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title>
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<style>
-:root {{ color-scheme: light dark; font: 14px/1.45 system-ui, sans-serif; }}
-body {{ max-width: 85rem; margin: 2rem auto; padding: 0 1rem; }}
-pre {{ padding: 1rem; border: 1px solid #8886; border-radius: 6px; white-space: pre-wrap; }}
-td {{ white-space: nowrap; }}
-table {{ border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }}
-th, td {{ padding: .25rem .6rem; border-bottom: 1px solid #8883; text-align: right; }}
-th:first-child, td:first-child {{ text-align: left; }}
-th {{ position: sticky; top: 0; background: Canvas; }}
-tr.keep td, tr.bf16 td, tr.fp16 td, tr.fp32 td {{ opacity: .55; }}
-</style></head><body>
-<h1>{title}</h1>
-<pre>{headline}</pre>
-<p>Hover a row for why it got its format, rounding and scale.
-Errors are relative to the 16-bit layer.</p>
-<table><thead><tr>{head}</tr></thead><tbody>
-{body}
-</tbody></table></body></html>
-"""

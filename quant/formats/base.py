@@ -22,7 +22,8 @@ from ..errors import FormatError
 CHUNK_ELEMENTS = 1 << 20
 # On a GPU a chunk has to be worth the launches of its kernels.
 _GPU_CHUNK_ELEMENTS = 1 << 24
-_FULL_PRECISION = "full_precision_matrix_mult"
+#: The key of a marker that asks ComfyUI to multiply in 16 bits.
+FULL_PRECISION = "full_precision_matrix_mult"
 
 
 @dataclass(frozen=True)
@@ -124,6 +125,14 @@ class WeightFormat(ABC):
     activation_divisor: float | None = None
     #: What ComfyUI scales activations by without a stored input_scale; empty: it does not.
     runtime_scale: str = ""
+    #: The first compute capability whose tensor cores multiply the format; None: no GPU's do.
+    native_from: tuple[int, int] | None = None
+    #: The oldest torch that multiplies it there; None: any this pack runs on.
+    native_torch: tuple[int, int] | None = None
+    #: Whether the fast product is one of comfy-kitchen's CUDA kernels; torch has others itself.
+    needs_kernels: bool = True
+    #: Whether ComfyUI multiplies integers on every device, by general code without kernels.
+    multiplies_integers: bool = False
     #: Kinds of layers ComfyUI loads the format for.
     kinds: tuple[str, ...] = ("linear",)
     #: Whether a `ScaleRule` has anything to choose: False where the max rule is as good as any.
@@ -140,6 +149,11 @@ class WeightFormat(ABC):
         """Return the marker of a weight of this shape: some formats fit parameters to it."""
         return self.marker
 
+    @property
+    def is_full_precision(self) -> bool:
+        """Whether the marker asks ComfyUI to multiply in 16 bits."""
+        return is_full_precision(self.marker)
+
     def marker_bytes(self, shape: tuple[int, ...]) -> bytes:
         """Return the marker of a weight of this shape as ComfyUI stores it; empty for none."""
         marker = self.marker_for(shape)
@@ -148,7 +162,7 @@ class WeightFormat(ABC):
     def stores_like(self, other: WeightFormat, shape: tuple[int, ...]) -> bool:
         """Whether both store a weight of this shape in the same tensors; its product aside."""
         mine, theirs = (
-            {k: v for k, v in (f.marker_for(shape) or {}).items() if k != _FULL_PRECISION}
+            {k: v for k, v in (f.marker_for(shape) or {}).items() if k != FULL_PRECISION}
             for f in (self, other)
         )
         specs = (f.tensor_specs(shape, torch.bfloat16) for f in (self, other))
@@ -163,6 +177,10 @@ class WeightFormat(ABC):
                 Without it, padding cannot be told from rows.
         """
         return stored
+
+    def native_note(self, capability: tuple[int, int]) -> str:
+        """Return what is special about the native product on such a GPU; empty: nothing."""
+        return ""
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Return why a weight of this shape cannot be stored so, or None when it can."""
@@ -214,6 +232,11 @@ class WeightFormat(ABC):
     def nbytes(self, shape: tuple[int, ...], source_dtype: torch.dtype) -> int:
         """Return the stored size of a weight in bytes, scales included, marker excluded."""
         return sum(spec.nbytes for spec in self.tensor_specs(shape, source_dtype).values())
+
+
+def is_full_precision(marker: Mapping[str, Any] | None) -> bool:
+    """Whether a marker asks ComfyUI to multiply the layer in 16 bits."""
+    return bool((marker or {}).get(FULL_PRECISION))
 
 
 def roundup(value: int, multiple: int) -> int:

@@ -26,6 +26,7 @@ MARKER_NAME = "convrot_w4a4"
 _GROUP = 256
 # comfy-kitchen's kernels take 64 channels at a time.
 _KERNEL_COLUMNS = 64
+_NO_INT4_FROM = (9, 0)  # Hopper
 
 
 class ConvRotW4A4(WeightFormat):
@@ -35,6 +36,8 @@ class ConvRotW4A4(WeightFormat):
     marker: Mapping[str, Any] | None
     rounds_activations = True
     runtime_scale = "per token"
+    native_from = (7, 5)  # Turing
+    multiplies_integers = True
     # Max rounding leaves 15% whatever the weights, single outliers up to 30%.
     error_bound = 0.35
 
@@ -45,6 +48,12 @@ class ConvRotW4A4(WeightFormat):
         self.marker = {"format": MARKER_NAME, "convrot_groupsize": group}
         if self._int8_inputs:
             self.marker["linear_dtype"] = "int8"
+
+    def native_note(self, capability: tuple[int, int]) -> str:
+        """Hopper and newer GPUs have no product of 4-bit integers."""
+        if self._int8_inputs or capability < _NO_INT4_FROM:
+            return ""
+        return "as convrot_w4a8: this GPU has no 4-bit integers"
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Refuse what comfy-kitchen cannot rotate and multiply in groups."""

@@ -10,6 +10,7 @@ import torch
 
 from ..errors import FormatError
 from .base import (
+    FULL_PRECISION,
     EncodedWeight,
     ScaleRule,
     TensorSpec,
@@ -107,6 +108,8 @@ class Float8E4M3(Float8):
     # Without an input_scale ComfyUI uses 1.0 and clips activations at 448.
     activation_divisor = E4M3_MAX
     runtime_scale = "1.0"
+    native_from = (8, 9)  # Ada
+    needs_kernels = False  # torch multiplies float8 itself
     # Three mantissa bits round by at most 1/16; small values fall into subnormals.
     error_bound = 0.07
     read = staticmethod(decode_e4m3)
@@ -148,7 +151,7 @@ class Float8E4M3W8A16(Float8):
     largest = E4M3_MAX
     marker: Mapping[str, Any] | None = {
         "format": "float8_e4m3fn",
-        "full_precision_matrix_mult": True,
+        FULL_PRECISION: True,
     }
     error_bound = Float8E4M3.error_bound
     read = staticmethod(decode_e4m3)
@@ -166,7 +169,7 @@ class Float8E5M2(Float8):
     largest = E5M2_MAX
     marker: Mapping[str, Any] | None = {
         "format": "float8_e5m2",
-        "full_precision_matrix_mult": True,
+        FULL_PRECISION: True,
     }
     # Two mantissa bits round by at most 1/8.
     error_bound = 0.13

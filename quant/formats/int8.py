@@ -27,6 +27,8 @@ class Int8(WeightFormat):
     marker: Mapping[str, Any] | None = {"format": MARKER_NAME}
     rounds_activations = True
     runtime_scale = "per token"
+    native_from = (7, 5)  # Turing
+    multiplies_integers = True
     kinds = ("linear", "embedding")
 
     def __init__(self, name: str, error_bound: float, *, per_row: bool):

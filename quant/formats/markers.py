@@ -7,7 +7,7 @@ from math import prod
 from typing import Any
 
 from . import convrot_w4a4, int8
-from .base import WeightFormat
+from .base import WeightFormat, is_full_precision
 from .convrot_w4a4 import ConvRotW4A4
 from .int8 import Int8, RotatedInt8
 from .registry import FORMATS
@@ -34,12 +34,10 @@ def format_of_marker(
         return _int8(marker, shapes or {})
     if name == convrot_w4a4.MARKER_NAME:
         return _convrot_w4a4(marker)
-    full_precision = bool(marker.get("full_precision_matrix_mult"))
+    full_precision = is_full_precision(marker)
     for fmt in FORMATS.values():
-        known = fmt.marker or {}
-        if known.get("format") == name and full_precision == bool(
-            known.get("full_precision_matrix_mult")
-        ):
+        same_name = (fmt.marker or {}).get("format") == name
+        if same_name and fmt.is_full_precision == full_precision:
             return fmt
     # full_precision_matrix_mult is valid on any format and changes nothing about storage.
     return FORMATS.get(name)

@@ -42,6 +42,8 @@ class MXFP8(WeightFormat):
     marker: Mapping[str, Any] | None = {"format": "mxfp8"}
     rounds_activations = True
     runtime_scale = "per block"
+    native_from = (10, 0)  # Blackwell
+    native_torch = (2, 10)
     error_bound = 0.07
     # No other power of two leaves less error in a block: smaller ones clip, larger ones only
     # move values towards E4M3's subnormals.

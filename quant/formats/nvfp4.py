@@ -15,6 +15,7 @@ import torch
 
 from ..errors import FormatError
 from .base import (
+    FULL_PRECISION,
     EncodedWeight,
     ScaleRule,
     TensorSpec,
@@ -47,6 +48,7 @@ class NVFP4(WeightFormat):
     rounds_activations = True
     activation_divisor: float | None = NVFP4_MAX
     runtime_scale = "dynamic"
+    native_from: tuple[int, int] | None = (10, 0)  # Blackwell
     # Max rounding leaves 9% on Gaussian weights and GPTQ up to 15% (it trades weight error for
     # output error); blocks of one outlier and fifteen small values reach 25%.
     error_bound = 0.35
@@ -149,9 +151,10 @@ class NVFP4W4A16(NVFP4):
     """NVFP4 weights multiplied in 16 bits: smaller, not faster, activations untouched."""
 
     name = "nvfp4_w4a16"
-    marker: Mapping[str, Any] | None = {"format": "nvfp4", "full_precision_matrix_mult": True}
+    marker: Mapping[str, Any] | None = {"format": "nvfp4", FULL_PRECISION: True}
     rounds_activations = False
     activation_divisor = None
+    native_from = None
     runtime_scale = ""
 
     def emulate_activations(

@@ -16,10 +16,9 @@ import torch
 
 from ..errors import CheckpointError
 from ..formats import WeightFormat
+from ..formats.base import is_full_precision
 from ..sources import TensorSource
 from ..sources.stored_layers import read_layout
-
-_FULL_PRECISION = "full_precision_matrix_mult"
 
 
 @dataclass(frozen=True)
@@ -49,8 +48,8 @@ def read_input_roundings(checkpoint: TensorSource) -> dict[str, InputRounding]:
     """
     roundings = {}
     for name, layer in read_layout(checkpoint).items():
-        fmt, marker = layer.format, layer.marker or {}
-        if fmt is None or not fmt.rounds_activations or marker.get(_FULL_PRECISION):
+        fmt, marker = layer.format, layer.marker
+        if fmt is None or not fmt.rounds_activations or is_full_precision(marker):
             continue
         info = layer.tensors.get("input_scale")
         scale = float(checkpoint.load(info.name)) if info else None

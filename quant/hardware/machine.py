@@ -9,18 +9,9 @@ from typing import Any
 
 import torch
 
-from ..conversion.report import text_table
-from ..version import VERSION
-from .support import (
-    GENERATIONS,
-    STATES,
-    FormatSupport,
-    Generation,
-    Gpu,
-    Software,
-    format_support,
-    supported_formats,
-)
+from .. import VERSION
+from .generations import Generation
+from .support import FormatSupport, Gpu, Software, format_support, supported_formats
 
 
 @dataclass(frozen=True)
@@ -71,22 +62,6 @@ class Machine:
             "native_formats": self.native_formats(),
             "formats": [asdict(support) for support in self.supported_formats()],
         }
-
-    def to_text(self) -> str:
-        """Return the findings, how each format runs, then the advice."""
-        lines = [
-            f"{self.tool}, Python {self.python}",
-            f"torch {self.torch}, CUDA {self.cuda or 'none'}",
-            f"comfy-kitchen {self.comfy_kitchen}",
-            *(f"  backend {name}: {state}" for name, state in sorted(self.backends.items())),
-        ]
-        for gpu in self.gpus:
-            sm = "".join(map(str, gpu.capability))
-            lines.append(f"GPU {gpu.name}, SM {sm}, {gpu.memory / 1e9:.0f} GB")
-        lines.append(f"generation: {GENERATIONS[self.generation]}")
-        rows = [(s.format, STATES[s.state], s.why) for s in self.supported_formats()]
-        table = text_table(("format", "here", "why"), rows, left=("format", "here", "why"))
-        return "\n".join([*lines, "", table, "", *(f"- {line}" for line in self.advice)])
 
 
 def examine_machine() -> Machine:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..hardware.support import GENERATIONS, Generation
+from ..hardware.generations import GENERATIONS, Generation
 from .recipe import USER_RULE, Recipe, Rule
 
 # Which format takes whose place, and where its shape does not fit, which one does. Formats that

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..conversion.report import format_bytes, text_table
 from ..derive import Mix, MixPoint
 from ..planning import Recipe
+from ..text import format_bytes, text_table
 
 
 def describe_recipe(recipe: Recipe) -> str:

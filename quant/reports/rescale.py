@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..checkpoint import RescaledLayer, RescaleReport
-from ..conversion.report import text_table
+from ..text import text_table
 
 
 def describe_rescale(report: RescaleReport) -> str:

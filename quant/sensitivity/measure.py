@@ -6,7 +6,7 @@ One layer is in memory at a time. Nothing is sampled: how far the model's output
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
@@ -15,12 +15,13 @@ from ..calibration.statistics import CalibrationStatistics
 from ..conversion.choose_encoding import choose_encoding, taken_over
 from ..conversion.layer import input_scale_of
 from ..conversion.observed_input import ObservedInput, ObservedInputs
-from ..conversion.report import shorten
 from ..errors import CalibrationError, FormatError
 from ..formats import FORMATS, WeightFormat, get_format
 from ..planning.inventory import Layer, take_inventory
+from ..progress import OnProgress
 from ..rounding import DEFAULT_ROUNDING, get_rounding
 from ..sources.base import TensorSource
+from ..text import shorten
 from .artefact import CandidateErrors, LayerSensitivity, Sensitivity
 
 #: Every format that stores fewer bits.
@@ -29,9 +30,6 @@ QUANTIZED_FORMATS = tuple(name for name, fmt in FORMATS.items() if fmt.is_quanti
 DEFAULT_CANDIDATES = ("nvfp4", "nvfp4_w4a16", "float8_e4m3fn")
 #: What recipes for Turing and Ampere are made of.
 INTEGER_CANDIDATES = ("convrot_w4a4", "convrot_w4a8", "int8_convrot")
-
-#: Called after each layer with bytes done, bytes in all, and the layer's name. May raise to stop.
-OnProgress = Callable[[int, int, str], None]
 
 
 def measure_sensitivity(

@@ -23,19 +23,16 @@ from ..conversion.layer import input_scale_of
 from ..conversion.observed_input import ObservedInputs
 from ..errors import CalibrationError
 from ..planning.inventory import Layer
+from ..progress import OnProgress
 from ..sources.base import TensorSource
 from .artefact import Sensitivity
-from .measure import OnProgress, candidate_layers, quantized_format
+from .measure import candidate_layers, quantized_format
 from .probed_layers import LayerEncoder, QuantizedLinear, replaced
 
 ProbeUnit = Literal["input", "layer", "block"]
 
 #: The sigma of a result that is a whole sampling's: where it ends.
 SAMPLED = 0.0
-#: Called before each run of the model with runs done, runs in all, and the unit. May raise to stop.
-OnUnit = Callable[[int, int, str], None]
-
-
 #: Format and unit.
 _Run = tuple[str, str]
 
@@ -150,7 +147,7 @@ class LatentProbe:
         run: Callable[[], Tensor],
         reference: Tensor,
         sigma: float,
-        on_unit: OnUnit | None = None,
+        on_unit: OnProgress | None = None,
     ) -> None:
         """Probe one model call, or one sampling: make it again once per unit and format.
 
@@ -162,7 +159,7 @@ class LatentProbe:
             run: makes the result once more from the same inputs, returning what ``reference`` is.
             reference: the model's own output or sampled latent, any shape.
             sigma: the noise level of the call, or `SAMPLED`.
-            on_unit: called before each run.
+            on_unit: called before each run, with runs done and in all and the unit's name.
 
         Raises:
             CalibrationError: the model has active dropout, or lacks every probed layer.

@@ -22,7 +22,7 @@ from nvfp4_foundry.quant.cli import main
 from nvfp4_foundry.quant.difference import Difference, difference, differences
 from nvfp4_foundry.quant.errors import CheckpointError, CompareError
 from nvfp4_foundry.quant.formats import get_format
-from nvfp4_foundry.quant.reports.describe import describe_comparison, describe_samples
+from nvfp4_foundry.quant.reports.comparison import describe_comparison
 from nvfp4_foundry.quant.reports.pictures.side_by_side import (
     GAP,
     LABEL_HEIGHT,
@@ -31,6 +31,7 @@ from nvfp4_foundry.quant.reports.pictures.side_by_side import (
     latent_pixels,
     side_by_side,
 )
+from nvfp4_foundry.quant.reports.samples import describe_samples
 from nvfp4_foundry.quant.rounding import get_rounding
 from nvfp4_foundry.quant.sources import open_tensors
 from nvfp4_foundry.quant.sources.stored_layers import read_layout

@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from ... import VERSION
 from ...errors import CalibrationError
-from ...version import VERSION
 from ..records import LayerStatistics
 from ..statistics import CalibrationStatistics
 from .policy import InputScalePolicy, decide_scales

@@ -16,11 +16,12 @@ from ...formats import get_format
 from ...planning.inventory import Inventory
 from ...planning.plan import Plan
 from ...planning.recipe import Recipe
+from ...progress import OnProgress
 from ...sensitivity.artefact import Sensitivity
 from ..exact_recipe import exact_recipe
 from .budget import Budget, format_size
 from .options import MIX_FORMATS, find_groups, member
-from .problem import MixPoint, MixProblem, OnProgress, point_of
+from .problem import MixPoint, MixProblem, point_of
 from .reasons import mix_warnings, mixed_layers
 
 FRONTIER_POINTS = 14

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ...errors import PlanError
 from ...planning.inventory import Inventory
 from ...planning.plan import Plan
 from ...planning.recipe import layer_size
+from ...progress import OnProgress
 from .budget import Budget, format_size
 from .knapsack import choose, least_value, least_weight
 from .options import Group, Member, Option
-
-#: Called with steps done, steps in all, and what is going on; may raise to stop.
-OnProgress = Callable[[int, int, str], None]
 
 
 @dataclass(frozen=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from functools import partial
 from math import prod
-from typing import Any
 
 import torch
 
 from ...errors import CheckpointError, SourceError
 from ...formats import FORMATS, TensorSpec, WeightFormat
+from ...formats.base import is_full_precision
 from ..base import TensorSource
 from ..stored_layers import StoredLayer, read_layout
 from ..stored_weight import StoredWeight
@@ -86,15 +85,11 @@ def _kept_as(layer: StoredLayer, fmt: WeightFormat, shape: tuple[int, ...]) -> s
 
     Or one that multiplies in 16 bits: marked otherwise, e5m2 is rounded inputs that no GPU takes.
     """
-    in_16_bits = _is_in_16_bits(layer.marker)
+    in_16_bits = is_full_precision(layer.marker)
     same = [ours for ours in FORMATS.values() if ours.is_quantized and ours.stores_like(fmt, shape)]
-    alike = [ours for ours in same if _is_in_16_bits(ours.marker) == in_16_bits]
-    found = alike or [ours for ours in same if _is_in_16_bits(ours.marker)]
+    alike = [ours for ours in same if ours.is_full_precision == in_16_bits]
+    found = alike or [ours for ours in same if ours.is_full_precision]
     return found[0].name if found else ""
-
-
-def _is_in_16_bits(marker: Mapping[str, Any] | None) -> bool:
-    return bool((marker or {}).get("full_precision_matrix_mult"))
 
 
 def _require_parts(

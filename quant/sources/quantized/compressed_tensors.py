@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from ...formats.nvfp4 import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
@@ -25,7 +26,7 @@ def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:
 
     def input_amax() -> float | None:
         divisor = number(source, layer, "input_global_scale")
-        return 2688.0 / divisor if divisor else None
+        return NVFP4_MAX / divisor if divisor else None
 
     names = names_of(
         source, layer, "weight_packed", "weight_scale", "weight_global_scale",

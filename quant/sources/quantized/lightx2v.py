@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from ...formats.nvfp4 import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
@@ -41,7 +42,7 @@ def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:
         if part(source, layer, "input_absmax") is not None:
             return number(source, layer, "input_absmax")
         divisor = number(source, layer, "input_global_scale")
-        return 2688.0 / divisor if divisor else None
+        return NVFP4_MAX / divisor if divisor else None
 
     names = names_of(
         source, layer, "weight", "weight_scale", "weight_global_scale", "input_global_scale",

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+from ...formats.nvfp4 import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
@@ -31,7 +32,7 @@ def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:
 
     def input_amax() -> float | None:
         scale = number(source, layer, "input_scale")
-        return None if scale is None else scale * 2688.0
+        return None if scale is None else scale * NVFP4_MAX
 
     names = names_of(source, layer, "weight", "weight_scale", "weight_scale_2", "input_scale")
     layout = LinearNVFP4(f"{layer}.weight", f"{layer}.weight_scale", tensor_scale)

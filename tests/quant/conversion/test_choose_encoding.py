@@ -25,6 +25,7 @@ from nvfp4_foundry.quant.errors import CalibrationError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
+from nvfp4_foundry.quant.reports.conversion import conversion_headline
 from nvfp4_foundry.quant.rounding import get_rounding
 from nvfp4_foundry.quant.sources import SafetensorsFile
 from safetensors.torch import load_file, save_file
@@ -232,7 +233,7 @@ def test_a_checkpoint_with_corrected_biases(
     report = convert(source, plan, target, statistics=statistics)
     corrected = [la.name for la in report.layers if la.bias_digest]
     assert corrected and report.corrected_biases == len(corrected)
-    assert f"{len(corrected)} biases corrected" in report.headline()
+    assert f"{len(corrected)} biases corrected" in conversion_headline(report)
     stored, original = load_file(target), load_file(path)
     for layer in report.layers:
         name = f"{layer.name}.bias"
@@ -338,7 +339,7 @@ def test_static_scales_are_compared_with_the_runtimes_own(
     for layer in report.layers:
         assert layer.output_error_w4a4 is not None
         assert layer.output_error_w4a4 == pytest.approx(layer.output_error_runtime_scale, rel=0.02)
-    assert "where they bring nothing in accuracy" in report.headline()
+    assert "where they bring nothing in accuracy" in conversion_headline(report)
 
 
 def test_moments_that_cannot_be_used_leave_the_plain_rounding() -> None:

@@ -11,6 +11,7 @@ import torch
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.conversion.convert import convert, quantize_to_memory
 from nvfp4_foundry.quant.errors import FormatError
+from nvfp4_foundry.quant.reports.conversion import conversion_headline
 from nvfp4_foundry.quant.sources import AppliedLora, StateDictSource, TensorSource
 from safetensors.torch import load_file
 
@@ -67,7 +68,8 @@ def test_loras_are_listed(tmp_path: Path, toy_wan: Toy) -> None:
     source = Merged(toy_wan(dtype=torch.float32), torch.bfloat16)
     report = convert(source, plan_of(source), tmp_path / "q.safetensors")
     assert (
-        "LoRAs       a.safetensors at 0.5, b.safetensors at unknown strength" in report.headline()
+        "LoRAs       a.safetensors at 0.5, b.safetensors at unknown strength"
+        in conversion_headline(report)
     )
     listed = [
         {"name": "a.safetensors", "strength": 0.5},

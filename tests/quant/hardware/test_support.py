@@ -10,6 +10,7 @@ from nvfp4_foundry.quant.hardware.machine import Machine
 from nvfp4_foundry.quant.hardware.support import Gpu, Software, State, format_support
 from nvfp4_foundry.quant.planning import for_gpu, get_preset
 from nvfp4_foundry.quant.reports.gpu_support import describe_support
+from nvfp4_foundry.quant.reports.machine import describe_machine
 
 GTX_1080 = Gpu("GTX 1080", (6, 1), 8 << 30)
 V100 = Gpu("V100", (7, 0), 16 << 30)
@@ -89,7 +90,7 @@ def machine(*gpus: Gpu, software: Software = FAST) -> Machine:
 
 
 def test_doctor_lists_every_format() -> None:
-    text = machine(RTX_3090).to_text()
+    text = describe_machine(machine(RTX_3090))
     assert "generation: Turing or Ampere" in text
     lines = {line.split()[0]: line for line in text.splitlines() if line.split()}
     assert "saves memory only" in lines["nvfp4"] and "native" in lines["convrot_w4a4"]

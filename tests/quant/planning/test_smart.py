@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from nvfp4_foundry.quant.errors import PlanError
 from nvfp4_foundry.quant.planning import Inventory, Plan, get_preset, make_plan
-from nvfp4_foundry.quant.reports.describe import describe_plan
+from nvfp4_foundry.quant.reports.plan import describe_plan
 
 InventoryNamed = Callable[[str], Inventory]
 

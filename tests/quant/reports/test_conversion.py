@@ -7,13 +7,10 @@ import re
 from dataclasses import replace
 
 import pytest
-from nvfp4_foundry.quant.conversion.report import (
-    ConversionReport,
-    LayerReport,
-    format_bytes,
-    shorten,
-    text_table,
-)
+from nvfp4_foundry.quant.conversion.report import ConversionReport, LayerReport
+from nvfp4_foundry.quant.reports.conversion import conversion_headline, describe_conversion
+from nvfp4_foundry.quant.reports.conversion_page import conversion_page
+from nvfp4_foundry.quant.text import format_bytes, shorten, text_table
 
 QUANTIZED = LayerReport(
     "blocks.0.q", "linear", (64, 32), "nvfp4", "rule 1: <all>", 4096, 1300,
@@ -61,7 +58,7 @@ def test_json_is_the_whole_report(report: ConversionReport) -> None:
 
 
 def test_text(report: ConversionReport) -> None:
-    text = report.to_text()
+    text = describe_conversion(report)
     for line in (
         "in.safetensors -> out.safetensors",
         "Linears     2 nvfp4",
@@ -78,11 +75,11 @@ def test_text(report: ConversionReport) -> None:
     assert row[5:] == ["kB", "9.12%", "5.10%", "12.30%", "0.0123", "33", "12"]
     assert "dynamic" in table[3]
     assert len({len(line) for line in table}) == 1
-    assert "norm" not in report.to_text(every_layer=False).split("\n\n")[1]
+    assert "norm" not in describe_conversion(report, every_layer=False).split("\n\n")[1]
 
 
 def test_html_is_escaped_and_complete(report: ConversionReport) -> None:
-    page = report.to_html()
+    page = conversion_page(report)
     assert "mine &amp; &lt;yours&gt;" in page
     assert "rule 1: &lt;all&gt;" in page
     assert "<yours>" not in page
@@ -92,8 +89,8 @@ def test_html_is_escaped_and_complete(report: ConversionReport) -> None:
 
 def test_a_model_in_memory() -> None:
     report = ConversionReport("MODEL", "", "all", "WAN", "max", ())
-    assert report.headline().startswith("MODEL -> MODEL in memory")
-    assert "size        0 B -> 0 B (0%)" in report.headline()
+    assert conversion_headline(report).startswith("MODEL -> MODEL in memory")
+    assert "size        0 B -> 0 B (0%)" in conversion_headline(report)
 
 
 @pytest.mark.parametrize(
@@ -120,5 +117,7 @@ def test_tables_are_aligned() -> None:
 def test_the_short_table_has_what_is_quantized_even_without_an_error() -> None:
     """What the source has already loses nothing, and is listed."""
     taken = replace(QUANTIZED, name="taken", weight_error=0.0, rounding="source")
-    text = ConversionReport("a", "b", "c", "WAN", "max", (taken, KEPT)).to_text(every_layer=False)
+    text = describe_conversion(
+        ConversionReport("a", "b", "c", "WAN", "max", (taken, KEPT)), every_layer=False
+    )
     assert "taken" in text and "norm" not in text

@@ -1,0 +1,46 @@
+"""Generations of GPUs by what their tensor cores multiply. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Capability = tuple[int, int]
+Generation = Literal["blackwell", "ada_hopper", "turing_ampere", "none"]
+
+GENERATIONS: dict[Generation, str] = {
+    "blackwell": "Blackwell",
+    "ada_hopper": "Ada or Hopper",
+    "turing_ampere": "Turing or Ampere",
+    "none": "no NVIDIA GPU since Turing",
+}
+#: The names users give.
+GPU_NAMES: dict[str, Generation] = {
+    "blackwell": "blackwell",
+    "hopper": "ada_hopper",
+    "ada": "ada_hopper",
+    "ampere": "turing_ampere",
+    "turing": "turing_ampere",
+}
+
+#: The first compute capability of each generation.
+BLACKWELL, HOPPER, ADA, TURING = (10, 0), (9, 0), (8, 9), (7, 5)
+_NAMES = {BLACKWELL: "Blackwell", HOPPER: "Hopper", ADA: "Ada", TURING: "Turing"}
+
+
+def generation_of(capability: Capability, *, is_nvidia: bool = True) -> Generation:
+    """Return the generation of a GPU with this compute capability."""
+    if not is_nvidia or capability < TURING:
+        return "none"
+    if capability >= BLACKWELL:
+        return "blackwell"
+    return "ada_hopper" if capability >= ADA else "turing_ampere"
+
+
+def capability_name(capability: Capability) -> str:
+    """Return the name of the first GPUs with a compute capability, such as ``Ada``."""
+    return _NAMES.get(capability, f"SM {sm_number(capability)}")
+
+
+def sm_number(capability: Capability) -> str:
+    """Return a compute capability as NVIDIA writes it: ``89`` for (8, 9)."""
+    return "".join(map(str, capability))

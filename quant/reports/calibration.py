@@ -1,0 +1,57 @@
+"""A calibration as text: its runs, its coverage, and a line per layer."""
+
+from __future__ import annotations
+
+from ..calibration import ENOUGH_TOKENS, CalibrationStatistics
+from ..text import shorten, text_table
+
+# More would push the table of layers out of sight.
+_SHOWN_RUNS = 5
+
+
+def describe_statistics(statistics: CalibrationStatistics) -> str:
+    """Return statistics as text: runs, coverage, one line per layer."""
+    coverage = statistics.coverage()
+    lines = [
+        f"{len(statistics.runs)} runs, {statistics.model_calls} model calls, "
+        f"{len(statistics.layers)} layers, {len(statistics.inputs)} distinct inputs",
+    ]
+    lines += _describe_moments(statistics)
+    if coverage.partial:
+        lines.append(f"observed in part: {shorten(coverage.partial)}")
+    if coverage.nonfinite:
+        lines.append(f"NaN or infinite inputs: {shorten(coverage.nonfinite)}")
+    shown = statistics.runs[-_SHOWN_RUNS:]
+    if len(shown) < len(statistics.runs):
+        lines.append(f"the latest {len(shown)} runs:")
+    for run in shown:
+        started = f"{run.started[:16].replace('T', ' ')} UTC"
+        lines.append(f"run {run.id[:8]} {started} {run.calls} calls: {shorten(run.prompts, 3)}")
+    rows = [
+        (
+            name,
+            str(la.calls),
+            str(la.tokens),
+            f"{la.percentile(50) or 0:.4g}",
+            f"{la.percentile(99.9) or 0:.4g}",
+            f"{la.amax or 0:.4g}",
+        )
+        for name, la in sorted(statistics.layers.items())
+    ]
+    table = text_table(("layer", "calls", "tokens", "median amax", "p99.9", "amax"), rows)
+    return "\n".join([*lines, "", table])
+
+
+def _describe_moments(statistics: CalibrationStatistics) -> list[str]:
+    """Say how far the second moments are, if any were gathered."""
+    inputs = statistics.inputs.values()
+    per_channel = [la.moments.tokens / la.in_features for la in inputs if la.moments]
+    if not per_channel:
+        return []
+    enough = sum(tokens >= ENOUGH_TOKENS for tokens in per_channel)
+    return [
+        f"Hessians of {len(per_channel)} of {len(inputs)} inputs, {enough} of them from at least "
+        f"{ENOUGH_TOKENS} tokens a channel; more prompts add to them, except outside of blocks"
+        if enough < len(inputs)
+        else f"Hessians of all {enough} inputs from at least {ENOUGH_TOKENS} tokens a channel"
+    ]

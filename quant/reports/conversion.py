@@ -1,0 +1,70 @@
+"""A conversion as text: its outcome in a few lines, then a table of the layers."""
+
+from __future__ import annotations
+
+from ..conversion.report import ConversionReport, LayerReport
+from ..text import format_bytes, format_percent, shorten, text_table
+
+HEADINGS = (
+    "layer", "shape", "format", "rounding", "size", "weight err", "W4A16 err", "W4A4 err",
+    "input_scale", "amax", "calls",
+)  # fmt: skip
+
+
+def conversion_headline(report: ConversionReport) -> str:
+    """Return the outcome in a few lines."""
+    formats = ", ".join(f"{count} {name}" for name, count in report.counts().items())
+    static = sum(la.input_scale is not None for la in report.layers)
+    lines = [
+        f"{report.source} -> {report.target or 'MODEL in memory'}",
+        f"model       {report.architecture}",
+        *([f"LoRAs       {', '.join(map(str, report.loras))}"] if report.loras else []),
+        f"recipe      {report.recipe}, rounding {report.rounding}",
+        *_rounding_lines(report),
+        f"Linears     {formats}",
+        f"size        {format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)} "
+        f"({report.bytes_after / max(1, report.bytes_before):.0%})",
+        f"calibration {report.calibration}",
+        f"input_scale {static} static, {len(report.dynamic_layers)} left to the runtime",
+        *([f"            {verdict}"] if (verdict := report.static_scale_verdict()) else []),
+    ]
+    if report.seconds:
+        rate = report.bytes_before / 1e6 / report.seconds
+        lines.append(f"time        {report.seconds:.1f} s, {rate:.0f} MB/s of source")
+    if static and report.dynamic_layers:
+        lines.append(f"without a static scale: {shorten(report.dynamic_layers)}")
+    lines += [f"note: {note}" for note in report.notes]
+    lines += [f"warning: {warning}" for warning in report.warnings]
+    return "\n".join(lines)
+
+
+def describe_conversion(report: ConversionReport, *, every_layer: bool = True) -> str:
+    """Return the headline and a table of the quantized (or all) layers."""
+    rows = [la for la in report.layers if every_layer or la.weight_error is not None]
+    return f"{conversion_headline(report)}\n\n{text_table(HEADINGS, map(cells_of, rows))}"
+
+
+def cells_of(layer: LayerReport) -> tuple[str, ...]:
+    """Return a layer's row of the table, a cell per heading."""
+    return (
+        layer.name,
+        "x".join(map(str, layer.shape)),
+        layer.format,
+        (layer.rounding or "-") + ("+bias" if layer.bias_digest else ""),
+        format_bytes(layer.bytes_after),
+        format_percent(layer.weight_error),
+        format_percent(layer.output_error_w4a16),
+        format_percent(layer.output_error_w4a4),
+        f"{layer.input_scale:.4g}" if layer.input_scale is not None else layer.runtime_scale or "-",
+        "-" if layer.activation_amax is None else f"{layer.activation_amax:.4g}",
+        str(layer.calls or "-"),
+    )
+
+
+def _rounding_lines(report: ConversionReport) -> list[str]:
+    """Return which roundings the layers got, where that is not simply the one asked for."""
+    used = report.roundings()
+    if set(used) <= {report.rounding} and not report.corrected_biases:
+        return []
+    counts = ", ".join(f"{count} {name}" for name, count in used.items())
+    return [f"            used for layers: {counts}; {report.corrected_biases} biases corrected"]

@@ -1,0 +1,25 @@
+"""What this machine runs natively, as text."""
+
+from __future__ import annotations
+
+from ..hardware.generations import GENERATIONS
+from ..hardware.machine import Machine
+from ..hardware.support import STATES
+from ..text import text_table
+
+
+def describe_machine(machine: Machine) -> str:
+    """Return the findings, how each format runs, then the advice."""
+    lines = [
+        f"{machine.tool}, Python {machine.python}",
+        f"torch {machine.torch}, CUDA {machine.cuda or 'none'}",
+        f"comfy-kitchen {machine.comfy_kitchen}",
+        *(f"  backend {name}: {state}" for name, state in sorted(machine.backends.items())),
+    ]
+    for gpu in machine.gpus:
+        sm = "".join(map(str, gpu.capability))
+        lines.append(f"GPU {gpu.name}, SM {sm}, {gpu.memory / 1e9:.0f} GB")
+    lines.append(f"generation: {GENERATIONS[machine.generation]}")
+    rows = [(s.format, STATES[s.state], s.why) for s in machine.supported_formats()]
+    table = text_table(("format", "here", "why"), rows, left=("format", "here", "why"))
+    return "\n".join([*lines, "", table, "", *(f"- {line}" for line in machine.advice)])

@@ -1,0 +1,65 @@
+"""A sensitivity as text: what is unknown, and a line per layer."""
+
+from __future__ import annotations
+
+import math
+
+from ..sensitivity.artefact import CandidateErrors, Sensitivity
+from ..text import text_table
+
+
+def describe_sensitivity(sensitivity: Sensitivity) -> str:
+    """Return sensitivities as text: what is unknown, then one line per layer, worst first."""
+    first, *others = sensitivity.formats
+    lines = [
+        f"{len(sensitivity.layers)} layers, rounding {sensitivity.rounding}",
+        f"weight, W4A16 and W4A4: relative errors in {first}, of the weight and of the layer's "
+        "output with 16-bit and with quantized inputs",
+    ]
+    if others:
+        lines.append(f"{', '.join(others)}: error of the output as that format runs natively")
+    if sensitivity.has_latents:
+        lines.append(f"latent: {_which_latent(sensitivity)}")
+    for name in sensitivity.formats:
+        unknown = sensitivity.unknown(name)
+        if unknown:
+            lines.append(f"unknown in {name}, so not known to be safe: {', '.join(unknown)}")
+    rows = []
+    for name in sorted(sensitivity.layers, key=lambda name: _costliest(sensitivity, name)):
+        layer, candidates = sensitivity.layers[name], sensitivity.candidates(name)
+        errors = candidates.get(first)
+        row = [name, "x".join(map(str, layer.shape))]
+        row += [_error(errors, part) for part in ("weight", "w4a16", "w4a4")]
+        row += [_error(candidates.get(other), "w4a4") for other in others]
+        row += [_error(errors, "latent")] if sensitivity.has_latents else []
+        rows.append(row)
+    headings = ["layer", "shape", "weight", "W4A16", "W4A4", *others]
+    headings += ["latent"] if sensitivity.has_latents else []
+    return "\n".join([*lines, "", text_table(headings, rows)])
+
+
+def _which_latent(sensitivity: Sensitivity) -> str:
+    if sensitivity.is_of_samplings:
+        return "how far the sampled latent moves with only that layer quantized in every step"
+    sigmas = ", ".join(f"{sigma:.4g}" for sigma in _sigmas(sensitivity))
+    return f"how far the denoised latent moves with only that layer quantized, at sigma {sigmas}"
+
+
+def _sigmas(sensitivity: Sensitivity) -> list[float]:
+    candidates = (c for la in sensitivity.layers.values() for c in la.candidates.values())
+    return sorted({sigma for c in candidates for sigma in c.latent_by_sigma}, reverse=True)
+
+
+def _costliest(sensitivity: Sensitivity, name: str) -> tuple[int, float]:
+    """Order layers by what the first format they can take costs: unknown first, then the worst."""
+    candidates = sensitivity.candidates(name)
+    rank, first = next((n, f) for n, f in enumerate(sensitivity.formats) if f in candidates)
+    cost = sensitivity.cost(name, first)
+    return rank, -math.inf if cost is None else -cost
+
+
+def _error(errors: CandidateErrors | None, part: str) -> str:
+    if errors is None:
+        return "-"
+    value = getattr(errors, part)
+    return "unknown" if value is None else f"{value:.3%}"
