@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ..calibration import parse_policy
 from ..calibration.input_scale.read import read_scales
 from ..planning import Plan, take_inventory
 from ..reports.plan import describe_plan
@@ -27,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check_scales(plan: Plan) -> None:
     """Say now what is wrong with a file of input scales, as the conversion would."""
-    policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
+    policy = plan.recipe.input_scale
     if policy.path:
         stored = read_scales(policy.path, policy.format)
         stored.by_model_name([layer.name for layer in plan.layers])

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FormatError
 from ..formats import EncodedWeight, WeightFormat
-from ..formats.nvfp4 import BLOCK, NVFP4, NVFP4_MAX
+from ..formats.nvfp4 import NVFP4_MAX
 from ..rounding import DEFAULT_ROUNDING, NEED_MOMENTS, get_rounding
 from .observed_input import ObservedInput
 from .output_trial import OutputError, OutputTrial
@@ -84,7 +84,7 @@ def choose_encoding(
         trial = OutputTrial(weight, rows, fmt, input_scale)
     encoded = fmt.encode(weight, observed.rule(plain), measure_error=True)
     chosen = _measured(ChosenEncoding(encoded, plain), weight, fmt, trial)
-    if rounding in NEED_MOMENTS and isinstance(fmt, NVFP4):
+    if rounding in NEED_MOMENTS and fmt.feedback_block is not None:
         chosen = _prove(chosen, weight, fmt, rounding, observed, trial)
     if correct_bias and trial is not None and rounding != "max":
         chosen = _with_bias(chosen, weight, fmt, observed, trial)
@@ -138,7 +138,7 @@ def _prove(
     Where ``gptaq`` does not hold, ``gptq`` is tried before. An input that repeats itself has too
     few different tokens for the regression behind ``gptaq``: on new prompts ``gptq`` does better.
     """
-    refusal = _why_not(observed, trial)
+    refusal = _why_not(observed, trial, fmt)
     tried = [] if refusal else list(dict.fromkeys((rounding, "gptq")))
     refusals = [refusal] if refusal else []
     if observed.repeats_itself and tried[:1] == ["gptaq"]:
@@ -171,12 +171,13 @@ def _judge(better: ChosenEncoding, plain: ChosenEncoding) -> tuple[str, bool]:
     return change, better.error.beats(plain.error)
 
 
-def _why_not(observed: ObservedInput, trial: OutputTrial | None) -> str:
+def _why_not(observed: ObservedInput, trial: OutputTrial | None, fmt: WeightFormat) -> str:
     """Return why a second-order rounding cannot be tried on a layer, or nothing."""
     if observed.statistics.moments is None:
         return "no Hessian was collected for its input"
-    if observed.statistics.in_features % BLOCK:
-        return f"its width {observed.statistics.in_features} is no multiple of {BLOCK}"
+    if observed.statistics.in_features % (fmt.feedback_block or 1):
+        width = observed.statistics.in_features
+        return f"its width {width} is not a multiple of {fmt.feedback_block}"
     return _why_not_judged(observed, trial)
 
 

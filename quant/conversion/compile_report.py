@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator
 
 from ..formats import get_format
-from ..formats.nvfp4 import NVFP4
 from ..rounding import NEED_MOMENTS
 from ..text import shorten
 from .job import ConversionJob
@@ -84,7 +83,7 @@ def _calibration_warnings(job: ConversionJob) -> Iterator[str]:
 def _result_warnings(job: ConversionJob, layers: tuple[LayerReport, ...]) -> Iterator[str]:
     """Say where the layers did not get what was asked for, or run at a risk."""
     rounding = job.plan.recipe.rounding
-    could = any(isinstance(get_format(la.format), NVFP4) for la in layers)
+    could = any(get_format(la.format).feedback_block for la in layers)
     if rounding in NEED_MOMENTS and could and not any(la.rounding in NEED_MOMENTS for la in layers):
         yield (
             f"no layer got {rounding}: it needs a calibration with Hessians (hessians_mb in "

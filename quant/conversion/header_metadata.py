@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import VERSION
-from ..calibration.input_scale.policy import parse_policy
 from ..calibration.statistics import CalibrationStatistics
 from ..checkpoint.provenance import PROVENANCE
 from ..formats import get_format
@@ -77,9 +76,9 @@ def _provenance(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str,
 def _recipe(recipe: Recipe) -> dict[str, Any]:
     """Return what is not as usual; of a file of input scales its name, not where it is kept."""
     data = recipe.model_dump(mode="json", exclude_defaults=True)
-    policy = parse_policy(recipe.input_scale, recipe.headroom)
+    policy = recipe.input_scale
     if policy.path is not None:
-        data["input_scale"] = str(replace(policy, path=Path(policy.path.name)))
+        data["input_scale"] = replace(policy, path=Path(policy.path.name)).text
     return data
 
 

@@ -9,7 +9,7 @@ from math import isfinite
 
 import torch
 
-from ..calibration.input_scale.policy import ScaleDecision, decide_scales, parse_policy
+from ..calibration.input_scale.policy import ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..formats import get_format
 from ..formats.base import TensorSpec
@@ -122,7 +122,7 @@ def _decide_scales(
 
     They stand for the largest activation somebody else's calibration saw.
     """
-    policy = parse_policy(plan.recipe.input_scale, plan.recipe.headroom)
+    policy = plan.recipe.input_scale
     decisions = decide_scales(policy, statistics, scaled, model_layers)
     if policy.kind == "dynamic":
         return decisions

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..calibration.coverage import is_partial
-from ..calibration.input_scale.policy import parse_policy, represented_amax
+from ..calibration.input_scale.policy import represented_amax
 from ..calibration.records import LayerStatistics
 from ..calibration.statistics import CalibrationStatistics
 from ..errors import RecipeError
@@ -139,7 +139,7 @@ def input_error(layer: LayerStatistics, format_name: str, recipe: Recipe) -> flo
     fmt = get_format(format_name)
     if fmt.activation_divisor is None or not len(layer.rows):
         return None
-    decision = represented_amax(parse_policy(recipe.input_scale, recipe.headroom), layer)
+    decision = represented_amax(recipe.input_scale, layer)
     scale = decision.scale_for(fmt.activation_divisor)
     exact = layer.rows.float()
     norm = float(exact.norm())

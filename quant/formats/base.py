@@ -22,6 +22,8 @@ from ..errors import FormatError
 CHUNK_ELEMENTS = 1 << 20
 # On a GPU a chunk has to be worth the launches of its kernels.
 _GPU_CHUNK_ELEMENTS = 1 << 24
+# Below this a decode scale is subnormal in fp32, and GPUs may flush it to zero.
+_SMALLEST_SCALE = 2.0**-126
 #: The key of a marker that asks ComfyUI to multiply in 16 bits.
 FULL_PRECISION = "full_precision_matrix_mult"
 
@@ -53,61 +55,68 @@ class EncodedWeight:
     relative_error: float | None = None
 
 
-class ScaleRule(Protocol):
-    """How the numbers of a format are chosen (implemented in ``rounding``)."""
+class BlockGrid(Protocol):
+    """The values that a format with one scale per block of input channels can store."""
 
-    name: str
-
-    def nvfp4_tensor_scale(self, amax: float) -> float:
-        """Return the per-tensor decode scale for a weight of this absolute maximum."""
+    @property
+    def block(self) -> int:
+        """Input channels per scale."""
         ...
 
-    def nvfp4_block_scales(
-        self, blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
-    ) -> torch.Tensor:
-        """Return one float8_e4m3fn scale per block.
-
-        Args:
-            blocks: the values, ``[B, 16]`` in the source dtype.
-            block_amax: ``[B]`` float32.
-            tensor_scale: 0-d float32.
-        """
+    def candidates(self, block_amax: torch.Tensor) -> torch.Tensor:
+        """Return the codes of the scales to try, uint8 ``[B, C]``, for maxima ``[B]`` float32."""
         ...
 
-    def nvfp4_values(
-        self, weight: torch.Tensor, tensor_scale: torch.Tensor, *, rounded_input: bool
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return the rounded values themselves, or None: each value goes to the nearest.
+    def scales(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return the float32 scales that codes stand for, in their shape."""
+        ...
+
+    def round_in_place(self, values: torch.Tensor, scratch: torch.Tensor) -> None:
+        """Round float32 values, in units of their scale; ``scratch`` is like them."""
+        ...
+
+
+class ErrorFeedback(Protocol):
+    """Rounds a weight so that channels make up for the errors of those rounded before."""
+
+    def round_blocks(
+        self, weight: torch.Tensor, grid: BlockGrid, *, rounded_input: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Round a weight to a grid.
 
         Args:
-            weight: ``[out, in]``, any float dtype.
-            tensor_scale: 0-d float32.
+            weight: ``[out, in]``, any float dtype, ``in`` a multiple of the grid's block.
+            grid: what can be stored.
             rounded_input: whether the runtime rounds the layer's activations too.
 
         Returns:
-            float32 ``[out, in]`` on the grid of the scales, float8_e4m3fn ``[out, in / 16]``.
+            float32 values ``[out, in]`` on the grid, uint8 codes of scales ``[out, in / block]``.
         """
         ...
 
-    def float8_scale(self, weight: torch.Tensor, amax: float, format_max: float) -> float:
-        """Return the per-tensor scale of a float8 weight ``[out, in]``."""
+
+class ScaleRule(Protocol):
+    """How the numbers of a weight are chosen (implemented in ``rounding``).
+
+    A rule knows no format. A format asks whether to search its scales, and by which weights of
+    the channels, and offers its grid to error feedback if it has blocks.
+    """
+
+    name: str
+
+    @property
+    def searches(self) -> bool:
+        """Whether scales are searched for the least squared error; if not, the max rule's."""
         ...
 
-    def integer_row_scales(
-        self, rows: torch.Tensor, amax: torch.Tensor, largest: float, group: int | None
-    ) -> torch.Tensor:
-        """Return one scale per row for codes from ``-largest`` to ``largest``, float32 ``[R]``.
-
-        Args:
-            rows: the values, float32 ``[R, in]``.
-            amax: their absolute maxima, float32 ``[R]``.
-            largest: the largest code.
-            group: of channels that were rotated together, None if they were not.
-        """
+    @property
+    def channel_weights(self) -> torch.Tensor | None:
+        """How much the squared error of each channel counts, float32 ``[in]``; None: alike."""
         ...
 
-    def integer_tensor_scale(self, weight: torch.Tensor, amax: float, largest: float) -> float:
-        """Return the per-tensor scale of an integer weight ``[out, in]``."""
+    @property
+    def feedback(self) -> ErrorFeedback | None:
+        """What rounds with error feedback; None: every value goes to the nearest."""
         ...
 
 
@@ -137,6 +146,8 @@ class WeightFormat(ABC):
     kinds: tuple[str, ...] = ("linear",)
     #: Whether a `ScaleRule` has anything to choose: False where the max rule is as good as any.
     has_scale_choice: bool = True
+    #: Input channels per block, for formats that offer a `BlockGrid`; None: no error feedback.
+    feedback_block: int | None = None
     #: Relative Frobenius error (any weights, any sane rounding) above which a file is damaged.
     error_bound: float = 0.0
 
@@ -237,6 +248,14 @@ class WeightFormat(ABC):
 def is_full_precision(marker: Mapping[str, Any] | None) -> bool:
     """Whether a marker asks ComfyUI to multiply the layer in 16 bits."""
     return bool((marker or {}).get(FULL_PRECISION))
+
+
+def safe_scale(amax: float, format_max: float) -> float:
+    """Return ``amax / format_max`` in fp32, never subnormal; 1.0 for an ``amax`` of zero."""
+    if amax == 0:
+        return 1.0
+    scale = torch.tensor(amax, dtype=torch.float32) / torch.tensor(format_max)
+    return max(float(scale), _SMALLEST_SCALE)
 
 
 def roundup(value: int, multiple: int) -> int:

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import FormatError
 from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat, require_finite, tensor_amax
+from .integer_scales import choose_row_scales
 from .integers import (
     INT4_FLOOR,
     INT4_MAX,
@@ -90,7 +91,7 @@ class ConvRotW4A4(WeightFormat):
         require_finite(tensor_amax(weight))
         result = round_rows(
             rotate(weight.float(), self._group),
-            lambda rows, amax: rule.integer_row_scales(rows, amax, INT4_MAX, self._group),
+            lambda rows, amax: choose_row_scales(rows, amax, INT4_MAX, rule, self._group),
             (-INT4_MAX, INT4_MAX),
             INT4_FLOOR,
             measure_error=measure_error,

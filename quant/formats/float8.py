@@ -19,10 +19,12 @@ from .base import (
     relative_error,
     require_finite,
     row_slices,
+    safe_scale,
     tensor_amax,
 )
 from .e4m3 import E4M3_MAX, decode_e4m3
 from .e5m2 import E5M2_MAX, decode_e5m2
+from .float8_scales import searched_e4m3_scale
 from .parallel import share_chunks
 
 
@@ -39,6 +41,12 @@ class Float8(WeightFormat):
     @abstractmethod
     def read(codes: torch.Tensor) -> torch.Tensor:
         """Return stored codes as float32."""
+
+    def choose_scale(self, weight: torch.Tensor, amax: float, rule: ScaleRule) -> float:
+        """Return the scale of a weight of this absolute maximum."""
+        if rule.searches and self.dtype == torch.float8_e4m3fn:
+            return searched_e4m3_scale(weight, amax, rule.channel_weights)
+        return safe_scale(amax, self.largest)  # E5M2 has nothing to gain from a search
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Refuse everything but 2-D weights."""
@@ -67,7 +75,7 @@ class Float8(WeightFormat):
         amax = tensor_amax(weight)
         require_finite(amax)
         scale = torch.tensor(
-            rule.float8_scale(weight, float(amax), self.largest),
+            self.choose_scale(weight, float(amax), rule),
             dtype=torch.float32,
             device=weight.device,
         )

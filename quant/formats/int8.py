@@ -13,6 +13,7 @@ import torch
 
 from ..errors import FormatError
 from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat, require_finite, tensor_amax
+from .integer_scales import choose_row_scales, choose_tensor_scale
 from .integers import INT8_FLOOR, INT8_MAX, decode_rows, round_inputs_to_int8, round_rows
 from .rotation import GROUPS, rotate
 
@@ -72,18 +73,18 @@ class Int8(WeightFormat):
             values = weight if group is None else rotate(weight.float(), group)
             result = round_rows(
                 values,
-                lambda rows, largest: rule.integer_row_scales(rows, largest, INT8_MAX, group),
+                lambda rows, amax: choose_row_scales(rows, amax, INT8_MAX, rule, group),
                 _LIMITS,
                 INT8_FLOOR,
                 measure_error=measure_error,
             )
             scale = result.scales.unsqueeze(1)
         else:
-            chosen = max(rule.integer_tensor_scale(weight, float(amax), INT8_MAX), INT8_FLOOR)
+            chosen = max(choose_tensor_scale(weight, float(amax), INT8_MAX, rule), INT8_FLOOR)
             scale = torch.tensor(chosen, dtype=torch.float32, device=weight.device)
             result = round_rows(
                 weight,
-                lambda rows, largest: scale.expand(len(rows)),
+                lambda rows, amax: scale.expand(len(rows)),
                 _LIMITS,
                 INT8_FLOOR,
                 measure_error=measure_error,

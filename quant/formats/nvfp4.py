@@ -7,7 +7,7 @@ in cuBLAS' 128x4 tiles.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import comfy_kitchen
@@ -25,18 +25,24 @@ from .base import (
     require_finite,
     roundup,
     row_slices,
+    safe_scale,
     tensor_amax,
 )
-from .e2m1 import E2M1_MAX, E2M1Workspace, round_to_e2m1, unpack
-from .e4m3 import E4M3_MAX, decode_e4m3
+from .e2m1 import E2M1Workspace, round_to_e2m1, unpack
+from .e4m3 import decode_e4m3
+from .nvfp4_scales import (
+    BLOCK,
+    NVFP4_MAX,
+    SEARCH_DIVISOR,
+    BlockScales,
+    NVFP4Grid,
+    max_block_scales,
+    searched_block_scales,
+)
 from .parallel import share_chunks
 from .tiles import tiled_shape, untile
 
-BLOCK = 16
-#: Largest magnitude NVFP4 represents at a tensor scale of one.
-NVFP4_MAX = E2M1_MAX * E4M3_MAX
-
-BlockScales = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+__all__ = ["BLOCK", "NVFP4", "NVFP4W4A16", "NVFP4_MAX", "max_block_scales", "quantize_blocks"]
 
 
 class NVFP4(WeightFormat):
@@ -49,6 +55,7 @@ class NVFP4(WeightFormat):
     activation_divisor: float | None = NVFP4_MAX
     runtime_scale = "dynamic"
     native_from: tuple[int, int] | None = (10, 0)  # Blackwell
+    feedback_block = BLOCK
     # Max rounding leaves 9% on Gaussian weights and GPTQ up to 15% (it trades weight error for
     # output error); blocks of one outlier and fifteen small values reach 25%.
     error_bound = 0.35
@@ -90,17 +97,22 @@ class NVFP4(WeightFormat):
         amax = block_amax(weight)
         require_finite(amax)
         largest = float(amax.max()) if amax.numel() else 0.0
-        tensor_scale = torch.tensor(
-            rule.nvfp4_tensor_scale(largest), dtype=torch.float32, device=weight.device
-        )
-        chosen = rule.nvfp4_values(weight, tensor_scale, rounded_input=self.rounds_activations)
-        if chosen is None:
+        divisor = SEARCH_DIVISOR if rule.searches else NVFP4_MAX
+        scale = safe_scale(largest, divisor)
+        tensor_scale = torch.tensor(scale, dtype=torch.float32, device=weight.device)
+        if rule.feedback is None:
+            block_scales = max_block_scales
+            if rule.searches:
+                block_scales = searched_block_scales(rule.channel_weights)
             packed, scales, error = quantize_blocks(
-                weight, amax, tensor_scale, rule.nvfp4_block_scales, measure_error
+                weight, amax, tensor_scale, block_scales, measure_error
             )
         else:
-            packed, scales = pack_blocks(*chosen, tensor_scale)
-            error = distance(weight, chosen[0]) if measure_error else None
+            values, codes = rule.feedback.round_blocks(
+                weight, NVFP4Grid(tensor_scale), rounded_input=self.rounds_activations
+            )
+            packed, scales = pack_blocks(values, codes.view(torch.float8_e4m3fn), tensor_scale)
+            error = distance(weight, values) if measure_error else None
         return EncodedWeight(
             tensors={
                 "weight": packed,
@@ -167,19 +179,6 @@ class NVFP4W4A16(NVFP4):
         return activations.to(dtype)
 
 
-def max_block_scales(
-    blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
-) -> torch.Tensor:
-    """Return ``e4m3(min(block_amax / 6 / tensor_scale, 448))``.
-
-    The max rule: what the runtime does to activations, in comfy-kitchen's order of operations.
-    """
-    # As a tensor: torch multiplies by the reciprocal of a number on GPUs, which rounds otherwise.
-    largest = block_amax.new_full((), E2M1_MAX)
-    scales = (block_amax / largest).div_(tensor_scale).clamp_(max=E4M3_MAX)
-    return scales.to(torch.float8_e4m3fn)
-
-
 def block_amax(weight: torch.Tensor) -> torch.Tensor:
     """Return the absolute maximum of every block, float32 ``[rows, ceil(columns / 16)]``.
 
@@ -216,7 +215,7 @@ def quantize_blocks(
         weight: ``[rows, columns]``, any float dtype.
         amax: `block_amax` of it.
         tensor_scale: 0-d float32.
-        block_scales: chooses the scale of each block (see `ScaleRule.nvfp4_block_scales`).
+        block_scales: chooses the scale of each block (see `BlockScales`).
         measure_error: also return the relative Frobenius error.
 
     Returns:

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 from math import prod
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
+    PlainSerializer,
+    PlainValidator,
     ValidationError,
-    field_validator,
+    ValidationInfo,
+    WithJsonSchema,
     model_validator,
 )
 
-from ..calibration.input_scale.policy import parse_policy
-from ..errors import CalibrationError, FormatError, RecipeError
-from ..formats import get_format
-from ..rounding import DEFAULT_ROUNDING, get_rounding
-from .inventory import KINDS, BlockPosition, Layer
+from ..calibration.input_scale import DEFAULT_HEADROOM, InputScalePolicy, parse_policy
+from ..errors import CalibrationError, FoundryError, RecipeError
+from ..formats import FORMATS, get_format
+from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
+from .inventory import BlockPosition, Kind, Layer
 
 SCHEMA_VERSION = 1
 #: The ``why`` of rules a user wrote: they must match something, and nothing rewrites them.
@@ -29,8 +33,86 @@ USER_RULE = "your rule"
 _GLOB = re.compile(r"[*?\[]")
 # A recipe made by layer names lists hundreds; not every reason and warning has to.
 _MOST_PATTERNS, _SHOWN_PATTERNS = 8, 2
-#: What `Rule.blocks` may be.
-BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
+_BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
+
+
+def _known(find: Callable[[str], object]) -> AfterValidator:
+    """Return a validator of names that a function must find."""
+
+    def check(name: str) -> str:
+        try:
+            find(name)
+        except FoundryError as error:
+            raise ValueError(str(error)) from error
+        return name
+
+    return AfterValidator(check)
+
+
+def _require_compilable(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    for pattern in _as_tuple(value) or ("",):
+        if not pattern:
+            raise ValueError("an empty pattern matches nothing")
+        if pattern.startswith("re:"):
+            try:
+                re.compile(pattern[3:])
+            except re.error as error:
+                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+    return value
+
+
+def _require_kinds(value: tuple[Kind, ...]) -> tuple[Kind, ...]:
+    if not value:
+        raise ValueError("an empty list of kinds matches nothing; leave it out")
+    return value
+
+
+def _require_blocks(value: str) -> str:
+    first, _, last = value.partition("-")
+    if not _BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
+        raise ValueError(f"{value!r} is not any, first:N, last:N, N or N-M with N up to M")
+    return value
+
+
+def _require_version(value: int) -> int:
+    if value < 1:
+        raise ValueError(f"recipe versions start at 1, not {value}")
+    if value > SCHEMA_VERSION:
+        raise ValueError(f"recipe version {value} is newer than this tool; update it")
+    return value
+
+
+def _read_policy(value: Any, info: ValidationInfo) -> InputScalePolicy:
+    """Parse the text of a policy; the recipe's headroom applies where the text names none."""
+    if isinstance(value, InputScalePolicy):
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"an input scale policy is text such as amax, not {value!r}")
+    try:
+        return parse_policy(value, info.data.get("headroom"))
+    except CalibrationError as error:
+        raise ValueError(str(error)) from error
+
+
+Patterns = Annotated[str | tuple[str, ...], AfterValidator(_require_compilable)]
+Kinds = Annotated[tuple[Kind, ...], AfterValidator(_require_kinds)]
+FormatName = Annotated[
+    str, _known(get_format), WithJsonSchema({"type": "string", "enum": list(FORMATS)})
+]
+RoundingName = Annotated[
+    str, _known(get_rounding), WithJsonSchema({"type": "string", "enum": list(ROUNDINGS)})
+]
+Blocks = Annotated[
+    str,
+    AfterValidator(_require_blocks),
+    WithJsonSchema({"type": "string", "pattern": f"^({_BLOCKS.pattern})$"}),
+]
+PolicyText = Annotated[
+    InputScalePolicy,
+    PlainValidator(_read_policy),
+    PlainSerializer(lambda policy: policy.text, return_type=str),
+    WithJsonSchema({"type": "string"}),
+]
 
 
 class _Data(BaseModel):
@@ -38,76 +120,38 @@ class _Data(BaseModel):
 
 
 class Rule(_Data):
-    """Layers that match every condition get ``format``.
+    """Layers that match every condition get the format."""
 
-    Attributes:
-        pattern: one or several globs over whole layer names (``*`` crosses dots), or a regular
-            expression after ``re:``. Any of them matching is enough.
-        kinds: layer kinds it applies to. Default: Linears for a quantized format, all kinds for
-            an unquantized one.
-        blocks: ``any`` block, ``first:N``, ``last:N``, ``N`` or ``N-M`` (indices), resolved
-            within each list of blocks of the model at hand. Default: blocks or not.
-        min_size: smallest number of weights.
-        format: a format name.
-        fallback: another for layers whose shape ``format`` does not admit; without one they stay
-            as they are.
-        why: shown to the user beside the rule.
-        optional: whether a model may lack layers that are named without globs, as a preset's
-            rules allow. Otherwise such a name is an error.
-    """
-
-    pattern: str | tuple[str, ...] = "*"
-    kinds: tuple[str, ...] | None = None
-    blocks: str | None = None
-    min_size: int = Field(default=0, ge=0)
-    format: str
-    fallback: str | None = None
-    why: str = ""
-    optional: bool = False
-
-    @field_validator("pattern")
-    @classmethod
-    def _compilable(cls, value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-        if not value:
-            raise ValueError("an empty pattern matches nothing")
-        for pattern in _as_tuple(value):
-            if not pattern:
-                raise ValueError("an empty pattern matches nothing")
-            if pattern.startswith("re:"):
-                try:
-                    re.compile(pattern[3:])
-                except re.error as error:
-                    raise ValueError(f"{pattern!r} is no regular expression: {error}") from error
-        return value
-
-    @field_validator("format", "fallback")
-    @classmethod
-    def _known_format(cls, value: str | None) -> str | None:
-        try:
-            get_format(value or "keep")
-        except FormatError as error:
-            raise ValueError(str(error)) from error
-        return value
-
-    @field_validator("kinds")
-    @classmethod
-    def _known_kinds(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
-        if value is not None and not value:
-            raise ValueError("an empty list of kinds matches nothing; leave it out")
-        for kind in value or ():
-            if kind not in KINDS:
-                raise ValueError(f"unknown kind {kind!r}; the kinds are {', '.join(KINDS)}")
-        return value
-
-    @field_validator("blocks")
-    @classmethod
-    def _known_blocks(cls, value: str | None) -> str | None:
-        if value is None:
-            return value
-        first, _, last = value.partition("-")
-        if not BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
-            raise ValueError(f"{value!r} is not any, first:N, last:N, N or N-M with N up to M")
-        return value
+    pattern: Patterns = Field(
+        default="*",
+        description="One or several globs over whole layer names (* crosses dots), or a regular "
+        "expression after re:. A layer matches if any of them does.",
+    )
+    kinds: Kinds | None = Field(
+        default=None,
+        description="Kinds of layers the rule applies to. Default: Linear layers for a quantized "
+        "format, all kinds for an unquantized one.",
+    )
+    blocks: Blocks | None = Field(
+        default=None,
+        description="any, first:N, last:N, N or N-M (indices from 0): where a layer must be in a "
+        "list of blocks of the model. Default: anywhere, inside blocks or not.",
+    )
+    min_size: int = Field(
+        default=0, ge=0, description="The smallest number of weights a layer must have."
+    )
+    format: FormatName = Field(description="The format of the layers.")
+    fallback: FormatName | None = Field(
+        default=None,
+        description="The format of layers whose shape the format cannot store. Default: they "
+        "stay as they are.",
+    )
+    why: str = Field(default="", description="The reason, shown beside the rule.")
+    optional: bool = Field(
+        default=False,
+        description="Whether a model may lack layers that the rule names without globs. "
+        "Otherwise such a name is an error.",
+    )
 
     def matches(self, layer: Layer) -> bool:
         """Whether this rule decides the layer's format."""
@@ -173,35 +217,56 @@ class Rule(_Data):
         return f"{text} ({self.why})" if self.why else text
 
 
+def _add_schema_property(schema: dict[str, Any]) -> None:
+    """Let files name the schema they follow."""
+    schema["properties"]["$schema"] = {"type": "string", "description": "This schema."}
+
+
 class Recipe(_Data):
-    """Ordered rules and the settings of the numbers.
+    """Ordered rules, and how the numbers are chosen.
 
-    The first rule that matches a layer decides; ``default`` decides the rest.
-
-    Attributes:
-        version: of this layout.
-        name: shown in reports, and in messages about this recipe.
-        description: for people.
-        architectures: ids this recipe is written for (see ``architectures.py``); empty: any.
-        rules: the first that matches a layer decides its format.
-        default: the format of layers that no rule matches.
-        rounding: how weight scales are chosen (see ``rounding``).
-        input_scale: ``amax``, ``p99.9``, ``dynamic``, ``fixed=VALUE`` or ``file=PATH``.
-        headroom: multiplier of the calibrated amax (or of the percentile).
-        bias_correction: correct biases for the mean error of weights and inputs, where second
-            moments were collected and held-out inputs say that it helps.
+    The first rule that matches a layer decides its format; the default decides the rest.
     """
 
-    version: int = SCHEMA_VERSION
-    name: str = "custom"
-    description: str = ""
-    architectures: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()
-    default: str = "keep"
-    rounding: str = DEFAULT_ROUNDING
-    input_scale: str = "amax"
-    headroom: float = Field(default=4.0, le=1e6, ge=1, allow_inf_nan=False)
-    bias_correction: bool = True
+    version: Annotated[int, AfterValidator(_require_version)] = Field(
+        default=SCHEMA_VERSION, description="The version of this layout."
+    )
+    name: str = Field(default="custom", description="Shown in reports and messages.")
+    description: str = Field(default="", description="What the recipe is for, in a sentence.")
+    architectures: tuple[str, ...] = Field(
+        default=(), description="Ids of the architectures it is written for; empty: any."
+    )
+    rules: tuple[Rule, ...] = Field(
+        default=(), description="The first rule that matches a layer decides its format."
+    )
+    default: FormatName = Field(
+        default="keep", description="The format of layers that no rule matches."
+    )
+    rounding: RoundingName = Field(
+        default=DEFAULT_ROUNDING, description="How the codes of the weights are chosen."
+    )
+    headroom: float = Field(
+        default=DEFAULT_HEADROOM,
+        le=1e6,
+        ge=1,
+        allow_inf_nan=False,
+        description="Multiplier of the calibrated amax, percentile or measured range.",
+    )
+    input_scale: PolicyText = Field(
+        default="amax",
+        validate_default=True,  # the headroom goes into it
+        description="The static activation scales: amax, p99.9, dynamic, fixed=VALUE or file=PATH.",
+    )
+    bias_correction: bool = Field(
+        default=True,
+        description="Correct biases for the mean error of weights and inputs, where a calibration "
+        "with Hessians knows it and held-out inputs confirm the gain.",
+    )
+
+    model_config = ConfigDict(
+        title="NVFP4 Foundry recipe",
+        json_schema_extra=_add_schema_property,
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -211,41 +276,12 @@ class Recipe(_Data):
             return {key: value for key, value in data.items() if key != "$schema"}
         return data
 
-    @field_validator("default")
-    @classmethod
-    def _known_default(cls, value: str) -> str:
-        try:
-            get_format(value)
-        except FormatError as error:
-            raise ValueError(str(error)) from error
-        return value
-
-    @field_validator("rounding")
-    @classmethod
-    def _known_rounding(cls, value: str) -> str:
-        try:
-            get_rounding(value)
-        except RecipeError as error:
-            raise ValueError(str(error)) from error
-        return value
-
-    @field_validator("input_scale")
-    @classmethod
-    def _known_policy(cls, value: str) -> str:
-        try:
-            parse_policy(value)
-        except CalibrationError as error:
-            raise ValueError(str(error)) from error
-        return value
-
-    @field_validator("version")
-    @classmethod
-    def _supported(cls, value: int) -> int:
-        if value < 1:
-            raise ValueError(f"recipe versions start at 1, not {value}")
-        if value > SCHEMA_VERSION:
-            raise ValueError(f"recipe version {value} is newer than this tool; update it")
-        return value
+    @model_validator(mode="after")
+    def _with_headroom_of_policy(self) -> Recipe:
+        """Take over the headroom of a policy that names its own, as ``amax*2`` does."""
+        if self.input_scale.takes_headroom:
+            object.__setattr__(self, "headroom", self.input_scale.headroom)
+        return self
 
     def formats(self) -> tuple[str, ...]:
         """Return the formats layers may get, in the order of the rules, each once."""

@@ -11,9 +11,10 @@ from ..text import format_bytes, text_table
 
 def describe_recipe(recipe: Recipe) -> str:
     """Return a recipe as text: its numbers, then its rules in their order."""
-    numbers = f"rounding {recipe.rounding}, input_scale {recipe.input_scale}"
-    if recipe.input_scale != "dynamic" and not recipe.input_scale.startswith("fixed"):
-        numbers += f", headroom {recipe.headroom:g}"
+    policy = recipe.input_scale
+    numbers = f"rounding {recipe.rounding}, input_scale {policy.text}"
+    if policy.takes_headroom:
+        numbers += f", headroom {policy.headroom:g}"
     return "\n".join(
         [
             f"recipe  {recipe.name}",

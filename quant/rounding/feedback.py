@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import FormatError
-from ..formats.nvfp4 import BLOCK
 from .second_moments import SecondMoments
 
 # Of the mean diagonal, added to it: GPTQ's own default, and enough for float32.
@@ -31,9 +30,10 @@ _PROBES = 16
 class FeedbackFactor:
     """How errors of an input's channels propagate, K channels in the order ``order``.
 
-    ``order`` int64 [K]: channels by ascending energy, whole blocks of 16 kept together, so that
-    rounding from the end begins with the loudest. ``lower`` float32 [K, K]: unit lower triangular
-    in that order. ``weight`` float32 [K]: what the squared error of each channel costs.
+    ``order`` int64 [K]: channels by ascending energy, whole blocks of ``block`` channels kept
+    together, so that rounding from the end begins with the loudest. ``lower`` float32 [K, K]:
+    unit lower triangular in that order. ``weight`` float32 [K]: what the squared error of each
+    channel costs.
     ``correction`` float32 [K, K] or None: ``E[(x - xq) xq^T] A^-1``, rows in the model's order of
     channels, columns in ``order``; ``W + W @ correction`` is the weight that does best on rounded
     inputs.
@@ -43,6 +43,7 @@ class FeedbackFactor:
     lower: torch.Tensor
     weight: torch.Tensor
     correction: torch.Tensor | None
+    block: int
 
     def permute(self, weight: torch.Tensor, *, compensate: bool) -> torch.Tensor:
         """Return the target ``[rows, K]`` float32 for a weight, channels in ``order``."""
@@ -59,17 +60,17 @@ class FeedbackFactor:
         return result
 
 
-def factorize(moments: SecondMoments, *, compensate: bool = True) -> FeedbackFactor:
+def factorize(moments: SecondMoments, block: int, *, compensate: bool = True) -> FeedbackFactor:
     """Factorize the Hessian of an input, shrunk and damped so that it can be trusted.
 
     Peak memory is about three float32 matrices ``[K, K]`` beside the moments, four with a
-    correction. K must be a multiple of 16.
+    correction. K must be a multiple of ``block``.
 
     Raises:
         FormatError: the moments hold NaN or infinity.
     """
     hessian = moments.hessian
-    order = _block_order(hessian.diagonal())
+    order = _block_order(hessian.diagonal(), block)
     shrunk = shrink(hessian, moments.tokens)
     shrunk = shrunk.index_select(0, order).index_select(1, order)
     lower = _cholesky(shrunk)
@@ -79,15 +80,15 @@ def factorize(moments: SecondMoments, *, compensate: bool = True) -> FeedbackFac
     if compensate and moments.residual is not None:
         correction = _correction(moments, moments.residual, lower, order)
     lower.div_(diagonal)  # column k by its diagonal: unit lower
-    return FeedbackFactor(order, lower, diagonal.square(), correction)
+    return FeedbackFactor(order, lower, diagonal.square(), correction, block)
 
 
-def _block_order(energy: torch.Tensor) -> torch.Tensor:
-    """Sort blocks of 16 channels by their energy, and the channels within, ascending."""
-    by_block = energy.view(-1, BLOCK)
+def _block_order(energy: torch.Tensor, block: int) -> torch.Tensor:
+    """Sort blocks of channels by their energy, and the channels within, ascending."""
+    by_block = energy.view(-1, block)
     blocks = torch.argsort(by_block.sum(1), stable=True)
     inner = torch.argsort(by_block[blocks], dim=1, stable=True)
-    return (blocks.unsqueeze(1) * BLOCK + inner).reshape(-1)
+    return (blocks.unsqueeze(1) * block + inner).reshape(-1)
 
 
 def shrink(hessian: torch.Tensor, tokens: int) -> torch.Tensor:

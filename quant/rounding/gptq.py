@@ -1,6 +1,6 @@
-"""GPTQ for NVFP4: every rounding error is made up for by the channels still to be rounded.
+"""GPTQ: every rounding error is made up for by the channels still to be rounded.
 
-Unlike in the original the block scales are chosen inside the feedback loop: each block of 16
+Unlike in the original the block scales are chosen inside the feedback loop: each block of
 channels tries all candidate scales with the errors it inherits. ``gptaq`` also moves the target,
 to the weight that does best on *rounded* inputs, and so recovers part of what 4-bit activations
 lose: the asymmetric objective of Li et al. 2025 (GPTAQ, arXiv 2504.02692), here solved by a
@@ -13,14 +13,11 @@ from collections.abc import Iterable
 
 import torch
 
-from ..formats.base import row_slices
-from ..formats.e2m1 import round_to_e2m1
-from ..formats.e4m3 import decode_e4m3
-from ..formats.nvfp4 import BLOCK, max_block_scales
+from ..formats.base import BlockGrid, row_slices
 from ..formats.parallel import share_chunks
 from .feedback import FeedbackFactor, factorize
 from .second_moments import SecondMoments
-from .sweep import SweepRule, candidate_codes
+from .sweep import SweepRule
 
 # Columns whose feedback is applied together, as one matrix product.
 _PANEL = 128
@@ -45,13 +42,14 @@ class GptqRule(SweepRule):
         super().__init__(name, channel_weights)
         self._moments = moments
         self._factor: FeedbackFactor | None = None
+        self.feedback = self if moments is not None else None
 
     def for_input(
         self, mean_square: torch.Tensor | None, moments: SecondMoments | None = None
     ) -> SweepRule:
         """Return the rule for a layer with this input: `weighted` without second moments."""
         plain = SweepRule("weighted").for_input(mean_square)
-        if moments is None or moments.in_features % BLOCK:
+        if moments is None:
             return plain
         return GptqRule(self.name, plain.channel_weights, moments)
 
@@ -61,65 +59,61 @@ class GptqRule(SweepRule):
         other._factor = self._factor
         return other
 
-    def nvfp4_values(
-        self, weight: torch.Tensor, tensor_scale: torch.Tensor, *, rounded_input: bool
-    ) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Return values on the NVFP4 grid and the block scales they are on.
-
-        Args:
-            weight: ``[rows, K]``, any float dtype, on the device to compute on.
-            tensor_scale: 0-d float32.
-            rounded_input: whether the runtime rounds this layer's activations.
-
-        Returns:
-            float32 ``[rows, K]`` and float8_e4m3fn ``[rows, K / 16]``.
-        """
-        if self._moments is None:
-            return None
+    def round_blocks(
+        self, weight: torch.Tensor, grid: BlockGrid, *, rounded_input: bool
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Round a weight with error feedback; see `ErrorFeedback.round_blocks`."""
+        assert self._moments is not None
         compensate = self.name == "gptaq"
-        if self._factor is None:
-            self._factor = factorize(self._moments.to(weight.device), compensate=compensate)
+        if self._factor is None or self._factor.block != grid.block:
+            moments = self._moments.to(weight.device)
+            self._factor = factorize(moments, grid.block, compensate=compensate)
         return round_with_feedback(
-            weight, self._factor, tensor_scale, compensate=compensate and rounded_input
+            weight, self._factor, grid, compensate=compensate and rounded_input
         )
 
 
 def round_with_feedback(
     weight: torch.Tensor,
     factor: FeedbackFactor,
-    tensor_scale: torch.Tensor,
+    grid: BlockGrid,
     *,
     compensate: bool,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round a weight ``[rows, K]`` to NVFP4 with error feedback; see `GptqRule.nvfp4_values`."""
+    """Round a weight ``[rows, K]`` to a grid with error feedback.
+
+    Returns float32 values ``[rows, K]`` and uint8 codes of their scales ``[rows, K / block]``.
+    """
     rows, columns = weight.shape
     values = torch.empty(rows, columns, dtype=torch.float32, device=weight.device)
-    scales = torch.empty(rows, columns // BLOCK, dtype=torch.uint8, device=weight.device)
+    scales = torch.empty(rows, columns // grid.block, dtype=torch.uint8, device=weight.device)
     on_cpu = weight.device.type == "cpu"
     step = _CHUNK_ROWS_CPU if on_cpu else _CHUNK_ROWS_GPU
 
     def loop(chunks: Iterable[slice]) -> None:
         for chunk in chunks:
             target = factor.permute(weight[chunk], compensate=compensate)
-            rounded, codes = _round_rows(target, factor, tensor_scale)
+            rounded, codes = _round_rows(target, factor, grid)
             values[chunk] = factor.restore(rounded)
-            blocks = factor.order[::BLOCK].div(BLOCK, rounding_mode="floor")
+            blocks = factor.order[:: grid.block].div(grid.block, rounding_mode="floor")
             scales[chunk] = torch.empty_like(codes).index_copy_(1, blocks, codes)
 
     share_chunks(loop, row_slices(rows, 1, step), weight.device)
-    return values, scales.view(torch.float8_e4m3fn)
+    return values, scales
 
 
 def _round_rows(
-    target: torch.Tensor, factor: FeedbackFactor, tensor_scale: torch.Tensor
+    target: torch.Tensor, factor: FeedbackFactor, grid: BlockGrid
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Round rows ``[R, K]`` in the factor's order, from the last column to the first.
 
-    Returns float32 values ``[R, K]`` and uint8 scale codes ``[R, K / 16]``, blocks in that order.
+    Returns float32 values ``[R, K]`` and uint8 scale codes ``[R, K / block]``, blocks in that
+    order.
     """
     rows, columns = target.shape
+    size = grid.block
     values = torch.empty_like(target)
-    codes = torch.empty(rows, columns // BLOCK, dtype=torch.uint8, device=target.device)
+    codes = torch.empty(rows, columns // size, dtype=torch.uint8, device=target.device)
     errors = torch.zeros_like(target)
     lower = factor.lower
     for stop in range(columns, 0, -_PANEL):
@@ -127,8 +121,8 @@ def _round_rows(
         wanted = target[:, start:stop].clone()
         if stop < columns:
             wanted.addmm_(errors[:, stop:], lower[stop:, start:stop])
-        for last in range(stop, start, -BLOCK):
-            first = last - BLOCK
+        for last in range(stop, start, -size):
+            first = last - size
             block = slice(first, last)
             inherited = wanted[:, first - start : last - start]
             rounded, code = _round_block(
@@ -136,10 +130,10 @@ def _round_rows(
                 inherited,
                 lower[block, block],
                 factor.weight[block],
-                tensor_scale,
+                grid,
             )
             values[:, block] = rounded
-            codes[:, first // BLOCK] = code
+            codes[:, first // size] = code
             errors[:, block] = target[:, block] - rounded
             if first > start:
                 wanted[:, : first - start].addmm_(errors[:, block], lower[block, start:first])
@@ -151,25 +145,24 @@ def _round_block(
     inherited: torch.Tensor,
     lower: torch.Tensor,
     cost: torch.Tensor,
-    tensor_scale: torch.Tensor,
+    grid: BlockGrid,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round one block ``[R, 16]`` under every candidate scale and keep each row's best.
+    """Round one block ``[R, block]`` under every candidate scale and keep each row's best.
 
     ``inherited`` is the target with the errors of later blocks made up for.
     """
     amax = inherited.abs().amax(1)
-    start = max_block_scales(inherited, amax, tensor_scale).view(torch.uint8).int()
-    codes = torch.stack(candidate_codes(start), 1).to(torch.uint8)
-    scale = decode_e4m3(codes.view(torch.float8_e4m3fn)).mul_(tensor_scale)
+    codes = grid.candidates(amax)
+    scale = grid.scales(codes)
     divisor = scale.masked_fill(scale == 0, torch.inf)
     # Channel first: each step works on contiguous [R, candidates].
     wanted = inherited.t().unsqueeze(2).expand(-1, -1, scale.shape[1]).contiguous()
     rounded = torch.empty_like(wanted)
     loss = torch.zeros_like(scale)
     scratch = torch.empty_like(scale)
-    for k in range(BLOCK - 1, -1, -1):
+    for k in range(grid.block - 1, -1, -1):
         value = torch.div(wanted[k], divisor, out=rounded[k])
-        round_to_e2m1(value, scratch)
+        grid.round_in_place(value, scratch)
         value.mul_(scale)
         torch.sub(value, wanted[k], out=scratch)
         loss.addcmul_(scratch.square_(), cost[k])
@@ -177,5 +170,5 @@ def _round_block(
             error = torch.sub(target[:, k : k + 1], value, out=scratch)
             wanted[:k] += lower[k, :k].view(-1, 1, 1) * error
     best = loss.argmin(1, keepdim=True)
-    chosen = rounded.gather(2, best.expand(BLOCK, -1, -1)).squeeze(2).t()
+    chosen = rounded.gather(2, best.expand(grid.block, -1, -1)).squeeze(2).t()
     return chosen, codes.gather(1, best).squeeze(1)

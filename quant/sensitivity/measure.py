@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from ..calibration.input_scale.policy import DEFAULT_HEADROOM, decide_scales, parse_policy
+from ..calibration.input_scale.policy import DEFAULT_POLICY, InputScalePolicy, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..conversion.choose_encoding import choose_encoding, taken_over
 from ..conversion.layer import input_scale_of
@@ -39,8 +39,7 @@ def measure_sensitivity(
     *,
     layers: Collection[str] | None = None,
     rounding: str = DEFAULT_ROUNDING,
-    input_scale: str = "amax",
-    headroom: float = DEFAULT_HEADROOM,
+    input_scale: InputScalePolicy = DEFAULT_POLICY,
     device: torch.device | str = "cpu",
     on_progress: OnProgress | None = None,
 ) -> Sensitivity:
@@ -53,7 +52,7 @@ def measure_sensitivity(
         formats: candidates; a layer lacks those that refuse its shape.
         layers: only these (default: every Linear that a candidate accepts).
         rounding: how the numbers of a weight are chosen.
-        input_scale, headroom: policy of the static activation scales, as in a recipe.
+        input_scale: policy of the static activation scales, as in a recipe.
         device: where weights are encoded.
         on_progress: called after each layer.
 
@@ -69,7 +68,7 @@ def measure_sensitivity(
     get_rounding(rounding)  # refuses names that are not known before any work
     inputs = ObservedInputs(statistics)
     candidates = candidate_layers(source, [quantized_format(name) for name in formats], layers)
-    decisions = decide_scales(parse_policy(input_scale, headroom), statistics, candidates)
+    decisions = decide_scales(input_scale, statistics, candidates)
     total = sum(layer.tensor.nbytes for layer, _ in candidates.values())
     measured, done = {}, 0
     for name in inputs.together(candidates):

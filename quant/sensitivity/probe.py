@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..calibration.input_scale.policy import DEFAULT_HEADROOM, decide_scales, parse_policy
+from ..calibration.input_scale.policy import DEFAULT_POLICY, InputScalePolicy, decide_scales
 from ..calibration.observed_layers import find_linears
 from ..calibration.statistics import CalibrationStatistics
 from ..conversion.layer import input_scale_of
@@ -65,8 +65,7 @@ class LatentProbe:
         formats: Sequence[str] = ("nvfp4",),
         unit: ProbeUnit = "input",
         statistics: CalibrationStatistics | None = None,
-        input_scale: str = "amax",
-        headroom: float = DEFAULT_HEADROOM,
+        input_scale: InputScalePolicy = DEFAULT_POLICY,
         device: torch.device | str = "cpu",
         on_progress: OnProgress | None = None,
     ):
@@ -81,7 +80,7 @@ class LatentProbe:
                 or a block. The shift of a unit is shared among its layers. Layers of one input
                 round the same values, so their errors do not add up as independent ones.
             statistics: of this model, for static input scales and rounding.
-            input_scale, headroom: policy of the static activation scales, as in a recipe.
+            input_scale: policy of the static activation scales, as in a recipe.
             device: where weights are encoded.
             on_progress: called after each layer.
 
@@ -95,7 +94,6 @@ class LatentProbe:
         if statistics is not None:
             statistics.require_model(fingerprint, "the calibration statistics")
         self._sensitivity = sensitivity
-        policy = parse_policy(input_scale, headroom)
         encode = LayerEncoder(source, sensitivity.rounding, device)
         found = _layers_by_format(source, sensitivity, formats)
         done = 0
@@ -105,7 +103,7 @@ class LatentProbe:
         inputs = ObservedInputs(statistics)
         for format_name, layers in found.items():
             fmt, linears = quantized_format(format_name), {}
-            decisions = decide_scales(policy, statistics, layers)
+            decisions = decide_scales(input_scale, statistics, layers)
             for name in inputs.together(layers):
                 scale = input_scale_of(fmt, decisions[name])
                 linear = encode(layers[name], fmt, scale, inputs.of(name))

@@ -2,6 +2,7 @@
 
 from .policy import (
     DEFAULT_HEADROOM,
+    DEFAULT_POLICY,
     InputScalePolicy,
     ScaleDecision,
     decide_scales,
@@ -11,6 +12,7 @@ from .policy import (
 
 __all__ = [
     "DEFAULT_HEADROOM",
+    "DEFAULT_POLICY",
     "InputScalePolicy",
     "ScaleDecision",
     "decide_scales",

@@ -67,18 +67,27 @@ class InputScalePolicy:
                 f"a fixed input scale must be positive and fit float32, not {self.input_scale:g}"
             )
 
-    def __str__(self) -> str:
-        """Return the text `parse_policy` reads back."""
-        if self.kind == "dynamic":
-            return "dynamic"
+    @property
+    def takes_headroom(self) -> bool:
+        """Whether ``headroom`` means anything: not for ``fixed`` and ``dynamic``."""
+        return self.kind in ("amax", "percentile", "file")
+
+    @property
+    def text(self) -> str:
+        """The policy as text, without its headroom."""
         if self.kind == "fixed":
             return f"fixed={self.input_scale!r}"
         if self.kind == "file":
-            which = f"file:{self.format}" if self.format else "file"
-            return f"{which}={self.path}*{self.headroom!r}"
-        name = "amax" if self.kind == "amax" else f"p{self.percent!r}"
-        return f"{name}*{self.headroom!r}"
+            return f"file:{self.format}={self.path}" if self.format else f"file={self.path}"
+        return f"p{self.percent:.12g}" if self.kind == "percentile" else self.kind
 
+    def __str__(self) -> str:
+        """Return the text `parse_policy` reads back."""
+        return f"{self.text}*{self.headroom!r}" if self.takes_headroom else self.text
+
+
+#: What recipes say unless told otherwise.
+DEFAULT_POLICY = InputScalePolicy()
 
 _KNOWN = "known: amax, amax*4, p99.9, p99.9*1.5, fixed=0.01, dynamic, file=scales.json"
 _NUMBER = r"[0-9.]+(?:e[-+]?[0-9]+)?"

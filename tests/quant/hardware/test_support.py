@@ -79,7 +79,7 @@ def test_the_reason_names_what_is_missing() -> None:
     assert "SM 100" in format_support("nvfp4", RTX_4090, FAST).why
     assert "SM 89" in format_support("nvfp4", RTX_4090, FAST).why
     assert "no CUDA GPU" in format_support("nvfp4", None, FAST).why
-    assert "RX 7900 is no NVIDIA" in format_support("int8_rowwise", RX_7900, FAST).why
+    assert "RX 7900 is not an NVIDIA" in format_support("int8_rowwise", RX_7900, FAST).why
     assert format_support("convrot_w4a4", RTX_4090, FAST).why == ""
     assert "convrot_w4a8" in format_support("convrot_w4a4", H100, FAST).why
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 from nvfp4_foundry.quant.errors import FormatError
+from nvfp4_foundry.quant.formats.base import safe_scale
 from nvfp4_foundry.quant.formats.nvfp4 import NVFP4, NVFP4W4A16
+from nvfp4_foundry.quant.formats.nvfp4_scales import BLOCK, SEARCH_DIVISOR, NVFP4Grid
 from nvfp4_foundry.quant.rounding import GptqRule, SecondMoments, SweepRule, get_rounding
 from nvfp4_foundry.quant.rounding.feedback import FeedbackFactor, factorize, shrink
 from nvfp4_foundry.quant.rounding.gptq import round_with_feedback
@@ -56,7 +58,7 @@ def rule_for(name: str, x: torch.Tensor) -> SweepRule:
 def test_the_factor_is_that_of_the_shrunk_and_damped_hessian() -> None:
     x = correlated(4096, 64)
     moments = moments_of(x)
-    factor = factorize(moments)
+    factor = factorize(moments, BLOCK)
     order = factor.order
     rebuilt = factor.lower.double() @ torch.diag(factor.weight.double()) @ factor.lower.double().T
     diagonal = moments.hessian.diagonal()
@@ -72,7 +74,7 @@ def test_the_factor_is_that_of_the_shrunk_and_damped_hessian() -> None:
 
 
 def test_blocks_stay_together_in_the_order() -> None:
-    order = factorize(moments_of(correlated(512, 96))).order
+    order = factorize(moments_of(correlated(512, 96)), BLOCK).order
     blocks = order.view(-1, 16).div(16, rounding_mode="floor")
     assert (blocks == blocks[:, :1]).all()
     assert sorted(order.tolist()) == list(range(96))
@@ -100,9 +102,11 @@ def brute_force(weight: torch.Tensor, factor: FeedbackFactor, scale: torch.Tenso
 def test_every_column_takes_in_the_errors_of_those_before() -> None:
     torch.manual_seed(1)
     weight, x = torch.randn(24, 160), correlated(2048, 160)
-    factor = factorize(moments_of(x), compensate=False)
-    tensor_scale = torch.tensor(SweepRule("mse").nvfp4_tensor_scale(float(weight.abs().max())))
-    values, scales = round_with_feedback(weight, factor, tensor_scale, compensate=False)
+    factor = factorize(moments_of(x), BLOCK, compensate=False)
+    tensor_scale = torch.tensor(safe_scale(float(weight.abs().max()), SEARCH_DIVISOR))
+    grid = NVFP4Grid(tensor_scale)
+    values, codes = round_with_feedback(weight, factor, grid, compensate=False)
+    scales = codes.view(torch.float8_e4m3fn)
     expected = brute_force(weight, factor, scales.float() * tensor_scale)
     torch.testing.assert_close(values.double(), expected, rtol=1e-5, atol=1e-7)
 
@@ -111,16 +115,17 @@ def test_each_row_has_the_best_of_its_block_scales() -> None:
     """One block: with every other candidate scale the feedback loss is at least as large."""
     torch.manual_seed(2)
     weight, x = torch.randn(40, 16), correlated(2048, 16)
-    factor = factorize(moments_of(x), compensate=False)
-    tensor_scale = torch.tensor(SweepRule("mse").nvfp4_tensor_scale(float(weight.abs().max())))
-    values, scales = round_with_feedback(weight, factor, tensor_scale, compensate=False)
+    factor = factorize(moments_of(x), BLOCK, compensate=False)
+    tensor_scale = torch.tensor(safe_scale(float(weight.abs().max()), SEARCH_DIVISOR))
+    grid = NVFP4Grid(tensor_scale)
+    values, codes = round_with_feedback(weight, factor, grid, compensate=False)
 
     def loss(result: torch.Tensor) -> torch.Tensor:
         error = (weight.double() - result.double())[:, factor.order] @ factor.lower.double()
         return (error.square() * factor.weight.double()).sum(1)
 
     best = loss(values)
-    codes = scales.view(torch.uint8).int()
+    codes = codes.int()
     for step in (-2, -1, 1, 2):
         other = (codes + step).to(torch.uint8).view(torch.float8_e4m3fn).float() * tensor_scale
         tried = loss(brute_force(weight, factor, other))
@@ -132,9 +137,9 @@ def test_stored_values_are_exactly_those_chosen() -> None:
     torch.manual_seed(3)
     weight, x = torch.randn(48, 64), correlated(1024, 64)
     rule = rule_for("gptaq", x)
-    tensor_scale = torch.tensor(rule.nvfp4_tensor_scale(float(weight.abs().max())))
-    chosen = rule.nvfp4_values(weight, tensor_scale, rounded_input=True)
-    assert chosen is not None
+    tensor_scale = torch.tensor(safe_scale(float(weight.abs().max()), SEARCH_DIVISOR))
+    assert rule.feedback is not None
+    chosen = rule.feedback.round_blocks(weight, NVFP4Grid(tensor_scale), rounded_input=True)
     encoded = NVFP4().encode(weight, rule, measure_error=True)
     stored = NVFP4().decode(encoded.tensors, (48, 64))
     torch.testing.assert_close(stored, chosen[0], rtol=1e-6, atol=0)
@@ -206,7 +211,7 @@ def test_moments_that_are_not_finite_are_refused() -> None:
     moments = moments_of(correlated(512, 64))
     moments.hessian[3, 3] = torch.nan
     with pytest.raises(FormatError, match="calibrate again"):
-        factorize(moments)
+        factorize(moments, BLOCK)
 
 
 def test_the_same_bits_on_any_number_of_threads() -> None:

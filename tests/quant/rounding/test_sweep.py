@@ -7,6 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 from nvfp4_foundry.quant.formats import get_format
+from nvfp4_foundry.quant.formats.base import safe_scale
+from nvfp4_foundry.quant.formats.float8_scales import searched_e4m3_scale
+from nvfp4_foundry.quant.formats.nvfp4_scales import SEARCH_DIVISOR
 from nvfp4_foundry.quant.rounding import MaxRule, SweepRule, get_rounding
 from nvfp4_foundry.quant.rounding.sweep import weights_of_input
 
@@ -32,7 +35,7 @@ def least_errors(weight: torch.Tensor, channel_weights: torch.Tensor | None) -> 
     blocks = weight.double().reshape(-1, 16)
     counts = torch.ones(weight.shape[1]) if channel_weights is None else channel_weights
     counts = counts.double().repeat(weight.shape[0]).reshape(-1, 16)
-    tensor_scale = float(SweepRule("mse").nvfp4_tensor_scale(float(weight.abs().max())))
+    tensor_scale = safe_scale(float(weight.abs().max()), SEARCH_DIVISOR)
     codes = torch.arange(127, dtype=torch.uint8).view(torch.float8_e4m3fn).double()
     start = (blocks.abs().amax(1) / 6 / tensor_scale).float().to(torch.float8_e4m3fn)
     least = torch.full((len(blocks),), torch.inf, dtype=torch.float64)
@@ -166,8 +169,8 @@ def test_float8_has_the_best_of_eight_scales(kind: str, weighted: bool, dtype: t
     }
     weight = weights[kind].to(dtype)
     channels = torch.rand(weight.shape[1]) * 9 + 0.1 if weighted else None
-    scale = SweepRule("mse", channels).float8_scale(weight, float(weight.abs().max()), 448.0)
-    smallest = MaxRule().float8_scale(weight, float(weight.abs().max()), 448.0)
+    scale = searched_e4m3_scale(weight, float(weight.abs().max()), channels)
+    smallest = safe_scale(float(weight.abs().max()), 448.0)
     errors = [float8_error(weight, smallest * 2 ** (k / 8), channels) for k in range(8)]
     assert scale >= smallest
     assert float8_error(weight, scale, channels) <= min(errors) * (1 + 1e-5)
@@ -191,7 +194,7 @@ def test_float8_samples_every_row_and_column(shape: tuple[int, int], loud: str) 
     index = {"row": (7,), "column": (slice(None), 9), "last row": (-1,)}[loud]
     weight[index] = 10.0  # exact at the max rule's scale, and at no other of the eight
     for rule in (SweepRule("mse"), SweepRule("mse", torch.ones(shape[1]))):
-        assert rule.float8_scale(weight, 10.0, 448.0) == MaxRule().float8_scale(weight, 10.0, 448.0)
+        assert searched_e4m3_scale(weight, 10.0, rule.channel_weights) == safe_scale(10.0, 448.0)
 
 
 @pytest.mark.parametrize("name", ["mse", "weighted"])
@@ -209,10 +212,10 @@ def test_float8_of_a_transposed_weight_and_on_one_thread() -> None:
     torch.manual_seed(8)
     weight = torch.rand(700, 900)
     rule = SweepRule("weighted", torch.rand(700) + 1)
-    scale = rule.float8_scale(weight.T, 1.0, 448.0)
+    scale = searched_e4m3_scale(weight.T, 1.0, rule.channel_weights)
     threads = torch.get_num_threads()
     try:
         torch.set_num_threads(2)
-        assert rule.float8_scale(weight.T.contiguous(), 1.0, 448.0) == scale
+        assert searched_e4m3_scale(weight.T.contiguous(), 1.0, rule.channel_weights) == scale
     finally:
         torch.set_num_threads(threads)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from nvfp4_foundry.quant.calibration import ActivationCollector, CalibrationStatistics
+from nvfp4_foundry.quant.calibration import ActivationCollector, CalibrationStatistics, parse_policy
 from nvfp4_foundry.quant.conversion.convert import quantize_to_memory
 from nvfp4_foundry.quant.errors import CalibrationError, FormatError, RecipeError
 from nvfp4_foundry.quant.planning import Recipe, make_plan, take_inventory
@@ -55,7 +55,7 @@ def test_errors_are_those_of_float64(
     policy: str,
 ) -> None:
     found = measure_sensitivity(
-        source, statistics, rounding="max", input_scale=policy, headroom=2.0
+        source, statistics, rounding="max", input_scale=parse_policy(policy, 2.0)
     )
     assert found.rounding == "max"
     for name in ("blocks.0.q", "blocks.2.ffn.2"):

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 import torch
-from nvfp4_foundry.quant.calibration import CalibrationStatistics
+from nvfp4_foundry.quant.calibration import CalibrationStatistics, InputScalePolicy
 from nvfp4_foundry.quant.sensitivity.artefact import CandidateErrors, Sensitivity
 from nvfp4_foundry.quant.sensitivity.probe import LatentProbe
 from nvfp4_foundry.quant.sources import StateDictSource
@@ -63,7 +63,7 @@ def test_shifts_are_those_of_float64(
         sensitivity,
         unit="layer",
         statistics=statistics if static else None,
-        headroom=8.0,
+        input_scale=InputScalePolicy(headroom=8.0),
     )
     assert len(probe.units) == 19  # head cannot be NVFP4
     probe_once(probe, toy_model)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from nvfp4_foundry.quant.formats import get_format
+from nvfp4_foundry.quant.formats.integer_scales import choose_row_scales
 from nvfp4_foundry.quant.formats.rotation import hadamard
 from nvfp4_foundry.quant.rounding import MaxRule, SweepRule
 
@@ -33,8 +34,8 @@ def test_every_row_has_the_least_error_there_is(largest: float, weighted: bool) 
     rows = torch.randn(40, 300) * torch.logspace(-20, 15, 40).unsqueeze(1)
     rows[3, :7] *= 9
     weights = torch.rand(300) * 20 if weighted else None
-    scales = SweepRule("weighted", weights).integer_row_scales(
-        rows, rows.abs().amax(1), largest, None
+    scales = choose_row_scales(
+        rows, rows.abs().amax(1), largest, SweepRule("weighted", weights), None
     )
     stored = (rows / scales.unsqueeze(1)).round().clamp(-largest, largest) * scales.unsqueeze(1)
     counts = torch.ones(300) if weights is None else weights
@@ -54,8 +55,8 @@ def test_rotated_channels_weigh_as_much_as_their_group() -> None:
     rows = torch.randn(8, 64)
     amax = rows.abs().amax(1)
     by_hand = SweepRule("weighted", torch.cat(rotated).float())
-    scales = SweepRule("weighted", energy).integer_row_scales(rows, amax, 7.0, 16)
-    assert torch.equal(scales, by_hand.integer_row_scales(rows, amax, 7.0, None))
+    scales = choose_row_scales(rows, amax, 7.0, SweepRule("weighted", energy), 16)
+    assert torch.equal(scales, choose_row_scales(rows, amax, 7.0, by_hand, None))
 
 
 @pytest.mark.parametrize("outlier", [1.0, 10.0, 60.0])

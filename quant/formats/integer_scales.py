@@ -9,9 +9,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from ..formats.base import row_slices
-from ..formats.parallel import share_chunks
-from .max import max_row_scales
+from .base import ScaleRule, row_slices
+from .parallel import share_chunks
 
 # Scales tried for a row, as powers of two of the max rule's. A Gaussian row of a few thousand
 # values wants about 0.7 of it with fifteen codes, and next to all of it with 255.
@@ -20,6 +19,43 @@ _MANY = 16
 # For a tensor, where one value of millions may be far out: first coarse, then beside the best.
 _COARSE_STEPS = [-step / 2 for step in range(13)]
 _FINE_STEPS = [step / 8 for step in range(-3, 4)]
+
+
+def choose_row_scales(
+    rows: torch.Tensor, amax: torch.Tensor, largest: float, rule: ScaleRule, group: int | None
+) -> torch.Tensor:
+    """Return one scale per row for codes from ``-largest`` to ``largest``, float32 ``[R]``.
+
+    A rotated channel weighs as much as its group does on average: the rotation spreads every
+    channel evenly over it.
+
+    Args:
+        rows: the values, float32 ``[R, in]``.
+        amax: their absolute maxima, float32 ``[R]``.
+        largest: the largest code.
+        rule: whether to search, and by which weights.
+        group: of channels that were rotated together, None if they were not.
+    """
+    if not rule.searches:
+        return max_row_scales(amax, largest)
+    weights = rule.channel_weights
+    if weights is not None and group is not None:
+        weights = weights.view(-1, group).mean(1).repeat_interleave(group)
+    return search_row_scales(rows, amax, largest, _on(rows, weights))
+
+
+def choose_tensor_scale(
+    weight: torch.Tensor, amax: float, largest: float, rule: ScaleRule
+) -> float:
+    """Return the one scale of a weight ``[out, in]`` for codes up to ``largest``."""
+    if not rule.searches:
+        return float(max_row_scales(torch.tensor(amax), largest))
+    return search_tensor_scale(weight, amax, largest, _on(weight, rule.channel_weights))
+
+
+def max_row_scales(amax: torch.Tensor, largest: float) -> torch.Tensor:
+    """Return ``amax / largest``; as tensors, because GPUs divide by a number otherwise."""
+    return amax / amax.new_full((), largest)
 
 
 def search_row_scales(
@@ -88,3 +124,8 @@ def _squared_errors(
     error = (units * (1.0 / ratio)).round_().clamp_(-largest, largest).mul_(ratio)
     error.sub_(units).square_()
     return error.sum(1) if weights is None else error @ weights
+
+
+def _on(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor | None:
+    """Return channel weights on the device of some values."""
+    return None if weights is None else weights.to(values.device)

@@ -1,0 +1,125 @@
+"""Scales of NVFP4: the max rule's, and the search for those of least squared error.
+
+The max rule spends the whole range on a block's largest value. Clipping it a little, or leaving
+room above it, often fits the other fifteen better. Measured on Gaussian and Student-t weights the
+search takes a fifth to a quarter of the squared error away at the same size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from .e2m1 import E2M1_MAX, round_to_e2m1
+from .e4m3 import E4M3_MAX, decode_e4m3
+
+BLOCK = 16
+#: Largest magnitude NVFP4 represents at a tensor scale of one.
+NVFP4_MAX = E2M1_MAX * E4M3_MAX
+#: Divides a weight's amax where block scales are searched: the block with the largest value then
+#: has scale code 256 of 448, which leaves room for the codes above.
+SEARCH_DIVISOR = E2M1_MAX * 256.0
+
+# E4M3 codes tried, relative to the max rule's. Wider ranges were never chosen.
+_FIRST, _LAST = -4, 5
+_LARGEST_CODE = 0x7E  # 448; 0x7F is NaN
+
+#: From blocks ``[B, 16]``, their maxima float32 ``[B]`` and the tensor scale (0-d) to one
+#: float8_e4m3fn scale per block ``[B]``.
+BlockScales = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def max_block_scales(
+    blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
+) -> torch.Tensor:
+    """Return ``e4m3(min(block_amax / 6 / tensor_scale, 448))``.
+
+    The max rule: what the runtime does to activations, in comfy-kitchen's order of operations.
+    """
+    # As a tensor: torch multiplies by the reciprocal of a number on GPUs, which rounds otherwise.
+    largest = block_amax.new_full((), E2M1_MAX)
+    scales = (block_amax / largest).div_(tensor_scale).clamp_(max=E4M3_MAX)
+    return scales.to(torch.float8_e4m3fn)
+
+
+def searched_block_scales(channel_weights: torch.Tensor | None) -> BlockScales:
+    """Return the search: ten E4M3 codes around the max rule's for every block, the best kept.
+
+    ``channel_weights``: how much the squared error of each channel counts, float32 ``[in]``.
+    """
+
+    def search(
+        blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
+    ) -> torch.Tensor:
+        magnitudes = blocks.float().abs()
+        weights = None
+        if channel_weights is not None:
+            weights = _padded(channel_weights.to(blocks.device))
+        start = max_block_scales(blocks, block_amax, tensor_scale).view(torch.uint8).int()
+        best = start
+        least = torch.full(block_amax.shape, torch.inf, device=blocks.device)
+        scratch = torch.empty_like(magnitudes), torch.empty_like(magnitudes)
+        for code in _codes_around(start):
+            scale = decode_e4m3(code.to(torch.uint8).view(torch.float8_e4m3fn)).mul_(tensor_scale)
+            error = _squared_error(magnitudes, scale, weights, scratch)
+            better = error < least
+            least = torch.where(better, error, least)
+            best = torch.where(better, code, best)
+        return best.to(torch.uint8).view(torch.float8_e4m3fn)
+
+    return search
+
+
+class NVFP4Grid:
+    """NVFP4's values under one tensor scale, a `BlockGrid`."""
+
+    block = BLOCK
+
+    def __init__(self, tensor_scale: torch.Tensor) -> None:
+        """Use a tensor scale, 0-d float32."""
+        self._tensor_scale = tensor_scale
+
+    def candidates(self, block_amax: torch.Tensor) -> torch.Tensor:
+        """Return ten codes around the max rule's."""
+        start = max_block_scales(block_amax, block_amax, self._tensor_scale)
+        return torch.stack(_codes_around(start.view(torch.uint8).int()), 1).to(torch.uint8)
+
+    def scales(self, codes: torch.Tensor) -> torch.Tensor:
+        """Return block scale times tensor scale."""
+        return decode_e4m3(codes.view(torch.float8_e4m3fn)).mul_(self._tensor_scale)
+
+    def round_in_place(self, values: torch.Tensor, scratch: torch.Tensor) -> None:
+        """Round to E2M1."""
+        round_to_e2m1(values, scratch)
+
+
+def _codes_around(start: torch.Tensor) -> list[torch.Tensor]:
+    """Return the E4M3 codes to try around the max rule's: ten integer tensors like ``start``."""
+    return [(start + step).clamp_(0, _LARGEST_CODE) for step in range(_FIRST, _LAST + 1)]
+
+
+def _squared_error(
+    magnitudes: torch.Tensor,
+    scale: torch.Tensor,
+    weights: torch.Tensor | None,
+    scratch: tuple[torch.Tensor, torch.Tensor],
+) -> torch.Tensor:
+    """Return each block's squared error ``[B]`` under ``scale`` ``[B]``.
+
+    ``weights`` of the channels are in blocks, ``[ceil(in / 16), 16]``.
+    """
+    values, magic = scratch
+    # A zero scale stores zeros: every value is its own error.
+    torch.div(magnitudes, scale.masked_fill(scale == 0, torch.inf).unsqueeze(-1), out=values)
+    round_to_e2m1(values, magic)
+    values.mul_(scale.unsqueeze(-1)).sub_(magnitudes).square_()
+    if weights is None:
+        return values @ values.new_ones(BLOCK)
+    return values.view(-1, len(weights), BLOCK).mul_(weights).view(-1, BLOCK).sum(-1)
+
+
+def _padded(weights: torch.Tensor) -> torch.Tensor:
+    """Return channel weights as blocks ``[ceil(in / 16), 16]``; padding weighs nothing."""
+    missing = -len(weights) % BLOCK
+    return torch.nn.functional.pad(weights, (0, missing)).view(-1, BLOCK)
