@@ -188,7 +188,7 @@ def test_other_depths(inventory_named: InventoryNamed, model: str) -> None:
 
 def documented_sizes() -> list[tuple[str, str, list[str]]]:
     """Return model, preset and sizes of every row of the user guide's table."""
-    guide = (Path(__file__).parents[3] / "docs" / "user-guide.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[3] / "docs" / "guide" / "models.md").read_text(encoding="utf-8")
     rows = re.findall(
         r"^\| [^|]+ \| `([^`]+)` \| ([\d.]+) \| `([^`]+)` \| ([\d.]+) \| ([\d.]+) \| ([\d.]+) \|$",
         guide, re.MULTILINE,
