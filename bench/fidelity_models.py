@@ -20,7 +20,7 @@ from nvfp4_foundry.quant.calibration import (
 )
 from nvfp4_foundry.quant.checkpoint.decoded import decoded_tensors
 from nvfp4_foundry.quant.conversion.convert import QuantizedModel, quantize_to_memory
-from nvfp4_foundry.quant.derive import mix_plan
+from nvfp4_foundry.quant.derive import MIX_FORMATS, mix_plan
 from nvfp4_foundry.quant.hardware.emulation import emulate_native_product, read_input_roundings
 from nvfp4_foundry.quant.planning import Plan, get_preset, make_plan, take_inventory
 from nvfp4_foundry.quant.sensitivity.measure import QUANTIZED_FORMATS, measure_sensitivity
@@ -34,7 +34,6 @@ _PROBED_SEEDS, _PROBED_STEPS = (1, 2), 4
 _COMPARISON_SEED = 1000
 _BATCH = 100
 _COLLECTING = CollectorSettings(moments_budget_bytes=2**30, moments_tokens_per_channel=1e9)
-_MIX_FORMATS = ("nvfp4", "float8_e4m3fn", "bf16")
 #: Rounding of the mixes and of what they are compared with.
 MIX_ROUNDING = "gptaq"
 
@@ -121,7 +120,7 @@ class Subject:
 
     def mixed(self, base: Plan) -> Plan:
         """Return the auto mix at the size of ``base``, by probed sensitivities."""
-        formats = [name for name in _MIX_FORMATS if name in QUANTIZED_FORMATS]
+        formats = [name for name in MIX_FORMATS if name in QUANTIZED_FORMATS]
         sensitivity = measure_sensitivity(
             self.source, self.statistics, formats, rounding=base.recipe.rounding
         )
@@ -130,7 +129,7 @@ class Subject:
             for sigma, run in self.probed:
                 probe.probe(self.root, run, run(), sigma)
         inventory = take_inventory(self.source)
-        return mix_plan(base, inventory, probe.result(), formats=_MIX_FORMATS).plan
+        return mix_plan(base, inventory, probe.result(), formats=MIX_FORMATS).plan
 
 
 def _run_id(seed: int) -> str:

@@ -52,7 +52,7 @@ def load_images() -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits
     except ImportError as missing:
         raise ImportError(
-            "training the demo model needs scikit-learn: pip install 'nvfp4-foundry[demo-train]'"
+            "training the demo model needs scikit-learn: pip install scikit-learn"
         ) from missing
     data = load_digits()
     return torch.from_numpy(data.images).float() / 16, torch.from_numpy(data.target).long()

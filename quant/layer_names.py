@@ -13,13 +13,18 @@ _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "net.")
 _SUFFIXES = (".input_scale", ".weight")
 
 
+def module_name(name: str) -> str:
+    """Return a module's name without the wrappers that torch.compile puts around modules."""
+    return name.replace(_COMPILED, "")
+
+
 def name_in_model(name: str, known: Collection[str]) -> str:
     """Return a layer's name as the model has it, the name itself if it has no such layer.
 
     Removed are the prefixes of full checkpoints and of compiled modules, and the suffixes of
     tensor names.
     """
-    plain = name.replace(_COMPILED, "")
+    plain = module_name(name)
     for suffix in _SUFFIXES:
         plain = plain.removesuffix(suffix)
     if plain in known:

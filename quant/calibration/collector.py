@@ -6,7 +6,6 @@ the output with and without them is the same, bit for bit.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -55,18 +54,12 @@ class ActivationCollector:
         self._widths: dict[str, int] = {}
         self._unchanged: dict[str, torch.Tensor] = {}
         self._never_shared: set[str] = set()
-        self._skipped: Counter[str] = Counter()
         self._schedule = MomentSchedule(self.settings)
 
     @property
     def rows_per_layer(self) -> int:
         """Rows kept per distinct input: the setting, or less where the memory budget asks."""
         return self._rows_per_layer
-
-    @property
-    def skipped_calls(self) -> Mapping[str, int]:
-        """Calls per layer whose input could not be measured (quantized, empty, other width)."""
-        return dict(self._skipped)
 
     def new_run(
         self,
@@ -159,8 +152,7 @@ class ActivationCollector:
         def observe_input(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
             x = args[0] if args else kwargs.get("input")
             if not is_measurable(x, self._widths[name]):
-                self._skipped[name] += 1
-                return
+                return  # quantized, empty or of another width: coverage will show it
             # Tensors made in inference mode could not be added to outside of it.
             with torch.inference_mode(False), torch.no_grad():
                 self._receive(name, x)

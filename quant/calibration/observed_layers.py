@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 import torch
 
 from ..errors import CalibrationError
+from ..layer_names import module_name
 
 
 def find_linears(
@@ -33,7 +34,7 @@ def _linears(root: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
         width = getattr(module, "in_features", None)
         if isinstance(width, int) and hasattr(module, "out_features") and _has_weight(module):
             # torch.compile wraps modules under this name.
-            yield name.replace("_orig_mod.", ""), module
+            yield module_name(name), module
 
 
 def _has_weight(module: torch.nn.Module) -> bool:

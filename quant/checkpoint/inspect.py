@@ -7,14 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..planning.architectures import detect_architecture
 from ..planning.inventory import Layer, take_inventory
 from ..sources import TensorInfo, TensorSource, open_to_look
+from ..sources.stored_layers import short_dtype
 from .provenance import read_provenance
-
-_SHORT_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ def stored_format(info: TensorInfo) -> str:
     """Return what to call the format a tensor is stored in: the file's name for it, or its type."""
     if info.stored:
         return info.stored.label
-    return _SHORT_DTYPES.get(info.dtype, str(info.dtype).removeprefix("torch."))
+    return short_dtype(info.dtype)
 
 
 def _input_scale(source: TensorSource, layer: Layer) -> float | None:

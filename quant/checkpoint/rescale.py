@@ -22,12 +22,10 @@ from ..errors import CalibrationError, CheckpointError
 from ..formats.base import TensorSpec, is_full_precision
 from ..progress import OnProgress
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_tensors
-from ..sources.stored_layers import StoredLayer, read_layout
+from ..sources.stored_layers import INPUT_SCALE, StoredLayer, read_layout
 from .provenance import PROVENANCE, read_provenance
 from .recognise import require_same_model
 from .writer import CheckpointWriter
-
-INPUT_SCALE = "input_scale"
 
 
 @dataclass(frozen=True)

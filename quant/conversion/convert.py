@@ -19,10 +19,11 @@ from ..formats.plain import cast_plain
 from ..planning.plan import Plan
 from ..progress import OnProgress
 from ..sources.base import TensorInfo, TensorSource
+from ..sources.stored_layers import BIAS
 from .compile_report import conversion_report
 from .header_metadata import header_metadata, reserved_length
 from .job import ConversionJob, prepare_job
-from .layer import BIAS, encode_layer
+from .layer import encode_layer
 from .observed_input import ObservedInputs
 from .report import ConversionReport, LayerReport
 

@@ -17,7 +17,8 @@ from ..planning.inventory import Layer, take_inventory
 from ..planning.plan import Plan, PlannedLayer
 from ..rounding import NEED_MOMENTS
 from ..sources.base import TensorSource
-from .layer import INPUT_SCALE, MARKER, input_scale_of, stored_name
+from ..sources.stored_layers import INPUT_SCALE, MARKER
+from .layer import input_scale_of, stored_name
 from .observed_input import ObservedInputs
 
 

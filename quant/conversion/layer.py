@@ -15,13 +15,10 @@ from ..formats.plain import cast_plain
 from ..planning.inventory import Layer
 from ..planning.plan import PlannedLayer
 from ..rounding import MaxRule
+from ..sources.stored_layers import BIAS, INPUT_SCALE, MARKER
 from .choose_encoding import ChosenEncoding, choose_encoding, taken_over
 from .observed_input import ObservedInput
 from .report import LayerReport
-
-#: Suffixes of the tensors `encode_layer` adds to those of the format.
-MARKER, INPUT_SCALE = "comfy_quant", "input_scale"
-BIAS = "bias"
 
 
 def stored_name(layer: Layer, suffix: str) -> str:

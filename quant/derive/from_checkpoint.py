@@ -12,6 +12,7 @@ from ..planning.architectures import detect_architecture
 from ..planning.inventory import Layer, take_inventory
 from ..planning.recipe import Recipe, Rule
 from ..sources import TensorSource
+from ..sources.base import dtype_name
 from .exact_recipe import exact_pattern
 from .overrides import DerivedRecipe
 
@@ -69,7 +70,7 @@ def _stored(layer: Layer, origin: str) -> tuple[str, str]:
     stored = layer.tensor.stored
     if stored is None:
         plain = next((n for n in _PLAIN.get(layer.tensor.dtype, ()) if n in FORMATS), "")
-        return plain, str(layer.tensor.dtype).removeprefix("torch.")
+        return plain, dtype_name(layer.tensor.dtype)
     if not stored.format:
         raise RecipeError(
             f"{layer.name} of {origin} is stored as {stored.label}, which is none of the formats "

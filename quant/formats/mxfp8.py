@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import comfy_kitchen
 import torch
 
 from ..errors import FormatError
@@ -27,7 +26,7 @@ from .base import (
 )
 from .e4m3 import E4M3_MAX, decode_e4m3
 from .parallel import share_chunks
-from .tiles import tiled_shape, untile
+from .tiles import tile, tiled_shape, untile
 
 BLOCK = 32
 _BIAS = 127
@@ -104,7 +103,7 @@ class MXFP8(WeightFormat):
 
         share_chunks(loop, row_slices(weight.shape[0], columns), device)
         return EncodedWeight(
-            {"weight": codes, "weight_scale": comfy_kitchen.to_blocked(scales, flatten=False)},
+            {"weight": codes, "weight_scale": tile(scales)},
             relative_error(squares) if measure_error else None,
         )
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import comfy_kitchen
 import torch
 
 from ..errors import FormatError
@@ -40,7 +39,7 @@ from .nvfp4_scales import (
     searched_block_scales,
 )
 from .parallel import share_chunks
-from .tiles import tiled_shape, untile
+from .tiles import tile, tiled_shape, untile
 
 __all__ = ["BLOCK", "NVFP4", "NVFP4W4A16", "NVFP4_MAX", "max_block_scales", "quantize_blocks"]
 
@@ -116,7 +115,7 @@ class NVFP4(WeightFormat):
         return EncodedWeight(
             tensors={
                 "weight": packed,
-                "weight_scale": comfy_kitchen.to_blocked(scales, flatten=False),
+                "weight_scale": tile(scales),
                 "weight_scale_2": tensor_scale,
             },
             relative_error=error,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import comfy_kitchen
 import torch
 
 from .base import roundup
@@ -15,6 +14,13 @@ def tiled_shape(rows: int, blocks: int) -> tuple[int, int]:
     return roundup(rows, _TILE_ROWS), roundup(blocks, _TILE_COLUMNS)
 
 
+def tile(scales: torch.Tensor) -> torch.Tensor:
+    """Return scales ``[rows, blocks]`` as they are stored, in `tiled_shape`; padding is zero."""
+    import comfy_kitchen  # imports torch's compiler, so only where something is encoded
+
+    return comfy_kitchen.to_blocked(scales, flatten=False)
+
+
 def untile(stored: torch.Tensor, rows: slice, blocks: int) -> torch.Tensor:
     """Return the scale codes of some rows, uint8 ``[rows, blocks]``, from their tiled layout.
 
@@ -22,5 +28,7 @@ def untile(stored: torch.Tensor, rows: slice, blocks: int) -> torch.Tensor:
     """
     first, last = rows.start // _TILE_ROWS * _TILE_ROWS, roundup(rows.stop, _TILE_ROWS)
     band = stored[first:last].view(torch.uint8)
+    import comfy_kitchen
+
     linear = comfy_kitchen.from_blocked(band, band.shape[0], blocks)
     return linear[rows.start - first : rows.stop - first].contiguous()

@@ -17,8 +17,9 @@ import torch
 from ..errors import CheckpointError
 from ..formats import WeightFormat
 from ..formats.base import is_full_precision
+from ..layer_names import module_name
 from ..sources import TensorSource
-from ..sources.stored_layers import read_layout
+from ..sources.stored_layers import INPUT_SCALE, read_layout
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ def read_input_roundings(checkpoint: TensorSource) -> dict[str, InputRounding]:
         fmt, marker = layer.format, layer.marker
         if fmt is None or not fmt.rounds_activations or is_full_precision(marker):
             continue
-        info = layer.tensors.get("input_scale")
+        info = layer.tensors.get(INPUT_SCALE)
         scale = float(checkpoint.load(info.name)) if info else None
         roundings[name] = InputRounding(fmt, scale)
     return roundings
@@ -67,8 +68,7 @@ def emulated_layers(
     Raises:
         CheckpointError: the tree lacks a layer of the checkpoint.
     """
-    # torch.compile wraps modules under this name.
-    modules = {name.replace("_orig_mod.", ""): module for name, module in root.named_modules()}
+    modules = {module_name(name): module for name, module in root.named_modules()}
     missing = [name for name in roundings if name not in modules]
     if missing:
         raise CheckpointError(

@@ -12,6 +12,7 @@ from typing import Any
 from ..errors import PlanError
 from ..formats import WeightFormat, get_format
 from ..layer_names import describe_unknown, nearest_names
+from ..sources.base import dtype_name
 from .architectures import Architecture, detect_architecture
 from .inventory import Inventory, Layer
 from .presets import require_architecture
@@ -181,7 +182,7 @@ def _plan_layer(
         name=layer.name,
         kind=layer.kind,
         shape=layer.shape,
-        source_dtype=stored.label if stored else str(layer.tensor.dtype).removeprefix("torch."),
+        source_dtype=stored.label if stored else dtype_name(layer.tensor.dtype),
         format=fmt.name,
         reason=reason,
         bytes_before=layer.nbytes,

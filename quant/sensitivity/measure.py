@@ -17,6 +17,7 @@ from ..conversion.layer import input_scale_of
 from ..conversion.observed_input import ObservedInput, ObservedInputs
 from ..errors import CalibrationError, FormatError
 from ..formats import FORMATS, WeightFormat, get_format
+from ..hardware.usual_formats import MEASURED
 from ..planning.inventory import Layer, take_inventory
 from ..progress import OnProgress
 from ..rounding import DEFAULT_ROUNDING, get_rounding
@@ -27,9 +28,9 @@ from .artefact import CandidateErrors, LayerSensitivity, Sensitivity
 #: Every format that stores fewer bits.
 QUANTIZED_FORMATS = tuple(name for name, fmt in FORMATS.items() if fmt.is_quantized)
 #: What is measured unless told otherwise: what presets for Blackwell are made of.
-DEFAULT_CANDIDATES = ("nvfp4", "nvfp4_w4a16", "float8_e4m3fn")
+DEFAULT_CANDIDATES = MEASURED["blackwell"]
 #: What recipes for Turing and Ampere are made of.
-INTEGER_CANDIDATES = ("convrot_w4a4", "convrot_w4a8", "int8_convrot")
+INTEGER_CANDIDATES = MEASURED["turing_ampere"]
 
 
 def measure_sensitivity(

@@ -18,6 +18,11 @@ from ..formats import WeightFormat
 from .stored_weight import StoredWeight
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """Return a dtype's name without ``torch.``."""
+    return str(dtype).removeprefix("torch.")
+
+
 @dataclass(frozen=True)
 class AppliedLora:
     """A LoRA file that is merged into a source's weights; ``strength`` is None if unknown."""

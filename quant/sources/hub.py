@@ -66,7 +66,7 @@ def fetch_from_hub(text: str, cache: Path | None = None) -> Path:
     except ImportError as error:
         raise SourceError(
             f"{text}: files on the Hub need huggingface_hub; install it with "
-            "'pip install nvfp4-foundry[hub]' or 'pip install huggingface_hub'"
+            "'pip install huggingface_hub'"
         ) from error
     try:
         if not location.is_file:

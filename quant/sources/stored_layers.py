@@ -11,18 +11,19 @@ import torch
 
 from ..errors import CheckpointError, SourceError
 from ..formats import WeightFormat, format_of_marker
-from .base import TensorInfo, TensorSource
+from .base import TensorInfo, TensorSource, dtype_name
 
-MARKER = "comfy_quant"
+#: Suffixes of the tensors that ComfyUI reads beside those of a format.
+MARKER, INPUT_SCALE, BIAS = "comfy_quant", "input_scale", "bias"
 QUANTIZATION_METADATA = "_quantization_metadata"
 
 #: Suffixes of the tensors that belong to a layer's weight.
 SUFFIXES = (
     "weight",
-    "bias",
+    BIAS,
     "weight_scale",
     "weight_scale_2",
-    "input_scale",
+    INPUT_SCALE,
     MARKER,
     "scale_weight",
     "scale_input",
@@ -66,8 +67,7 @@ class StoredLayer:
             return self.format.name if self.format else str(self.marker.get("format"))
         if self.weight.stored:
             return self.weight.stored.label
-        dtype = self.weight.dtype
-        return _SHORT_DTYPES.get(dtype, str(dtype).removeprefix("torch."))
+        return short_dtype(self.weight.dtype)
 
     def shape(self) -> tuple[int, ...]:
         """Return the logical shape of the weight, unpacked; rows as the bias says if there is one.
@@ -77,8 +77,13 @@ class StoredLayer:
         stored, fmt = self.weight.shape, self.format
         if fmt is None or len(stored) != 2:
             return stored
-        bias = self.tensors.get("bias")
+        bias = self.tensors.get(BIAS)
         return fmt.logical_shape(stored, bias.shape[0] if bias and bias.shape else None)
+
+
+def short_dtype(dtype: torch.dtype) -> str:
+    """Return what to call a dtype: ``bf16``, ``float8_e4m3fn``."""
+    return _SHORT_DTYPES.get(dtype, dtype_name(dtype))
 
 
 def read_layout(source: TensorSource) -> dict[str, StoredLayer]:

@@ -8,15 +8,14 @@ from math import prod
 
 from ...errors import PlanError
 from ...formats import WeightFormat, get_format
+from ...hardware.usual_formats import MIXED
 from ...planning.architectures import Architecture
 from ...planning.inventory import Inventory, Layer
 from ...planning.plan import Plan, PlannedLayer, stored_bytes, why_not
 from ...sensitivity.artefact import Sensitivity
 
-#: What a mix is made of unless told otherwise. ``nvfp4_w4a16`` is no default: it is as large as
-#: ``nvfp4``, more precise and slower, so it would take the place of every ``nvfp4``.
-#: For Turing and Ampere: convrot_w4a4, int8_convrot and bf16.
-MIX_FORMATS = ("nvfp4", "float8_e4m3fn", "bf16")
+#: What a mix is made of unless told otherwise.
+MIX_FORMATS = MIXED["blackwell"]
 
 
 @dataclass(frozen=True)

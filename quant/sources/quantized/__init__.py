@@ -3,29 +3,31 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from ...errors import CheckpointError, SourceError
 from ..base import TensorSource
 from ..decoded import DecodedSource
 from ..stored_layers import QUANTIZATION_METADATA
 from ..stored_weight import StoredWeight
-from .comfyui import comfyui_weights
-from .compressed_tensors import compressed_tensors_weights
-from .float8_scaled import float8_scaled_weights
-from .lightx2v import lightx2v_weights
-from .modelopt import modelopt_weights
-from .parts import Found
-from .scaled_codes import scaled_codes_weights
+from .comfyui import ComfyUI
+from .compressed_tensors import CompressedTensors
+from .convention import Convention, Found
+from .float8_scaled import Float8Scaled
+from .lightx2v import LightX2V
+from .modelopt import ModelOpt
+from .scaled_codes import ScaledCodes
 from .unreadable import is_readable, leftovers, require_readable, unknown_weights
 
-#: Of files without markers. Asked in this order; what one recognises the next do not see.
-_CONVENTIONS: tuple[Callable[[TensorSource], Found], ...] = (
-    float8_scaled_weights,
-    lightx2v_weights,
-    modelopt_weights,
-    compressed_tensors_weights,
-    scaled_codes_weights,
+_MARKED = ComfyUI()
+#: Of files without markers. Asked in this order; a later one does not see what an earlier one
+#: recognised.
+CONVENTIONS: tuple[Convention, ...] = (
+    Float8Scaled(),
+    LightX2V(),
+    ModelOpt(),
+    CompressedTensors(),
+    ScaledCodes(),
 )
 
 
@@ -74,12 +76,12 @@ def decoded_where_known(source: TensorSource) -> TensorSource:
 
 def _find(source: TensorSource) -> Found:
     """Return what describes every quantized weight, by the name it has when decoded."""
-    found = dict(comfyui_weights(source))
+    found = dict(_MARKED.find(source))
     # What ComfyUI's own files leave unmarked is damaged: to guess would turn nibbles round.
     if found or QUANTIZATION_METADATA in source.metadata:
         return found
-    for convention in _CONVENTIONS:
-        for name, describe in convention(source).items():
+    for convention in CONVENTIONS:
+        for name, describe in convention.find(source).items():
             found.setdefault(name, describe)
     return found
 
@@ -97,4 +99,4 @@ def _quality_notes(weights: Mapping[str, StoredWeight]) -> list[str]:
     ]
 
 
-__all__ = ["decoded", "decoded_where_known", "is_readable"]
+__all__ = ["CONVENTIONS", "Convention", "decoded", "decoded_where_known", "is_readable"]

@@ -13,20 +13,27 @@ from ...formats.base import is_full_precision
 from ..base import TensorSource
 from ..stored_layers import StoredLayer, read_layout
 from ..stored_weight import StoredWeight
-from .parts import Found, number
+from .convention import Found
+from .parts import number
 
 
-def comfyui_weights(source: TensorSource) -> Found:
-    """Find the weights of layers with a marker, in the file or in its header.
+class ComfyUI:
+    """Layers with a marker, in the file or in its header."""
 
-    Raises:
-        CheckpointError: a marker is damaged.
-    """
-    return {
-        f"{layer.name}.weight": partial(_stored_weight, source, layer)
-        for layer in read_layout(source).values()
-        if layer.marker is not None
-    }
+    label = "ComfyUI"
+    reference = "Comfy-Org/ComfyUI: QUANTIZATION.md, comfy/quant_ops.py"
+
+    def find(self, source: TensorSource) -> Found:
+        """Find the weights of layers with a marker, in the file or in its header.
+
+        Raises:
+            CheckpointError: a marker is damaged.
+        """
+        return {
+            f"{layer.name}.weight": partial(_stored_weight, source, layer)
+            for layer in read_layout(source).values()
+            if layer.marker is not None
+        }
 
 
 def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:

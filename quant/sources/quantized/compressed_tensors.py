@@ -7,16 +7,26 @@ from functools import partial
 from ...formats.nvfp4 import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
+from .convention import Found
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
-from .parts import Found, layers_with, names_of, number
+from .parts import layers_with, names_of, number
 
 
-def compressed_tensors_weights(source: TensorSource) -> Found:
-    """Find weights stored as ``weight_packed``; their global scales are divisors."""
-    return {
-        f"{layer}.weight": partial(_stored_weight, source, layer)
-        for layer in layers_with(source, "weight_packed", "weight_scale", "weight_global_scale")
-    }
+class CompressedTensors:
+    """NVFP4 as the compressed-tensors library stores it."""
+
+    label = "compressed-tensors"
+    reference = (
+        "neuralmagic/compressed-tensors: "
+        "src/compressed_tensors/compressors/quantized_compressors/nvfp4_quantized.py"
+    )
+
+    def find(self, source: TensorSource) -> Found:
+        """Find weights stored as ``weight_packed``; their global scales are divisors."""
+        return {
+            f"{layer}.weight": partial(_stored_weight, source, layer)
+            for layer in layers_with(source, "weight_packed", "weight_scale", "weight_global_scale")
+        }
 
 
 def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:

@@ -9,9 +9,10 @@ from math import prod
 import torch
 
 from ...formats import FORMATS
-from ..base import TensorInfo, TensorSource
+from ..base import TensorInfo, TensorSource, dtype_name
 from ..stored_weight import StoredWeight
-from .parts import FLOAT8, Found, float8_input_amax, layers_with, names_of, number
+from .convention import Found
+from .parts import FLOAT8, float8_input_amax, layers_with, names_of, number
 from .scaled_codes import require_scales_fit, scaled_weight
 
 #: One tensor of this name (behind the model's prefix) marks such a file.
@@ -19,13 +20,19 @@ FILE_MARKER = "scaled_fp8"
 E5M2 = "float8_e5m2"  # always multiplied in 16 bits
 
 
-def float8_scaled_weights(source: TensorSource) -> Found:
-    """Find the weights that have a ``scale_weight``; a ``scale_input`` of 1.0 means none."""
-    marker = source.tensors.get(FILE_MARKER)
-    return {
-        f"{layer}.weight": partial(_stored_weight, source, layer, marker)
-        for layer in layers_with(source, "scale_weight", "weight")
-    }
+class Float8Scaled:
+    """A ``scale_weight`` beside each weight, and one marker for the file."""
+
+    label = "scaled_fp8"
+    reference = "Comfy-Org/ComfyUI: convert_old_quants in comfy/utils.py"
+
+    def find(self, source: TensorSource) -> Found:
+        """Find the weights that have a ``scale_weight``; a ``scale_input`` of 1.0 means none."""
+        marker = source.tensors.get(FILE_MARKER)
+        return {
+            f"{layer}.weight": partial(_stored_weight, source, layer, marker)
+            for layer in layers_with(source, "scale_weight", "weight")
+        }
 
 
 def _stored_weight(source: TensorSource, layer: str, marker: TensorInfo | None) -> StoredWeight:
@@ -37,14 +44,14 @@ def _stored_weight(source: TensorSource, layer: str, marker: TensorInfo | None) 
     in_16_bits = marker is not None and prod(marker.shape) == 2
     fmt = None
     if weight.dtype in FLOAT8 and per_tensor:
-        name = str(weight.dtype).removeprefix("torch.")
+        name = dtype_name(weight.dtype)
         fmt = FORMATS[f"{name}_w8a16" if in_16_bits and name != E5M2 else name]
 
     def input_amax() -> float | None:
         inputs = weight.dtype if weight.dtype in FLOAT8 else torch.float8_e4m3fn
         return float8_input_amax(number(source, layer, "scale_input"), inputs)
 
-    kind = str(weight.dtype).removeprefix("torch.")
+    kind = dtype_name(weight.dtype)
     stored = scaled_weight(source, f"{kind} (scaled_fp8)", (weight, scale), names, fmt, input_amax)
     # ComfyUI takes every weight of a marked file for e4m3.
     reads = marker is not None and per_tensor and weight.dtype == torch.float8_e4m3fn

@@ -9,25 +9,33 @@ import torch
 from ...formats.nvfp4 import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
+from .convention import Found
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
-from .parts import Found, layers_with, names_of, number, part
+from .parts import layers_with, names_of, number, part
 
 
-def lightx2v_weights(source: TensorSource) -> Found:
-    """Find uint8 weights with the global scales of LightX2V, of its older or newer files.
+class LightX2V:
+    """NVFP4 of LightX2V's older and newer files."""
 
-    Older: ``weight_global_scale`` (a divisor) and ``input_absmax``. Newer: ``input_global_scale``
-    (2688 / amax) and ``alpha``, which is 1 / (input_global_scale * weight_global_scale).
-    """
-    layers = [
-        *layers_with(source, "alpha", "input_global_scale", "weight_scale", "weight"),
-        *layers_with(source, "weight_global_scale", "weight_scale", "weight"),
-    ]
-    return {
-        f"{layer}.weight": partial(_stored_weight, source, layer)
-        for layer in layers
-        if source.info(f"{layer}.weight").dtype == torch.uint8
-    }
+    label = "LightX2V"
+    reference = "ModelTC/LightX2V: lightx2v/common/ops/mm/mm_weight.py"
+
+    def find(self, source: TensorSource) -> Found:
+        """Find uint8 weights with the global scales of LightX2V, of its older or newer files.
+
+        Older: ``weight_global_scale`` (a divisor) and ``input_absmax``. Newer:
+        ``input_global_scale`` (2688 / amax) and ``alpha``, which is
+        1 / (input_global_scale * weight_global_scale).
+        """
+        layers = [
+            *layers_with(source, "alpha", "input_global_scale", "weight_scale", "weight"),
+            *layers_with(source, "weight_global_scale", "weight_scale", "weight"),
+        ]
+        return {
+            f"{layer}.weight": partial(_stored_weight, source, layer)
+            for layer in layers
+            if source.info(f"{layer}.weight").dtype == torch.uint8
+        }
 
 
 def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import comfy_kitchen
 import torch
 
 from ...errors import SourceError
 from ...formats import get_format
 from ...formats.base import roundup
 from ...formats.nvfp4 import BLOCK
+from ...formats.tiles import tile
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .parts import total_bytes
@@ -103,4 +103,4 @@ def _tiled_scales(scales: torch.Tensor, tiled: bool) -> torch.Tensor:
         return scales
     missing = roundup(scales.shape[0], BLOCK) - scales.shape[0]
     rows = torch.nn.functional.pad(scales.view(torch.uint8), (0, 0, 0, missing))
-    return comfy_kitchen.to_blocked(rows.view(torch.float8_e4m3fn), flatten=False)
+    return tile(rows.view(torch.float8_e4m3fn))

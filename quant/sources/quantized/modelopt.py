@@ -9,21 +9,28 @@ import torch
 from ...formats.nvfp4 import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
+from .convention import Found
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
-from .parts import Found, layers_with, names_of, number
+from .parts import layers_with, names_of, number
 
 
-def modelopt_weights(source: TensorSource) -> Found:
-    """Find uint8 weights with ``weight_scale`` and ``weight_scale_2`` and no marker.
+class ModelOpt:
+    """NVFP4 as ModelOpt exports it."""
 
-    ComfyUI loads no NVFP4 layer without a marker, so such a file is ModelOpt's: nothing in it
-    says so itself.
-    """
-    return {
-        f"{layer}.weight": partial(_stored_weight, source, layer)
-        for layer in layers_with(source, "weight_scale_2", "weight_scale", "weight")
-        if source.info(f"{layer}.weight").dtype == torch.uint8
-    }
+    label = "ModelOpt"
+    reference = "NVIDIA/Model-Optimizer: modelopt/torch/quantization/qtensor/nvfp4_tensor.py"
+
+    def find(self, source: TensorSource) -> Found:
+        """Find uint8 weights with ``weight_scale`` and ``weight_scale_2`` and no marker.
+
+        ComfyUI loads no NVFP4 layer without a marker, so such a file is ModelOpt's: nothing in it
+        says so itself.
+        """
+        return {
+            f"{layer}.weight": partial(_stored_weight, source, layer)
+            for layer in layers_with(source, "weight_scale_2", "weight_scale", "weight")
+            if source.info(f"{layer}.weight").dtype == torch.uint8
+        }
 
 
 def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import torch
 
 from ..base import TensorInfo, TensorSource
-from ..stored_weight import StoredWeight
-
-#: Weights of one convention by the name they have when decoded, and what describes each: it
-#: raises `SourceError` where a layer does not follow the convention after all, `CheckpointError`
-#: where its marker is contradicted.
-Found = Mapping[str, Callable[[], StoredWeight]]
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
 

@@ -10,27 +10,37 @@ import torch
 
 from ...errors import FormatError, SourceError
 from ...formats import FORMATS, WeightFormat
-from ..base import TensorInfo, TensorSource
+from ..base import TensorInfo, TensorSource, dtype_name
 from ..stored_weight import StoredWeight
-from .parts import FLOAT8, Found, float8_input_amax, layers_with, names_of, number, total_bytes
+from .convention import Found
+from .parts import FLOAT8, float8_input_amax, layers_with, names_of, number, total_bytes
 
 _CODES = (*FLOAT8, torch.int8)
 # DeepSeek's files call the factor to multiply with an inverse.
 _SCALES = ("weight_scale", "weight_scale_inv")
 
 
-def scaled_codes_weights(source: TensorSource) -> Found:
-    """Find float8 and int8 weights with a ``weight_scale`` and no marker.
+class ScaledCodes:
+    """float8 and int8 codes with a ``weight_scale``, as many tools write them."""
 
-    ModelOpt, Hugging Face, LightX2V and others write such files. ``input_scale`` is the factor
-    activations were divided by.
-    """
-    return {
-        f"{layer}.weight": partial(_stored_weight, source, layer, suffix)
-        for suffix in _SCALES
-        for layer in layers_with(source, suffix, "weight")
-        if source.info(f"{layer}.weight").dtype in _CODES
-    }
+    label = "codes with scales"
+    reference = (
+        "deepseek-ai/DeepSeek-V3: inference/kernel.py; "
+        "huggingface/transformers: src/transformers/integrations/finegrained_fp8.py"
+    )
+
+    def find(self, source: TensorSource) -> Found:
+        """Find float8 and int8 weights with a ``weight_scale`` and no marker.
+
+        ModelOpt, Hugging Face, LightX2V and others write such files. ``input_scale`` is the factor
+        activations were divided by.
+        """
+        return {
+            f"{layer}.weight": partial(_stored_weight, source, layer, suffix)
+            for suffix in _SCALES
+            for layer in layers_with(source, suffix, "weight")
+            if source.info(f"{layer}.weight").dtype in _CODES
+        }
 
 
 def _stored_weight(source: TensorSource, layer: str, suffix: str) -> StoredWeight:
@@ -38,7 +48,7 @@ def _stored_weight(source: TensorSource, layer: str, suffix: str) -> StoredWeigh
     require_scales_fit(source, weight, scale)
     names = names_of(source, layer, "weight", suffix, "input_scale")
     fmt = _same_format(weight, scale)
-    kind = str(weight.dtype).removeprefix("torch.")
+    kind = dtype_name(weight.dtype)
 
     def input_amax() -> float | None:
         stored = number(source, layer, "input_scale")
@@ -85,7 +95,7 @@ def _same_format(weight: TensorInfo, scale: TensorInfo) -> WeightFormat | None:
         return None
     if prod(scale.shape) == 1:
         is_int8 = weight.dtype == torch.int8
-        name = "int8_tensorwise" if is_int8 else str(weight.dtype).removeprefix("torch.")
+        name = "int8_tensorwise" if is_int8 else dtype_name(weight.dtype)
         return FORMATS[name]
     if weight.dtype == torch.int8 and scale.shape in ((weight.shape[0],), (weight.shape[0], 1)):
         return FORMATS["int8_rowwise"]

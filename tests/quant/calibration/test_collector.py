@@ -145,7 +145,7 @@ def test_huge_finite_inputs_do_not_overflow(fingerprint) -> None:
     assert np.isfinite(layer.mean_square).all()
 
 
-def test_unusable_inputs_are_skipped_and_counted(fingerprint) -> None:
+def test_unusable_inputs_are_skipped(fingerprint) -> None:
     class Passive(torch.nn.Linear):
         def forward(self, input: object) -> object:
             return input
@@ -162,7 +162,6 @@ def test_unusable_inputs_are_skipped_and_counted(fingerprint) -> None:
         model[0](torch.ones(2, 8))
         model[0](torch.ones(2, 4).as_subclass(Subclass))
         model[0](input=torch.ones(2, 4))
-    assert collector.skipped_calls == {"0": 5}
     assert collector.snapshot(fingerprint).layers["0"].calls == 1
 
 

@@ -46,7 +46,7 @@ def test_what_is_no_location(text: str) -> None:
 
 def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(SourceError, match=r"pip install nvfp4-foundry\[hub\]"):
+    with pytest.raises(SourceError, match=r"pip install huggingface_hub"):
         open_source("hf://o/r/a.safetensors")
 
 
