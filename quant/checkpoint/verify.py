@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..progress import OnProgress
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
 from ..sources.qwen_edit import MARKER_2511
-from ..sources.stored_layers import MARKER, StoredLayer, announced_markers, read_layout
+from ..sources.stored_layers import INPUT_SCALE, MARKER, StoredLayer, announced_markers, read_layout
 from .provenance import read_provenance, tensor_digest
 
 # A recorded error was computed by the same arithmetic, in another order of summation, and
@@ -169,11 +169,13 @@ def _check_layer(
     if len(shape) != 2:
         yield f"{layer.name}: has a marker, but its weight has {len(shape)} dimensions, not 2"
         return
-    wrong = list(_check_specs(layer, fmt.tensor_specs(shape, torch.bfloat16)))
+    specs = fmt.tensor_specs(shape, torch.bfloat16)
+    wrong = list(_check_specs(layer, specs))
     yield from wrong
     if wrong:
         return
-    yield from _check_scales(checkpoint, layer, fmt)
+    scales = [suffix for suffix in specs if suffix != "weight"]
+    yield from _check_scales(checkpoint, layer, fmt, [*scales, INPUT_SCALE])
     error = recorded.get("errors", {}).get(layer.name)
     yield from _check_weight(checkpoint, layer, fmt, shape, original, error)
     if "bias" not in layer.tensors:
@@ -201,11 +203,13 @@ def _check_specs(layer: StoredLayer, specs: dict[str, TensorSpec]) -> Iterator[s
 def _is_stored_as(found: torch.dtype, wanted: torch.dtype, suffix: str) -> bool:
     """Whether loaders take one type for the other: they view block scales as what they are."""
     is_byte = found.itemsize == wanted.itemsize == 1
-    return found == wanted or (suffix == "weight_scale" and is_byte)
+    return found == wanted or (suffix != "weight" and is_byte)
 
 
-def _check_scales(checkpoint: TensorSource, layer: StoredLayer, fmt: WeightFormat) -> Iterator[str]:
-    for suffix in ("weight_scale", "weight_scale_2", "input_scale"):
+def _check_scales(
+    checkpoint: TensorSource, layer: StoredLayer, fmt: WeightFormat, suffixes: Iterable[str]
+) -> Iterator[str]:
+    for suffix in suffixes:
         info = layer.tensors.get(suffix)
         if info is None:
             continue
@@ -216,7 +220,7 @@ def _check_scales(checkpoint: TensorSource, layer: StoredLayer, fmt: WeightForma
             yield f"{layer.name}: {suffix} is negative"
         elif values.numel() == 1 and float(values) == 0:
             yield f"{layer.name}: {suffix} is zero"
-        if suffix == "input_scale" and info.dtype != torch.float32:
+        if suffix == INPUT_SCALE and info.dtype != torch.float32:
             yield f"{layer.name}: input_scale is {info.dtype}, loaders need float32"
 
 
@@ -230,9 +234,8 @@ def _check_weight(
 ) -> Iterator[str]:
     """Decode by bands of rows and compare the whole with the source."""
     tensors = {
-        suffix: checkpoint.load(info.name)
-        for suffix, info in layer.tensors.items()
-        if suffix.startswith("weight")
+        suffix: checkpoint.load(layer.tensors[suffix].name)
+        for suffix in fmt.tensor_specs(shape, torch.bfloat16)
     }
     name = f"{layer.name}.weight"
     source = original.load(name) if original is not None and name in original.tensors else None

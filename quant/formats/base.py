@@ -28,6 +28,10 @@ _SMALLEST_SCALE = 2.0**-126
 FULL_PRECISION = "full_precision_matrix_mult"
 
 
+#: Shapes of a layer's stored tensors by suffix.
+Shapes = Mapping[str, tuple[int, ...]]
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """Shape and dtype of a tensor that will be written, known before its data."""
@@ -170,6 +174,22 @@ class WeightFormat(ABC):
         marker = self.marker_for(shape)
         return b"" if marker is None else json.dumps(marker).encode()
 
+    def of_marker(self, marker: Mapping[str, Any], shapes: Shapes) -> WeightFormat | None:
+        """Return the format that decodes a layer with a marker; None if that is another one's.
+
+        The format itself, or one like it with the parameters of the marker.
+
+        Args:
+            marker: the JSON object of the layer, see `marker_parameter`.
+            shapes: of the layer's stored tensors by suffix; empty if they are not known.
+        """
+        same_product = self.is_full_precision == is_full_precision(marker)
+        return self if same_product and self.is_named_by(marker) else None
+
+    def is_named_by(self, marker: Mapping[str, Any]) -> bool:
+        """Whether a marker's ``format`` alone means this format, whatever its product."""
+        return self.marker is not None and self.marker.get("format") == marker.get("format")
+
     def stores_like(self, other: WeightFormat, shape: tuple[int, ...]) -> bool:
         """Whether both store a weight of this shape in the same tensors; its product aside."""
         mine, theirs = (
@@ -243,6 +263,13 @@ class WeightFormat(ABC):
     def nbytes(self, shape: tuple[int, ...], source_dtype: torch.dtype) -> int:
         """Return the stored size of a weight in bytes, scales included, marker excluded."""
         return sum(spec.nbytes for spec in self.tensor_specs(shape, source_dtype).values())
+
+
+def marker_parameter(marker: Mapping[str, Any], name: str, default: Any) -> Any:
+    """Return a parameter of a marker; it may be nested under ``params``, as ComfyUI reads it."""
+    nested = marker.get("params")
+    fallback = nested.get(name, default) if isinstance(nested, dict) else default
+    return marker.get(name, fallback)
 
 
 def is_full_precision(marker: Mapping[str, Any] | None) -> bool:

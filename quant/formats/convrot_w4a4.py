@@ -11,7 +11,16 @@ from typing import Any
 import torch
 
 from ..errors import FormatError
-from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat, require_finite, tensor_amax
+from .base import (
+    EncodedWeight,
+    ScaleRule,
+    Shapes,
+    TensorSpec,
+    WeightFormat,
+    marker_parameter,
+    require_finite,
+    tensor_amax,
+)
 from .integer_scales import choose_row_scales
 from .integers import (
     INT4_FLOOR,
@@ -21,10 +30,9 @@ from .integers import (
     round_inputs_to_int8,
     round_rows,
 )
-from .rotation import rotate
+from .rotation import DEFAULT_GROUP, marked_group_size, rotate
 
 MARKER_NAME = "convrot_w4a4"
-_GROUP = 256
 # comfy-kitchen's kernels take 64 channels at a time.
 _KERNEL_COLUMNS = 64
 _NO_INT4_FROM = (9, 0)  # Hopper
@@ -42,13 +50,28 @@ class ConvRotW4A4(WeightFormat):
     # Max rounding leaves 15% whatever the weights, single outliers up to 30%.
     error_bound = 0.35
 
-    def __init__(self, name: str, *, linear_dtype: str = "int4", group: int = _GROUP):
+    def __init__(self, name: str, *, linear_dtype: str = "int4", group: int = DEFAULT_GROUP):
         self.name = name
         self._group = group
+        self._linear_dtype = linear_dtype
         self._int8_inputs = linear_dtype == "int8"
         self.marker = {"format": MARKER_NAME, "convrot_groupsize": group}
         if self._int8_inputs:
             self.marker["linear_dtype"] = "int8"
+
+    def of_marker(self, marker: Mapping[str, Any], shapes: Shapes) -> WeightFormat | None:
+        """Take the group size from the marker."""
+        size = marked_group_size(marker)
+        inputs = marker_parameter(marker, "linear_dtype", "int4")
+        if marker.get("format") != MARKER_NAME or size is None or inputs != self._linear_dtype:
+            return None
+        return (
+            self if size == self._group else ConvRotW4A4(self.name, linear_dtype=inputs, group=size)
+        )
+
+    def is_named_by(self, marker: Mapping[str, Any]) -> bool:
+        """The name alone does not say how inputs are rounded."""
+        return False
 
     def native_note(self, capability: tuple[int, int]) -> str:
         """Hopper and newer GPUs have no product of 4-bit integers."""

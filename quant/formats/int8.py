@@ -7,15 +7,25 @@ a layer's input to int8, with a scale per token, inside the product.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import torch
 
 from ..errors import FormatError
-from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat, require_finite, tensor_amax
+from .base import (
+    EncodedWeight,
+    ScaleRule,
+    Shapes,
+    TensorSpec,
+    WeightFormat,
+    marker_parameter,
+    require_finite,
+    tensor_amax,
+)
 from .integer_scales import choose_row_scales, choose_tensor_scale
 from .integers import INT8_FLOOR, INT8_MAX, decode_rows, round_inputs_to_int8, round_rows
-from .rotation import GROUPS, rotate
+from .rotation import GROUPS, marked_group_size, rotate
 
 MARKER_NAME = "int8_tensorwise"
 _LIMITS = (-128.0, INT8_MAX)
@@ -42,6 +52,16 @@ class Int8(WeightFormat):
         if len(shape) != 2:
             return f"int8 is loaded for 2-D weights only, this one has {len(shape)} dimensions"
         return None
+
+    def of_marker(self, marker: Mapping[str, Any], shapes: Shapes) -> WeightFormat | None:
+        """Tell one scale from one per row by the shape of the scales."""
+        if marker.get("format") != MARKER_NAME or marker_parameter(marker, "convrot", False):
+            return None
+        return self if self.per_row == has_row_scales(shapes) else None
+
+    def is_named_by(self, marker: Mapping[str, Any]) -> bool:
+        """The name alone does not say whether the weight is rotated."""
+        return False
 
     def group(self, columns: int) -> int | None:
         """Return how many input channels are rotated together, None: they are not."""
@@ -127,6 +147,23 @@ class RotatedInt8(Int8):
         """Return the group size for a width."""
         return self._group or next((size for size in GROUPS if columns % size == 0), None)
 
+    def of_marker(self, marker: Mapping[str, Any], shapes: Shapes) -> WeightFormat | None:
+        """Take the group size from the marker."""
+        is_rotated = marker_parameter(marker, "convrot", False)
+        if marker.get("format") != MARKER_NAME or not is_rotated:
+            return None
+        size, per_row, weight = (
+            marked_group_size(marker),
+            has_row_scales(shapes),
+            shapes.get("weight"),
+        )
+        if size is None:
+            return None
+        if per_row and weight is not None and self.group(weight[1]) == size:
+            return self
+        per_row = per_row or weight is None
+        return RotatedInt8(self.name, self.error_bound, per_row=per_row, group=size)
+
     def marker_for(self, shape: tuple[int, ...]) -> Mapping[str, Any]:
         """Name the group size."""
         return {"format": MARKER_NAME, "convrot": True, "convrot_groupsize": self.group(shape[1])}
@@ -137,3 +174,11 @@ class RotatedInt8(Int8):
         if len(shape) == 2 and shape[1] % size:
             return f"rotating needs in_features % {size} == 0, this layer is {shape[1]} wide"
         return super().refusal(shape)
+
+
+def has_row_scales(shapes: Shapes) -> bool:
+    """Whether a layer's stored scales are one per row of its weight."""
+    scale, weight = shapes.get("weight_scale"), shapes.get("weight")
+    if scale is None or not weight:
+        return False
+    return scale == (weight[0], 1) or 1 < prod(scale) == weight[0]

@@ -7,18 +7,34 @@ and column (ConvRot, arXiv 2512.03673); it is symmetric, so it is its own invers
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import lru_cache
 from math import log2
+from typing import Any
 
 import torch
 
+from .base import marker_parameter
+
 #: Group sizes that comfy-kitchen's CUDA kernels rotate themselves, the best first.
 GROUPS = (256, 64, 16)
+#: What ComfyUI assumes where a marker names no size (comfy/ops.py).
+DEFAULT_GROUP = 256
 
 
 def is_group_size(size: int) -> bool:
     """Whether there is a regular Hadamard matrix of this size: a power of 4."""
     return size >= 4 and log2(size) % 2 == 0
+
+
+def marked_group_size(marker: Mapping[str, Any]) -> int | None:
+    """Return the group size a marker names, None if nothing can be rotated by it."""
+    value = marker_parameter(marker, "convrot_groupsize", DEFAULT_GROUP)
+    try:
+        size = int(value)
+    except (TypeError, ValueError):
+        return None
+    return size if is_group_size(size) else None
 
 
 def rotate(values: torch.Tensor, group: int) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, SourceError
-from ..formats import WeightFormat, format_of_marker
+from ..formats import FORMATS, WeightFormat, format_of_marker
 from .base import TensorInfo, TensorSource, dtype_name
 
 #: Suffixes of the tensors that ComfyUI reads beside those of a format.
@@ -18,15 +18,12 @@ MARKER, INPUT_SCALE, BIAS = "comfy_quant", "input_scale", "bias"
 QUANTIZATION_METADATA = "_quantization_metadata"
 
 #: Suffixes of the tensors that belong to a layer's weight.
-SUFFIXES = (
-    "weight",
-    BIAS,
-    "weight_scale",
-    "weight_scale_2",
-    INPUT_SCALE,
-    MARKER,
-    "scale_weight",
-    "scale_input",
+SUFFIXES = frozenset(
+    {
+        *(name for fmt in FORMATS.values() for name in fmt.tensor_specs((256, 256), torch.float32)),
+        *(BIAS, INPUT_SCALE, MARKER),
+        *("scale_weight", "scale_input"),  # of files from before markers
+    }
 )
 
 _SHORT_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
