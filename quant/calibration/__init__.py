@@ -2,13 +2,8 @@
 
 from .collector import ActivationCollector
 from .coverage import CoverageReport
-from .input_scale.policy import (
-    InputScalePolicy,
-    ScaleDecision,
-    decide_scales,
-    parse_policy,
-    represented_amax,
-)
+from .input_scale import InputScalePolicy, ScaleDecision, decide_scales, represented_amax
+from .input_scale.policy import parse_policy
 from .merge import merge, merge_all
 from .moment_schedule import ENOUGH_TOKENS, describe_budget
 from .records import LayerStatistics, RunRecord, SigmaBin, amax_by_branch, amax_by_sigma

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from .. import VERSION
-from ..calibration.input_scale.policy import InputScalePolicy, ScaleDecision, decide_scales
+from ..calibration.input_scale import InputScalePolicy, ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..errors import CalibrationError, CheckpointError
 from ..formats.base import TensorSpec, is_full_precision
@@ -97,23 +97,13 @@ def rescale_checkpoint(
             static scale, or the target cannot be written.
         CalibrationError: the statistics are of another model, or a file of scales is wrong.
     """
-    if statistics is None and policy.kind in ("amax", "percentile"):
-        raise CalibrationError(
-            f"input_scale {policy} needs the statistics of a calibration; give them, or choose "
-            "dynamic or fixed"
-        )
+    _require_statistics(policy, statistics)
     with open_tensors(path) as file:
         target = _resolved(target, file.paths)
         prefix = find_prefix(file.tensors)
         model = PrefixedSource(file, prefix) if prefix else file
         layers = read_layout(model)
-        scaled = {name: layer for name, layer in layers.items() if takes_input_scale(layer)}
-        if not scaled:
-            raise CheckpointError(
-                f"{path}: no layer of it takes an input_scale (only those that are marked as NVFP4 "
-                "or float8, and multiplied so, do). Quantize it first; that also brings NVFP4 of "
-                "other tools into the form that ComfyUI loads"
-            )
+        scaled = _scaled_layers(path, layers)
         compared = 0
         if statistics is not None:
             compared = require_same_model(statistics.fingerprint, model, layers)
@@ -131,6 +121,26 @@ def rescale_checkpoint(
     if target is not None:
         _require_written(target, prefix, rescaled)
     return report
+
+
+def _require_statistics(policy: InputScalePolicy, statistics: CalibrationStatistics | None) -> None:
+    if statistics is None and policy.kind in ("amax", "percentile"):
+        raise CalibrationError(
+            f"the input scale policy {policy} needs a calibration; give one, or choose dynamic, "
+            "fixed or a file of scales"
+        )
+
+
+def _scaled_layers(path: str | Path, layers: Mapping[str, StoredLayer]) -> dict[str, StoredLayer]:
+    """Return the layers that take a static scale; refuse a checkpoint without any."""
+    scaled = {name: layer for name, layer in layers.items() if takes_input_scale(layer)}
+    if not scaled:
+        raise CheckpointError(
+            f"{path}: no layer takes an input_scale; only layers that are marked and multiplied "
+            "as NVFP4 or float8 do. Quantize the file first. That also brings NVFP4 files of "
+            "other tools into the form that ComfyUI loads"
+        )
+    return scaled
 
 
 def _resolved(target: Path | None, paths: tuple[Path, ...]) -> Path | None:

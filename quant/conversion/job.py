@@ -9,7 +9,7 @@ from math import isfinite
 
 import torch
 
-from ..calibration.input_scale.policy import ScaleDecision, decide_scales
+from ..calibration.input_scale import ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..formats import get_format
 from ..formats.base import TensorSpec

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from ..calibration.input_scale.policy import ScaleDecision
+from ..calibration.input_scale import ScaleDecision
 from ..checkpoint.provenance import tensor_digest
 from ..errors import FormatError
 from ..formats import WeightFormat, get_format
@@ -85,19 +85,11 @@ def encode_layer(
                 measure_outputs=measure_outputs,
                 correct_bias=correct_bias and bias is not None,
             )
-        else:  # merged weights come wider than they are stored
-            stored = fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"]
-            chosen = ChosenEncoding(fmt.encode(cast_plain(weight, stored.dtype), MaxRule()), "")
+        else:
+            chosen = _cast(layer, fmt, weight)
     except FormatError as error:
         raise FormatError(f"{layer.tensor.name}: {error}") from error
-    encoded = chosen.encoded
-    tensors = {stored_name(layer, suffix): value for suffix, value in encoded.tensors.items()}
-    if fmt.marker is not None:
-        text = bytearray(fmt.marker_bytes(layer.shape))
-        marker = torch.frombuffer(text, dtype=torch.uint8)
-        tensors[stored_name(layer, MARKER)] = marker
-    if scale is not None:
-        tensors[stored_name(layer, INPUT_SCALE)] = torch.tensor(scale, dtype=torch.float32)
+    tensors = _stored_tensors(layer, fmt, chosen, scale)
     size = sum(t.nbytes for t in tensors.values()) + sum(c.nbytes for c in layer.companions)
     if chosen.bias_shift is not None and bias is not None:
         shifted = bias.float() + chosen.bias_shift.to(bias.device)
@@ -106,6 +98,25 @@ def encode_layer(
     corrected = tensors.get(f"{layer.name}.{BIAS}")
     digest = "" if corrected is None else tensor_digest(corrected)
     return tensors, replace(report, bias_digest=digest)
+
+
+def _cast(layer: Layer, fmt: WeightFormat, weight: torch.Tensor) -> ChosenEncoding:
+    """Return an unquantized weight; merged weights come wider than they are stored."""
+    stored = fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"]
+    return ChosenEncoding(fmt.encode(cast_plain(weight, stored.dtype), MaxRule()), "")
+
+
+def _stored_tensors(
+    layer: Layer, fmt: WeightFormat, chosen: ChosenEncoding, scale: float | None
+) -> dict[str, torch.Tensor]:
+    """Return the format's tensors, the marker and the static scale by their full names."""
+    parts = dict(chosen.encoded.tensors)
+    if fmt.marker is not None:
+        text = bytearray(fmt.marker_bytes(layer.shape))
+        parts[MARKER] = torch.frombuffer(text, dtype=torch.uint8)
+    if scale is not None:
+        parts[INPUT_SCALE] = torch.tensor(scale, dtype=torch.float32)
+    return {stored_name(layer, suffix): tensor for suffix, tensor in parts.items()}
 
 
 def _report(

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..calibration.coverage import is_partial
-from ..calibration.input_scale.policy import represented_amax
+from ..calibration.input_scale import represented_amax
 from ..calibration.records import LayerStatistics
 from ..calibration.statistics import CalibrationStatistics
 from ..errors import RecipeError

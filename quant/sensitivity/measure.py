@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
-from ..calibration.input_scale.policy import DEFAULT_POLICY, InputScalePolicy, decide_scales
+from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..conversion.choose_encoding import choose_encoding, taken_over
 from ..conversion.layer import input_scale_of
@@ -76,22 +76,13 @@ def measure_sensitivity(
         layer, accepting = candidates[name]
         observed = inputs.of(name)
         weight = source.load(layer.tensor.name).to(device)
-        measured[name] = LayerSensitivity(
-            name=name,
-            shape=layer.shape,
-            input_id=observed.statistics.input_id if observed else None,
-            candidates={
-                fmt.name: _measure(
-                    weight,
-                    fmt,
-                    rounding,
-                    input_scale_of(fmt, decisions[name]),
-                    observed,
-                    source.stored_tensors(layer.tensor.name, fmt),
-                )
-                for fmt in accepting
-            },
-        )
+        errors = {}
+        for fmt in accepting:
+            scale = input_scale_of(fmt, decisions[name])
+            taken = source.stored_tensors(layer.tensor.name, fmt)
+            errors[fmt.name] = _measure(weight, fmt, rounding, scale, observed, taken)
+        input_id = observed.statistics.input_id if observed else None
+        measured[name] = LayerSensitivity(name, layer.shape, input_id, errors)
         done += layer.tensor.nbytes
         if on_progress:
             on_progress(done, total, name)

@@ -16,12 +16,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ..calibration.input_scale.policy import DEFAULT_POLICY, InputScalePolicy, decide_scales
+from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, ScaleDecision, decide_scales
 from ..calibration.observed_layers import find_linears
 from ..calibration.statistics import CalibrationStatistics
 from ..conversion.layer import input_scale_of
 from ..conversion.observed_input import ObservedInputs
 from ..errors import CalibrationError
+from ..formats import WeightFormat
 from ..planning.inventory import Layer
 from ..progress import OnProgress
 from ..sources.base import TensorSource
@@ -96,22 +97,14 @@ class LatentProbe:
         self._sensitivity = sensitivity
         encode = LayerEncoder(source, sensitivity.rounding, device)
         found = _layers_by_format(source, sensitivity, formats)
-        done = 0
-        total = sum(la.tensor.nbytes for layers in found.values() for la in layers.values())
+        counter = _Counter(found, on_progress)
         self._linears: dict[str, dict[str, QuantizedLinear]] = {}
         self._units: dict[str, dict[str, tuple[str, ...]]] = {}
         inputs = ObservedInputs(statistics)
         for format_name, layers in found.items():
-            fmt, linears = quantized_format(format_name), {}
             decisions = decide_scales(input_scale, statistics, layers)
-            for name in inputs.together(layers):
-                scale = input_scale_of(fmt, decisions[name])
-                linear = encode(layers[name], fmt, scale, inputs.of(name))
-                if linear is not None:
-                    linears[name] = linear
-                done += layers[name].tensor.nbytes
-                if on_progress:
-                    on_progress(done, total, name)
+            fmt = quantized_format(format_name)
+            linears = dict(_encoded(encode, fmt, layers, decisions, inputs, counter))
             self._linears[format_name] = linears
             encoded = [layer for name, layer in layers.items() if name in linears]
             self._units[format_name] = _units(encoded, unit, sensitivity)
@@ -234,6 +227,40 @@ class LatentProbe:
             total.reference += added.reference
         self._unreached |= unreached
         self._calls += 1
+
+
+class _Counter:
+    """Counts the bytes of the layers that are encoded, for all formats."""
+
+    def __init__(
+        self, found: Mapping[str, Mapping[str, Layer]], on_progress: OnProgress | None
+    ) -> None:
+        self._total = sum(la.tensor.nbytes for layers in found.values() for la in layers.values())
+        self._done = 0
+        self._on_progress = on_progress
+
+    def add(self, layer: Layer) -> None:
+        """Report one more layer."""
+        self._done += layer.tensor.nbytes
+        if self._on_progress:
+            self._on_progress(self._done, self._total, layer.name)
+
+
+def _encoded(
+    encode: LayerEncoder,
+    fmt: WeightFormat,
+    layers: Mapping[str, Layer],
+    decisions: Mapping[str, ScaleDecision],
+    inputs: ObservedInputs,
+    counter: _Counter,
+) -> Iterator[tuple[str, QuantizedLinear]]:
+    """Encode layers in one format; those with NaN in their weight are left out."""
+    for name in inputs.together(layers):
+        scale = input_scale_of(fmt, decisions[name])
+        linear = encode(layers[name], fmt, scale, inputs.of(name))
+        if linear is not None:
+            yield name, linear
+        counter.add(layers[name])
 
 
 def _layers_by_format(

@@ -21,7 +21,7 @@ from ... import VERSION
 from ...errors import CalibrationError
 from ..records import LayerStatistics
 from ..statistics import CalibrationStatistics
-from .policy import InputScalePolicy, decide_scales
+from . import InputScalePolicy, decide_scales
 from .read import ORIGIN, divisor_of
 
 FLAVOURS = ("layers", "tensors", "summary")

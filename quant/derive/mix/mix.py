@@ -20,7 +20,7 @@ from ...progress import OnProgress
 from ...sensitivity.artefact import Sensitivity
 from ..exact_recipe import exact_recipe
 from .budget import Budget, format_size
-from .options import MIX_FORMATS, find_groups, member
+from .options import MIX_FORMATS, Option, find_groups, member
 from .problem import MixPoint, MixProblem, point_of
 from .reasons import mix_warnings, mixed_layers
 
@@ -130,19 +130,12 @@ def mix_plan(
     chosen = problem.solve(budget)
     unknown = tuple(name for group in problem.groups for name in group.unknown)
     point = problem.point(chosen)
-    layers = mixed_layers(base, problem.groups, chosen)
-    names = {name for group in problem.groups for name in group.layers}
-    recipe = exact_recipe(
-        base.recipe,
-        layers,
-        names,
-        name=f"{base.recipe.name}-mix",
-        description=f"Mix for {budget}: {format_size(point.bytes)}, "
-        f"predicted error {point.error:.2%}.",
+    description = (
+        f"Mix for {budget}: {format_size(point.bytes)}, predicted error {point.error:.2%}."
     )
     warnings = mix_warnings(base, sensitivity, unknown, drift)
     return Mix(
-        plan=Plan(recipe, base.architecture, layers, warnings),
+        plan=_mixed_plan(base, problem, chosen, description, warnings),
         budget=budget,
         point=point,
         preset=_preset_point(base, inventory, sensitivity, problem),
@@ -152,6 +145,25 @@ def mix_plan(
         has_latents=sensitivity.has_latents,
         is_of_samplings=sensitivity.is_of_samplings,
     )
+
+
+def _mixed_plan(
+    base: Plan,
+    problem: MixProblem,
+    chosen: Sequence[Option],
+    description: str,
+    warnings: tuple[str, ...],
+) -> Plan:
+    """Return the plan of a choice, with a recipe that names every layer."""
+    layers = mixed_layers(base, problem.groups, chosen)
+    recipe = exact_recipe(
+        base.recipe,
+        layers,
+        {name for group in problem.groups for name in group.layers},
+        name=f"{base.recipe.name}-mix",
+        description=description,
+    )
+    return Plan(recipe, base.architecture, layers, warnings)
 
 
 def frontier(

@@ -216,7 +216,7 @@ def test_corrected_biases_do_not_make_another_model(
 def test_what_cannot_be_rescaled_is_said(
     source: Path, quantize: Callable[..., Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(CheckpointError, match=r"no layer of it takes an input_scale.*Quantize it"):
+    with pytest.raises(CheckpointError, match=r"no layer takes an input_scale.*Quantize the file"):
         rescale_checkpoint(source, parse_policy("dynamic"))
     path = quantize("old", None)
     with pytest.raises(CalibrationError, match=r"amax\*4.0 needs.*choose dynamic"):
