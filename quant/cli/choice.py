@@ -122,10 +122,11 @@ def edited(recipe: Recipe, options: argparse.Namespace, rules: Sequence[Rule]) -
     """
     if options.gpu:
         recipe = for_gpu(recipe, GPU_NAMES.get(options.gpu) or this_generation())
-    scale = options.input_scale
-    return recipe.with_rules(rules).with_numbers(
-        options.rounding, None if scale is None else str(scale), options.headroom
-    )
+    recipe = recipe.with_rules(rules)
+    if "rounding" not in options:  # a command that leaves the numbers to the recipe
+        return recipe
+    scale = None if options.input_scale is None else str(options.input_scale)
+    return recipe.with_numbers(options.rounding, scale, options.headroom)
 
 
 def _preset(name: str, inventory: Inventory | None) -> Preset:

@@ -1,4 +1,4 @@
-"""``nvfp4 stats``: logs in, scales out, and a conversion that takes its scales from a file."""
+"""``nvfp4 stats import`` and ``export``."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ from pathlib import Path
 
 import pytest
 from nvfp4_foundry.demo.model import MODEL_PATH
-from nvfp4_foundry.quant.calibration import load_statistics
+from nvfp4_foundry.quant.calibration import (
+    load_statistics,
+)
 from nvfp4_foundry.quant.sources import open_source
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from tests.helpers.command_line import run, run_json
 
+ALL = ("--preset", "all", "--rounding", "max")
 AMAX = 3.5
 Q, FFN = "blocks.1.self_attn.q", "blocks.0.ffn.0"
-NVFP4 = ("--preset", "all", "--rounding", "max")
+Capture = pytest.CaptureFixture[str]
 
 
 @pytest.fixture
@@ -35,37 +38,35 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def imported(capsys: pytest.CaptureFixture[str], log: Path) -> Path:
+def imported(capsys: Capture, log: Path) -> Path:
     target = log.with_name("from_log.safetensors")
-    options = ("--import-log", log, "--model", MODEL_PATH, "--output", target)
-    code, out, error = run(capsys, "stats", *options)
+    options = ("--model", MODEL_PATH, "--output", target)
+    code, out, error = run(capsys, "stats", "import", log, *options)
     assert code == 0, error
     assert "warning: no layer has more than 2 calls" in out and f"wrote {target}" in out
     return target
 
 
-def test_an_imported_log_gives_static_scales(
-    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_imported_log_gives_static_scales(log: Path, tmp_path: Path, capsys: Capture) -> None:
     statistics = imported(capsys, log)
     assert load_statistics(statistics).amax(Q) == AMAX
     out = tmp_path / "o.safetensors"
-    assert run(capsys, "quantize", MODEL_PATH, out, *NVFP4, "--stats", statistics)[0] == 0
+    assert run(capsys, "quantize", MODEL_PATH, out, *ALL, "--calibration", statistics)[0] == 0
     assert float(load_file(out)[f"{Q}.input_scale"]) == pytest.approx(4 * AMAX / 2688)
 
 
 def test_exported_scales_come_back_in_a_conversion(
-    log: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    log: Path, tmp_path: Path, capsys: Capture
 ) -> None:
     statistics, scales = imported(capsys, log), tmp_path / "scales.json"
     code, summary = run_json(
-        capsys, "stats", statistics, "--export-input-scales", scales, "--headroom", "2"
+        capsys, "stats", "export", statistics, "--output", scales, "--headroom", "2"
     )
     assert code == 0 and summary["notes"] == ["46 layers get a static scale"]
     assert json.loads(scales.read_text())[Q] == 2 * AMAX / 2688
     out = tmp_path / "o.safetensors"
     rules = ("--set", f"{FFN}=float8_e4m3fn", "--input-scale", f"file={scales}")
-    code, _, error = run(capsys, "quantize", MODEL_PATH, out, *NVFP4, *rules)
+    code, _, error = run(capsys, "quantize", MODEL_PATH, out, *ALL, *rules)
     assert code == 0, error
     made = load_file(out)
     assert float(made[f"{Q}.input_scale"]) == pytest.approx(2 * AMAX / 2688)
@@ -75,37 +76,24 @@ def test_exported_scales_come_back_in_a_conversion(
     # and from that checkpoint itself
     again = tmp_path / "again.safetensors"
     copied = ("--set", f"{Q}=float8_e4m3fn", "--input-scale", f"file={out}")
-    assert run(capsys, "quantize", MODEL_PATH, again, *NVFP4, *copied)[0] == 0
+    assert run(capsys, "quantize", MODEL_PATH, again, *ALL, *copied)[0] == 0
     assert float(load_file(again)[f"{Q}.input_scale"]) == pytest.approx(2 * AMAX / 448)
-
-
-def test_unknown_layers_of_a_file_are_an_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scales = tmp_path / "scales.json"
-    scales.write_text(json.dumps({"blocks.0.ffn.9": 0.1}))
-    out = tmp_path / "o.safetensors"
-    options = ("--input-scale", f"file={scales}")
-    code, _, error = run(capsys, "quantize", MODEL_PATH, out, *NVFP4, *options)
-    assert code == 1 and "nearest names are blocks.0.ffn.2" in error and not out.exists()
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "give statistics files"),
-        (("--import-log", "LOG"), "go together"),
-        (("STATS", "--model", MODEL_PATH), "go together"),
-        (("STATS", "--export-input-scales", "STATS"), "is what is read here"),
-        (("STATS", "--export-input-scales", "x.json", "--output", "x.json"), "cannot hold both"),
-        (("STATS", "--export-input-scales", "x.json", "--for", "bf16"), "take no input_scale"),
-        (("STATS", "--export-input-scales", "x.json", "--input-scale", "loud"), "dynamic"),
-        (("--import-log", "LOG", "--model", MODEL_PATH, "--output", "LOG"), "is what is read"),
+        (("show",), "the following arguments are required: FILE"),
+        (("merge", "STATS"), "the following arguments are required: --output"),
+        (("import", "LOG", "--output", "x.json"), "the following arguments are required: --model"),
+        (("import", "LOG", "--model", MODEL_PATH, "--output", "LOG"), "is one of the input files"),
+        (("export", "STATS"), "the following arguments are required: --output"),
+        (("export", "STATS", "--output", "STATS"), "is one of the input files"),
+        (("export", "STATS", "--output", "x.json", "--for", "bf16"), "take no input_scale"),
+        (("export", "STATS", "--output", "x.json", "--input-scale", "loud"), "dynamic"),
     ],
 )
-def test_bad_usage(
-    arguments: tuple[object, ...], message: str, log: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_bad_usage(arguments: tuple[object, ...], message: str, log: Path, capsys: Capture) -> None:
     names = {"LOG": log, "STATS": imported(capsys, log), "x.json": log.with_name("x.json")}
     given = [names.get(str(argument), argument) for argument in arguments]
     code, _, error = run(capsys, "stats", *given)
@@ -113,9 +101,9 @@ def test_bad_usage(
     assert not names["x.json"].exists()
 
 
-def test_nothing_is_overwritten_unless_told(log: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_is_overwritten_unless_told(log: Path, capsys: Capture) -> None:
     statistics, scales = imported(capsys, log), log.with_name("s.json")
     scales.write_text("precious")
-    export = ("stats", statistics, "--export-input-scales", scales)
+    export = ("stats", "export", statistics, "--output", scales)
     assert run(capsys, *export)[0] == 1 and scales.read_text() == "precious"
     assert run(capsys, *export, "--overwrite")[0] == 0 and Q in scales.read_text()
