@@ -6,12 +6,12 @@ import errno
 import io
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING
+
+from .interrupts import Interrupts
 
 if TYPE_CHECKING:
     from .parser import Parser
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     outcome = _Outcome(as_json="--json" in given)
-    with _Interrupts() as interrupts:
+    with Interrupts() as interrupts:
         try:
             return _run(given, outcome)
         except (Exception, KeyboardInterrupt) as error:
@@ -70,41 +70,6 @@ def _run(arguments: list[str], outcome: _Outcome) -> int:
 
     check_outputs(options)
     return options.run(options)
-
-
-class _Interrupts:
-    """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that unfinished files are removed.
-
-    ``came`` says whether one came.
-    """
-
-    def __init__(self) -> None:
-        self.came = False
-        self._before: dict[int, Any] = {}
-
-    def __enter__(self) -> _Interrupts:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            if signal.getsignal(number) not in (signal.SIG_IGN, None):  # ignored in the background
-                self._before[number] = signal.signal(number, self._stop)
-        return self
-
-    def ignore(self) -> None:
-        """Let nothing disturb what is said at the end."""
-        for number in self._before:
-            signal.signal(number, signal.SIG_IGN)
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _stop(self, number: int, frame: FrameType | None) -> NoReturn:
-        self.came = True
-        raise KeyboardInterrupt
 
 
 class _Outcome:

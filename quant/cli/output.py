@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from .interrupts import Interrupts
 from .paths import OutputPath, outputs_of
 
 if TYPE_CHECKING:
@@ -20,10 +21,12 @@ def progress(title: str, options: argparse.Namespace) -> Iterator[OnProgress]:
     """Show a progress bar on a terminal; nothing elsewhere or with ``--json``."""
     from tqdm import tqdm
 
+    Interrupts.raise_if_lost()
     hidden = options.json or not sys.stderr.isatty()
     with tqdm(desc=title, unit="B", unit_scale=True, disable=hidden) as bar:
 
         def advance(done: int, total: int, name: str) -> None:
+            Interrupts.raise_if_lost()
             bar.total = total
             bar.set_postfix_str(name, refresh=False)
             bar.update(done - bar.n)

@@ -7,6 +7,12 @@ from pathlib import Path
 
 import pytest
 from nvfp4_foundry.demo.model import MODEL_PATH
+from nvfp4_foundry.quant.calibration import InputScalePolicy
+from nvfp4_foundry.quant.derive import MIX_FORMATS, GgufMapping
+from nvfp4_foundry.quant.derive.from_calibration import DEFAULT_MAX_INPUT_ERROR
+from nvfp4_foundry.quant.derive.from_sensitivity import DEFAULT_MAX_ERROR
+from nvfp4_foundry.quant.rounding import DEFAULT_ROUNDING
+from nvfp4_foundry.quant.sensitivity.measure import DEFAULT_CANDIDATES
 
 from tests.helpers.command_line import leaf_commands, run, run_json
 
@@ -25,6 +31,29 @@ def test_no_command_has_more_than_14_options(name: str) -> None:
     actions = leaf_commands()[name]._actions
     options = [a.dest for a in actions if a.option_strings and a.dest != "help"]
     assert len(options) <= 14, options
+
+
+GGUF = GgufMapping()
+DEFAULTS = (
+    ("mix", f"default: {','.join(MIX_FORMATS)}"),
+    ("sensitivity", f"default: {','.join(DEFAULT_CANDIDATES)}"),
+    ("sensitivity", f"default: {DEFAULT_ROUNDING}"),
+    ("quantize", f"{DEFAULT_ROUNDING} (default)"),
+    ("quantize", f"{InputScalePolicy().kind} (default)"),
+    ("quantize", f"default: {InputScalePolicy().headroom:g}"),
+    ("recipe from-calibration", f"default: {DEFAULT_MAX_INPUT_ERROR:.0%}"),
+    ("recipe from-sensitivity", f"default: {DEFAULT_MAX_ERROR:.0%}"),
+    ("recipe from-gguf", f"default: {GGUF.bits_limit},"),
+    ("recipe from-gguf", f"default: {GGUF.higher}"),
+    ("recipe from-gguf", f"default: {GGUF.edge_blocks}"),
+    ("recipe from-gguf", f"default: {GGUF.edge_format}"),
+)
+
+
+@pytest.mark.parametrize(("name", "default"), DEFAULTS)
+def test_help_names_the_defaults(name: str, default: str) -> None:
+    """They are not imported from where they are defined, which would take seconds."""
+    assert default in " ".join(leaf_commands()[name].format_help().split())
 
 
 def test_both_spellings_take_a_preset_or_a_file(tmp_path: Path, capsys: Capture) -> None:
