@@ -70,3 +70,10 @@ def write_blocks(path: Path, kinds: Mapping[str, int], *, rows: int = 3) -> Path
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def wan_types(name: str, tensor: torch.Tensor) -> str:
+    """Return the type of a WAN tensor: blocks in Q4_0, their value projections in Q8_0."""
+    if tensor.dim() != 2:
+        return "F32"
+    return "Q8_0" if name.endswith("v.weight") else "Q4_0" if "blocks" in name else "F16"

@@ -15,7 +15,8 @@ from tests.helpers.command_line import run, run_json
 from tests.helpers.made_up_sensitivity import save_made_up
 
 TINY = str(MODEL_PATH)
-PRESET = ("--preset", "wan2.2-14b", "--setting", "edge_blocks=1")
+SHOWN = ("wan2.2-14b", "--set", "edge_blocks=1")
+PRESET = ("--preset", *SHOWN)
 AMPERE = {"int8_convrot": 26, "convrot_w4a4": 14}
 
 
@@ -64,15 +65,15 @@ def test_a_saved_recipe_can_be_for_another_gpu(
     capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     saved = tmp_path / "recipe.json"
-    assert run(capsys, "recipe", *PRESET, "--gpu", "ampere", "--output", saved)[0] == 0
+    assert run(capsys, "recipe", "show", *SHOWN, "--gpu", "ampere", "--output", saved)[0] == 0
     rules = json.loads(saved.read_text())["rules"]
     assert ("convrot_w4a4", "int8_convrot") in {(r["format"], r["fallback"]) for r in rules}
-    code, recipe = run_json(capsys, "recipe", "--recipe", saved, "--gpu", "blackwell")
+    code, recipe = run_json(capsys, "recipe", "show", saved, "--gpu", "blackwell")
     assert code == 0 and "nvfp4" in {rule["format"] for rule in recipe["rules"]}
 
 
 def test_gpu_alone_is_no_recipe(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(capsys, "recipe", "--gpu", "ampere")[0] == 2
+    assert run(capsys, "plan", TINY, "--gpu", "ampere")[0] == 2
 
 
 def test_mixes_of_integers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -82,7 +83,7 @@ def test_mixes_of_integers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     )
     code, mix = run_json(
         capsys, "mix", TINY, "--sensitivity", path, *PRESET, "--gpu", "ampere",
-        "--formats", "convrot_w4a4,int8_convrot,bf16", "--bits", "5",
+        "--formats", "convrot_w4a4,int8_convrot,bf16", "--budget", "bits=5",
     )  # fmt: skip
     assert code == 0 and mix["mix"]["bits"] <= 5
     assert set(mix["mix"]["counts"]) <= {"convrot_w4a4", "int8_convrot", "bf16"}

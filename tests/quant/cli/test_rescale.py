@@ -37,9 +37,11 @@ def test_a_dry_run_shows_and_in_place_does(
     assert run_json(capsys, "verify", checkpoint, "--source", MODEL_PATH)[1]["problems"] == []
 
 
-def test_dynamic_to_a_new_file(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_scales_are_removed_in_a_new_file(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     target = checkpoint.with_name("dynamic.safetensors")
-    change = ("rescale", checkpoint, "--dynamic", "--output", target)
+    change = ("rescale", checkpoint, "--input-scale", "dynamic", "--output", target)
     code, out, _ = run(capsys, *change)
     assert code == 0 and "40 removed" in out and f"wrote {target}" in out
     assert f"{Q}.input_scale" not in load_file(target)
@@ -50,10 +52,9 @@ def test_dynamic_to_a_new_file(checkpoint: Path, capsys: pytest.CaptureFixture[s
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--in-place",), "give --stats, or --dynamic"),
-        (("--in-place", "--dynamic", "--headroom", "2"), "takes no --stats"),
+        (("--in-place",), "give --calibration FILE, or --input-scale dynamic"),
         (("--in-place", "--input-scale", "loud"), "known: amax"),
-        (("--dynamic", "--output", "SAME", "--overwrite"), "is what is read here"),
+        (("--input-scale", "dynamic", "--output", "SAME", "--overwrite"), "one of the input files"),
     ],
 )
 def test_bad_usage(
@@ -66,3 +67,9 @@ def test_bad_usage(
     given = [checkpoint if argument == "SAME" else argument for argument in arguments]
     code, _, error = run(capsys, "rescale", checkpoint, *given)
     assert code == 2 and message in error and checkpoint.read_bytes() == before
+
+
+def test_a_file_on_the_hub_is_not_replaced(capsys: pytest.CaptureFixture[str]) -> None:
+    options = ("--input-scale", "dynamic", "--in-place")
+    code, _, error = run(capsys, "rescale", "hf://o/r/a.safetensors", *options)
+    assert code == 2 and "use --output" in error

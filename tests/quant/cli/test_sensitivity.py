@@ -12,12 +12,13 @@ from nvfp4_foundry.quant.calibration import (
     load_statistics,
     save_statistics,
 )
-from nvfp4_foundry.quant.cli import main
 from nvfp4_foundry.quant.sensitivity.artefact import load_sensitivity
 from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sources import StateDictSource, open_source
 from PIL import Image
 from safetensors.torch import save_file
+
+from tests.helpers import command_line
 
 
 @pytest.fixture
@@ -39,10 +40,8 @@ def run(
     capsys: pytest.CaptureFixture[str], files: tuple[Path, Path], output: Path, *more: object
 ) -> tuple[int, str, str]:
     model, stats = files
-    code = main([str(a) for a in
-                 ("sensitivity", model, "--stats", stats, "--output", output, *more)])  # fmt: skip
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+    options = ("--calibration", stats, "--output", output, *more)
+    return command_line.run(capsys, "sensitivity", model, *options)
 
 
 def test_table_file_and_picture(
@@ -106,7 +105,7 @@ def test_what_is_read_is_never_written(
     before = [path.read_bytes() for path in files]
     for path in files:
         code, _, err = run(capsys, files, path, "--overwrite")
-        assert code == 2 and "is what is read here" in err
+        assert code == 2 and "is one of the input files" in err
     assert [path.read_bytes() for path in files] == before
 
 
@@ -142,7 +141,7 @@ def test_one_name_for_both_is_refused(
     files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code, _, err = run(capsys, files, tmp_path / "a.png", "--plot", tmp_path / "a.png")
-    assert code == 2 and "that is where the sensitivity goes" in err
+    assert code == 2 and "is named for two outputs" in err
 
 
 def test_statistics_of_another_model(
@@ -157,7 +156,5 @@ def test_statistics_of_another_model(
 
 
 def test_help_says_where_to_probe_the_whole_model(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["sensitivity", "--help"])
-    text = " ".join(capsys.readouterr().out.split())
+    text = " ".join(command_line.run(capsys, "sensitivity", "--help")[1].split())
     assert "in ComfyUI only" in text and "nvfp4 sensitivity" in text.split("example:")[1]

@@ -1,8 +1,7 @@
-"""``nvfp4`` with sources that are no plain safetensors, and recipes from a GGUF."""
+"""``nvfp4`` with sources that are not plain safetensors."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,33 +15,17 @@ from safetensors.torch import load_file, save_file
 
 from tests.helpers.command_line import run, run_json
 from tests.helpers.conversions import bits, plan_of
-from tests.helpers.gguf_files import write_gguf
+from tests.helpers.gguf_files import wan_types
 
 Toy = Callable[..., dict[str, torch.Tensor]]
 PATCH = "patch_embedding.weight"
 PRESET = ("--preset", "wan2.2-14b", "--setting", "edge_blocks=1", "--rounding", "max")
 
 
-def quantized_type(name: str, tensor: torch.Tensor) -> str:
-    if tensor.dim() != 2:
-        return "F32"
-    return "Q8_0" if name.endswith("v.weight") else "Q4_0" if "blocks" in name else "F16"
-
-
-@pytest.fixture
-def files(toy_wan: Toy, tmp_path: Path) -> tuple[Path, Path]:
-    """A WAN GGUF without patch embedding, and the original."""
-    tensors = toy_wan()
-    original = tmp_path / "original.safetensors"
-    save_file(tensors, original)
-    lacking = {n: t for n, t in tensors.items() if n != PATCH}
-    return write_gguf(tmp_path / "wan.gguf", lacking, quantized_type), original
-
-
 def test_a_gguf_from_inspection_to_verification(
-    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wan_gguf: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    source, original = files
+    source, original = wan_gguf
     code, seen = run_json(capsys, "inspect", source)
     assert (code, seen["formats"]) == (0, {"Q4_0": 32, "Q8_0": 8, "fp16": 6})
     code, _, error = run(capsys, "plan", source, *PRESET)
@@ -59,15 +42,15 @@ def test_a_gguf_from_inspection_to_verification(
 
 
 def test_what_a_gguf_becomes_is_what_its_values_become(
-    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wan_gguf: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Against the same conversion of the values as the package decodes them."""
-    source, original = files
+    source, original = wan_gguf
     decoded = {
         t.name: torch.from_numpy(gguf.dequantize(t.data, t.tensor_type).copy())
         for t in gguf.GGUFReader(source).tensors
     }
-    decoded = {n: t.half() if quantized_type(n, t) == "F16" else t for n, t in decoded.items()}
+    decoded = {n: t.half() if wan_types(n, t) == "F16" else t for n, t in decoded.items()}
     decoded[PATCH] = load_file(original)[PATCH]
     target, reference = tmp_path / "made.safetensors", tmp_path / "reference.safetensors"
     assert run(capsys, "quantize", source, target, "--complete-from", original, *PRESET)[0] == 0
@@ -100,33 +83,3 @@ def test_diffusers_wan_is_converted_and_verified(
     a, b = load_file(tmp_path / "d_made.safetensors"), load_file(tmp_path / "c_made.safetensors")
     assert set(a) == set(b) and all(torch.equal(bits(a[n]), bits(b[n])) for n in a)
     assert run(capsys, "compare", tmp_path / "d.safetensors", target)[0] == 0
-
-
-def test_a_recipe_from_a_gguf(
-    files: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    source, original = files
-    mine = tmp_path / "mine.json"
-    options = ("--higher", "bf16", "--for", original, "--set", "blocks.0.ffn.0 = fp32")
-    code, _, error = run(capsys, "recipe", "--from-gguf", source, *options, "--output", mine)
-    assert (code, error) == (0, "")
-    code, plan = run_json(capsys, "plan", original, "--recipe", mine)
-    formats = {layer["name"]: layer["format"] for layer in plan["layers"]}
-    assert formats["blocks.0.ffn.0"] == "fp32" and formats["blocks.1.ffn.0"] == "nvfp4"
-    assert formats["blocks.1.self_attn.v"] == "bf16" and formats["head.head"] == "fp16"
-    assert "Q8_0 in the GGUF" in json.dumps(plan)
-
-
-def test_bad_usage_of_recipes_from_a_gguf(
-    files: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    source, _ = files
-    for arguments in (
-        ("--from-gguf", source, "--preset", "smart"),
-        ("--from-gguf", source, "--bits-limit", 0),
-        ("--from-gguf", source, "--higher", "fp5"),
-        ("--preset", "smart", "--edge-blocks", 2),
-        ("--for", source),
-    ):
-        assert run(capsys, "recipe", *arguments)[0] == 2, arguments
-    assert run(capsys, "recipe", "--from-gguf", "absent.gguf")[0] == 1

@@ -128,13 +128,13 @@ def test_the_command_line(cache: Path, capsys: pytest.CaptureFixture[str]) -> No
         ("verify", "HUB"),
         ("verify", MODEL_PATH, "--source", "HUB"),
         ("compare", MODEL_PATH, "HUB"),
-        ("rescale", "HUB", "--dynamic", "--dry-run"),
+        ("rescale", "HUB", "--input-scale", "dynamic", "--dry-run"),
         ("quantize", "HUB", "made.safetensors", "--preset", "all"),
         ("plan", MODEL_PATH, "--complete-from", "HUB", "--preset", "all"),
-        ("sensitivity", "HUB", "--stats", "STATISTICS", "--output", "sensitivity.json"),
-        ("stats", "--import-log", __file__, "--model", "HUB"),
-        ("recipe", "--from-checkpoint", "HUB"),
-        ("recipe", "--from-gguf", "HUB"),
+        ("sensitivity", "HUB", "--calibration", "STATISTICS", "--output", "sensitivity.json"),
+        ("stats", "import", __file__, "--model", "HUB", "--output", "o.safetensors"),
+        ("recipe", "from-checkpoint", "HUB"),
+        ("recipe", "from-gguf", "HUB"),
     ],
 )
 def test_every_command_takes_a_model_from_the_hub(

@@ -1,0 +1,130 @@
+"""The ``nvfp4`` command: arguments in, exit code out. Whatever happens ends in one line."""
+
+from __future__ import annotations
+
+import errno
+import io
+import json
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from .interrupts import Interrupts
+
+if TYPE_CHECKING:
+    from .parser import Parser
+
+#: A module or package each, in the order of ``--help``.
+COMMANDS = (
+    "inspect", "plan", "quantize", "verify", "compare", "rescale", "recipe", "stats",
+    "sensitivity", "mix", "doctor", "demo",
+)  # fmt: skip
+OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+
+# What torch, CUDA and the loader of shared libraries say when memory is short.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "failed to map segment",
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    outcome = _Outcome(as_json="--json" in given)
+    with Interrupts() as interrupts:
+        try:
+            return _run(given, outcome)
+        except (Exception, KeyboardInterrupt) as error:
+            interrupts.ignore()
+            # a library may turn the interrupt into an error of its own
+            if interrupts.came or isinstance(error, KeyboardInterrupt):
+                return outcome.interrupted()
+            return outcome.failed(error)
+
+
+def build_parser() -> Parser:
+    """Return the parser of all commands."""
+    from .parser import main_parser
+
+    parser, commands = main_parser()
+    for name in COMMANDS:
+        import_module(f".{name}", __package__).add(commands)
+    return parser
+
+
+def _run(arguments: list[str], outcome: _Outcome) -> int:
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a console may lack letters of a prompt or name
+            stream.reconfigure(errors="backslashreplace")
+    options = build_parser().parse_args(arguments)
+    outcome.command = options.prog
+    outcome.has_device = hasattr(options, "device")
+
+    from .paths import check_outputs
+
+    check_outputs(options)
+    return options.run(options)
+
+
+class _Outcome:
+    """Says how a command ended when it did not end well."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.command = "nvfp4"
+        self.has_device = False
+        self._as_json = as_json
+
+    def interrupted(self) -> int:
+        """Report an interruption."""
+        return self._report("interrupted; no unfinished file was left", INTERRUPTED)
+
+    def failed(self, error: Exception) -> int:
+        """Report an error; one that nobody foresaw is raised again.
+
+        Raises:
+            Exception: a mistake in the program.
+        """
+        from ..errors import FoundryError, UsageError
+
+        if isinstance(error, BrokenPipeError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
+            return FAILED
+        if _is_out_of_memory(error):
+            return self._report(self._out_of_memory(error), FAILED)
+        if isinstance(error, UsageError):
+            return self._report(str(error), BAD_USAGE)
+        if isinstance(error, (FoundryError, OSError)):
+            return self._report(str(error), FAILED)
+        raise error
+
+    def _out_of_memory(self, error: Exception) -> str:
+        if self.has_device and "cuda" in f"{type(error)} {error}".lower():
+            return (
+                "the GPU is out of memory; use --device cpu, or close other programs that use "
+                "the GPU"
+            )
+        return "out of memory; close other programs, or add memory or swap space"
+
+    def _report(self, message: str, code: int) -> int:
+        print(f"{self.command}: {message}", file=sys.stderr)
+        if self._as_json:
+            print(json.dumps({"ok": False, "error": message}))
+        return code
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Tell whether memory ran out, without importing torch, whose errors are of several kinds."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return isinstance(error, (RuntimeError, ImportError, OSError)) and any(
+        part in text for part in _OUT_OF_MEMORY
+    )

@@ -1,0 +1,115 @@
+"""``nvfp4 mix``."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from .options import (
+    add_any_architecture,
+    add_edits,
+    add_output,
+    add_overwrite,
+    add_plot,
+    add_recipe_choice,
+    add_source,
+    names,
+    wrong_usage,
+)
+from .parser import Commands, add_command
+from .paths import InputPath
+
+if TYPE_CHECKING:
+    from ..derive import Budget, Mix
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "mix",
+        run,
+        "Choose the format of each layer by measured sensitivity, for a size, bits or error.",
+        "nvfp4 mix model.safetensors --sensitivity sensitivity.json --preset auto "
+        "--budget size=4.2GB --output mix.json",
+        "Only Linear layers that the preset or recipe quantizes get another format. Without a\n"
+        "budget, the mix is as large as the preset. 'nvfp4 quantize --recipe mix.json' uses it.\n"
+        "Give a sensitivity that the node Probe Result saved: a mix that is chosen by the errors\n"
+        "of single layers can be worse than its preset.",
+    )
+    add_source(parser)
+    parser.add_argument(
+        "--sensitivity",
+        metavar="FILE",
+        type=InputPath,
+        required=True,
+        help="the sensitivity of the model's layers",
+    )
+    parser.add_argument(
+        "--budget",
+        metavar="LIMIT",
+        help="size=4.2GB or bits=5.5 (per mixed weight) for the smallest error within it, or "
+        "error=3%% for the smallest file within it (default: the size with the preset)",
+    )
+    parser.add_argument(
+        "--formats",
+        metavar="A,B",
+        type=names,
+        help="the formats to choose from (default: nvfp4,float8_e4m3fn,bf16; for Turing and Ampere "
+        "give convrot_w4a4,int8_convrot,bf16). nvfp4_w4a16 would replace every nvfp4, because it "
+        "is as small and more precise, but it is slower",
+    )
+    formats = parser.add_argument_group("which layers are quantized")
+    add_recipe_choice(formats)
+    add_edits(formats)
+    add_any_architecture(formats)
+    add_output(parser, "FILE", "save the mix as a recipe")
+    add_plot(parser, "draw the error over the size")
+    add_overwrite(parser, "an output")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    from ..reports.mix import describe_mix
+    from ..reports.pictures.frontier import draw_frontier
+    from .library_output import drop_output_of_libraries
+    from .output import print_json, print_text, save_text
+
+    drop_output_of_libraries()
+    mix = _mix(options)
+    if options.output:
+        save_text(mix.recipe.to_json(), options.output)
+    if options.plot:
+        draw_frontier(mix).save(options.plot.path)
+    if options.json:
+        return print_json(mix.to_json())
+    return print_text(describe_mix(mix), options)
+
+
+def _mix(options: argparse.Namespace) -> Mix:
+    from ..derive import mix_plan
+    from ..planning import take_inventory
+    from ..sensitivity.artefact import load_sensitivity
+    from .choice import chosen_plan, chosen_source
+
+    budget, formats = _budget_and_formats(options)
+    sensitivity = load_sensitivity(options.sensitivity.path)
+    with chosen_source(options) as source:
+        inventory = take_inventory(source)
+        return mix_plan(
+            chosen_plan(options, inventory),
+            inventory,
+            sensitivity,
+            budget,
+            formats,
+            fingerprint=source.fingerprint(),
+        )
+
+
+def _budget_and_formats(options: argparse.Namespace) -> tuple[Budget | None, tuple[str, ...]]:
+    from ..derive import MIX_FORMATS, parse_budget
+    from ..formats import get_format
+
+    with wrong_usage():
+        budget = parse_budget(options.budget) if options.budget else None
+        return budget, tuple(get_format(name).name for name in options.formats or MIX_FORMATS)

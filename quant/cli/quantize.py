@@ -1,0 +1,94 @@
+"""``nvfp4 quantize``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .options import (
+    add_calibration,
+    add_device,
+    add_overwrite,
+    add_recipe_options,
+    add_source,
+)
+from .parser import Commands, add_command
+from .paths import OutputPath, output_ending_in
+
+if TYPE_CHECKING:
+    from ..conversion.report import ConversionReport
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "quantize",
+        run,
+        "Write a mixed-precision NVFP4 checkpoint.",
+        "nvfp4 quantize model.safetensors model_nvfp4.safetensors --preset wan2.2-ti2v-5b "
+        "--calibration calibration.safetensors",
+    )
+    add_source(parser)
+    parser.add_argument("target", metavar="DST", type=OutputPath, help="the checkpoint to write")
+    add_calibration(parser)
+    parser.add_argument(
+        "--whole-checkpoint",
+        action="store_true",
+        help="also copy the text encoder and the VAE of a full checkpoint",
+    )
+    add_device(parser)
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        type=output_ending_in(".html", ".json", ".txt"),
+        help="also save the report, as .html, .json or .txt",
+    )
+    add_overwrite(parser, "an output")
+    add_recipe_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the command; returns the exit code."""
+    from ..reports.conversion import conversion_headline
+    from .output import print_json, save_text
+
+    report = _convert(options)
+    if options.report:
+        save_text(_report_text(report, options.report.path), options.report)
+    if options.json:
+        return print_json(report.to_json())
+    print(conversion_headline(report))
+    return 0
+
+
+def _convert(options: argparse.Namespace) -> ConversionReport:
+    from ..calibration import load_statistics
+    from ..conversion.convert import convert
+    from ..planning import take_inventory
+    from .choice import chosen_device, chosen_plan, chosen_source
+    from .output import progress
+
+    device = chosen_device(options)
+    statistics = load_statistics(options.calibration) if options.calibration else None
+    with chosen_source(options) as source, progress("quantize", options) as on_progress:
+        return convert(
+            source,
+            chosen_plan(options, take_inventory(source)),
+            options.target.path,
+            statistics=statistics,
+            overwrite=options.overwrite,
+            device=device,
+            whole_file=options.whole_checkpoint,
+            on_progress=on_progress,
+        )
+
+
+def _report_text(report: ConversionReport, path: Path) -> str:
+    from ..reports.conversion import describe_conversion
+    from ..reports.conversion_page import conversion_page
+
+    if path.suffix == ".html":
+        return conversion_page(report)
+    return report.dumps() if path.suffix == ".json" else describe_conversion(report)

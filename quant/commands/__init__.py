@@ -1,1 +1,0 @@
-"""What each subcommand of ``nvfp4`` does, one file each: read options, call the pipeline, print."""
