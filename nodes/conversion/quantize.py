@@ -11,7 +11,7 @@ from ...quant.calibration import CalibrationStatistics
 from ...quant.conversion.convert import QuantizedModel, convert, quantize_to_memory, save_model
 from ...quant.conversion.observed_input import working_bytes
 from ...quant.errors import FoundryError
-from ...quant.planning import Plan, Recipe, is_for_edit_2511, make_plan, take_inventory
+from ...quant.planning import Plan, Recipe, make_plan, take_inventory
 from ...quant.reports.conversion import conversion_headline, describe_conversion
 from ...quant.sources import open_source
 from ..bridge.applied_loras import loras_before
@@ -235,8 +235,8 @@ class QuantizeFile(io.ComfyNode):
     ) -> io.NodeOutput:
         """Convert."""
         second = folders.completing_path(complete_from)
-        edit_2511 = is_for_edit_2511(recipe)
-        with open_source(folders.source_path(model_file), second, edit_2511=edit_2511) as source:
+        file = folders.source_path(model_file)
+        with open_source(file, second, meant_for=recipe.architectures) as source:
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
             beside = source.rest.nbytes if whole_checkpoint and source.rest else 0
             size = plan.bytes_after + beside

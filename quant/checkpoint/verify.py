@@ -14,7 +14,7 @@ from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..progress import OnProgress
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
-from ..sources.qwen_edit import MARKER_2511
+from ..sources.qwen_edit import marked_architectures
 from ..sources.stored_layers import INPUT_SCALE, MARKER, StoredLayer, announced_markers, read_layout
 from .provenance import read_provenance, tensor_digest
 
@@ -71,8 +71,8 @@ def verify_checkpoint(
         checkpoint = PrefixedSource(opened, prefix) if prefix else opened
         if source is None:
             return verify_tensors(checkpoint, None, on_progress)
-        marked = MARKER_2511 in checkpoint.tensors
-        with open_source(source, complete_from, edit_2511=marked) as original:
+        meant_for = marked_architectures(checkpoint)
+        with open_source(source, complete_from, meant_for=meant_for) as original:
             return verify_tensors(checkpoint, original, on_progress)
 
 

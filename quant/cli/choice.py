@@ -20,7 +20,6 @@ from ..planning import (
     detect_architecture,
     for_gpu,
     get_preset,
-    is_for_edit_2511,
     load_recipe,
     make_plan,
     parse_rule_line,
@@ -38,12 +37,12 @@ _SETTING_NAME = re.compile(r"\w+")
 def chosen_source(options: argparse.Namespace) -> TensorSource:
     """Open the source, completed if asked for; no output may be one of its files.
 
-    A recipe for Qwen-Image-Edit 2511 alone says that a Qwen-Image model without a marker is that.
+    The recipe decides which model it is where the weights of two look alike.
     """
     choice = getattr(options, "recipe", None)
     known = choice is not None and choice.text != _AUTO
-    edit_2511 = known and is_for_edit_2511(chosen_recipe(options))
-    source = open_source(options.source, options.complete_from, edit_2511=edit_2511)
+    meant_for = chosen_recipe(options).architectures if known else ()
+    source = open_source(options.source, options.complete_from, meant_for=meant_for)
     try:
         require_not_read(options, source.paths)
     except BaseException:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ..hardware.usual_formats import MIXED
 from .options import (
     add_any_architecture,
     add_edits,
@@ -55,9 +56,9 @@ def add(commands: Commands) -> None:
         "--formats",
         metavar="A,B",
         type=names,
-        help="the formats to choose from (default: nvfp4,float8_e4m3fn,bf16; for Turing and Ampere "
-        "give convrot_w4a4,int8_convrot,bf16). nvfp4_w4a16 would replace every nvfp4, because it "
-        "is as small and more precise, but it is slower",
+        help=f"the formats to choose from (default: {','.join(MIXED['blackwell'])}; for Turing and "
+        f"Ampere give {','.join(MIXED['turing_ampere'])}). nvfp4_w4a16 would replace every nvfp4, "
+        "because it is as small and more precise, but it is slower",
     )
     formats = parser.add_argument_group("which layers are quantized")
     add_recipe_choice(formats)

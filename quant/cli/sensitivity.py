@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from ..hardware.usual_formats import MEASURED
 from .options import (
     add_calibration,
     add_device,
@@ -41,8 +42,8 @@ def add(commands: Commands) -> None:
         "--formats",
         metavar="A,B",
         type=names,
-        help="the formats to measure (default: nvfp4,nvfp4_w4a16,float8_e4m3fn; for Turing and "
-        "Ampere give convrot_w4a4,convrot_w4a8,int8_convrot)",
+        help=f"the formats to measure (default: {','.join(MEASURED['blackwell'])}; for Turing and "
+        f"Ampere give {','.join(MEASURED['turing_ampere'])})",
     )
     parser.add_argument(
         "--rounding", metavar="NAME", help="how weights are rounded (default: weighted)"

@@ -4,7 +4,7 @@ from .architectures import Architecture, detect_architecture
 from .gpu_formats import for_gpu
 from .inventory import Inventory, Layer, inventory_of, take_inventory
 from .plan import Plan, PlannedLayer, make_plan
-from .presets import Preset, get_preset, is_for_edit_2511, load_presets
+from .presets import Preset, get_preset, load_presets
 from .recipe import Recipe, Rule
 from .recipe_file import load_recipe, save_recipe
 from .rule_lines import parse_rule_line, parse_rule_lines
@@ -22,7 +22,6 @@ __all__ = [
     "for_gpu",
     "get_preset",
     "inventory_of",
-    "is_for_edit_2511",
     "load_presets",
     "load_recipe",
     "make_plan",

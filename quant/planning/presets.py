@@ -134,14 +134,6 @@ def require_architecture(recipe: Recipe, architecture: Architecture) -> None:
     )
 
 
-def is_for_edit_2511(recipe: Recipe) -> bool:
-    """Whether a recipe is for Qwen-Image-Edit 2511 and nothing else.
-
-    Such a recipe says what a Qwen-Image model without marker is meant to be: its weights do not.
-    """
-    return recipe.architectures == ("qwen-image-edit-2511",)
-
-
 def _fill(rule: Mapping[str, Any], values: Mapping[str, int | str]) -> dict[str, Any]:
     """Put settings into the fields that may refer to them (patterns may hold braces).
 

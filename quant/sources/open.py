@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 from ..errors import SourceError
@@ -56,14 +57,18 @@ def open_tensors(path: str | Path) -> TensorSource:
 
 
 def open_source(
-    path: str | Path, complete_from: str | Path | None = None, *, edit_2511: bool = False
+    path: str | Path,
+    complete_from: str | Path | None = None,
+    *,
+    meant_for: Collection[str] = (),
 ) -> TensorSource:
     """Open a model to quantize: ComfyUI's names without prefix, quantized weights decoded.
 
     Args:
         path: as for `open_tensors`.
         complete_from: where to take tensors from that the model lacks, of the same kinds.
-        edit_2511: whether a Qwen-Image model without a marker is meant to be Edit 2511.
+        meant_for: ids of the architectures that the recipe is for; empty: any. They decide where
+            the weights of two models look alike (see ``qwen_edit``).
 
     Raises:
         SourceError: as `open_tensors`; or the file is no model, lacks parts of one, or is
@@ -74,7 +79,7 @@ def open_source(
         if complete_from is not None:
             model = _completed(model, complete_from)
         require_complete(model)
-        return with_2511_marker(model, asked_for=edit_2511)
+        return with_2511_marker(model, meant_for)
     except BaseException:
         model.close()
         raise

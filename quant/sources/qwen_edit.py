@@ -7,7 +7,7 @@ images are placed in time differs. diffusers says so in ``config.json``, by ``ze
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import torch
@@ -17,6 +17,8 @@ from .state_dict import StateDictSource
 from .view import SourceView
 
 MARKER_2511 = "__index_timestep_zero__"
+#: The id of the architecture (see ``planning.architectures``) that the marker stands for.
+ARCHITECTURE_2511 = "qwen-image-edit-2511"
 _QWEN = ("transformer_blocks.0.img_mod.1.weight", "txt_norm.weight")
 
 
@@ -33,20 +35,25 @@ class MarkedSource(SourceView):
         return (self._marker if name == MARKER_2511 else self._source), name
 
 
-def with_2511_marker(source: TensorSource, *, asked_for: bool = False) -> TensorSource:
+def with_2511_marker(source: TensorSource, meant_for: Collection[str] = ()) -> TensorSource:
     """Return a Qwen-Image source with the marker of Edit 2511 if it is that model.
 
-    It is, if ``asked_for``, or if the ``config.json`` beside its files says so. Any other source
-    is returned as it is.
+    It is, if the recipe is meant for that architecture and no other, or if the ``config.json``
+    beside its files says so. Any other source is returned as it is.
     """
     if MARKER_2511 in source.tensors or not all(name in source.tensors for name in _QWEN):
         return source
-    if asked_for:
+    if set(meant_for) == {ARCHITECTURE_2511}:
         return MarkedSource(source, "the recipe is for that model")
     folders = {path if path.is_dir() else path.parent for path in source.paths}
     if any(_config(folder).get("zero_cond_t") is True for folder in folders):
         return MarkedSource(source, "its config.json has zero_cond_t")
     return source
+
+
+def marked_architectures(checkpoint: TensorSource) -> tuple[str, ...]:
+    """Return what the source of a checkpoint was meant for: Edit 2511 where the marker is."""
+    return (ARCHITECTURE_2511,) if MARKER_2511 in checkpoint.tensors else ()
 
 
 def _config(folder: Path) -> Mapping[str, object]:

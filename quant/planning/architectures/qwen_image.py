@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...sources.qwen_edit import ARCHITECTURE_2511, MARKER_2511
 from ..inventory import Inventory
 from .architecture import Architecture
 
@@ -12,6 +13,7 @@ def qwen_image(inventory: Inventory) -> Architecture | None:
         return None
     facts = f"{inventory.containers.get('transformer_blocks')} blocks"
     read = ("img_in",)
-    if "__index_timestep_zero__" in inventory.layers:
-        return Architecture("qwen-image-edit-2511", "Qwen-Image-Edit 2511", facts, shapes_read=read)
+    if MARKER_2511 in inventory.layers:
+        title = "Qwen-Image-Edit 2511"
+        return Architecture(ARCHITECTURE_2511, title, facts, shapes_read=read)
     return Architecture("qwen-image", "Qwen-Image", facts, shapes_read=read)

@@ -8,9 +8,9 @@ from types import ModuleType
 
 import pytest
 import torch
-from nvfp4_foundry.quant.planning import Recipe, get_preset, is_for_edit_2511
+from nvfp4_foundry.quant.planning import Recipe, get_preset
 from nvfp4_foundry.quant.sources import open_source
-from nvfp4_foundry.quant.sources.qwen_edit import MARKER_2511
+from nvfp4_foundry.quant.sources.qwen_edit import ARCHITECTURE_2511, MARKER_2511
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -37,8 +37,8 @@ def set_config(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
 
 
-def has_marker(path: Path, **options: bool) -> bool:
-    with open_source(path, **options) as source:
+def has_marker(path: Path, *meant_for: str) -> bool:
+    with open_source(path, meant_for=meant_for) as source:
         return MARKER_2511 in source.tensors
 
 
@@ -61,7 +61,7 @@ def test_a_marker_that_is_there_is_kept(folder: Path) -> None:
     set_config(folder, '{"zero_cond_t": true}')
     shard = next(folder.glob("*.safetensors"))
     save_file({**load_file(shard), MARKER_2511: torch.empty(0)}, shard)
-    with open_source(folder, edit_2511=True) as source:
+    with open_source(folder, meant_for=[ARCHITECTURE_2511]) as source:
         assert list(source.tensors).count(MARKER_2511) == 1 and source.notes == ()
 
 
@@ -69,13 +69,17 @@ def test_other_models_get_none(tmp_path: Path, toy_wan: object) -> None:
     path = tmp_path / "model.safetensors"
     save_file({"a.weight": torch.ones(4, 4)}, path)
     set_config(tmp_path, '{"zero_cond_t": true}')
-    assert not has_marker(path, edit_2511=True)
+    assert not has_marker(path, ARCHITECTURE_2511)
 
 
-def test_only_the_preset_for_2511_asks_for_it() -> None:
-    assert is_for_edit_2511(get_preset("qwen-image-edit-2511").build({}))
-    assert not is_for_edit_2511(get_preset("qwen-image-2512").build({}))
-    assert not is_for_edit_2511(Recipe())
+def test_only_the_preset_for_2511_asks_for_it(folder: Path) -> None:
+    def adds_it(recipe: Recipe) -> bool:
+        return has_marker(folder, *recipe.architectures)
+
+    assert adds_it(get_preset("qwen-image-edit-2511").build({}))
+    assert not adds_it(get_preset("qwen-image-2512").build({}))
+    assert not adds_it(Recipe())
+    assert not has_marker(folder, ARCHITECTURE_2511, "qwen-image")
 
 
 def test_the_preset_asked_for_adds_it_on_the_command_line(

@@ -1,4 +1,4 @@
-"""The story has one direction: no room of ``quant`` imports from a room above it."""
+"""The house: rooms in one direction, no circles, short functions."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ast
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -110,3 +111,17 @@ def test_only_nodes_import_comfyui() -> None:
     for path in files_of("quant", "demo", "presets"):
         for name in imports_of(path):
             assert name.split(".")[0] not in ("comfy", "comfy_api", "folder_paths"), path
+
+
+def functions_of(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the length of each function in lines, docstring included, and where it is."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            length = (node.end_lineno or node.lineno) - node.lineno + 1
+            yield length, f"{path}:{node.lineno} {node.name}"
+
+
+def test_functions_are_short() -> None:
+    lengths = [found for path in files_of("quant", "nodes") for found in functions_of(path)]
+    assert median(length for length, _ in lengths) <= 10
+    assert [place for length, place in lengths if length > 60] == []
