@@ -76,28 +76,23 @@ def encode_layer(
                 weight, layer.shape, fmt, observed, scale, measure_outputs=measure_outputs
             )
         elif fmt.is_quantized:
+            correct = correct_bias and bias is not None
             chosen = choose_encoding(
-                weight,
-                fmt,
-                rounding,
-                observed,
-                scale,
-                measure_outputs=measure_outputs,
-                correct_bias=correct_bias and bias is not None,
-            )
+                weight, fmt, rounding, observed, scale,
+                measure_outputs=measure_outputs, correct_bias=correct,
+            )  # fmt: skip
         else:
             chosen = _cast(layer, fmt, weight)
     except FormatError as error:
         raise FormatError(f"{layer.tensor.name}: {error}") from error
     tensors = _stored_tensors(layer, fmt, chosen, scale)
     size = sum(t.nbytes for t in tensors.values()) + sum(c.nbytes for c in layer.companions)
+    report = _report(planned, fmt, chosen, decision, scale, observed, size)
     if chosen.bias_shift is not None and bias is not None:
         shifted = bias.float() + chosen.bias_shift.to(bias.device)
-        tensors[f"{layer.name}.{BIAS}"] = cast_plain(shifted, bias.dtype)
-    report = _report(planned, fmt, chosen, decision, scale, observed, size)
-    corrected = tensors.get(f"{layer.name}.{BIAS}")
-    digest = "" if corrected is None else tensor_digest(corrected)
-    return tensors, replace(report, bias_digest=digest)
+        corrected = tensors[f"{layer.name}.{BIAS}"] = cast_plain(shifted, bias.dtype)
+        report = replace(report, bias_digest=tensor_digest(corrected))
+    return tensors, report
 
 
 def _cast(layer: Layer, fmt: WeightFormat, weight: torch.Tensor) -> ChosenEncoding:
