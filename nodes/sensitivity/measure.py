@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.calibration import CalibrationStatistics
 from ...quant.conversion.observed_input import working_bytes
-from ...quant.reports.pictures.sensitivity import draw_sensitivity, picture_tensor
-from ...quant.reports.sensitivity import describe_sensitivity
 from ...quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
-from ...quant.sensitivity.artefact import Sensitivity, load_sensitivity, save_sensitivity
 from ...quant.sensitivity.measure import (
     DEFAULT_CANDIDATES,
     INTEGER_CANDIDATES,
@@ -21,7 +18,8 @@ from ...quant.sensitivity.measure import (
 from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device, progress_bar
 from ..files.artefacts import SENSITIVITIES
-from ..inputs.sockets import CATEGORY, SensitivitySocket, StatisticsSocket
+from ..inputs.sockets import CATEGORY, StatisticsSocket
+from .result import save_as_input, saved_sensitivity, sensitivity_outputs, sensitivity_result
 
 _CANDIDATES = {
     ", ".join(DEFAULT_CANDIDATES): DEFAULT_CANDIDATES,
@@ -96,77 +94,3 @@ class MeasureSensitivity(io.ComfyNode):
                 on_progress=progress_bar(),
             )
         return sensitivity_result(sensitivity, saved_sensitivity(sensitivity, save_as))
-
-
-class LoadSensitivity(io.ComfyNode):
-    """A sensitivity saved earlier."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node to ComfyUI."""
-        return io.Schema(
-            node_id="NVFP4FoundryLoadSensitivity",
-            display_name="Load Sensitivity",
-            category=CATEGORY,
-            description="Loads what Measure Sensitivity or Probe Result saved.",
-            search_aliases=["nvfp4 sensitivity", "load sensitivity", "heat map"],
-            inputs=[
-                io.Combo.Input(
-                    "name",
-                    options=SENSITIVITIES.names(),
-                    tooltip="A file in output/nvfp4_foundry/sensitivities.",
-                )
-            ],
-            outputs=sensitivity_outputs(),
-        )
-
-    @classmethod
-    def validate_inputs(cls, name: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone."""
-        return SENSITIVITIES.check_saved(name)
-
-    @classmethod
-    def fingerprint_inputs(cls, name: str) -> float:
-        """Load again when the file changed."""
-        return SENSITIVITIES.modified(name)
-
-    @classmethod
-    def execute(cls, name: str) -> io.NodeOutput:
-        """Load."""
-        return sensitivity_result(load_sensitivity(SENSITIVITIES.path(name)), [])
-
-
-def save_as_input() -> io.Input:
-    """Return the input for a name to save a sensitivity under."""
-    return io.String.Input(
-        "save_as",
-        default="",
-        tooltip="Also save it under this name, for Load Sensitivity; a number is added if the "
-        "name is taken. Empty: do not.",
-    )
-
-
-def sensitivity_outputs() -> list[io.Output]:
-    """Return the outputs of every node that gives a sensitivity."""
-    return [
-        SensitivitySocket.Output(display_name="SENSITIVITY"),
-        io.String.Output(display_name="report"),
-        io.Image.Output(display_name="heat_map"),
-    ]
-
-
-def sensitivity_result(sensitivity: Sensitivity, notes: list[str]) -> io.NodeOutput:
-    """Return a sensitivity with its report, after ``notes``, and its heat map."""
-    text = "\n".join([*notes, describe_sensitivity(sensitivity)])
-    picture = picture_tensor(draw_sensitivity(sensitivity, sensitivity.formats[0]))
-    shown = {**ui.PreviewText(text).as_dict(), **ui.PreviewImage(picture).as_dict()}
-    return io.NodeOutput(sensitivity, text, picture, ui=shown)
-
-
-def saved_sensitivity(sensitivity: Sensitivity, name: str) -> list[str]:
-    """Save a sensitivity unless the name is empty; returns what to say of it."""
-    return SENSITIVITIES.save(
-        name,
-        lambda path: load_sensitivity(path) == sensitivity,
-        lambda path: save_sensitivity(sensitivity, path),
-    )

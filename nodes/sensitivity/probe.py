@@ -17,7 +17,7 @@ from ..bridge.models import compute_device, progress_bar
 from ..bridge.probed_model import ProbeSession, probed_clone
 from ..files.artefacts import SENSITIVITIES
 from ..inputs.sockets import CATEGORY, ProbeSocket, SensitivitySocket, StatisticsSocket
-from .measure import save_as_input, saved_sensitivity, sensitivity_outputs, sensitivity_result
+from .result import save_as_input, saved_sensitivity, sensitivity_outputs, sensitivity_result
 
 _UNITS: dict[str, ProbeUnit] = {
     "each input": "input",

@@ -1,4 +1,4 @@
-"""Choosing what is quantized how, and seeing it before it happens."""
+"""A preset, its settings and extra rules as a recipe."""
 
 from __future__ import annotations
 
@@ -10,27 +10,12 @@ from ...quant.errors import RecipeError
 from ...quant.formats import FORMATS
 from ...quant.hardware.generations import GENERATIONS, Generation
 from ...quant.hardware.machine import examine_machine
-from ...quant.planning import (
-    Preset,
-    Recipe,
-    for_gpu,
-    get_preset,
-    load_presets,
-    load_recipe,
-    make_plan,
-    parse_rule_lines,
-    take_inventory,
-)
+from ...quant.planning import Preset, for_gpu, get_preset, load_presets, parse_rule_lines
 from ...quant.planning.presets import Setting
 from ...quant.reports.gpu_support import describe_support
-from ...quant.reports.mix import describe_recipe
-from ...quant.reports.plan import describe_plan
 from ...quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
-from ..bridge.applied_loras import loras_before
-from ..bridge.model_source import ModelSource
-from ..files.artefacts import RECIPES
 from ..inputs.input_scale import chosen_policy, input_scale_options, modified, why_not
-from ..inputs.sockets import CATEGORY, PlanSocket, RecipeSocket
+from ..inputs.sockets import CATEGORY, RecipeSocket
 
 _AS_WRITTEN, _THIS_MACHINE = "as the preset says", "auto: this machine"
 _TARGETS: dict[str, Generation] = {
@@ -175,88 +160,3 @@ def _widget(setting: Setting) -> io.Input:
         default=str(setting.default),
         tooltip=setting.tooltip,
     )
-
-
-class LoadRecipe(io.ComfyNode):
-    """A recipe saved as a file."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node to ComfyUI."""
-        return io.Schema(
-            node_id="NVFP4FoundryLoadRecipe",
-            display_name="Load Recipe",
-            category=CATEGORY,
-            description="Loads a recipe that Auto Mix, 'nvfp4 mix' or 'nvfp4 recipe' saved.",
-            search_aliases=["nvfp4 recipe", "load mix", "recipe file"],
-            inputs=[
-                io.Combo.Input(
-                    "name",
-                    options=RECIPES.names(),
-                    tooltip="A file in output/nvfp4_foundry/recipes.",
-                )
-            ],
-            outputs=[
-                RecipeSocket.Output(display_name="RECIPE"),
-                io.String.Output(display_name="report"),
-            ],
-        )
-
-    @classmethod
-    def validate_inputs(cls, name: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone."""
-        return RECIPES.check_saved(name)
-
-    @classmethod
-    def fingerprint_inputs(cls, name: str) -> float:
-        """Load again when the file changed."""
-        return RECIPES.modified(name)
-
-    @classmethod
-    def execute(cls, name: str) -> io.NodeOutput:
-        """Load."""
-        recipe = load_recipe(RECIPES.path(name))
-        text = describe_recipe(recipe)
-        return io.NodeOutput(recipe, text, ui=ui.PreviewText(text))
-
-
-class PlanLayers(io.ComfyNode):
-    """Resolve a recipe against a model: a dry run."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node to ComfyUI."""
-        return io.Schema(
-            node_id="NVFP4FoundryPlanLayers",
-            display_name="Plan Layers",
-            category=CATEGORY,
-            description=(
-                "Shows which layer would get which format and why, and the size before and "
-                "after. Nothing is converted."
-            ),
-            search_aliases=["nvfp4 plan", "dry run", "estimate size"],
-            inputs=[
-                io.Model.Input("model", tooltip="The model to quantize, LoRAs applied or not."),
-                RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset or Load Recipe."),
-                io.Boolean.Input(
-                    "any_architecture",
-                    default=False,
-                    advanced=True,
-                    tooltip="Use the preset even on a model it was not written for.",
-                ),
-            ],
-            outputs=[
-                PlanSocket.Output(display_name="PLAN"),
-                io.String.Output(display_name="table"),
-            ],
-            hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
-            is_output_node=True,
-        )
-
-    @classmethod
-    def execute(cls, model: Any, recipe: Recipe, any_architecture: bool) -> io.NodeOutput:
-        """Plan."""
-        with ModelSource(model, loras_before(cls.hidden)) as source:
-            plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
-            text = describe_plan(plan, (*source.notes, *(f"LoRA {lo}" for lo in source.loras)))
-        return io.NodeOutput(plan, text, ui=ui.PreviewText(text))

@@ -1,0 +1,123 @@
+"""Calibrations saved earlier, and several of them added up."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...quant.calibration import CalibrationStatistics, load_statistics, merge_all, save_statistics
+from ...quant.reports.calibration import describe_statistics
+from ..files.artefacts import CALIBRATIONS
+from ..inputs.sockets import CATEGORY, StatisticsSocket
+
+
+class LoadCalibration(io.ComfyNode):
+    """A calibration saved earlier."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryLoadCalibration",
+            display_name="Load Calibration",
+            category=CATEGORY,
+            description="Loads statistics that Calibration Result or Merge Calibrations saved.",
+            search_aliases=["nvfp4 statistics", "load statistics"],
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=CALIBRATIONS.names(),
+                    tooltip="A file in output/nvfp4_foundry/calibrations.",
+                )
+            ],
+            outputs=[
+                StatisticsSocket.Output(display_name="STATISTICS"),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None) -> bool | str:
+        """Say before the queue starts when the file is gone."""
+        return CALIBRATIONS.check_saved(name)
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> float:
+        """Load again when the file changed."""
+        return CALIBRATIONS.modified(name)
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        """Load."""
+        statistics = load_statistics(CALIBRATIONS.path(name))
+        return io.NodeOutput(statistics, describe_statistics(statistics))
+
+
+class MergeCalibrations(io.ComfyNode):
+    """Statistics of one model from several days or machines, added up."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryMergeCalibrations",
+            display_name="Merge Calibrations",
+            category=CATEGORY,
+            description=(
+                "Adds up calibrations of the same model. Another model, or the same run twice, is "
+                "an error."
+            ),
+            search_aliases=["nvfp4 statistics", "merge statistics", "combine calibrations"],
+            inputs=[
+                io.Autogrow.Input(
+                    "statistics",
+                    template=io.Autogrow.TemplatePrefix(
+                        input=StatisticsSocket.Input(
+                            "statistics", tooltip="From Calibration Result or Load Calibration."
+                        ),
+                        prefix="statistics_",
+                        min=2,
+                    ),
+                ),
+                io.String.Input(
+                    "save_as",
+                    default="",
+                    tooltip="Also save the sum under this name; empty: do not.",
+                ),
+            ],
+            outputs=[
+                StatisticsSocket.Output(display_name="STATISTICS"),
+                io.String.Output(display_name="report"),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, save_as: str | None, statistics: Any = None) -> bool | str:
+        """Say before the queue starts when the name is bad."""
+        return CALIBRATIONS.check_new(save_as)
+
+    @classmethod
+    def execute(cls, statistics: dict[str, CalibrationStatistics], save_as: str) -> io.NodeOutput:
+        """Merge."""
+        merged = merge_all([value for value in statistics.values() if value is not None])
+        if save_as:
+            _save_merged(merged, save_as)
+        text = describe_statistics(merged)
+        return io.NodeOutput(merged, text, ui=ui.PreviewText(text))
+
+
+def _save_merged(merged: CalibrationStatistics, name: str) -> None:
+    """Save, or leave a file alone that holds the very same runs already.
+
+    Raises:
+        FileExistsError: the name is taken by other runs.
+    """
+    path = CALIBRATIONS.path(name)
+    if path.exists():
+        saved = {run.id for run in load_statistics(path).runs}
+        if saved != {run.id for run in merged.runs}:
+            raise FileExistsError(f"a calibration named {name} exists; choose another name")
+        return
+    save_statistics(merged, path)
