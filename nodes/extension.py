@@ -1,4 +1,4 @@
-"""The list of nodes ComfyUI gets."""
+"""The extension class that lists the nodes for ComfyUI."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ from .sources.load_source import LoadSourceModel
 
 
 class FoundryExtension(ComfyExtension):
-    """NVFP4 Foundry."""
+    """The nodes of NVFP4 Foundry."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        """Return all nodes, in the order a user meets them."""
+        """Return all nodes, in the order in which a user needs them."""
         return [
             LoadSourceModel,
             SelectPreset,

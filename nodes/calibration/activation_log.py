@@ -1,4 +1,4 @@
-"""A log of a patched ComfyUI as a calibration."""
+"""The node that turns an activation log into a calibration."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ...quant.reports.calibration import describe_statistics
 from ..bridge.model_source import ModelSource
 from ..files import folders
 from ..files.artefacts import CALIBRATIONS
+from ..inputs.save_as import save_as_input
 from ..inputs.sockets import CATEGORY, StatisticsSocket
 
 
 class ImportActivationLog(io.ComfyNode):
-    """A log of a patched ComfyUI becomes a calibration."""
+    """Turn the log of a patched ComfyUI into a calibration."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,31 +27,27 @@ class ImportActivationLog(io.ComfyNode):
             display_name="Import Activation Log",
             category=CATEGORY,
             description=(
-                "Makes a calibration of the log that ComfyUI writes with the input_scale patch of "
-                "convert_nvfp4. It gives static activation scales; it holds no inputs to measure "
-                "errors on."
+                "Turns a log that ComfyUI writes with the input_scale patch of convert_nvfp4 into "
+                "a calibration. It gives static input scales, but has no inputs to measure errors "
+                "on."
             ),
             search_aliases=["nvfp4 log", "input_scale log", "convert_nvfp4", "calibration"],
             inputs=[
                 io.Combo.Input(
                     "log_file",
                     options=folders.log_files(),
-                    tooltip="A .txt, .log or .tsv file in ComfyUI's input folder, also .gz, .xz "
-                    "or .bz2.",
+                    tooltip="A .txt, .log or .tsv file in ComfyUI's input folder, or the same "
+                    "compressed as .gz, .xz or .bz2.",
                 ),
                 io.Model.Input("model", tooltip="The model that was logged."),
                 io.Boolean.Input(
                     "ignore_unknown",
                     default=False,
-                    tooltip="Leave out layers the model does not have, such as those of a "
-                    "quantized text encoder. Otherwise more than a few are an error.",
+                    tooltip="Leave out layers that the model does not have, such as the layers of a "
+                    "quantized text encoder. If this is off, more than a few unknown layers are an "
+                    "error.",
                 ),
-                io.String.Input(
-                    "save_as",
-                    default="",
-                    tooltip="Also save it under this name, for Load Calibration; a number is added "
-                    "if the name is taken. Empty: do not.",
-                ),
+                save_as_input("calibration", "Load Calibration"),
             ],
             outputs=[
                 StatisticsSocket.Output(display_name="STATISTICS"),
@@ -61,7 +58,7 @@ class ImportActivationLog(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, log_file: str | None, save_as: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone or the name is bad."""
+        """Report a missing file or an invalid name before the queue starts."""
         try:
             if log_file is not None:
                 folders.input_path(log_file)
@@ -71,14 +68,14 @@ class ImportActivationLog(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, log_file: str, **others: Any) -> float:
-        """Read again when the log grew."""
+        """Return when the log changed, so that a changed log is read again."""
         return folders.input_path(log_file).stat().st_mtime
 
     @classmethod
     def execute(
         cls, log_file: str, model: Any, ignore_unknown: bool, save_as: str
     ) -> io.NodeOutput:
-        """Import."""
+        """Return the calibration and its report."""
         with ModelSource(model) as source:
             fingerprint = source.fingerprint()
         imported = import_activation_log(

@@ -1,4 +1,4 @@
-"""Collecting activation statistics while the user samples."""
+"""The nodes that calibrate while the user samples, and collect the result."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CONTINUE, _START_OVER = "continue", "start over"
 
 
 class Calibrate(io.ComfyNode):
-    """MODEL in, observed MODEL out: sampling with it collects statistics."""
+    """Return an observed MODEL, which records its activations while it samples."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -29,24 +29,31 @@ class Calibrate(io.ComfyNode):
             display_name="Calibrate",
             category=CATEGORY,
             description=(
-                "Gives back the model with observers that record what every layer receives while "
-                "you sample. The pictures do not change. Read the result with Calibration Result."
+                "Returns the model with observers that record the inputs of every layer while you "
+                "sample. The pictures do not change. Calibration Result collects what they record."
             ),
-            search_aliases=["nvfp4 calibrate", "activation statistics", "input_scale", "observe"],
+            search_aliases=[
+                "nvfp4 calibrate",
+                "calibration",
+                "activation statistics",
+                "input_scale",
+                "observe",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to observe."),
                 io.String.Input(
                     "name",
                     default="calibration",
-                    tooltip="Runs add up under this name, also after a restart. Use one name per "
-                    "model: the high- and the low-noise expert need two.",
+                    tooltip="The name to save the calibration under. Runs add up under this name, "
+                    "even after a restart. Use one name per model: the high-noise and the low-noise "
+                    "expert of WAN 2.2 need two names.",
                 ),
                 io.Combo.Input(
                     "accumulate",
                     options=[_CONTINUE, _START_OVER],
                     default=_CONTINUE,
-                    tooltip="'start over' keeps the old file under a dated name and begins anew "
-                    "each time this node runs.",
+                    tooltip="'continue' adds to the saved calibration. 'start over' keeps the old "
+                    "file under a dated name and begins again each time this node runs.",
                 ),
                 io.Int.Input(
                     "rows_per_layer",
@@ -54,7 +61,8 @@ class Calibrate(io.ComfyNode):
                     min=0,
                     max=8192,
                     advanced=True,
-                    tooltip="Activation rows sampled per layer, for measuring output errors.",
+                    tooltip="How many input rows to keep per layer. They are used to measure output "
+                    "errors.",
                 ),
                 io.Int.Input(
                     "memory_budget_mb",
@@ -62,8 +70,8 @@ class Calibrate(io.ComfyNode):
                     min=16,
                     max=65536,
                     advanced=True,
-                    tooltip="Limit of all sampled rows together, in MB of the memory the model "
-                    "runs in. Layers get equally fewer rows when it is too small.",
+                    tooltip="The memory limit for all kept rows together, in MB, on the device that "
+                    "runs the model. If it is too small, every layer keeps fewer rows.",
                 ),
                 io.Int.Input(
                     "hessians_mb",
@@ -71,16 +79,17 @@ class Calibrate(io.ComfyNode):
                     default=0,
                     min=0,
                     max=262144,
-                    tooltip="Memory, in MB where the model runs, for collecting Hessians: the "
-                    "roundings gptq and gptaq need them. 0: do not collect. As many layers as fit "
-                    "are collected in one sampling run, others in the next, and kept on disk; the "
-                    "report says how many are done. 8000 and eight prompts do for WAN 2.2 5B.",
+                    tooltip="The memory for collecting Hessians, in MB, on the device that runs the "
+                    "model. The roundings gptq and gptaq need Hessians; 0 collects none. Each "
+                    "sampling run collects as many as fit and keeps them on disk, and the next run "
+                    "collects others. The report says how many are done. For WAN 2.2 5B, 8000 and "
+                    "eight prompts are enough.",
                 ),
                 io.String.Input(
                     "prompts",
                     optional=True,
                     force_input=True,
-                    tooltip="The list from Calibration Prompts, to be recorded with the result.",
+                    tooltip="The list from Calibration Prompts. It is recorded with the calibration.",
                 ),
             ],
             outputs=[
@@ -92,7 +101,7 @@ class Calibrate(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: Any) -> bool | str:
-        """Say before the queue starts when the name is no file name."""
+        """Report a name that cannot be a file name before the queue starts."""
         return CALIBRATIONS.check_new(name, optional=False)
 
     @classmethod
@@ -106,9 +115,9 @@ class Calibrate(io.ComfyNode):
         hessians_mb: list[int] | None = None,
         prompts: list[str] | None = None,
     ) -> io.NodeOutput:
-        """Wrap a clone of the model."""
+        """Return an observed clone of the model and its calibration session."""
         if len(model) != 1:
-            raise ValueError(f"Calibrate observes one MODEL, it got a list of {len(model)}")
+            raise ValueError(f"Calibrate observes one MODEL, but it got a list of {len(model)}")
         with ModelSource(model[0]) as source:
             fingerprint = source.fingerprint()
             layers = take_inventory(source).of_kind("linear")
@@ -121,7 +130,7 @@ class Calibrate(io.ComfyNode):
                 rows_per_layer=rows_per_layer[0],
                 memory_budget_bytes=memory_budget_mb[0] * 2**20,
                 moments_budget_bytes=(hessians_mb or [0])[0] * 2**20,
-                # What is outside of the blocks is rarely quantized, and small.
+                # Layers outside the blocks are small and rarely quantized.
                 moments_layers=frozenset(layer.name for layer in layers if layer.block),
                 moments_folder=moments_folder(path),
             ),
@@ -132,7 +141,7 @@ class Calibrate(io.ComfyNode):
 
 
 class CalibrationResult(io.ComfyNode):
-    """What the observed model saw, as an immutable snapshot."""
+    """Return what the observers recorded as an immutable calibration."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -142,16 +151,16 @@ class CalibrationResult(io.ComfyNode):
             display_name="Calibration Result",
             category=CATEGORY,
             description=(
-                "Takes the statistics once the latents are sampled, saves them in ComfyUI's "
-                "output folder, and reports every layer."
+                "Waits until sampling is done, then collects what Calibrate recorded, saves the "
+                "calibration in ComfyUI's output folder and reports every layer."
             ),
-            search_aliases=["nvfp4 statistics", "calibration report", "activation report"],
+            search_aliases=["nvfp4 calibration", "save calibration", "activation report"],
             inputs=[
                 CalibrationSocket.Input("calibration", tooltip="From Calibrate."),
                 io.Latent.Input(
                     "latent",
-                    tooltip="What the sampler made with the observed model. It makes this node "
-                    "wait for the sampling, and run again when there is a new one.",
+                    tooltip="The sampler's output for the observed model. It makes this node wait "
+                    "for the sampling, and run again after each new sampling.",
                 ),
             ],
             outputs=[
@@ -159,13 +168,13 @@ class CalibrationResult(io.ComfyNode):
                 io.Latent.Output(display_name="latent", is_output_list=True),
                 io.String.Output(display_name="report"),
             ],
-            is_input_list=True,  # all latents of a deck of prompts belong to one snapshot
+            is_input_list=True,  # all latents of a deck of prompts belong to one calibration
             is_output_node=True,
         )
 
     @classmethod
     def execute(cls, calibration: list[CalibrationSession], latent: list[Any]) -> io.NodeOutput:
-        """Take the snapshot."""
+        """Save and report the calibration."""
         has_news = calibration[0].has_news
         statistics = calibration[0].finish()
         text = describe_statistics(statistics)
@@ -173,7 +182,7 @@ class CalibrationResult(io.ComfyNode):
         text = f"{budget}\n\n{text}" if budget else text
         if not has_news:
             text = (
-                "warning: nothing was sampled with Calibrate's MODEL since the last result; "
-                f"is it connected to the sampler?\n\n{text}"
+                "warning: nothing was sampled with Calibrate's MODEL since the last result. Check "
+                f"that this MODEL is connected to the sampler\n\n{text}"
             )
         return io.NodeOutput(statistics, latent, text, ui=ui.PreviewText(text))

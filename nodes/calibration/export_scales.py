@@ -1,4 +1,4 @@
-"""The static scales of a calibration for other converters."""
+"""The node that exports static input scales for other converters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ..inputs.sockets import CATEGORY, StatisticsSocket
 
 
 class ExportInputScales(io.ComfyNode):
-    """The static scales of a calibration for other converters."""
+    """Save the static input scales of a calibration for other converters."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -27,44 +27,44 @@ class ExportInputScales(io.ComfyNode):
             display_name="Export Input Scales",
             category=CATEGORY,
             description=(
-                "Saves the static activation scales of a calibration as the JSON that other "
-                "converters read."
+                "Saves the static input scales of a calibration as JSON that other converters read."
             ),
             search_aliases=["nvfp4 input_scale", "convert_to_quant", "export scales", "json"],
             inputs=[
                 StatisticsSocket.Input(
-                    "statistics", tooltip="From Calibration Result or Load Calibration."
+                    "statistics",
+                    tooltip="The calibration, from Calibration Result or Load Calibration.",
                 ),
                 io.String.Input(
                     "name",
                     default="input_scales",
-                    tooltip="A file in output/nvfp4_foundry/input_scales; a number is added if the "
-                    "name is taken.",
+                    tooltip="The name of the file in output/nvfp4_foundry/input_scales. If the name "
+                    "is taken, a number is added.",
                 ),
                 io.DynamicCombo.Input(
                     "input_scale",
                     options=input_scale_options((AMAX, PERCENTILE, FIXED)),
-                    tooltip="What the scales represent, as in Select NVFP4 Preset.",
+                    tooltip="How to derive the scales, as in Select NVFP4 Preset.",
                 ),
                 io.Combo.Input(
                     "layout",
                     options=list(FLAVOURS),
                     default="layers",
                     tooltip="layers: layer -> scale, for convert_to_quant. tensors: "
-                    "layer.input_scale -> scale. summary: what was seen, for convert_nvfp4.",
+                    "layer.input_scale -> scale. summary: the observed ranges, for convert_nvfp4.",
                 ),
                 io.Combo.Input(
                     "format",
                     options=list(formats_with_scales()),
                     default="nvfp4",
-                    tooltip="The format the scales are for. A float8 scale is six times an NVFP4 "
-                    "scale.",
+                    tooltip="The format that the scales are for. A float8 scale is six times as large "
+                    "as an NVFP4 scale.",
                 ),
                 io.String.Input(
                     "prefix",
                     default="",
                     advanced=True,
-                    tooltip="Put before every name, e.g. model.diffusion_model.",
+                    tooltip="Text to put before every name, for example model.diffusion_model.",
                 ),
             ],
             outputs=[io.String.Output(display_name="path")],
@@ -73,7 +73,7 @@ class ExportInputScales(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None, input_scale: Any = None) -> bool | str:
-        """Say before the queue starts when the name is bad."""
+        """Report an invalid name before the queue starts."""
         return INPUT_SCALES.check_new(name, optional=False)
 
     @classmethod
@@ -86,7 +86,7 @@ class ExportInputScales(io.ComfyNode):
         prefix: str,
         input_scale: dict[str, Any] | None = None,
     ) -> io.NodeOutput:
-        """Export."""
+        """Save the scales and return the path."""
         export = export_scales(
             statistics,
             parse_policy(*chosen_policy(input_scale)),
@@ -98,5 +98,5 @@ class ExportInputScales(io.ComfyNode):
         write_scales(export, path)
         lines = [f"saved {path}", f"{export.layers} layers have a static scale"]
         if export.left_out:
-            lines.append(f"none for {len(export.left_out)}: {shorten(export.left_out)}")
+            lines.append(f"{len(export.left_out)} layers have none: {shorten(export.left_out)}")
         return io.NodeOutput(str(path), ui=ui.PreviewText("\n".join(lines)))

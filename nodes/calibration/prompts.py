@@ -1,4 +1,4 @@
-"""Prompts to calibrate with, given one after the other."""
+"""The node that feeds several prompts to a calibration."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..inputs.sockets import CATEGORY
 
 
 class CalibrationPrompts(io.ComfyNode):
-    """A deck of prompts, given as a list: one queue run samples them all."""
+    """Output a deck of prompts as a list, so that one queue run samples them all."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,10 +21,10 @@ class CalibrationPrompts(io.ComfyNode):
             display_name="Calibration Prompts",
             category=CATEGORY,
             description=(
-                "Gives prompts one after the other to the nodes it is connected to, so that one "
-                "queue run samples them all. Prompts like your own calibrate best."
+                "Outputs a list of prompts. Connected nodes run once per prompt, so one queue run "
+                "samples them all. Prompts like your own calibrate best."
             ),
-            search_aliases=["prompt list", "prompt deck", "nvfp4 prompts"],
+            search_aliases=["prompt list", "prompt deck", "batch prompts", "nvfp4 prompts"],
             inputs=[
                 io.DynamicCombo.Input(
                     "deck",
@@ -37,8 +37,8 @@ class CalibrationPrompts(io.ComfyNode):
                                     "text",
                                     multiline=True,
                                     default="",
-                                    placeholder="one prompt a line",
-                                    tooltip="One prompt a line; lines starting with # are skipped.",
+                                    placeholder="one prompt per line",
+                                    tooltip="One prompt per line. Lines that start with # are skipped.",
                                 )
                             ],
                         ),
@@ -48,8 +48,8 @@ class CalibrationPrompts(io.ComfyNode):
                                 io.Combo.Input(
                                     "name",
                                     options=folders.prompt_files(),
-                                    tooltip="A .txt file in ComfyUI's input folder, one prompt "
-                                    "a line.",
+                                    tooltip="A .txt file in ComfyUI's input folder, with one "
+                                    "prompt per line.",
                                 )
                             ],
                         ),
@@ -62,7 +62,7 @@ class CalibrationPrompts(io.ComfyNode):
                     min=1,
                     max=1000,
                     tooltip="How many prompts of the deck to use, from the top. Four to eight "
-                    "different ones usually do.",
+                    "different prompts are usually enough.",
                 ),
             ],
             outputs=[io.String.Output(display_name="prompts", is_output_list=True)],
@@ -70,20 +70,22 @@ class CalibrationPrompts(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, deck: Any = None, limit: int | None = None) -> float:
-        """Read again when the file changed."""
+        """Return when the file changed, so that a changed file is read again."""
         name = deck.get("name") if isinstance(deck, dict) else None
-        return folders.prompt_path(name).stat().st_mtime if name else 0.0
+        return folders.input_path(name).stat().st_mtime if name else 0.0
 
     @classmethod
     def execute(cls, limit: int, deck: dict[str, Any] | None = None) -> io.NodeOutput:
-        """Read the deck."""
-        if deck is None:  # what ComfyUI makes of a choice it does not know
-            raise ValueError("this workflow names a deck that is not installed; choose another")
+        """Return the first prompts of the deck."""
+        if deck is None:  # ComfyUI turns an unknown choice into None
+            raise ValueError(
+                "this workflow uses a deck of prompts that is not installed; choose another deck"
+            )
         choice = deck["deck"]
         if choice == "typed":
-            prompts = decks.parse_deck(deck["text"], "the typed deck")
+            prompts = decks.parse_deck(deck["text"], "the typed deck of prompts")
         elif choice == "file":
-            path = folders.prompt_path(deck["name"])
+            path = folders.input_path(deck["name"])
             prompts = decks.read_deck(path)
         else:
             prompts = decks.built_in_deck(choice.removeprefix("built-in: "))

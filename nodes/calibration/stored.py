@@ -1,4 +1,4 @@
-"""Calibrations saved earlier, and several of them added up."""
+"""The nodes that load a saved calibration and merge several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..inputs.sockets import CATEGORY, StatisticsSocket
 
 
 class LoadCalibration(io.ComfyNode):
-    """A calibration saved earlier."""
+    """Load a saved calibration."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -22,8 +22,8 @@ class LoadCalibration(io.ComfyNode):
             node_id="NVFP4FoundryLoadCalibration",
             display_name="Load Calibration",
             category=CATEGORY,
-            description="Loads statistics that Calibration Result or Merge Calibrations saved.",
-            search_aliases=["nvfp4 statistics", "load statistics"],
+            description="Loads a calibration that Calibration Result or Merge Calibrations saved.",
+            search_aliases=["nvfp4 calibration", "activation statistics", "input_scale"],
             inputs=[
                 io.Combo.Input(
                     "name",
@@ -39,23 +39,23 @@ class LoadCalibration(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone."""
+        """Report a missing file before the queue starts."""
         return CALIBRATIONS.check_saved(name)
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> float:
-        """Load again when the file changed."""
+        """Return when the file changed, so that a changed file is loaded again."""
         return CALIBRATIONS.modified(name)
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
-        """Load."""
+        """Return the calibration and its report."""
         statistics = load_statistics(CALIBRATIONS.path(name))
         return io.NodeOutput(statistics, describe_statistics(statistics))
 
 
 class MergeCalibrations(io.ComfyNode):
-    """Statistics of one model from several days or machines, added up."""
+    """Add up calibrations of one model from several days or machines."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -65,16 +65,17 @@ class MergeCalibrations(io.ComfyNode):
             display_name="Merge Calibrations",
             category=CATEGORY,
             description=(
-                "Adds up calibrations of the same model. Another model, or the same run twice, is "
-                "an error."
+                "Adds up calibrations of the same model. Calibrations of different models, or "
+                "ones that contain the same run twice, cannot be merged."
             ),
-            search_aliases=["nvfp4 statistics", "merge statistics", "combine calibrations"],
+            search_aliases=["nvfp4 calibration", "combine calibrations", "add calibrations"],
             inputs=[
                 io.Autogrow.Input(
                     "statistics",
                     template=io.Autogrow.TemplatePrefix(
                         input=StatisticsSocket.Input(
-                            "statistics", tooltip="From Calibration Result or Load Calibration."
+                            "statistics",
+                            tooltip="A calibration, from Calibration Result or Load Calibration.",
                         ),
                         prefix="statistics_",
                         min=2,
@@ -83,7 +84,8 @@ class MergeCalibrations(io.ComfyNode):
                 io.String.Input(
                     "save_as",
                     default="",
-                    tooltip="Also save the sum under this name; empty: do not.",
+                    tooltip="Also save the merged calibration under this name. Leave it empty to "
+                    "skip saving.",
                 ),
             ],
             outputs=[
@@ -95,12 +97,12 @@ class MergeCalibrations(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_as: str | None, statistics: Any = None) -> bool | str:
-        """Say before the queue starts when the name is bad."""
+        """Report an invalid name before the queue starts."""
         return CALIBRATIONS.check_new(save_as)
 
     @classmethod
     def execute(cls, statistics: dict[str, CalibrationStatistics], save_as: str) -> io.NodeOutput:
-        """Merge."""
+        """Return the merged calibration and its report."""
         merged = merge_all([value for value in statistics.values() if value is not None])
         if save_as:
             _save_merged(merged, save_as)
@@ -109,15 +111,15 @@ class MergeCalibrations(io.ComfyNode):
 
 
 def _save_merged(merged: CalibrationStatistics, name: str) -> None:
-    """Save, or leave a file alone that holds the very same runs already.
+    """Save a merged calibration, unless a file of this name already holds the same runs.
 
     Raises:
-        FileExistsError: the name is taken by other runs.
+        FileExistsError: a file of this name holds other runs.
     """
     path = CALIBRATIONS.path(name)
     if path.exists():
         saved = {run.id for run in load_statistics(path).runs}
         if saved != {run.id for run in merged.runs}:
-            raise FileExistsError(f"a calibration named {name} exists; choose another name")
+            raise FileExistsError(f"a calibration named {name} already exists; choose another name")
         return
     save_statistics(merged, path)

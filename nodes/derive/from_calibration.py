@@ -1,4 +1,4 @@
-"""A recipe, but other formats where calibration advises against its own."""
+"""The node that changes a recipe where a calibration advises against it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .derived import base_input, default_recipe, derived_outputs, derived_result
 
 
 class RecipeFromCalibration(io.ComfyNode):
-    """A recipe, but other formats where calibration advises against its own."""
+    """Change a recipe for layers where the calibration advises against its format."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -23,14 +23,15 @@ class RecipeFromCalibration(io.ComfyNode):
             display_name="Recipe From Calibration",
             category=CATEGORY,
             description=(
-                "Changes a recipe where the calibration advises against 4-bit activations: inputs "
-                "that lose too much when they are rounded, ranges that differ between prompts, and "
-                "layers that were never observed."
+                "Changes the format of layers where the calibration advises against 4-bit "
+                "activations: if rounding their inputs loses too much, if their ranges differ "
+                "between prompts, or if they were never observed."
             ),
-            search_aliases=["nvfp4 recipe", "activation outliers", "w4a16"],
+            search_aliases=["nvfp4 recipe", "activation outliers", "w4a16", "mixed precision"],
             inputs=[
                 StatisticsSocket.Input(
-                    "statistics", tooltip="From Calibration Result or Load Calibration."
+                    "statistics",
+                    tooltip="The calibration, from Calibration Result or Load Calibration.",
                 ),
                 base_input(),
                 io.Float.Input(
@@ -39,8 +40,8 @@ class RecipeFromCalibration(io.ComfyNode):
                     min=0.1,
                     max=99.0,
                     step=0.5,
-                    tooltip="In %. Layers whose sampled inputs lose more than this by rounding "
-                    "get the careful format. 9 to 10 is usual for NVFP4.",
+                    tooltip="The largest error of a layer's input when it is rounded, in %. Layers "
+                    "above it get the 'careful' format. 9 to 10 is usual for NVFP4.",
                 ),
                 io.Float.Input(
                     "max_spread",
@@ -48,21 +49,22 @@ class RecipeFromCalibration(io.ComfyNode):
                     min=1.0,
                     max=1e6,
                     step=0.5,
-                    tooltip="Layers whose largest input differs by more than this factor between "
-                    "runs get the careful format. A static scale leaves room for the headroom.",
+                    tooltip="The largest factor between the input ranges of different runs. Layers "
+                    "above it get the 'careful' format. A good value is the headroom of the recipe, "
+                    "which is the room that a static scale leaves.",
                 ),
                 io.Combo.Input(
                     "careful",
                     options=list(FORMATS),
                     default="nvfp4_w4a16",
-                    tooltip="The format of those layers. nvfp4_w4a16 is as small and does not "
-                    "round inputs.",
+                    tooltip="The format for layers above a limit. nvfp4_w4a16 is as small as NVFP4 "
+                    "and does not round inputs.",
                 ),
                 io.Combo.Input(
                     "unseen",
                     options=list(FORMATS),
                     default="keep",
-                    tooltip="The format of layers that were not observed, or in part only.",
+                    tooltip="The format for layers that were not observed, or only partly.",
                 ),
             ],
             outputs=derived_outputs(),
@@ -78,7 +80,7 @@ class RecipeFromCalibration(io.ComfyNode):
         unseen: str,
         recipe: Recipe | None = None,
     ) -> io.NodeOutput:
-        """Compare with the limits."""
+        """Return the changed recipe and its report."""
         error = max_input_error / 100
         return derived_result(
             recipe_from_statistics(

@@ -1,4 +1,4 @@
-"""A recipe from the formats of a quantized file."""
+"""The node that makes a recipe from the formats of a quantized file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .derived import derived_outputs, derived_result
 
 
 class RecipeFromCheckpoint(io.ComfyNode):
-    """The layer choices of a quantized file."""
+    """Make a recipe from the formats of a quantized file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -22,15 +22,15 @@ class RecipeFromCheckpoint(io.ComfyNode):
             display_name="Recipe From Checkpoint",
             category=CATEGORY,
             description=(
-                "Gives every layer the format it has in an existing quantized file, of this or "
-                "another tool. Its weights are not used."
+                "Gives every layer the format that it has in an existing quantized file from this "
+                "or another tool. The weights of the file are not used."
             ),
-            search_aliases=["nvfp4 recipe", "mirror checkpoint", "same layers as"],
+            search_aliases=["nvfp4 recipe", "copy formats", "same layers as", "fp8"],
             inputs=[
                 io.Combo.Input(
                     "model_file",
                     options=folders.quantized_files(),
-                    tooltip="A quantized checkpoint of your model or a finetune of it.",
+                    tooltip="A quantized checkpoint of your model, or of a finetune of it.",
                 )
             ],
             outputs=derived_outputs(),
@@ -38,17 +38,17 @@ class RecipeFromCheckpoint(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_file: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone."""
+        """Report a missing file before the queue starts."""
         return folders.missing_source(model_file) or True
 
     @classmethod
     def fingerprint_inputs(cls, model_file: str) -> list[float]:
-        """Look again when the file changed."""
+        """Return when the file changed, so that a changed file is read again."""
         return folders.modified(model_file)
 
     @classmethod
     def execute(cls, model_file: str) -> io.NodeOutput:
-        """Read the formats."""
+        """Return the recipe and its report."""
         path = folders.source_path(model_file)
         with open_source(path) as checkpoint:
             return derived_result(recipe_from_checkpoint(checkpoint, path.stem))

@@ -1,4 +1,4 @@
-"""A recipe from a limit on the measured error of each layer."""
+"""The node that makes a recipe from a limit on the measured error of each layer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .derived import base_input, default_recipe, derived_outputs, derived_result
 
 
 class RecipeFromSensitivity(io.ComfyNode):
-    """The cheapest format of each layer within a limit on its measured error."""
+    """Give each layer the smallest format within a limit on its measured error."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,9 +24,15 @@ class RecipeFromSensitivity(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Gives each layer that a recipe quantizes the smallest format whose measured "
-                "error is within a limit. For a size or an error of the whole model take Auto Mix."
+                "error stays within a limit. For a file size, or an error of the whole model, use "
+                "Auto Mix."
             ),
-            search_aliases=["nvfp4 recipe", "error threshold", "sensitive layers"],
+            search_aliases=[
+                "nvfp4 recipe",
+                "error threshold",
+                "sensitive layers",
+                "mixed precision",
+            ],
             inputs=[
                 SensitivitySocket.Input(
                     "sensitivity",
@@ -39,19 +45,21 @@ class RecipeFromSensitivity(io.ComfyNode):
                     min=0.1,
                     max=99.0,
                     step=0.5,
-                    tooltip="In %: the largest error of a layer's output, inputs rounded too.",
+                    tooltip="The largest error of a layer's output, in %, with rounded inputs.",
                 ),
                 io.String.Input(
                     "formats",
                     default="",
                     placeholder="nvfp4, float8_e4m3fn",
-                    tooltip="To choose from, separated by commas. Empty: all that were measured.",
+                    tooltip="The formats to choose from, separated by commas. Leave it empty for all "
+                    "measured formats.",
                 ),
                 io.Combo.Input(
                     "otherwise",
                     options=list(FORMATS),
                     default="keep",
-                    tooltip="The format where none keeps the limit, or the error is not known.",
+                    tooltip="The format for layers where no format stays within the limit, or where "
+                    "the error is unknown.",
                 ),
             ],
             outputs=derived_outputs(),
@@ -66,7 +74,7 @@ class RecipeFromSensitivity(io.ComfyNode):
         otherwise: str,
         recipe: Recipe | None = None,
     ) -> io.NodeOutput:
-        """Compare with the limit."""
+        """Return the changed recipe and its report."""
         names = [name.strip() for name in formats.split(",") if name.strip()]
         return derived_result(
             recipe_from_sensitivity(
