@@ -43,9 +43,9 @@ class ImportActivationLog(io.ComfyNode):
                 io.Boolean.Input(
                     "ignore_unknown",
                     default=False,
-                    tooltip="Leave out layers that the model does not have, such as the layers of a "
-                    "quantized text encoder. If this is off, more than a few unknown layers are an "
-                    "error.",
+                    tooltip="Leave out layers that the model does not have, such as the layers of "
+                    "a quantized text encoder. If this is off, more than a few unknown layers are "
+                    "an error.",
                 ),
                 save_as_input("calibration", "Load Calibration"),
             ],

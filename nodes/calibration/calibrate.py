@@ -45,8 +45,8 @@ class Calibrate(io.ComfyNode):
                     "name",
                     default="calibration",
                     tooltip="The name to save the calibration under. Runs add up under this name, "
-                    "even after a restart. Use one name per model: the high-noise and the low-noise "
-                    "expert of WAN 2.2 need two names.",
+                    "even after a restart. Use one name per model: the high-noise and the "
+                    "low-noise expert of WAN 2.2 need two names.",
                 ),
                 io.Combo.Input(
                     "accumulate",
@@ -61,8 +61,8 @@ class Calibrate(io.ComfyNode):
                     min=0,
                     max=8192,
                     advanced=True,
-                    tooltip="How many input rows to keep per layer. They are used to measure output "
-                    "errors.",
+                    tooltip="How many input rows to keep per layer. They are used to measure "
+                    "output errors.",
                 ),
                 io.Int.Input(
                     "memory_budget_mb",
@@ -70,8 +70,8 @@ class Calibrate(io.ComfyNode):
                     min=16,
                     max=65536,
                     advanced=True,
-                    tooltip="The memory limit for all kept rows together, in MB, on the device that "
-                    "runs the model. If it is too small, every layer keeps fewer rows.",
+                    tooltip="The memory limit for all kept rows together, in MB, on the device "
+                    "that runs the model. If it is too small, every layer keeps fewer rows.",
                 ),
                 io.Int.Input(
                     "hessians_mb",
@@ -79,8 +79,8 @@ class Calibrate(io.ComfyNode):
                     default=0,
                     min=0,
                     max=262144,
-                    tooltip="The memory for collecting Hessians, in MB, on the device that runs the "
-                    "model. The roundings gptq and gptaq need Hessians; 0 collects none. Each "
+                    tooltip="The memory for collecting Hessians, in MB, on the device that runs "
+                    "the model. The roundings gptq and gptaq need Hessians; 0 collects none. Each "
                     "sampling run collects as many as fit and keeps them on disk, and the next run "
                     "collects others. The report says how many are done. For WAN 2.2 5B, 8000 and "
                     "eight prompts are enough.",
@@ -89,7 +89,8 @@ class Calibrate(io.ComfyNode):
                     "prompts",
                     optional=True,
                     force_input=True,
-                    tooltip="The list from Calibration Prompts. It is recorded with the calibration.",
+                    tooltip="The list from Calibration Prompts. It is recorded with the "
+                    "calibration.",
                 ),
             ],
             outputs=[

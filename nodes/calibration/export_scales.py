@@ -38,8 +38,8 @@ class ExportInputScales(io.ComfyNode):
                 io.String.Input(
                     "name",
                     default="input_scales",
-                    tooltip="The name of the file in output/nvfp4_foundry/input_scales. If the name "
-                    "is taken, a number is added.",
+                    tooltip="The name of the file in output/nvfp4_foundry/input_scales. If the "
+                    "name is taken, a number is added.",
                 ),
                 io.DynamicCombo.Input(
                     "input_scale",
@@ -57,8 +57,8 @@ class ExportInputScales(io.ComfyNode):
                     "format",
                     options=list(formats_with_scales()),
                     default="nvfp4",
-                    tooltip="The format that the scales are for. A float8 scale is six times as large "
-                    "as an NVFP4 scale.",
+                    tooltip="The format that the scales are for. A float8 scale is six times as "
+                    "large as an NVFP4 scale.",
                 ),
                 io.String.Input(
                     "prefix",

@@ -38,7 +38,8 @@ class CalibrationPrompts(io.ComfyNode):
                                     multiline=True,
                                     default="",
                                     placeholder="one prompt per line",
-                                    tooltip="One prompt per line. Lines that start with # are skipped.",
+                                    tooltip="One prompt per line. Lines that start with # are "
+                                    "skipped.",
                                 )
                             ],
                         ),

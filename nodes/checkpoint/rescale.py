@@ -1,4 +1,4 @@
-"""Other static activation scales for a quantized file."""
+"""The node that gives a quantized file other static input scales."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..inputs.target import resolve_target, target_inputs, validate_target
 
 
 class RescaleCheckpoint(io.ComfyNode):
-    """Other static activation scales for a quantized file."""
+    """Add, change or remove the static input scales of a quantized file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -28,11 +28,16 @@ class RescaleCheckpoint(io.ComfyNode):
             display_name="Rescale Checkpoint",
             category=CATEGORY,
             description=(
-                "Gives a quantized checkpoint, of this or another tool, static activation scales "
-                "from a calibration, or removes them. Nothing is quantized again: all other "
-                "tensors are copied as they are."
+                "Adds static input scales from a calibration to a quantized checkpoint from this "
+                "or another tool, or removes them. Nothing is quantized again: all other tensors "
+                "are copied unchanged."
             ),
-            search_aliases=["nvfp4 input_scale", "rescale", "calibrate checkpoint", "static scale"],
+            search_aliases=[
+                "nvfp4 input_scale",
+                "fp8 scale",
+                "calibrate checkpoint",
+                "static scale",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_file",
@@ -42,12 +47,12 @@ class RescaleCheckpoint(io.ComfyNode):
                 io.DynamicCombo.Input(
                     "input_scale",
                     options=input_scale_options(),
-                    tooltip="What the scales represent. dynamic removes them.",
+                    tooltip="How to derive the scales. 'dynamic' removes the static scales.",
                 ),
                 StatisticsSocket.Input(
                     "statistics",
                     optional=True,
-                    tooltip="Calibration of the model the checkpoint was made from.",
+                    tooltip="The calibration of the model that the checkpoint was made from.",
                 ),
                 *target_inputs(),
             ],
@@ -67,7 +72,7 @@ class RescaleCheckpoint(io.ComfyNode):
         if_exists: str | None,
         input_scale: Any = None,
     ) -> bool | str:
-        """Say before the queue starts when source or target are impossible."""
+        """Report an invalid source or target before the queue starts."""
         problem = folders.missing_source(model_file) or why_not(input_scale)
         return problem or validate_target(file_name, folder, if_exists)
 
@@ -75,7 +80,7 @@ class RescaleCheckpoint(io.ComfyNode):
     def fingerprint_inputs(
         cls, model_file: str, input_scale: Any = None, **others: Any
     ) -> list[float]:
-        """Rescale again when a file changed."""
+        """Return when the files changed, so that changed files are rescaled again."""
         return [*folders.modified(model_file), modified(input_scale)]
 
     @classmethod
@@ -88,7 +93,7 @@ class RescaleCheckpoint(io.ComfyNode):
         input_scale: dict[str, Any] | None = None,
         statistics: CalibrationStatistics | None = None,
     ) -> io.NodeOutput:
-        """Rescale."""
+        """Write the checkpoint and return its path and report."""
         path = folders.source_path(model_file)
         with open_tensors(path) as file:
             size = sum(info.nbytes for info in file.tensors.values())

@@ -1,4 +1,4 @@
-"""Quantizing a MODEL in the graph."""
+"""The node that quantizes a MODEL in the graph."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _AS_HERE, _AS_BLACKWELL = "as this machine runs it", "as a Blackwell GPU runs it
 
 
 class Quantize(io.ComfyNode):
-    """MODEL, plan and statistics become a quantized MODEL and a checkpoint to save."""
+    """Quantize a MODEL as planned; return it for a preview, and its checkpoint to save."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -30,27 +30,36 @@ class Quantize(io.ComfyNode):
             display_name="Quantize",
             category=CATEGORY,
             description=(
-                "Quantizes a model as planned. The MODEL it returns is loaded exactly as ComfyUI "
-                "loads the saved file, so you can sample with it before saving. Holds the "
-                "quantized model in memory; for models larger than that use Quantize File."
+                "Quantizes a model as planned. It returns a MODEL that is loaded exactly as "
+                "ComfyUI loads the saved file, so you can sample with it before you save. It holds "
+                "the quantized model in memory. If your memory is too small, use Quantize File."
             ),
-            search_aliases=["nvfp4", "convert to nvfp4", "fp4", "quantize model"],
+            search_aliases=[
+                "nvfp4",
+                "fp4",
+                "fp8",
+                "float8",
+                "4-bit",
+                "int8",
+                "compress model",
+                "convert to nvfp4",
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="The model the plan was made for."),
-                PlanSocket.Input("plan", tooltip="From Plan Layers."),
+                io.Model.Input("model", tooltip="The model that the plan was made for."),
+                PlanSocket.Input("plan", tooltip="From Plan Layers or Auto Mix."),
                 io.Combo.Input(
                     "preview",
                     options=[_AS_HERE, _AS_BLACKWELL],
                     default=_AS_HERE,
-                    tooltip="How the MODEL computes. A Blackwell GPU also rounds what goes into "
-                    "NVFP4 layers; other machines can emulate that, somewhat slower. The "
-                    "CHECKPOINT is the same.",
+                    tooltip="How the MODEL computes. A Blackwell GPU also rounds the inputs of "
+                    "NVFP4 layers. Other machines can emulate that, but sample more slowly. The "
+                    "CHECKPOINT is the same either way.",
                 ),
                 StatisticsSocket.Input(
                     "statistics",
                     optional=True,
-                    tooltip="From Calibration Result or Load Calibration. Without them the "
-                    "activation scales are left to the runtime.",
+                    tooltip="The calibration, from Calibration Result or Load Calibration. Without "
+                    "it, the checkpoint has no static input scales.",
                 ),
             ],
             outputs=[
@@ -69,7 +78,7 @@ class Quantize(io.ComfyNode):
         preview: str,
         statistics: CalibrationStatistics | None = None,
     ) -> io.NodeOutput:
-        """Quantize."""
+        """Return the quantized MODEL, the checkpoint and the report."""
         with ModelSource(model, loras_before(cls.hidden)) as source:
             checkpoint = quantize_to_memory(
                 source,
@@ -87,5 +96,9 @@ class Quantize(io.ComfyNode):
 
 def _describe_emulation(layers: int) -> str:
     if not layers:
-        return "preview: as a Blackwell GPU runs it; nothing to emulate for this model here"
-    return f"preview: EMULATED, as a Blackwell GPU runs it; inputs of {layers} layers are rounded"
+        return (
+            "preview: as a Blackwell GPU runs it; there is nothing to emulate for this model here"
+        )
+    return (
+        f"preview: EMULATED, as a Blackwell GPU runs it; the inputs of {layers} layers are rounded"
+    )

@@ -1,4 +1,4 @@
-"""File in, checkpoint out, one layer in memory at a time."""
+"""The node that quantizes from file to file, with one layer in memory at a time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from ...quant.reports.conversion import describe_conversion
 from ...quant.sources import open_source
 from ..bridge.models import compute_device, progress_bar
 from ..files import folders
+from ..inputs.any_architecture import any_architecture_input
 from ..inputs.sockets import CATEGORY, RecipeSocket, StatisticsSocket
 from ..inputs.target import resolve_target, target_inputs, validate_target
 from ..sources.load_source import completing_input
 
 
 class QuantizeFile(io.ComfyNode):
-    """File in, checkpoint out, one layer in memory at a time."""
+    """Convert a model file to a checkpoint, one layer at a time."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,10 +32,20 @@ class QuantizeFile(io.ComfyNode):
             display_name="Quantize File",
             category=CATEGORY,
             description=(
-                "Converts a model file to a checkpoint file without loading the model: memory "
-                "stays at a few layers, whatever its size."
+                "Converts a model file to a checkpoint file without loading the model. Memory use "
+                "stays at a few layers, however large the model is."
             ),
-            search_aliases=["nvfp4 convert", "convert file", "quantize checkpoint", "low memory"],
+            search_aliases=[
+                "nvfp4 convert",
+                "fp4",
+                "fp8",
+                "float8",
+                "4-bit",
+                "int8",
+                "compress file",
+                "quantize checkpoint",
+                "low memory",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_file",
@@ -42,26 +53,23 @@ class QuantizeFile(io.ComfyNode):
                     tooltip="The diffusion model or text encoder to convert: safetensors, shards "
                     "or GGUF.",
                 ),
-                RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset."),
+                RecipeSocket.Input(
+                    "recipe", tooltip="From Select NVFP4 Preset, or any other recipe."
+                ),
                 StatisticsSocket.Input(
                     "statistics",
                     optional=True,
-                    tooltip="Calibration of this model, for static activation scales.",
+                    tooltip="The calibration of this exact model, for static input scales.",
                 ),
                 *target_inputs(),
-                io.Boolean.Input(
-                    "any_architecture",
-                    default=False,
-                    advanced=True,
-                    tooltip="Use the preset even on a model it was not written for.",
-                ),
+                any_architecture_input(),
                 completing_input(),
                 io.Boolean.Input(
                     "whole_checkpoint",
                     default=False,
                     optional=True,
-                    tooltip="For full checkpoints: copy the text encoder and VAE too, so that the "
-                    "result loads with Load Checkpoint. Save it to checkpoints.",
+                    tooltip="For full checkpoints: also copy the text encoder and the VAE, so that "
+                    "the result loads with Load Checkpoint. Save it to checkpoints.",
                 ),
             ],
             outputs=[
@@ -80,7 +88,7 @@ class QuantizeFile(io.ComfyNode):
         if_exists: str | None,
         complete_from: str | None = None,
     ) -> bool | str:
-        """Say before the queue starts when source or target are impossible."""
+        """Report an invalid source or target before the queue starts."""
         try:
             second = folders.completing_path(complete_from)
             if model_file is not None:
@@ -94,7 +102,7 @@ class QuantizeFile(io.ComfyNode):
     def fingerprint_inputs(
         cls, model_file: str, complete_from: str | None = None, **others: Any
     ) -> list[float]:
-        """Convert again when a file changed."""
+        """Return when the files changed, so that changed files are converted again."""
         return folders.modified(model_file, complete_from)
 
     @classmethod
@@ -110,7 +118,7 @@ class QuantizeFile(io.ComfyNode):
         complete_from: str | None = None,
         whole_checkpoint: bool = False,
     ) -> io.NodeOutput:
-        """Convert."""
+        """Write the checkpoint and return its path and report."""
         second = folders.completing_path(complete_from)
         edit_2511 = is_for_edit_2511(recipe)
         with open_source(folders.source_path(model_file), second, edit_2511=edit_2511) as source:

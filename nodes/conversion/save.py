@@ -1,4 +1,4 @@
-"""Writing a quantized checkpoint to ComfyUI's folders."""
+"""The node that saves a quantized checkpoint."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..inputs.target import resolve_target, target_inputs, validate_target
 
 
 class SaveCheckpoint(io.ComfyNode):
-    """Write a quantized checkpoint to ComfyUI's folders."""
+    """Save a quantized checkpoint in ComfyUI's folders."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,11 +24,16 @@ class SaveCheckpoint(io.ComfyNode):
             display_name="Save NVFP4 Checkpoint",
             category=CATEGORY,
             description=(
-                "Saves a quantized checkpoint that stock ComfyUI loads with Load Diffusion Model, "
-                "or a text encoder that it loads with Load CLIP. The file appears complete or not "
-                "at all."
+                "Saves a quantized checkpoint that stock ComfyUI loads with Load Diffusion Model. "
+                "A text encoder loads with Load CLIP. The file appears complete or not at all."
             ),
-            search_aliases=["save nvfp4", "export checkpoint", "save diffusion model"],
+            search_aliases=[
+                "save nvfp4",
+                "save fp8",
+                "export checkpoint",
+                "save diffusion model",
+                "save model",
+            ],
             inputs=[
                 CheckpointSocket.Input(
                     "checkpoint", tooltip="From Quantize or Quantize Text Encoder."
@@ -43,14 +48,14 @@ class SaveCheckpoint(io.ComfyNode):
     def validate_inputs(
         cls, file_name: str | None, folder: str | None, if_exists: str | None
     ) -> bool | str:
-        """Say before the queue starts when the target is impossible."""
+        """Report an invalid target before the queue starts."""
         return validate_target(file_name, folder, if_exists)
 
     @classmethod
     def execute(
         cls, checkpoint: QuantizedModel, file_name: str, folder: str, if_exists: str
     ) -> io.NodeOutput:
-        """Save."""
+        """Write the checkpoint and return its path."""
         size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
         path, overwrite = resolve_target(file_name, folder, if_exists, size)
         save_model(checkpoint, path, overwrite=overwrite, on_progress=progress_bar())

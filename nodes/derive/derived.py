@@ -15,8 +15,8 @@ def base_input() -> io.Input:
     return RecipeSocket.Input(
         "recipe",
         optional=True,
-        tooltip="The recipe to change. It sets which layers to quantize, the rounding and the input "
-        "scales. Without it, the preset 'smart' is used.",
+        tooltip="The recipe to change. It sets which layers to quantize, the rounding and the "
+        "input scales. Without it, the preset 'smart' is used.",
     )
 
 

@@ -50,8 +50,8 @@ class RecipeFromCalibration(io.ComfyNode):
                     max=1e6,
                     step=0.5,
                     tooltip="The largest factor between the input ranges of different runs. Layers "
-                    "above it get the 'careful' format. A good value is the headroom of the recipe, "
-                    "which is the room that a static scale leaves.",
+                    "above it get the 'careful' format. A good value is the headroom of the "
+                    "recipe, which is the room that a static scale leaves.",
                 ),
                 io.Combo.Input(
                     "careful",

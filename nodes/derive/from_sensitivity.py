@@ -51,15 +51,15 @@ class RecipeFromSensitivity(io.ComfyNode):
                     "formats",
                     default="",
                     placeholder="nvfp4, float8_e4m3fn",
-                    tooltip="The formats to choose from, separated by commas. Leave it empty for all "
-                    "measured formats.",
+                    tooltip="The formats to choose from, separated by commas. Leave it empty for "
+                    "all measured formats.",
                 ),
                 io.Combo.Input(
                     "otherwise",
                     options=list(FORMATS),
                     default="keep",
-                    tooltip="The format for layers where no format stays within the limit, or where "
-                    "the error is unknown.",
+                    tooltip="The format for layers where no format stays within the limit, or "
+                    "where the error is unknown.",
                 ),
             ],
             outputs=derived_outputs(),

@@ -1,4 +1,4 @@
-"""Rules before those of any recipe."""
+"""The node that adds rules to a recipe."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _UNCHANGED = "as in the recipe"
 
 
 class EditRecipe(io.ComfyNode):
-    """Rules before those of any recipe."""
+    """Add rules to a recipe that win over its own."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,8 +24,8 @@ class EditRecipe(io.ComfyNode):
             node_id="NVFP4FoundryEditRecipe",
             display_name="Edit Recipe",
             category=CATEGORY,
-            description="Adds rules to any recipe, wherever it came from. They win over its own.",
-            search_aliases=["nvfp4 recipe", "extra rules", "change layers"],
+            description="Adds rules to any recipe. The new rules win over the recipe's own.",
+            search_aliases=["nvfp4 recipe", "extra rules", "change layers", "layer formats"],
             inputs=[
                 RecipeSocket.Input("recipe", tooltip="The recipe to change."),
                 io.String.Input(
@@ -33,14 +33,15 @@ class EditRecipe(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="blocks.*.ffn.2 = bf16\n* @ first:3 = float8_e4m3fn",
-                    tooltip="One 'pattern = format' a line. Patterns are globs over layer names, "
-                    f"'@ first:N' limits them to blocks. Formats: {', '.join(FORMATS)}.",
+                    tooltip="One 'pattern = format' per line. Patterns are globs over layer names. "
+                    "'@ first:N' or '@ last:N' limits them to blocks. Formats: "
+                    f"{', '.join(FORMATS)}.",
                 ),
                 io.Combo.Input(
                     "rounding",
                     options=[_UNCHANGED, *ROUNDINGS],
                     default=_UNCHANGED,
-                    tooltip="How the scales of the weights are chosen.",
+                    tooltip="How to round the weights.",
                 ),
             ],
             outputs=[
@@ -51,7 +52,7 @@ class EditRecipe(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, rules: str | None) -> bool | str:
-        """Say before the queue starts when a rule is wrong."""
+        """Report an invalid rule before the queue starts."""
         try:
             parse_rule_lines(rules or "")
         except RecipeError as error:
@@ -60,7 +61,7 @@ class EditRecipe(io.ComfyNode):
 
     @classmethod
     def execute(cls, recipe: Recipe, rules: str, rounding: str) -> io.NodeOutput:
-        """Edit."""
+        """Return the changed recipe and its report."""
         chosen = None if rounding == _UNCHANGED else rounding
         edited = recipe.with_rules(parse_rule_lines(rules)).with_numbers(chosen)
         text = describe_recipe(edited)

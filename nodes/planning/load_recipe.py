@@ -1,4 +1,4 @@
-"""A recipe saved as a file."""
+"""The node that loads a saved recipe."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..inputs.sockets import CATEGORY, RecipeSocket
 
 
 class LoadRecipe(io.ComfyNode):
-    """A recipe saved as a file."""
+    """Load a saved recipe."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,8 +20,10 @@ class LoadRecipe(io.ComfyNode):
             node_id="NVFP4FoundryLoadRecipe",
             display_name="Load Recipe",
             category=CATEGORY,
-            description="Loads a recipe that Auto Mix, 'nvfp4 mix' or 'nvfp4 recipe' saved.",
-            search_aliases=["nvfp4 recipe", "load mix", "recipe file"],
+            description=(
+                "Loads a recipe that Save Recipe, Auto Mix, 'nvfp4 mix' or 'nvfp4 recipe' saved."
+            ),
+            search_aliases=["nvfp4 recipe", "load mix", "recipe file", "import recipe"],
             inputs=[
                 io.Combo.Input(
                     "name",
@@ -37,17 +39,17 @@ class LoadRecipe(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone."""
+        """Report a missing file before the queue starts."""
         return RECIPES.check_saved(name)
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> float:
-        """Load again when the file changed."""
+        """Return when the file changed, so that a changed file is loaded again."""
         return RECIPES.modified(name)
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
-        """Load."""
+        """Return the recipe and its report."""
         recipe = load_recipe(RECIPES.path(name))
         text = describe_recipe(recipe)
         return io.NodeOutput(recipe, text, ui=ui.PreviewText(text))

@@ -1,4 +1,4 @@
-"""A recipe resolved against a model: a dry run."""
+"""The node that applies a recipe to a model and shows the plan."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from ...quant.planning import Recipe, make_plan, take_inventory
 from ...quant.reports.plan import describe_plan
 from ..bridge.applied_loras import loras_before
 from ..bridge.model_source import ModelSource
+from ..inputs.any_architecture import any_architecture_input
 from ..inputs.sockets import CATEGORY, PlanSocket, RecipeSocket
 
 
 class PlanLayers(io.ComfyNode):
-    """Resolve a recipe against a model: a dry run."""
+    """Apply a recipe to a model and show the plan."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,19 +25,23 @@ class PlanLayers(io.ComfyNode):
             display_name="Plan Layers",
             category=CATEGORY,
             description=(
-                "Shows which layer would get which format and why, and the size before and "
+                "Shows which format each layer would get and why, and the file size before and "
                 "after. Nothing is converted."
             ),
-            search_aliases=["nvfp4 plan", "dry run", "estimate size"],
+            search_aliases=[
+                "nvfp4 plan",
+                "quantize plan",
+                "dry run",
+                "estimate size",
+                "fp8",
+                "4-bit",
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="The model to quantize, LoRAs applied or not."),
-                RecipeSocket.Input("recipe", tooltip="From Select NVFP4 Preset or Load Recipe."),
-                io.Boolean.Input(
-                    "any_architecture",
-                    default=False,
-                    advanced=True,
-                    tooltip="Use the preset even on a model it was not written for.",
+                io.Model.Input("model", tooltip="The model to quantize, with or without LoRAs."),
+                RecipeSocket.Input(
+                    "recipe", tooltip="From Select NVFP4 Preset, or any other recipe."
                 ),
+                any_architecture_input(),
             ],
             outputs=[
                 PlanSocket.Output(display_name="PLAN"),
@@ -48,7 +53,7 @@ class PlanLayers(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Any, recipe: Recipe, any_architecture: bool) -> io.NodeOutput:
-        """Plan."""
+        """Return the plan and its table."""
         with ModelSource(model, loras_before(cls.hidden)) as source:
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
             text = describe_plan(plan, (*source.notes, *(f"LoRA {lo}" for lo in source.loras)))

@@ -1,4 +1,4 @@
-"""A recipe as a file to keep and share."""
+"""The node that saves a recipe."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..inputs.sockets import CATEGORY, RecipeSocket
 
 
 class SaveRecipe(io.ComfyNode):
-    """A recipe as a file to keep and share."""
+    """Save a recipe as JSON."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -24,17 +24,17 @@ class SaveRecipe(io.ComfyNode):
             display_name="Save Recipe",
             category=CATEGORY,
             description=(
-                "Saves a recipe as JSON, for Load Recipe and 'nvfp4 quantize --recipe', and to "
-                "share."
+                "Saves a recipe as JSON to keep and share. Load Recipe and "
+                "'nvfp4 quantize --recipe' read it."
             ),
             search_aliases=["nvfp4 recipe", "export recipe", "share recipe"],
             inputs=[
-                RecipeSocket.Input("recipe", tooltip="From any node that makes one."),
+                RecipeSocket.Input("recipe", tooltip="From any node that outputs a recipe."),
                 io.String.Input(
                     "name",
                     default="my_recipe",
-                    tooltip="A file in output/nvfp4_foundry/recipes; a number is added if the name "
-                    "is taken by another recipe.",
+                    tooltip="The name of the file in output/nvfp4_foundry/recipes. If another "
+                    "recipe has this name, a number is added.",
                 ),
             ],
             outputs=[io.String.Output(display_name="report")],
@@ -43,12 +43,12 @@ class SaveRecipe(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None) -> bool | str:
-        """Say before the queue starts when the name is bad."""
+        """Report an invalid name before the queue starts."""
         return RECIPES.check_new(name, optional=False)
 
     @classmethod
     def execute(cls, recipe: Recipe, name: str) -> io.NodeOutput:
-        """Save."""
+        """Save the recipe and return where."""
         saved = RECIPES.save(name, lambda p: _holds(recipe, p), lambda p: save_recipe(recipe, p))
         text = "\n".join([*saved, describe_recipe(recipe)])
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -1,4 +1,4 @@
-"""A preset, its settings and extra rules as a recipe."""
+"""The node that makes a recipe from a preset, its settings and extra rules."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TARGETS: dict[str, Generation] = {
 
 
 class SelectPreset(io.ComfyNode):
-    """A preset, its settings and extra rules become a recipe."""
+    """Make a recipe from a preset, its settings and extra rules."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -33,9 +33,21 @@ class SelectPreset(io.ComfyNode):
             node_id="NVFP4FoundrySelectPreset",
             display_name="Select NVFP4 Preset",
             category=CATEGORY,
-            description="Chooses which layers get which format, and how the numbers are chosen. "
-            "Shows which of the formats run natively on this machine and which only save memory.",
-            search_aliases=["nvfp4 recipe", "quantization preset", "mixed precision"],
+            description=(
+                "Chooses the format of each layer, the rounding and the input scales. Shows which "
+                "of the formats run natively on this machine and which only save memory."
+            ),
+            search_aliases=[
+                "nvfp4 recipe",
+                "quantize",
+                "quantization preset",
+                "mixed precision",
+                "fp4",
+                "fp8",
+                "float8",
+                "4-bit",
+                "compress",
+            ],
             inputs=[
                 io.DynamicCombo.Input(
                     "preset",
@@ -43,45 +55,45 @@ class SelectPreset(io.ComfyNode):
                         io.DynamicCombo.Option(preset.name, [_widget(s) for s in preset.settings])
                         for preset in _by_usefulness()
                     ],
-                    tooltip="The preset of your model; 'smart' for any other transformer. A "
-                    "preset used on another model stops with an error that names what it is.",
+                    tooltip="The preset for your model, or 'smart' for any other transformer. A "
+                    "preset on the wrong model stops with an error that names the model.",
                 ),
                 io.String.Input(
                     "extra_rules",
                     multiline=True,
                     default="",
                     placeholder="blocks.*.ffn.2 = bf16\n* @ first:3 = float8_e4m3fn",
-                    tooltip="One 'pattern = format' a line; they win over the preset. Patterns "
-                    "are globs over layer names, '@ first:N' or '@ last:N' limits them to blocks. "
-                    f"Formats: {', '.join(FORMATS)}.",
+                    tooltip="One 'pattern = format' per line. These rules win over the preset. "
+                    "Patterns are globs over layer names. '@ first:N' or '@ last:N' limits them to "
+                    f"blocks. Formats: {', '.join(FORMATS)}.",
                 ),
                 io.Combo.Input(
                     "rounding",
                     options=list(ROUNDINGS),
                     default=DEFAULT_ROUNDING,
-                    tooltip="How the scales of the weights are chosen. weighted: least error, "
-                    "channels that carry more counting more where there is a calibration. gptq: "
-                    "errors are made up for by other channels; needs a calibration with Hessians. "
-                    "gptaq: gptq that also makes up for 4-bit activations; for Blackwell. "
-                    "mse: least error, all channels alike. max: largest value to largest code, as "
-                    "other converters do; fastest.",
+                    tooltip="How to round the weights. weighted: the least error; with a "
+                    "calibration, channels with larger inputs count more. gptq: other channels "
+                    "make up for the error of each channel; needs a calibration with Hessians. "
+                    "gptaq: like gptq, and makes up for the error of 4-bit activations too; for "
+                    "Blackwell. mse: the least error, with all channels alike. max: maps the "
+                    "largest value to the largest code, as other converters do; the fastest.",
                 ),
                 io.DynamicCombo.Input(
                     "input_scale",
                     options=input_scale_options(),
-                    tooltip="How the static activation scales are derived from the calibration. "
-                    "'amax' with a headroom of 4 is safe: too large a scale costs nothing, too "
-                    "small a scale ruins the picture. 'values from a file' needs no calibration.",
+                    tooltip="How to derive static input scales from the calibration. 'amax' with a "
+                    "headroom of 4 is safe: a scale that is too large costs nothing, but one that "
+                    "is too small ruins the picture. 'values from a file' needs no calibration.",
                 ),
                 io.Combo.Input(
                     "gpu",
                     options=[_AS_WRITTEN, _THIS_MACHINE, *_TARGETS],
                     default=_AS_WRITTEN,
                     optional=True,
-                    tooltip="The GPU the checkpoint is for. Presets are for Blackwell. Ada or "
-                    "Hopper: float8 instead of NVFP4. Turing or Ampere: convrot_w4a4 instead of "
-                    "NVFP4, int8_convrot instead of float8. Formats with 16-bit activations and "
-                    "your extra rules stay.",
+                    tooltip="The GPU that the checkpoint is for. Presets are made for Blackwell. "
+                    "Ada or Hopper: float8 instead of NVFP4. Turing or Ampere: convrot_w4a4 "
+                    "instead of NVFP4, and int8_convrot instead of float8. Formats with 16-bit "
+                    "activations and your extra rules do not change.",
                 ),
             ],
             outputs=[
@@ -94,9 +106,9 @@ class SelectPreset(io.ComfyNode):
     def validate_inputs(
         cls, extra_rules: str | None, preset: Any = None, input_scale: Any = None
     ) -> bool | str:
-        """Say before the queue starts when a rule, the preset's name or a file is wrong.
+        """Report an invalid rule, preset or file before the queue starts.
 
-        ComfyUI hands over dynamic inputs whether they are asked for or not, as a name or a dict.
+        ComfyUI always passes dynamic inputs, as a name or a dict.
         """
         try:
             parse_rule_lines(extra_rules or "")
@@ -109,7 +121,7 @@ class SelectPreset(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, input_scale: Any = None, **others: Any) -> float:
-        """Look again when the file of input scales changed."""
+        """Return when the file of input scales changed, so that a changed file is read again."""
         return modified(input_scale)
 
     @classmethod
@@ -121,9 +133,11 @@ class SelectPreset(io.ComfyNode):
         input_scale: dict[str, Any] | None = None,
         gpu: str = _AS_WRITTEN,
     ) -> io.NodeOutput:
-        """Build the recipe."""
-        if preset is None:  # what ComfyUI makes of an unknown choice
-            raise RecipeError("this workflow names a preset that is not installed; choose another")
+        """Return the recipe and how its formats run on this machine."""
+        if preset is None:  # ComfyUI turns an unknown choice into None
+            raise RecipeError(
+                "this workflow uses a preset that is not installed; choose another preset"
+            )
         settings = {key: value for key, value in preset.items() if key != "preset"}
         policy, headroom = chosen_policy(input_scale)
         machine = examine_machine()
@@ -137,13 +151,13 @@ class SelectPreset(io.ComfyNode):
 
 
 def _by_usefulness() -> list[Preset]:
-    """Return the presets, first the one that fits any model: it is what a new node shows."""
+    """Return the presets, with the one for any model first: a new node shows the first."""
     presets = load_presets()
     return [presets["smart"], *(p for name, p in presets.items() if name != "smart")]
 
 
 def _widget(setting: Setting) -> io.Input:
-    """Return the widget for a preset's setting."""
+    """Return the widget for a setting of a preset."""
     if setting.type == "int":
         return io.Int.Input(
             setting.name,

@@ -1,4 +1,4 @@
-"""A sensitivity saved earlier."""
+"""The node that loads a saved sensitivity."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .result import sensitivity_outputs, sensitivity_result
 
 
 class LoadSensitivity(io.ComfyNode):
-    """A sensitivity saved earlier."""
+    """Load a saved sensitivity."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,7 +20,7 @@ class LoadSensitivity(io.ComfyNode):
             node_id="NVFP4FoundryLoadSensitivity",
             display_name="Load Sensitivity",
             category=CATEGORY,
-            description="Loads what Measure Sensitivity or Probe Result saved.",
+            description="Loads a sensitivity that Measure Sensitivity or Probe Result saved.",
             search_aliases=["nvfp4 sensitivity", "load sensitivity", "heat map"],
             inputs=[
                 io.Combo.Input(
@@ -34,15 +34,15 @@ class LoadSensitivity(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, name: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone."""
+        """Report a missing file before the queue starts."""
         return SENSITIVITIES.check_saved(name)
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> float:
-        """Load again when the file changed."""
+        """Return when the file changed, so that a changed file is loaded again."""
         return SENSITIVITIES.modified(name)
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
-        """Load."""
+        """Return the sensitivity, its report and its heat map."""
         return sensitivity_result(load_sensitivity(SENSITIVITIES.path(name)), [])

@@ -1,4 +1,4 @@
-"""What quantizing each layer costs: its output's error on calibrated inputs."""
+"""The node that measures the error of each layer in each format on calibrated inputs."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ from ...quant.sensitivity.measure import (
 from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device, progress_bar
 from ..files.artefacts import SENSITIVITIES
+from ..inputs.save_as import save_as_input
 from ..inputs.sockets import CATEGORY, StatisticsSocket
-from .result import save_as_input, saved_sensitivity, sensitivity_outputs, sensitivity_result
+from .result import saved_sensitivity, sensitivity_outputs, sensitivity_result
 
 _CANDIDATES = {
     ", ".join(DEFAULT_CANDIDATES): DEFAULT_CANDIDATES,
@@ -30,7 +31,7 @@ _CANDIDATES = {
 
 
 class MeasureSensitivity(io.ComfyNode):
-    """Output errors of every layer in every format, on calibrated inputs."""
+    """Measure how much each layer loses in each format, on calibrated inputs."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -40,30 +41,38 @@ class MeasureSensitivity(io.ComfyNode):
             display_name="Measure Sensitivity",
             category=CATEGORY,
             description=(
-                "Measures what each layer loses in each format: the error of its weight, and of "
-                "its output on inputs that a calibration has captured. Nothing is sampled."
+                "Measures how much each layer loses in each format: the error of its weight, and "
+                "the error of its output on inputs that a calibration recorded. It does not sample."
             ),
-            search_aliases=["nvfp4 sensitivity", "layer error", "which layers", "heat map"],
+            search_aliases=[
+                "nvfp4 sensitivity",
+                "layer error",
+                "quantization error",
+                "which layers",
+                "heat map",
+            ],
             inputs=[
-                io.Model.Input("model", tooltip="The model to measure, not quantized."),
+                io.Model.Input("model", tooltip="The unquantized model to measure."),
                 StatisticsSocket.Input(
                     "statistics",
-                    tooltip="From Calibration Result or Load Calibration, of this model.",
+                    tooltip="The calibration of this model, from Calibration Result or Load "
+                    "Calibration.",
                 ),
                 io.Combo.Input(
                     "formats",
                     options=list(_CANDIDATES),
                     default=", ".join(DEFAULT_CANDIDATES),
-                    tooltip="The candidate formats: for Blackwell, for Turing and Ampere, all of "
-                    "them (slow), or one.",
+                    tooltip="The formats to measure: those for Blackwell, those for Turing and "
+                    "Ampere, all of them (slow), or one.",
                 ),
                 io.Combo.Input(
                     "rounding",
                     options=list(ROUNDINGS),
                     default=DEFAULT_ROUNDING,
-                    tooltip="How weight scales are chosen. Take the one you will quantize with.",
+                    tooltip="How to round the weights. Choose the rounding that you will quantize "
+                    "with.",
                 ),
-                save_as_input(),
+                save_as_input("sensitivity", "Load Sensitivity"),
             ],
             outputs=sensitivity_outputs(),
             is_output_node=True,
@@ -71,7 +80,7 @@ class MeasureSensitivity(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_as: str | None) -> bool | str:
-        """Say before the queue starts when the name is bad."""
+        """Report an invalid name before the queue starts."""
         return SENSITIVITIES.check_new(save_as)
 
     @classmethod
@@ -83,7 +92,7 @@ class MeasureSensitivity(io.ComfyNode):
         rounding: str,
         save_as: str,
     ) -> io.NodeOutput:
-        """Measure."""
+        """Return the sensitivity, its report and its heat map."""
         with ModelSource(model) as source:
             sensitivity = measure_sensitivity(
                 source,

@@ -1,4 +1,4 @@
-"""What nodes that give a sensitivity share."""
+"""The outputs and the result that nodes with a sensitivity share."""
 
 from __future__ import annotations
 
@@ -11,18 +11,8 @@ from ..files.artefacts import SENSITIVITIES
 from ..inputs.sockets import SensitivitySocket
 
 
-def save_as_input() -> io.Input:
-    """Return the input for a name to save a sensitivity under."""
-    return io.String.Input(
-        "save_as",
-        default="",
-        tooltip="Also save it under this name, for Load Sensitivity; a number is added if the "
-        "name is taken. Empty: do not.",
-    )
-
-
 def sensitivity_outputs() -> list[io.Output]:
-    """Return the outputs of every node that gives a sensitivity."""
+    """Return the outputs of every node that outputs a sensitivity."""
     return [
         SensitivitySocket.Output(display_name="SENSITIVITY"),
         io.String.Output(display_name="report"),
@@ -31,7 +21,7 @@ def sensitivity_outputs() -> list[io.Output]:
 
 
 def sensitivity_result(sensitivity: Sensitivity, notes: list[str]) -> io.NodeOutput:
-    """Return a sensitivity with its report, after ``notes``, and its heat map."""
+    """Return a sensitivity, a report that begins with ``notes``, and a heat map."""
     text = "\n".join([*notes, describe_sensitivity(sensitivity)])
     picture = picture_tensor(draw_sensitivity(sensitivity, sensitivity.formats[0]))
     shown = {**ui.PreviewText(text).as_dict(), **ui.PreviewImage(picture).as_dict()}
@@ -39,7 +29,7 @@ def sensitivity_result(sensitivity: Sensitivity, notes: list[str]) -> io.NodeOut
 
 
 def saved_sensitivity(sensitivity: Sensitivity, name: str) -> list[str]:
-    """Save a sensitivity unless the name is empty; returns what to say of it."""
+    """Save a sensitivity unless the name is empty; return the lines for the report."""
     return SENSITIVITIES.save(
         name,
         lambda path: load_sensitivity(path) == sensitivity,
