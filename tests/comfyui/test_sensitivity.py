@@ -331,9 +331,9 @@ def test_compiling_or_calibrating_a_probed_model_is_refused(
 
 
 def test_what_is_wrong_is_said_before_the_queue_starts(server: ComfyServer, measured: Run) -> None:
-    with pytest.raises(RejectedError, match="no name for a sensitivity"):
+    with pytest.raises(RejectedError, match="not a valid name for a sensitivity"):
         server.queue(measuring("../outside"))
-    with pytest.raises(RejectedError, match="no name for a sensitivity"):
+    with pytest.raises(RejectedError, match="not a valid name for a sensitivity"):
         server.queue(probing("named", save_as="a/b"))
     workflow = probing("gone")
     workflow["sensitivity"]["inputs"]["name"] = "gone"
