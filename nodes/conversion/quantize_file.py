@@ -54,7 +54,8 @@ class QuantizeFile(io.ComfyNode):
                     "or GGUF.",
                 ),
                 RecipeSocket.Input(
-                    "recipe", tooltip="From Select NVFP4 Preset, or any other recipe."
+                    "recipe",
+                    tooltip="From Select NVFP4 Preset or any other node that outputs a recipe.",
                 ),
                 StatisticsSocket.Input(
                     "statistics",

@@ -85,7 +85,7 @@ class QuantizeTextEncoder(io.ComfyNode):
             description=(
                 "Quantizes a text encoder as planned. Save the checkpoint to text_encoders and "
                 "load it with Load CLIP. ComfyUI computes text encoders in 16 or 32 bits, whatever "
-                "their format. So they need less memory, but not less time, and no calibration."
+                "their format, so this saves memory, not time. Calibration is not needed."
             ),
             search_aliases=[
                 "nvfp4 clip",

@@ -39,7 +39,8 @@ class PlanLayers(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The model to quantize, with or without LoRAs."),
                 RecipeSocket.Input(
-                    "recipe", tooltip="From Select NVFP4 Preset, or any other recipe."
+                    "recipe",
+                    tooltip="From Select NVFP4 Preset or any other node that outputs a recipe.",
                 ),
                 any_architecture_input(),
             ],

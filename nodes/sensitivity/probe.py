@@ -44,10 +44,10 @@ class ProbeModel(io.ComfyNode):
             display_name="Probe Latent Shift",
             category=CATEGORY,
             description=(
-                "Returns the model with a probe. Before each sampling, the probe samples in a few "
-                "steps with the layers of one input or block quantized at a time, and measures how "
-                "far the latent moves. This is slow. Your own samples do not change. Probe Result "
-                "collects what the probe measures."
+                "Returns the model with a probe. Before each sampling, the probe samples "
+                "repeatedly in a few steps, each time with only the layers of one input or block "
+                "quantized, and measures how far the latent moves. This is slow. Your own samples "
+                "do not change. Probe Result collects what the probe measures."
             ),
             search_aliases=["nvfp4 probe", "sensitivity", "latent error", "layer importance"],
             inputs=[
@@ -175,8 +175,9 @@ class ProbeResult(io.ComfyNode):
         """Return the sensitivity, its report and its heat map."""
         measured = probe[0].probe
         sensitivity = measured.result()
-        what = "samplings" if probe[0].whole_samplings else "model calls"
-        notes = [f"{measured.calls} {what} probed, {measured.runs} runs each"]
+        what = "sampling" if probe[0].whole_samplings else "model call"
+        calls = f"{measured.calls} {what}{'s' * (measured.calls != 1)}"
+        notes = [f"{calls} probed, {measured.runs} runs each"]
         if measured.unreached:
             notes.append(
                 "warning: the model did not run these layers while it was probed, so they stay "
