@@ -55,36 +55,7 @@ class Calibrate(io.ComfyNode):
                     tooltip="'continue' adds to the saved calibration. 'start over' keeps the old "
                     "file under a dated name and begins again each time this node runs.",
                 ),
-                io.Int.Input(
-                    "rows_per_layer",
-                    default=256,
-                    min=0,
-                    max=8192,
-                    advanced=True,
-                    tooltip="How many input rows to keep per layer. They are used to measure "
-                    "output errors.",
-                ),
-                io.Int.Input(
-                    "memory_budget_mb",
-                    default=512,
-                    min=16,
-                    max=65536,
-                    advanced=True,
-                    tooltip="The memory limit for all kept rows together, in MB, on the device "
-                    "that runs the model. If it is too small, every layer keeps fewer rows.",
-                ),
-                io.Int.Input(
-                    "hessians_mb",
-                    optional=True,
-                    default=0,
-                    min=0,
-                    max=262144,
-                    tooltip="The memory for collecting Hessians, in MB, on the device that runs "
-                    "the model. The roundings gptq and gptaq need Hessians; 0 collects none. Each "
-                    "sampling run collects as many as fit and keeps them on disk, and the next run "
-                    "collects others. The report says how many are done. For WAN 2.2 5B, 8000 and "
-                    "eight prompts are enough.",
-                ),
+                *_memory_inputs(),
                 io.String.Input(
                     "prompts",
                     optional=True,
@@ -139,6 +110,42 @@ class Calibrate(io.ComfyNode):
         )
         session.set_prompts(prompts or ())
         return io.NodeOutput(observed_clone(model[0], session), session)
+
+
+def _memory_inputs() -> list[io.Input]:
+    """Return the inputs for how much to record."""
+    return [
+        io.Int.Input(
+            "rows_per_layer",
+            default=256,
+            min=0,
+            max=8192,
+            advanced=True,
+            tooltip="How many input rows to keep per layer. They are used to measure "
+            "output errors.",
+        ),
+        io.Int.Input(
+            "memory_budget_mb",
+            default=512,
+            min=16,
+            max=65536,
+            advanced=True,
+            tooltip="The memory limit for all kept rows together, in MB, on the device "
+            "that runs the model. If it is too small, every layer keeps fewer rows.",
+        ),
+        io.Int.Input(
+            "hessians_mb",
+            optional=True,
+            default=0,
+            min=0,
+            max=262144,
+            tooltip="The memory for collecting Hessians, in MB, on the device that runs "
+            "the model. The roundings gptq and gptaq need Hessians; 0 collects none. Each "
+            "sampling run collects as many as fit and keeps them on disk, and the next run "
+            "collects others. The report says how many are done. For WAN 2.2 5B, 8000 and "
+            "eight prompts are enough.",
+        ),
+    ]
 
 
 class CalibrationResult(io.ComfyNode):

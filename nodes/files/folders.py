@@ -69,7 +69,7 @@ def source_path(name: str) -> Path:
             path = (root / relative).resolve()
             if path.exists() and path.is_relative_to(root):
                 return path
-    raise FileNotFoundError(f"{name} is no longer in ComfyUI's model folders; refresh the list")
+    raise FileNotFoundError(f"{name} is not in ComfyUI's model folders; refresh the list")
 
 
 def modified(*names: str | None) -> list[float]:

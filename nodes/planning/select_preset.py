@@ -67,34 +67,7 @@ class SelectPreset(io.ComfyNode):
                     "Patterns are globs over layer names. '@ first:N' or '@ last:N' limits them to "
                     f"blocks. Formats: {', '.join(FORMATS)}.",
                 ),
-                io.Combo.Input(
-                    "rounding",
-                    options=list(ROUNDINGS),
-                    default=DEFAULT_ROUNDING,
-                    tooltip="How to round the weights. weighted: the least error; with a "
-                    "calibration, channels with larger inputs count more. gptq: other channels "
-                    "make up for the error of each channel; needs a calibration with Hessians. "
-                    "gptaq: like gptq, and makes up for the error of 4-bit activations too; for "
-                    "Blackwell. mse: the least error, with all channels alike. max: maps the "
-                    "largest value to the largest code, as other converters do; the fastest.",
-                ),
-                io.DynamicCombo.Input(
-                    "input_scale",
-                    options=input_scale_options(),
-                    tooltip="How to derive static input scales from the calibration. 'amax' with a "
-                    "headroom of 4 is safe: a scale that is too large costs nothing, but one that "
-                    "is too small ruins the picture. 'values from a file' needs no calibration.",
-                ),
-                io.Combo.Input(
-                    "gpu",
-                    options=[_AS_WRITTEN, _THIS_MACHINE, *_TARGETS],
-                    default=_AS_WRITTEN,
-                    optional=True,
-                    tooltip="The GPU that the checkpoint is for. Presets are made for Blackwell. "
-                    "Ada or Hopper: float8 instead of NVFP4. Turing or Ampere: convrot_w4a4 "
-                    "instead of NVFP4, and int8_convrot instead of float8. Formats with 16-bit "
-                    "activations and your extra rules do not change.",
-                ),
+                *_number_inputs(),
             ],
             outputs=[
                 RecipeSocket.Output(display_name="RECIPE"),
@@ -148,6 +121,40 @@ class SelectPreset(io.ComfyNode):
         recipe = recipe.with_numbers(rounding, policy, headroom)
         text = describe_support(recipe, machine)
         return io.NodeOutput(recipe, text, ui=ui.PreviewText(text))
+
+
+def _number_inputs() -> list[io.Input]:
+    """Return the inputs for the rounding, the input scales and the GPU."""
+    return [
+        io.Combo.Input(
+            "rounding",
+            options=list(ROUNDINGS),
+            default=DEFAULT_ROUNDING,
+            tooltip="How to round the weights. weighted: the least error; with a "
+            "calibration, channels with larger inputs count more. gptq: other channels "
+            "make up for the error of each channel; needs a calibration with Hessians. "
+            "gptaq: like gptq, and makes up for the error of 4-bit activations too; for "
+            "Blackwell. mse: the least error, with all channels alike. max: maps the "
+            "largest value to the largest code, as other converters do; the fastest.",
+        ),
+        io.DynamicCombo.Input(
+            "input_scale",
+            options=input_scale_options(),
+            tooltip="How to derive static input scales from the calibration. 'amax' with a "
+            "headroom of 4 is safe: a scale that is too large costs nothing, but one that "
+            "is too small ruins the picture. 'values from a file' needs no calibration.",
+        ),
+        io.Combo.Input(
+            "gpu",
+            options=[_AS_WRITTEN, _THIS_MACHINE, *_TARGETS],
+            default=_AS_WRITTEN,
+            optional=True,
+            tooltip="The GPU that the checkpoint is for. Presets are made for Blackwell. "
+            "Ada or Hopper: float8 instead of NVFP4. Turing or Ampere: convrot_w4a4 "
+            "instead of NVFP4, and int8_convrot instead of float8. Formats with 16-bit "
+            "activations and your extra rules do not change.",
+        ),
+    ]
 
 
 def _by_usefulness() -> list[Preset]:

@@ -81,24 +81,7 @@ class ProbeModel(io.ComfyNode):
                     tooltip="The calibration of this model, for static input scales and weighted "
                     "rounding. Without it, the scales are computed at run time.",
                 ),
-                io.Combo.Input(
-                    "measure",
-                    options=[_SAMPLINGS, _CALLS],
-                    default=_SAMPLINGS,
-                    optional=True,
-                    tooltip="short samplings: how far the sampled latent moves, with guidance; the "
-                    "best for Auto Mix. single steps: how far the denoised latent of one model "
-                    "call moves, which misses errors that add up over the steps.",
-                ),
-                io.Combo.Input(
-                    "formats",
-                    options=list(_PROBED),
-                    default=next(iter(_PROBED)),
-                    optional=True,
-                    tooltip="The formats to quantize to, if the sensitivity includes them. nvfp4 "
-                    "alone takes half the time and a third of the memory, and float8 is estimated. "
-                    "convrot_w4a4, int8_convrot: for Turing and Ampere.",
-                ),
+                *_optional_choices(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL"),
@@ -132,6 +115,30 @@ class ProbeModel(io.ComfyNode):
             )
         session = ProbeSession(probe, ProbeSchedule(sigmas), measure == _SAMPLINGS)
         return io.NodeOutput(probed_clone(model, session), session)
+
+
+def _optional_choices() -> list[io.Input]:
+    """Return the inputs that workflows saved by older versions lack."""
+    return [
+        io.Combo.Input(
+            "measure",
+            options=[_SAMPLINGS, _CALLS],
+            default=_SAMPLINGS,
+            optional=True,
+            tooltip="short samplings: how far the sampled latent moves, with guidance; the "
+            "best for Auto Mix. single steps: how far the denoised latent of one model "
+            "call moves, which misses errors that add up over the steps.",
+        ),
+        io.Combo.Input(
+            "formats",
+            options=list(_PROBED),
+            default=next(iter(_PROBED)),
+            optional=True,
+            tooltip="The formats to quantize to, if the sensitivity includes them. nvfp4 "
+            "alone takes half the time and a third of the memory, and float8 is estimated. "
+            "convrot_w4a4, int8_convrot: for Turing and Ampere.",
+        ),
+    ]
 
 
 class ProbeResult(io.ComfyNode):
