@@ -1,1 +1,1 @@
-"""The ComfyUI nodes: thin schemas over the backend."""
+"""The ComfyUI nodes: thin schemas that call the backend."""

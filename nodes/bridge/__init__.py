@@ -1,1 +1,1 @@
-"""What touches ComfyUI's internals: weights of a MODEL, wrappers, loading, progress."""
+"""Code that depends on ComfyUI's internals: weights, wrappers, loading, progress."""

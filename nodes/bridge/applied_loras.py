@@ -1,4 +1,4 @@
-"""The LoRAs before a node, as the running ComfyUI knows its prompt."""
+"""The LoRAs before a node, from the prompt that ComfyUI is running."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .lora_names import find_loras
 
 
 def loras_before(hidden: Any) -> tuple[AppliedLora, ...]:
-    """Return the LoRA files named by the nodes before a node's ``model`` input.
+    """Return the LoRA files that the nodes before a node's ``model`` input apply.
 
-    ``hidden`` is the node's own, with ``dynprompt`` and ``unique_id``.
+    ``hidden`` holds the node's hidden inputs ``dynprompt`` and ``unique_id``.
     """
     prompt = hidden.dynprompt
     if prompt is None:
@@ -30,8 +30,8 @@ def loras_before(hidden: Any) -> tuple[AppliedLora, ...]:
 
 
 def _output_type(class_type: str, number: int) -> str | None:
-    # ComfyUI's nodes.py, not the folder this file is in
+    # ComfyUI's nodes.py, not this pack's folder of that name
     classes = comfyui_nodes.NODE_CLASS_MAPPINGS  # pyright: ignore[reportAttributeAccessIssue]
     types = getattr(classes.get(class_type), "RETURN_TYPES", ())
-    # packs may list the options of a COMBO here instead of a type's name
+    # instead of a type's name, packs may list the options of a COMBO here
     return types[number] if number < len(types) and isinstance(types[number], str) else None

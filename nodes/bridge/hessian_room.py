@@ -1,4 +1,4 @@
-"""Room on a GPU for the Hessians that a calibration collects beside the model."""
+"""GPU memory for the Hessians that a calibration collects beside the model."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from ...quant.errors import CalibrationError
 
 
 class HessianRoom:
-    """Memory that Hessians will take, held while ComfyUI loads the model.
+    """Reserves memory for Hessians while ComfyUI loads the model.
 
-    ComfyUI fills a GPU with as much of a model as is free at that time. What is released
-    afterwards torch keeps for its next allocations.
+    ComfyUI fills the free memory of a GPU with as much of a model as fits. Memory that is released
+    afterwards stays with torch for its next allocations.
     """
 
     def __init__(self) -> None:
-        """Hold nothing yet."""
+        """Reserve nothing yet."""
         self._held: torch.Tensor | None = None
 
     @contextmanager
     def kept(self, settings: CollectorSettings) -> Iterator[None]:
-        """Hold the budget for Hessians until `release`, or to the end; nothing on a CPU.
+        """Reserve the budget for Hessians until `release` or the end; does nothing on a CPU.
 
         Raises:
-            CalibrationError: it is more than the GPU has.
+            CalibrationError: the GPU has less memory than the budget.
         """
         device = comfy.model_management.get_torch_device()
         if settings.moments_budget_bytes and device.type == "cuda":
@@ -39,7 +39,7 @@ class HessianRoom:
             self.release()
 
     def release(self) -> None:
-        """Give it back."""
+        """Release the reserved memory."""
         self._held = None
 
     def _take(self, budget: int, device: torch.device) -> None:
@@ -48,6 +48,6 @@ class HessianRoom:
             self._held = torch.empty(budget, dtype=torch.uint8, device=device)
         except torch.OutOfMemoryError as error:
             raise CalibrationError(
-                f"{device} has no {budget / 2**20:.0f} MB for Hessians; lower hessians_mb in "
-                "Calibrate and sample more prompts instead"
+                f"{device} does not have {budget / 2**20:.0f} MB for Hessians; lower hessians_mb "
+                "in Calibrate and sample more prompts instead"
             ) from error

@@ -1,4 +1,4 @@
-"""A model file as a MODEL, and the files that a MODEL came from."""
+"""Loading a model file as a MODEL, and finding the files of a MODEL."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _KEY = "nvfp4_foundry"
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """What a MODEL was loaded from."""
+    """The files that a MODEL was loaded from."""
 
     path: Path
     complete_from: Path | None = None
@@ -26,12 +26,12 @@ class ModelFiles:
 def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
     """Load a model file, index or folder as a MODEL through ComfyUI's own loader.
 
-    ``complete_from`` is a file to take tensors from that the first lacks.
+    ``complete_from`` is a file that supplies missing tensors.
 
     Raises:
         SourceError: the file is unreadable or incomplete, or ComfyUI does not recognise the model.
     """
-    # Names the file and what is wrong with it, which the loader would not.
+    # An error here names the file and the problem; one from the loader would not.
     with open_source(path, complete_from) as source:
         by_itself = path.is_file() and path.suffix == ".safetensors" and source.comfyui_reads
         state_dict = {} if by_itself else loadable_tensors(source)
@@ -42,14 +42,14 @@ def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
         model = comfy.sd.load_diffusion_model_state_dict(state_dict, metadata=metadata)
         if model is None:
             raise SourceError(f"ComfyUI does not recognise the model in {path}")
-        # as the stock loader does for files, so that ComfyUI can load it again when it needs to
+        # The stock loader sets this too: ComfyUI uses it to load the model again.
         model.cached_patcher_init = (_reload, (path, complete_from))
     model.set_attachments(_KEY, ModelFiles(path, complete_from))
     return model
 
 
 def model_files(model: Any) -> ModelFiles | None:
-    """Return what a MODEL was loaded from, by our loader or a stock one, if it still exists."""
+    """Return the files that our or a stock loader read a MODEL from, if they still exist."""
     attached = model.get_attachment(_KEY)
     if isinstance(attached, ModelFiles):
         return attached if attached.path.exists() else None

@@ -1,4 +1,4 @@
-"""Which LoRA files the nodes before a node name: patches on a MODEL do not record that.
+"""Finding the LoRA files that nodes apply, because patches on a MODEL do not name their files.
 
 Works on a prompt in ComfyUI's API form: nodes by id, each with ``class_type`` and ``inputs``, where
 a link is ``[node id, output number]``. Needs no ComfyUI.
@@ -13,18 +13,18 @@ from typing import Any
 
 from ...quant.sources import AppliedLora
 
-#: The type of a node class's output by number, or None if it is not known.
+#: Returns the type of a node class's output by number, or None if it is unknown.
 OutputType = Callable[[str, int], str | None]
 
-# Outputs that bring no LoRA into a MODEL: the LoRAs of a CLIP are none of the model's.
+# Outputs that bring no LoRA into a MODEL. A LoRA on a CLIP does not change the model.
 _OTHER_TYPES = frozenset({
     "AUDIO", "BOOLEAN", "CLIP", "CLIP_VISION", "CLIP_VISION_OUTPUT", "COMBO", "CONDITIONING",
     "CONTROL_NET", "FLOAT", "HOOKS", "IMAGE", "INT", "LATENT", "MASK", "NOISE", "SAMPLER", "SIGMAS",
     "STRING", "VAE",
 })  # fmt: skip
 
-# What stock nodes and common packs call the strength on the model, best first; loaders of several
-# LoRAs number them as they number the files.
+# The names that stock nodes and common packs give the strength on the model, best first. Nodes that
+# load several LoRAs number these names like the files.
 _STRENGTHS = (
     "strength_model", "model_strength", "model_str", "model_weight", "strength", "lora_strength",
     "lora_weight", "lora_wt", "weight",
@@ -32,7 +32,7 @@ _STRENGTHS = (
 _SWITCHES = ("on", "enabled", "switch", "toggle")
 _OFF = (False, "Off", "off")
 _NUMBER = re.compile(r"_?\d+$")
-# A chain of primitives longer than this is a loop.
+# A longer chain of primitives is a loop.
 _LONGEST_CHAIN = 16
 
 
@@ -45,19 +45,19 @@ def find_loras(
     input_name: str = "model",
     expanded: Mapping[str, str] | None = None,
 ) -> tuple[AppliedLora, ...]:
-    """Return the LoRAs on the way to a node's input, those applied first at the front.
+    """Return the LoRAs on the way to a node's input, in the order in which they are applied.
 
-    Counts inputs whose value is one of the files, in the nodes that links lead to from there.
-    LoRAs at strength 0, switched off, or in bypass mode (not merged into weights) are left out.
-    A switch between several models counts the LoRAs of all of them.
+    Follows the links from that input and finds node inputs whose value is one of the files.
+    LoRAs with strength 0, switched off, or in bypass mode (not merged into weights) are left out.
+    If a node switches between several models, the LoRAs of all of them count.
 
     Args:
-        prompt: nodes by id; a prompt that lacks the node gives no LoRAs.
-        node_id: the node whose input is asked for.
+        prompt: nodes by id; if it lacks the node, there are no LoRAs.
+        node_id: the node to start from.
         lora_files: names as ComfyUI lists them in its ``loras`` folders.
         output_type: tells which links may carry a LoRA.
         input_name: the input to start from.
-        expanded: nodes that others were replaced by while running, by id, to what they replace.
+        expanded: maps nodes that were created while running to the nodes that they replace, by id.
     """
     search = _Search(prompt, frozenset(lora_files), output_type, expanded or {})
     search.follow(_inputs(prompt.get(node_id)).get(input_name))
@@ -66,7 +66,7 @@ def find_loras(
 
 @dataclass
 class _Search:
-    """One walk up a prompt; ``found`` grows in the order in which LoRAs are applied."""
+    """A walk up a prompt; ``found`` lists the LoRAs in the order in which they are applied."""
 
     prompt: Mapping[str, Mapping[str, Any]]
     files: frozenset[str]
@@ -76,7 +76,7 @@ class _Search:
     _seen: set[str] = field(default_factory=set)
 
     def follow(self, value: Any) -> None:
-        """Visit the node a link leads to, if the link may carry a LoRA."""
+        """Visit the node that a link leads to, if the link may carry a LoRA."""
         if not _is_link(value):
             return
         node = self.prompt.get(value[0])
@@ -97,7 +97,7 @@ class _Search:
                 self.follow([child, 0])
 
     def _named_in(self, inputs: Mapping[str, Any]) -> Iterator[AppliedLora]:
-        """Yield the LoRAs a node's own inputs name, without those that are switched off."""
+        """Yield the LoRAs that a node's own inputs name, except those that are switched off."""
         for key, given in inputs.items():
             value = self._literal(given)
             if isinstance(value, Mapping):  # one widget for file, switch and strength
@@ -117,7 +117,7 @@ class _Search:
         return None
 
     def _literal(self, value: Any) -> Any:
-        """Return an input's value, through nodes that only hold one; None if it is computed."""
+        """Return an input's value, following nodes that only hold a value; None if computed."""
         for _ in range(_LONGEST_CHAIN):
             if not _is_link(value):
                 return value

@@ -1,4 +1,4 @@
-"""What the patches of a MODEL (LoRAs, merges with other models) make of its weights."""
+"""The weights of a MODEL with its patches (LoRAs, merges with other models) applied."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from comfy.quant_ops import QuantizedTensor
 
 from ...quant.sources import AppliedLora, TensorInfo
 
-#: Keys of a MODEL's diffusion model begin so; tensors of a source do not.
+#: The prefix of a MODEL's keys for its diffusion model. Tensor names of a source lack it.
 PREFIX = "diffusion_model."
 _SHOWN_STRENGTHS = 4
 
 
 def patches_of(model: Any, name: str, prefix: str = PREFIX) -> list[Any]:
-    """Return the patches on a tensor of the diffusion model, first applied first.
+    """Return the patches on a tensor of the diffusion model, in the order they are applied.
 
-    Here and below, ``prefix`` is what the patcher's names begin with: of a text encoder another.
+    Here and below, ``prefix`` is the prefix of the patcher's keys. It differs for a text encoder.
     """
     return model.patches.get(prefix + name, [])
 
@@ -28,11 +28,11 @@ def patches_of(model: Any, name: str, prefix: str = PREFIX) -> list[Any]:
 def unpatched_weight(
     model: Any, name: str, live: torch.Tensor, prefix: str = PREFIX
 ) -> torch.Tensor:
-    """Return a tensor as it was loaded; ``live`` is what the module holds now.
+    """Return a tensor as it was loaded; ``live`` is the tensor that the module holds now.
 
-    A loaded MODEL keeps originals beside the weights it patched in place, those that hooks
-    changed last in a place of their own. Weights that are patched as they are used, with little
-    memory, are originals.
+    A loaded MODEL keeps backups of the weights that it patched in place, and separate backups of
+    weights that hooks changed. With little memory, ComfyUI patches weights only while it uses
+    them: then the module holds the originals.
     """
     backup = model.backup.get(prefix + name)
     if backup is not None:
@@ -46,12 +46,12 @@ def live_tensors(
 ) -> dict[str, torch.Tensor]:
     """Return the tensors of a module of a MODEL or CLIP as they were loaded, by name.
 
-    Quantized layers have theirs as in a file: codes, scales and marker.
+    A quantized layer has the same tensors as in a file: codes, scales and marker.
     """
     tensors: dict[str, torch.Tensor] = {}
     for name, live in module.state_dict().items():
         tensor: Any = unpatched_weight(patcher, name, live, prefix)
-        if isinstance(tensor, QuantizedTensor):  # a backup, not taken apart by its module
+        if isinstance(tensor, QuantizedTensor):  # a backup, which its module did not split
             tensors.update(tensor.state_dict(name))
         else:
             tensors.setdefault(name, tensor)
@@ -59,7 +59,7 @@ def live_tensors(
 
 
 def merged_info(model: Any, info: TensorInfo, prefix: str = PREFIX) -> TensorInfo:
-    """Return what a tensor is with its patches: some LoRAs widen a weight."""
+    """Return the info of a tensor with its patches applied: some LoRAs widen a weight."""
     patches = patches_of(model, info.name, prefix)
     if not patches:
         return info
@@ -72,8 +72,8 @@ def merged_weight(
 ) -> torch.Tensor:
     """Return an unpatched tensor with its patches applied, float32 on CPU.
 
-    ComfyUI's own arithmetic, in float32 throughout: sampling computes the same and rounds to the
-    model's dtype.
+    Uses ComfyUI's own arithmetic, in float32 throughout. Sampling computes the same and then rounds
+    to the model's dtype.
     """
     device = comfy.model_management.get_torch_device()
     merged = comfy.lora.calculate_weight(
@@ -86,7 +86,7 @@ def merged_weight(
 
 
 def patch_notes(model: Any, loras: Sequence[AppliedLora] = (), prefix: str = PREFIX) -> list[str]:
-    """Return what a user should know of the patches on a MODEL.
+    """Return notes for the user on the patches of a MODEL.
 
     ``loras`` are the files that are known to be applied.
     """
@@ -97,11 +97,13 @@ def patch_notes(model: Any, loras: Sequence[AppliedLora] = (), prefix: str = PRE
             f"{len(patched)} tensors have LoRAs or merges applied, at {_strengths(patched)}"
         )
     elif loras:
-        notes.append(f"no weight of this model is changed by {', '.join(lo.name for lo in loras)}")
+        notes.append(
+            f"these LoRAs change no weight of this model: {', '.join(lo.name for lo in loras)}"
+        )
     if model.injections or any(key.startswith(prefix) for key in model.weight_wrapper_patches):
         notes.append(
-            "this MODEL has something injected into it, such as a LoRA in bypass mode: that "
-            "is NOT in the weights and will be missing from the result; use the normal loader"
+            "something is injected into this MODEL, such as a LoRA in bypass mode. It is NOT part "
+            "of the weights and will be missing from the result; use the normal LoRA loader"
         )
     return notes
 

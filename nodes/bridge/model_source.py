@@ -1,4 +1,4 @@
-"""The weights of a MODEL as a source: from its file where that is known, LoRAs applied."""
+"""The weights of a MODEL as a source: read from its file if that is known, LoRAs applied."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from .merged_weights import (
     patches_of,
 )
 
-_LIVE_ONLY = "its weights are read from memory"
+_LIVE_ONLY = "the weights are read from memory"
 
 
 class ModelSource(TensorSource):
     """The diffusion model of a MODEL, LoRAs and merges applied, one tensor at a time.
 
-    Weights come from the file the MODEL was loaded from where that is known: ComfyUI may have
-    cast them since. Tensors that patches change are computed from there and stay float32.
-    Weights that are quantized already are decoded with their own scales. ``loras`` are the files
-    known to be applied (see ``applied_loras``), for the report.
+    Reads the weights from the file that the MODEL was loaded from, if it is known, because ComfyUI
+    may have cast them since. Applies patches to these weights in float32. Decodes weights that are
+    already quantized with their own scales. ``loras`` are the files that are known to be applied
+    (see ``applied_loras``), for the report.
 
     Raises:
-        SourceError: the MODEL is quantized in a way not known here.
+        SourceError: the MODEL is quantized in an unknown way.
     """
 
     _kind = "MODEL"
@@ -62,12 +62,12 @@ class ModelSource(TensorSource):
         return self._model.model.diffusion_model
 
     def _files(self) -> list[ModelFiles]:
-        """Return the files the weights may be in."""
+        """Return the files that may hold the weights."""
         files = model_files(self._model)
         return [files] if files else []
 
     def _open_file(self) -> TensorSource | None:
-        """Open the file behind the MODEL, if it holds the same tensors."""
+        """Open the file of the MODEL, if it holds the same tensors."""
         for files in self._files():
             try:
                 file = open_source(files.path, files.complete_from)
@@ -77,7 +77,7 @@ class ModelSource(TensorSource):
             if self._is_of_same_layers(file):
                 return file
             file.close()
-            logging.info("NVFP4 Foundry: %s names its layers otherwise; %s", files.path, _LIVE_ONLY)
+            logging.info("NVFP4 Foundry: %s uses other layer names; %s", files.path, _LIVE_ONLY)
         return None
 
     def _is_of_same_layers(self, file: TensorSource) -> bool:
@@ -88,7 +88,7 @@ class ModelSource(TensorSource):
         )
 
     def _list_tensors(self) -> dict[str, TensorInfo]:
-        # ComfyUI renames some norms as it loads them: in the file they go by another name
+        # ComfyUI renames some norms as it loads them; the file has their other names
         infos = {
             name: info
             for name, info in self._live.tensors.items()
@@ -103,11 +103,11 @@ class ModelSource(TensorSource):
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """All tensors, names without prefix."""
+        """All tensors, by name without prefix."""
         return self._tensors
 
     def load(self, name: str) -> torch.Tensor:
-        """Return one tensor on CPU: float32 where patches change it, else in its own dtype."""
+        """Return one tensor on CPU: float32 if patches change it, else in its own dtype."""
         self.info(name)
         weight = self._origin(name).load(name)
         if self._patches(name):
@@ -115,19 +115,19 @@ class ModelSource(TensorSource):
         return weight.detach().cpu()
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Return parts of a tensor, read from the file by themselves where nothing changes them."""
+        """Return parts of a tensor; only these are read from the file if no patch changes them."""
         if self._patches(name):
             return super().load_runs(name, starts, length)
         return self._origin(name).load_runs(name, starts, length)
 
     def stored_weight(self, name: str) -> StoredWeight | None:
-        """Return how a weight is stored that is quantized, and that no patch changes."""
+        """Return how a quantized weight is stored, or None if it is not or a patch changes it."""
         if name not in self._tensors or self._patches(name):
             return None
         return self._origin(name).stored_weight(name)
 
     def _origin(self, name: str) -> TensorSource:
-        """Return where an unpatched tensor comes from."""
+        """Return the source of an unpatched tensor."""
         return self._file if self._file and name in self._file.tensors else self._live
 
     def _patches(self, name: str) -> list[Any]:

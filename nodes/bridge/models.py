@@ -1,4 +1,4 @@
-"""Everything that touches ComfyUI's internals: weights of a MODEL, hooks, loading, progress."""
+"""MODELs: observed while sampling, made from a checkpoint, run as on another GPU; progress."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ from ...quant.sources import StateDictSource
 from .hessian_room import HessianRoom
 from .merged_weights import PREFIX
 
-#: Keys of the wrappers of this pack.
+#: The keys of this pack's wrappers.
 OBSERVER_KEY, PROBE_KEY = "nvfp4_foundry.observer", "nvfp4_foundry.probe"
 _EMULATION_KEY = "nvfp4_foundry.emulation"
-_LIVE_ONLY = "its weights are read from memory"
 
 
 def observed_clone(model: Any, session: Any) -> Any:
     """Return a clone of a MODEL that reports every sampling run to a calibration session.
 
-    The hooks live only while a sampler runs. A torch.compile wrapper is dropped from the clone:
-    a compiled graph silently loses hooks.
+    The hooks exist only while a sampler runs. A torch.compile wrapper is removed from the clone,
+    because a compiled graph silently loses hooks.
     """
     clone = model.clone()
     for wrapper in (WrappersMP.OUTER_SAMPLE, WrappersMP.APPLY_MODEL):
@@ -66,7 +65,7 @@ def transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[s
 
 
 def _describe_run(guider: Any, args: tuple[Any, ...]) -> dict[str, Any]:
-    """Return what is worth recording of a sampling run; arguments as of ``outer_sample``."""
+    """Return the settings of a sampling run to record; ``args`` are those of ``outer_sample``."""
     settings: dict[str, Any] = {"cfg": getattr(guider, "cfg", None)}
     if args and isinstance(args[0], torch.Tensor):
         settings["noise_shape"] = list(args[0].shape)
@@ -76,10 +75,10 @@ def _describe_run(guider: Any, args: tuple[Any, ...]) -> dict[str, Any]:
 
 
 def model_from_checkpoint(checkpoint: QuantizedModel, original: Any) -> Any:
-    """Return a MODEL of quantized weights, loaded as ComfyUI loads the saved file.
+    """Return a MODEL with quantized weights, loaded as ComfyUI loads the saved file.
 
-    What other nodes put on the original (sampling shift, options, wrappers) is carried over;
-    LoRAs are not, they are in the weights.
+    Keeps what other nodes added to the original: sampling shift, options, wrappers. LoRAs are left
+    out, because they are already part of the weights.
 
     Raises:
         SourceError: ComfyUI does not recognise the quantized model.
@@ -102,14 +101,14 @@ def model_from_checkpoint(checkpoint: QuantizedModel, original: Any) -> Any:
 
 
 def emulate_native_gpu(model: Any, checkpoint: QuantizedModel) -> int:
-    """Make a MODEL of `model_from_checkpoint` compute as a GPU with native NVFP4 and float8 does.
+    """Make a MODEL from `model_from_checkpoint` compute like a GPU with native NVFP4 and float8.
 
-    The hooks live only while this MODEL is called, and after those of `observed_clone`: a
-    calibration sees the inputs as they were. Not for ``torch.compile``, which would lose hooks
-    silently: sampling refuses it.
+    The hooks exist only while this MODEL is called. They run after the hooks of `observed_clone`,
+    so a calibration sees the unrounded inputs. Sampling refuses ``torch.compile``, because a
+    compiled graph silently loses hooks.
 
     Returns:
-        How many layers this machine would compute otherwise; the MODEL is left alone if none.
+        How many layers this machine computes differently; the MODEL does not change if none.
 
     Raises:
         CheckpointError: the MODEL lacks a layer of the checkpoint.
@@ -134,7 +133,7 @@ def emulate_native_gpu(model: Any, checkpoint: QuantizedModel) -> int:
 
 
 def progress_bar() -> OnProgress:
-    """Return a progress callback that draws the node's bar and stops when the user interrupts."""
+    """Return a callback that updates the node's progress bar and stops if the user cancels."""
     bar = comfy.utils.ProgressBar(1000)
 
     def advance(done: int, total: int, name: str) -> None:
@@ -145,7 +144,7 @@ def progress_bar() -> OnProgress:
 
 
 def compute_device(working_bytes: int = 0) -> torch.device:
-    """Return where ComfyUI computes; makes room there for one layer and ``working_bytes``."""
+    """Return ComfyUI's device, after making room there for a layer and ``working_bytes``."""
     device = comfy.model_management.get_torch_device()
     if not comfy.model_management.is_device_cpu(device):
         comfy.model_management.free_memory((1 << 30) + working_bytes, device)

@@ -1,4 +1,4 @@
-"""A MODEL that measures, while it samples, how far quantizing single layers moves its output."""
+"""A MODEL that measures, while it samples, how far quantizing parts of it moves its output."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.SAMPLER_SAMPLE, WrappersMP.APPL
 
 @dataclass(frozen=True)
 class ProbeSession:
-    """A probe and the steps it works at; gathers while its MODEL samples.
+    """A probe and its schedule; it measures while its MODEL samples.
 
-    With ``whole_samplings`` it probes, before each sampling, one of as many steps as the schedule
-    wants.
+    With ``whole_samplings``, it probes a short sampling before each sampling. The schedule sets the
+    number of steps.
     """
 
     probe: LatentProbe
@@ -33,11 +33,11 @@ class ProbeSession:
 
 
 def probed_clone(model: Any, session: ProbeSession) -> Any:
-    """Return a clone of a MODEL that probes every sampling; samples do not change.
+    """Return a clone of a MODEL that probes every sampling; the samples do not change.
 
-    The hooks live only while something is probed. A torch.compile wrapper is dropped from the
-    clone: a compiled graph silently loses hooks. One that is added later is refused, as is a
-    calibration, which would record the probing.
+    The hooks exist only while the probe runs. A torch.compile wrapper is removed from the clone,
+    because a compiled graph silently loses hooks. Sampling refuses a wrapper that is added later,
+    and a calibration, which would record the probe's runs.
     """
     clone = model.clone()
     for wrapper in _WRAPPERS:
@@ -51,7 +51,7 @@ def probed_clone(model: Any, session: ProbeSession) -> Any:
 
 
 def _probe_samplings(clone: Any, session: ProbeSession) -> None:
-    """Sample with few of the sigmas, unquantized and once per unit, before the real sampling."""
+    """Before the real sampling, sample with few sigmas: unquantized, then once per unit."""
 
     def sampler_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         # (guider, sigmas, extra_args, callback, noise, latent, mask, disable_pbar), all by position
@@ -63,7 +63,7 @@ def _probe_samplings(clone: Any, session: ProbeSession) -> None:
 
         def run() -> torch.Tensor:
             replay()
-            # Samplers may write into any of these. No callback: previews are of the real sampling.
+            # Samplers may write into any of these. Without a callback, previews show the real one.
             again = {**extra, "model_options": copy_nested_dicts(extra["model_options"])}
             again["model_options"].setdefault("transformer_options", {})["sample_sigmas"] = few
             inputs = [x.clone() if isinstance(x, torch.Tensor) else x for x in (noise, *rest)]
@@ -90,7 +90,7 @@ def _probe_samplings(clone: Any, session: ProbeSession) -> None:
 
 
 def _random_state(device: torch.device) -> Callable[[], None]:
-    """Return what puts torch's random state back to what it is now, on the CPU and a device."""
+    """Return a function that restores torch's present random state on the CPU and a device."""
     cpu = torch.get_rng_state()
     gpu = torch.get_device_module(device) if device.type in ("cuda", "xpu") else None
     state = gpu.get_rng_state(device) if gpu else None
@@ -104,7 +104,7 @@ def _random_state(device: torch.device) -> Callable[[], None]:
 
 
 def _probe_calls(clone: Any, session: ProbeSession) -> None:
-    """Run some model calls of the sampling again, once per unit."""
+    """Repeat some model calls of the sampling, once per unit."""
 
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         session.schedule.begin(_sigmas(args, kwargs).tolist())
@@ -115,7 +115,7 @@ def _probe_calls(clone: Any, session: ProbeSession) -> None:
         _require_alone(options)
         if not _is_wanted(session.schedule, options):
             return executor(*args, **kwargs)
-        # before the run: some models use up the lists of a ControlNet
+        # before the run, because some models empty the lists of a ControlNet
         kept, named = _copies(args), dict(zip(kwargs, _copies(kwargs.values()), strict=True))
         output = executor(*args, **kwargs)
 
@@ -152,15 +152,15 @@ def _is_wanted(schedule: ProbeSchedule, options: Mapping[str, Any]) -> bool:
 def _require_alone(options: dict[str, Any]) -> None:
     if get_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY, options):
         raise CalibrationError(
-            "Probe Latent Shift cannot see into a compiled model: remove torch.compile after it"
+            "Probe Latent Shift cannot observe a compiled model: remove torch.compile after it"
         )
     if get_wrappers_with_key(WrappersMP.APPLY_MODEL, OBSERVER_KEY, options):
         raise CalibrationError(
-            "Calibrate would record what Probe Latent Shift does to the model: calibrate first, "
-            "then probe the model that went into Calibrate"
+            "Calibrate would record the runs of Probe Latent Shift: calibrate first, then probe "
+            "the model that is connected to the input of Calibrate"
         )
 
 
 def _copies(values: Any) -> list[Any]:
-    """Return values with dicts, and the dicts and lists in them, copied."""
+    """Return the values, with copies of dicts and of the dicts and lists in them."""
     return [copy_nested_dicts(v) if isinstance(v, dict) else v for v in values]

@@ -1,4 +1,4 @@
-"""The weights of a text encoder in a CLIP, and a CLIP of quantized ones."""
+"""The weights of a text encoder in a CLIP, and a CLIP with a quantized text encoder."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TRANSFORMER = "transformer"
 
 
 class TextEncoderSource(ModelSource):
-    """One text encoder of a CLIP, LoRAs applied, under the names its file has.
+    """One text encoder of a CLIP, LoRAs applied, with the layer names of its file.
 
-    ``encoder`` is ComfyUI's name of it (``t5xxl``, ``qwen25_7b``); empty: the largest.
+    ``encoder`` is ComfyUI's name for it (``t5xxl``, ``qwen25_7b``), or empty for the largest.
 
     Raises:
-        SourceError: the CLIP has no such encoder, it is quantized in a way not known here, or
+        SourceError: the CLIP has no such encoder, the encoder is quantized in an unknown way, or
             ComfyUI renamed the layers of its file.
     """
 
@@ -38,7 +38,7 @@ class TextEncoderSource(ModelSource):
         if self._file is None and paths:
             self.close()
             raise SourceError(
-                f"ComfyUI renamed the layers of {', '.join(map(str, paths))} as it loaded "
+                f"ComfyUI renamed the layers of {', '.join(map(str, paths))} when it loaded "
                 f"{self.encoder}; use Quantize File for this text encoder"
             )
 
@@ -49,7 +49,7 @@ class TextEncoderSource(ModelSource):
         return [ModelFiles(path) for path in text_encoder_files(self._model)]
 
     def _is_of_same_layers(self, file: TensorSource) -> bool:
-        # files hold a head or a decoder that ComfyUI leaves out, or lack the visual tower
+        # files may have a head or a decoder that ComfyUI skips, or lack the visual tower
         matrices = [info for info in file.tensors.values() if len(info.shape) == 2]
         live = self._live.tensors
         shared = [info for info in matrices if info.name in live]
@@ -58,14 +58,14 @@ class TextEncoderSource(ModelSource):
 
 
 def _find_encoder(clip: Any, name: str) -> tuple[str, torch.nn.Module]:
-    """Return a text encoder of a CLIP and what ComfyUI calls it."""
+    """Return ComfyUI's name for a text encoder of a CLIP, and the encoder."""
     found = {
         child: module
         for child, module in clip.cond_stage_model.named_children()
         if hasattr(module, _TRANSFORMER)
     }
     if not found:
-        raise SourceError("this CLIP holds no text encoder that can be quantized")
+        raise SourceError("this CLIP has no text encoder that can be quantized")
     if name and name not in found:
         raise SourceError(f"this CLIP has no text encoder {name!r}; it has {', '.join(found)}")
     chosen = name or max(found, key=lambda child: _weights(found[child]))
@@ -77,7 +77,7 @@ def _weights(module: torch.nn.Module) -> int:
 
 
 def text_encoder_files(patcher: Any) -> list[Path]:
-    """Return the files a CLIP's text encoders were loaded from; none for a full checkpoint's."""
+    """Return the files of a CLIP's text encoders; none if it is from a full checkpoint."""
     init = getattr(patcher, "cached_patcher_init", None)
     if not init or init[0] is not comfy.sd.load_clip_model_patcher:
         return []
@@ -86,10 +86,10 @@ def text_encoder_files(patcher: Any) -> list[Path]:
 
 
 def clip_from_checkpoint(checkpoint: QuantizedModel, source: TextEncoderSource, clip: Any) -> Any:
-    """Return a CLIP in which one text encoder is quantized, loaded as from the saved file.
+    """Return a CLIP with one quantized text encoder, loaded as ComfyUI loads the saved file.
 
-    The other encoders are read from their files again; LoRAs on those are not carried over.
-    Returns None if the files are not known.
+    Reads the other encoders from their files again, without their LoRAs. Returns None if the files
+    are unknown.
     """
     paths = text_encoder_files(clip.patcher)
     if not paths or not source.paths:

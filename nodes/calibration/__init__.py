@@ -1,1 +1,1 @@
-"""Nodes that collect, keep and exchange activation statistics."""
+"""Nodes that make, keep and exchange calibrations."""

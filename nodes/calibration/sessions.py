@@ -1,4 +1,4 @@
-"""Calibrations in progress: one per name, kept over queue runs and on disk over restarts."""
+"""Running calibrations: one per name, kept between queue runs and saved on disk."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ...quant.fingerprint import ModelFingerprint
 
 
 class CalibrationSession:
-    """A named calibration of one model, gathering while its observed MODEL samples."""
+    """A named calibration of one model, which grows while its observed MODEL samples."""
 
     def __init__(
         self, name: str, path: Path, fingerprint: ModelFingerprint, settings: CollectorSettings
@@ -45,7 +45,7 @@ class CalibrationSession:
 
     @property
     def was_deleted(self) -> bool:
-        """Whether the user removed the saved file meanwhile: the way to forget a calibration."""
+        """Whether the user deleted the saved file, which discards the calibration."""
         return self._on_disk and not self._path.exists()
 
     @property
@@ -54,10 +54,10 @@ class CalibrationSession:
         return self._collector.settings
 
     def continue_from_disk(self) -> None:
-        """Go on from what an earlier ComfyUI process saved under this name.
+        """Continue from the file that an earlier ComfyUI process saved under this name.
 
         Raises:
-            CalibrationError: the file is damaged, or of another model.
+            CalibrationError: the file is damaged or belongs to another model.
         """
         if not self._path.exists():
             return
@@ -67,17 +67,17 @@ class CalibrationSession:
         except CalibrationError as error:
             raise CalibrationError(
                 f"{error}. Give this model's calibration another name, or set 'accumulate' to "
-                "'start over' (the old file is kept under a new name)"
+                "'start over', which keeps the old file under a new name"
             ) from error
         if saved.fingerprint.drift(self.fingerprint):
-            # Runs of a model and of the same with a LoRA mix; they count as the first one's, so
-            # that quantizing the other is warned of.
+            # Runs with and without a LoRA may be mixed. They count as runs of the first model, so
+            # that quantizing the other one gives a warning.
             self.fingerprint = saved.fingerprint
         self._collector.load_state(saved)
         self._on_disk = True
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
-        """Record what the coming samplings are prompted with, in their order."""
+        """Set the prompts of the next samplings, in their order."""
         self._prompts = tuple(prompts)
         self._samplings = 0
 
@@ -102,22 +102,22 @@ class CalibrationSession:
             raise
 
     def begin_call(self, sigma: Any, cond_or_uncond: Any) -> None:
-        """Announce a model call."""
+        """Tell the collector that a model call begins."""
         self._collector.begin_call(sigma, cond_or_uncond)
 
     def finish(self) -> CalibrationStatistics:
-        """Return an immutable copy of everything gathered, after saving it to disk.
+        """Save everything collected so far and return it as an immutable copy.
 
         Raises:
             CalibrationError: nothing was sampled with the observed MODEL, or the file of this
-                name holds runs of another session, which saving would lose.
+                name holds runs of another session, which would be lost.
         """
         statistics = self._collector.snapshot(self.fingerprint)
         if not statistics.layers:
             raise CalibrationError(
                 f"calibration {self.name!r} has seen no sampling: connect the MODEL output of "
-                "Calibrate to the sampler whose LATENT comes here (another Calibrate after it "
-                "replaces it)"
+                "Calibrate to the sampler, and the LATENT of that sampler to this node. If there "
+                "is a second Calibrate node after the first, only the second one observes"
             )
         self._require_own_file(statistics)
         save_statistics(statistics, self._path)
@@ -126,7 +126,7 @@ class CalibrationSession:
         return statistics
 
     def _require_own_file(self, statistics: CalibrationStatistics) -> None:
-        """Refuse to replace a file with runs that are not among ours."""
+        """Refuse to replace a file that holds runs of another session."""
         if not self._path.exists():
             return
         saved = load_statistics(self._path)
@@ -134,13 +134,13 @@ class CalibrationSession:
         foreign = {run.id for run in saved.runs} - {run.id for run in statistics.runs}
         if other_model or foreign:
             raise CalibrationError(
-                f"calibration {self.name!r} was saved by another Calibrate node or another "
-                f"ComfyUI meanwhile ({other_model or f'{len(foreign)} other runs'}). Give each "
+                f"another Calibrate node or another ComfyUI has saved calibration {self.name!r} "
+                f"in the meantime ({other_model or f'{len(foreign)} other runs'}). Give each "
                 "Calibrate node a name of its own; nothing was overwritten"
             )
 
     def set_aside(self) -> None:
-        """Keep the saved file under a dated name, so that starting over loses nothing."""
+        """Rename the saved file to a dated name, so that starting over loses nothing."""
         if self._path.exists():
             stamp = time.strftime("%Y%m%d-%H%M%S")
             aside = self._path.with_name(f"{self._path.stem}.{stamp}.safetensors")
@@ -163,13 +163,13 @@ def open_session(
     """Return the session of this name: the running one, one continued from disk, or a new one.
 
     Raises:
-        CalibrationError: continuing, and what is gathered or saved is of another model.
+        CalibrationError: the running or saved calibration to continue belongs to another model.
     """
     running = _SESSIONS.get(path)
     difference = running.fingerprint.difference(fingerprint) if running is not None else None
     if running is not None and difference and running.has_news and not start_over:
         raise CalibrationError(
-            f"calibration {name!r} is gathering for a different model ({difference}). Give this "
+            f"calibration {name!r} is in use for a different model ({difference}). Give this "
             "model's calibration another name, or set 'accumulate' to 'start over'"
         )
     if start_over:
@@ -184,7 +184,7 @@ def open_session(
         return running
     else:
         if running is not None and difference is None and running.has_news:
-            running.finish()  # the settings changed: what it gathered goes on from disk
+            running.finish()  # the settings changed: the new session continues from disk
         session = CalibrationSession(name, path, fingerprint, settings)
         session.continue_from_disk()
     _SESSIONS[path] = session

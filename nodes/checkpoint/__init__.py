@@ -1,1 +1,1 @@
-"""Nodes that look into checkpoints and compare what they sample."""
+"""Nodes that inspect and rescale checkpoints and compare samples."""

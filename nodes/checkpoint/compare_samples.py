@@ -1,4 +1,4 @@
-"""Comparing what two models sample from one seed."""
+"""The node that compares what two models sample from one seed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ...quant.reports.pictures.side_by_side import image_pixels, latent_pixels, 
 from ...quant.reports.samples import describe_samples
 from ..inputs.sockets import CATEGORY
 
-# A long video as triple-width pictures would fill the memory.
+# Triple-width pictures of a long video would fill the memory.
 _MOST_PICTURES = 8
 _SSIM_WINDOW = 11
 _PEAK = 1.0
 
 
 class Compare(io.ComfyNode):
-    """Error figures of two samples, and a picture of where they differ."""
+    """Measure the difference of two samples and draw where they differ."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,20 +31,21 @@ class Compare(io.ComfyNode):
             display_name="Compare",
             category=CATEGORY,
             description=(
-                "Measures how far two latents or two images are apart, such as samples of the "
-                "same seed from a model and its quantized copy, and shows where."
+                "Measures how far two latents or two images are apart and shows where they "
+                "differ. Use it to compare samples of one seed from a model and its quantized copy."
             ),
             search_aliases=["nvfp4 compare", "psnr", "ssim", "mse", "image difference", "quality"],
             inputs=[
                 io.MultiType.Input(
                     "reference",
                     [io.Latent, io.Image],
-                    tooltip="LATENT or IMAGE from the original model.",
+                    tooltip="The LATENT or IMAGE from the original model.",
                 ),
                 io.MultiType.Input(
                     "other",
                     [io.Latent, io.Image],
-                    tooltip="The same from the other model: same kind, size, batch and seed.",
+                    tooltip="The LATENT or IMAGE from the other model, with the same size, batch "
+                    "and seed.",
                 ),
                 io.Float.Input(
                     "gain",
@@ -52,8 +53,8 @@ class Compare(io.ComfyNode):
                     min=0.1,
                     max=1000.0,
                     step=0.5,
-                    tooltip="The picture of the difference is amplified by this. The figures are "
-                    "not.",
+                    tooltip="How much to amplify the difference in the picture. The figures do not "
+                    "depend on it.",
                 ),
             ],
             outputs=[
@@ -66,7 +67,7 @@ class Compare(io.ComfyNode):
 
     @classmethod
     def execute(cls, reference: Any, other: Any, gain: float) -> io.NodeOutput:
-        """Compare."""
+        """Return the figures and the picture."""
         if isinstance(reference, dict) != isinstance(other, dict):
             raise CompareError(
                 "one input is a LATENT and the other an IMAGE: connect two LATENTs, or decode "
@@ -78,8 +79,8 @@ class Compare(io.ComfyNode):
             items = differences(wanted, given)
         except CompareError as error:
             raise CompareError(
-                f"{error}. Compare samples of one size, length and batch: start both samplers "
-                "from the same empty latent"
+                f"{error}. Compare samples with the same size, length and batch: start both "
+                "samplers from the same empty latent"
             ) from error
         ssim, notes = ([], []) if is_latent else _ssim(wanted, given)
         text = describe_samples(
@@ -103,11 +104,11 @@ def _tensor(value: Any, name: str) -> torch.Tensor:
     tensor: Any = value.get("samples") if isinstance(value, dict) else value
     if not isinstance(tensor, torch.Tensor):
         raise CompareError(
-            f"{name} holds {type(tensor).__name__}; only latents and images of one tensor can be "
-            "compared. Separate video from audio latents first"
+            f"{name} holds a {type(tensor).__name__}, but only latents and images with a single "
+            "tensor can be compared. Separate video and audio latents first"
         )
     if not tensor.numel() or tensor.dim() < 3:
-        raise CompareError(f"{name} is empty or no batch: {_size(tensor)}")
+        raise CompareError(f"{name} is empty or not a batch: {_size(tensor)}")
     return tensor
 
 
@@ -116,17 +117,17 @@ def _size(tensor: torch.Tensor) -> str:
 
 
 def _ssim(reference: torch.Tensor, other: torch.Tensor) -> tuple[list[float], list[str]]:
-    """Return the structural similarity of each image; none, and why, where it cannot be had.
+    """Return the structural similarity of each image, or none and the reason why not.
 
     Gaussian window of 11 pixels, sigma 1.5, borders left out: Wang et al. 2004.
     """
     try:
-        from kornia.metrics import ssim  # ComfyUI lists it as not essential
+        from kornia.metrics import ssim  # ComfyUI lists kornia as optional
     except ImportError as error:
         return [], [f"SSIM not available: {error}"]
     height, width = reference.shape[1:3]
     if min(height, width) < _SSIM_WINDOW:
-        return [], [f"SSIM not available: it needs {_SSIM_WINDOW} pixels each way"]
+        return [], [f"SSIM not available: it needs at least {_SSIM_WINDOW} x {_SSIM_WINDOW} pixels"]
     values = []
     for pair in zip(reference, other, strict=True):
         a, b = (image.detach().float().movedim(-1, 0).unsqueeze(0).contiguous() for image in pair)

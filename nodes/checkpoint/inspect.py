@@ -1,4 +1,4 @@
-"""Looking into checkpoint files."""
+"""The node that shows what a model file contains."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..inputs.sockets import CATEGORY
 
 
 class InspectCheckpoint(io.ComfyNode):
-    """The layers, formats, sizes and scales of a file."""
+    """Show the layers, formats, sizes and scales of a file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -21,10 +21,17 @@ class InspectCheckpoint(io.ComfyNode):
             display_name="Inspect Checkpoint",
             category=CATEGORY,
             description=(
-                "Shows the layers of any model file: formats, sizes, input scales, and how it was "
-                "made. Reads headers only."
+                "Shows what a model file contains: layers, formats, sizes, input scales, and how "
+                "the file was made. Reads headers only."
             ),
-            search_aliases=["nvfp4 inspect", "checkpoint info", "layer formats"],
+            search_aliases=[
+                "nvfp4 inspect",
+                "checkpoint info",
+                "layer formats",
+                "model info",
+                "metadata",
+                "fp8",
+            ],
             inputs=[
                 io.Combo.Input(
                     "model_file",
@@ -38,16 +45,16 @@ class InspectCheckpoint(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, model_file: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone."""
+        """Report a missing file before the queue starts."""
         return folders.missing_source(model_file) or True
 
     @classmethod
     def fingerprint_inputs(cls, model_file: str) -> list[float]:
-        """Look again when the file changed."""
+        """Return when the file changed, so that a changed file is read again."""
         return folders.modified(model_file)
 
     @classmethod
     def execute(cls, model_file: str) -> io.NodeOutput:
-        """Inspect."""
+        """Return the report."""
         text = describe_summary(inspect_checkpoint(folders.source_path(model_file)))
         return io.NodeOutput(text, ui=ui.PreviewText(text))

@@ -1,1 +1,1 @@
-"""Nodes that quantize and save."""
+"""Nodes that quantize models and save checkpoints."""

@@ -1,4 +1,4 @@
-"""Planning and quantizing the text encoder of a CLIP."""
+"""The nodes that plan and quantize the text encoder of a CLIP."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from ...quant.reports.conversion import describe_conversion
 from ...quant.reports.plan import describe_plan
 from ..bridge.models import compute_device, progress_bar
 from ..bridge.text_encoder_source import TextEncoderSource, clip_from_checkpoint
+from ..inputs.any_architecture import any_architecture_input
 from ..inputs.sockets import CATEGORY, CheckpointSocket, PlanSocket, RecipeSocket
 
 _NO_PREVIEW = (
-    "this CLIP did not come from text encoder files, so the quantized one cannot be shown in it: "
-    "save the checkpoint to text_encoders and load it there"
+    "this CLIP was not loaded from text encoder files, so there is no quantized CLIP to preview: "
+    "save the checkpoint to text_encoders and load it with Load CLIP"
 )
 
 
@@ -25,12 +26,13 @@ def _encoder_input() -> io.Input:
     return io.String.Input(
         "encoder",
         default="",
-        tooltip="Which one, of a CLIP with several: t5xxl, llama, ... Empty: the largest.",
+        tooltip="Which encoder to use if the CLIP holds several: t5xxl, llama, ... Leave it empty "
+        "for the largest.",
     )
 
 
 class PlanTextEncoder(io.ComfyNode):
-    """Resolve a recipe against a text encoder: a dry run."""
+    """Apply a recipe to a text encoder and show the plan."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -40,22 +42,17 @@ class PlanTextEncoder(io.ComfyNode):
             display_name="Plan Text Encoder",
             category=CATEGORY,
             description=(
-                "Shows which layer of a text encoder would get which format and why, and the size "
-                "before and after. Nothing is converted."
+                "Shows which format each layer of a text encoder would get and why, and the file "
+                "size before and after. Nothing is converted."
             ),
-            search_aliases=["nvfp4 clip", "t5 nvfp4", "quantize text encoder"],
+            search_aliases=["nvfp4 clip", "t5 nvfp4", "fp8 clip", "quantize text encoder"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The text encoder to quantize, from Load CLIP."),
                 RecipeSocket.Input(
                     "recipe", tooltip="From Select NVFP4 Preset: t5-xxl, qwen2.5-vl or smart."
                 ),
                 _encoder_input(),
-                io.Boolean.Input(
-                    "any_architecture",
-                    default=False,
-                    advanced=True,
-                    tooltip="Use the preset even on a model it was not written for.",
-                ),
+                any_architecture_input(),
             ],
             outputs=[
                 PlanSocket.Output(display_name="PLAN"),
@@ -68,7 +65,7 @@ class PlanTextEncoder(io.ComfyNode):
     def execute(
         cls, clip: Any, recipe: Recipe, encoder: str, any_architecture: bool
     ) -> io.NodeOutput:
-        """Plan."""
+        """Return the plan and its table."""
         with TextEncoderSource(clip, encoder.strip()) as source:
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
             text = describe_plan(plan, source.notes)
@@ -76,7 +73,7 @@ class PlanTextEncoder(io.ComfyNode):
 
 
 class QuantizeTextEncoder(io.ComfyNode):
-    """CLIP and plan become a quantized CLIP and a checkpoint to save."""
+    """Quantize the text encoder of a CLIP; return it for a preview, and its checkpoint."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -87,13 +84,19 @@ class QuantizeTextEncoder(io.ComfyNode):
             category=CATEGORY,
             description=(
                 "Quantizes a text encoder as planned. Save the checkpoint to text_encoders and "
-                "load it with Load CLIP. ComfyUI multiplies text encoders in 16 or 32 bit "
-                "whatever their format, so there is nothing to calibrate: less memory, not less "
-                "time."
+                "load it with Load CLIP. ComfyUI computes text encoders in 16 or 32 bits, whatever "
+                "their format, so this saves memory, not time. Calibration is not needed."
             ),
-            search_aliases=["nvfp4 clip", "t5 nvfp4", "convert text encoder", "fp4 clip"],
+            search_aliases=[
+                "nvfp4 clip",
+                "fp4 clip",
+                "fp8 clip",
+                "t5 nvfp4",
+                "compress clip",
+                "convert text encoder",
+            ],
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP the plan was made for."),
+                io.Clip.Input("clip", tooltip="The CLIP that the plan was made for."),
                 PlanSocket.Input("plan", tooltip="From Plan Text Encoder."),
                 _encoder_input(),
             ],
@@ -106,7 +109,7 @@ class QuantizeTextEncoder(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip: Any, plan: Plan, encoder: str) -> io.NodeOutput:
-        """Quantize."""
+        """Return the quantized CLIP, the checkpoint and the report."""
         with TextEncoderSource(clip, encoder.strip()) as source:
             checkpoint = quantize_to_memory(
                 source, plan, device=compute_device(), on_progress=progress_bar()

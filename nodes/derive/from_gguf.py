@@ -1,4 +1,4 @@
-"""A recipe from the bits that the maker of a GGUF gave each layer."""
+"""The node that makes a recipe from the bits a GGUF gives each layer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from ...quant.planning import take_inventory
 from ...quant.reports.mix import describe_recipe
 from ..bridge.model_source import ModelSource
 from ..files import folders
-from ..inputs.sockets import CATEGORY, RecipeSocket
+from ..inputs.sockets import CATEGORY
+from .derived import derived_outputs
 
 
 class RecipeFromGguf(io.ComfyNode):
-    """The layer choices of a GGUF as a recipe."""
+    """Make a recipe from the types of the layers in a GGUF."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -26,31 +27,30 @@ class RecipeFromGguf(io.ComfyNode):
             display_name="Recipe From GGUF",
             category=CATEGORY,
             description=(
-                "Takes a GGUF of your model as a map of what is sensitive: layers its maker gave "
-                "few bits become NVFP4, layers with more bits a wider format. Its weights are not "
-                "used."
+                "Uses a GGUF of your model as a map of sensitive layers: layers with few bits in "
+                "the GGUF become NVFP4, layers with more bits get a wider format. The weights of "
+                "the GGUF are not used."
             ),
-            search_aliases=["gguf recipe", "k-quant", "mixed precision", "nvfp4 recipe"],
+            search_aliases=["gguf recipe", "k-quant", "q4_k_m", "mixed precision", "nvfp4 recipe"],
             inputs=[
                 io.Combo.Input(
                     "gguf_file",
                     options=folders.gguf_files(),
-                    tooltip="A GGUF in a model folder, of this model or of another of its "
-                    "architecture.",
+                    tooltip="A GGUF of this model, or of another model of the same architecture.",
                 ),
                 io.Int.Input(
                     "bits_limit",
                     default=4,
                     min=1,
                     max=8,
-                    tooltip="Types of up to so many bits become nvfp4: with 4, Q4_K, Q4_0, "
-                    "IQ4_XS and smaller ones.",
+                    tooltip="Quantized types with up to this many bits become nvfp4. 4 means Q4_K, "
+                    "Q4_0, IQ4_XS and smaller types.",
                 ),
                 io.Combo.Input(
                     "higher",
                     options=list(FORMATS),
                     default="float8_e4m3fn",
-                    tooltip="What quantized types of more bits become, such as Q5_K, Q6_K and "
+                    tooltip="The format for quantized types with more bits, such as Q5_K, Q6_K and "
                     "Q8_0.",
                 ),
                 io.Int.Input(
@@ -58,36 +58,33 @@ class RecipeFromGguf(io.ComfyNode):
                     default=0,
                     min=0,
                     max=64,
-                    tooltip="How many blocks at each end are stored in edge_format instead, where "
-                    "the GGUF quantizes them.",
+                    tooltip="How many blocks at each end get edge_format instead. This applies to "
+                    "layers that the GGUF quantizes.",
                 ),
                 io.Combo.Input(
                     "edge_format",
                     options=list(FORMATS),
                     default="bf16",
-                    tooltip="What those blocks are stored in.",
+                    tooltip="The format for those blocks.",
                 ),
                 io.Model.Input(
                     "model",
                     optional=True,
                     tooltip="The model to quantize. Layers of the GGUF that it does not have are "
-                    "left out and named.",
+                    "left out, and the report names them.",
                 ),
             ],
-            outputs=[
-                RecipeSocket.Output(display_name="RECIPE"),
-                io.String.Output(display_name="report"),
-            ],
+            outputs=derived_outputs(),
         )
 
     @classmethod
     def validate_inputs(cls, gguf_file: str | None) -> bool | str:
-        """Say before the queue starts when the file is gone."""
+        """Report a missing file before the queue starts."""
         return folders.missing_source(gguf_file) or True
 
     @classmethod
     def fingerprint_inputs(cls, gguf_file: str, **others: Any) -> list[float]:
-        """Read again when the file changed."""
+        """Return when the file changed, so that a changed file is read again."""
         return folders.modified(gguf_file)
 
     @classmethod
@@ -100,7 +97,7 @@ class RecipeFromGguf(io.ComfyNode):
         edge_format: str,
         model: Any = None,
     ) -> io.NodeOutput:
-        """Make the recipe."""
+        """Return the recipe and its report."""
         target = None
         if model is not None:
             with ModelSource(model) as source:

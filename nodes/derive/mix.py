@@ -1,4 +1,4 @@
-"""Choosing formats by what layers lose, within a size, bits per weight or an error."""
+"""The node that chooses formats by sensitivity within a size or an error."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from ...quant.sensitivity.artefact import Sensitivity
 from ..bridge.model_source import ModelSource
 from ..bridge.models import progress_bar
 from ..files.artefacts import RECIPES
+from ..inputs.save_as import save_as_input
 from ..inputs.sockets import CATEGORY, PlanSocket, RecipeSocket, SensitivitySocket
 
 _OWN_SIZE, _SIZE, _BITS, _ERROR = (
@@ -27,7 +28,7 @@ _GIGABYTE = 10**9
 
 
 class AutoMix(io.ComfyNode):
-    """The best mix of formats within a budget, by measured sensitivity."""
+    """Choose the best mix of formats within a budget, by measured sensitivity."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -37,42 +38,39 @@ class AutoMix(io.ComfyNode):
             display_name="Auto Mix",
             category=CATEGORY,
             description=(
-                "Chooses the format of every layer that a plan quantizes anew, by measured "
-                "sensitivity: the least error within a size, or the least size within an error. "
-                "Shows what other sizes would cost."
+                "Chooses a format for every layer that a plan quantizes, based on measured "
+                "sensitivity: the smallest error within a size, or the smallest file within an "
+                "error. Shows what other sizes would cost."
             ),
             search_aliases=[
                 "nvfp4 mix",
                 "mixed precision",
+                "auto quantize",
+                "compress to size",
                 "bit allocation",
                 "size budget",
                 "bits per weight",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="The model to quantize, the one that was planned."),
+                io.Model.Input("model", tooltip="The model that you planned and measured."),
                 PlanSocket.Input(
                     "plan",
-                    tooltip="From Plan Layers. Linears it quantizes are chosen anew, all else "
-                    "stays as planned.",
+                    tooltip="From Plan Layers. Auto Mix chooses new formats only for the Linear "
+                    "layers that the plan quantizes.",
                 ),
                 SensitivitySocket.Input(
                     "sensitivity",
-                    tooltip="From Measure Sensitivity, Probe Result or Load Sensitivity, of this "
+                    tooltip="From Probe Result, Load Sensitivity or Measure Sensitivity, for this "
                     "model.",
                 ),
                 io.DynamicCombo.Input(
                     "budget",
                     options=_budget_options(),
-                    tooltip="The limit. A size or bits: the least error within it. An error: the "
-                    "least size within it.",
+                    tooltip="The limit. With a size or bits, Auto Mix finds the smallest error. "
+                    "With an error, it finds the smallest file.",
                 ),
-                io.String.Input(
-                    "save_as",
-                    default="",
-                    tooltip="Also save the mix as a recipe under this name, for Load Recipe; a "
-                    "number is added if the name is taken. Empty: do not.",
-                ),
-                # last: formats to come are added after them, which workflows saved before survive
+                save_as_input("mix as a recipe", "Load Recipe"),
+                # Last, because future formats are added at the end. Saved workflows keep loading.
                 *(_format_switch(name) for name in FORMATS if name != "fp32"),
             ],
             outputs=[
@@ -86,9 +84,9 @@ class AutoMix(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_as: str | None, budget: Any = None) -> bool | str:
-        """Say before the queue starts when the name is bad.
+        """Report an invalid name before the queue starts.
 
-        ComfyUI hands over dynamic inputs whether they are asked for or not.
+        ComfyUI always passes dynamic inputs, so ``budget`` must be accepted.
         """
         return RECIPES.check_new(save_as)
 
@@ -102,9 +100,9 @@ class AutoMix(io.ComfyNode):
         budget: dict[str, Any] | None = None,
         **allowed: bool,
     ) -> io.NodeOutput:
-        """Mix."""
-        if budget is None:  # what ComfyUI makes of an unknown choice
-            raise PlanError("this workflow asks for a budget of an unknown kind; choose another")
+        """Return the mix as a plan and a recipe, with its report and chart."""
+        if budget is None:  # ComfyUI turns an unknown choice into None
+            raise PlanError("this workflow uses an unknown kind of budget; choose another kind")
         formats = [name for name in FORMATS if allowed.get(_ALLOW + name, name in MIX_FORMATS)]
         with ModelSource(model) as source:
             mix = mix_plan(
@@ -136,7 +134,7 @@ def _budget_options() -> list[io.DynamicCombo.Option]:
         max=1000.0,
         step=0.1,
         round=0.001,
-        tooltip="The largest file, in GB of 10^9 bytes.",
+        tooltip="The largest allowed file size, in GB of 10^9 bytes.",
     )
     bits = io.Float.Input(
         "bits",
@@ -145,7 +143,7 @@ def _budget_options() -> list[io.DynamicCombo.Option]:
         max=32.0,
         step=0.1,
         round=0.01,
-        tooltip="Per weight of the layers that are mixed, block scales included: 4.5 is all NVFP4.",
+        tooltip="Bits per weight of the mixed layers, including block scales. 4.5 is all NVFP4.",
     )
     error = io.Float.Input(
         "percent",
@@ -154,8 +152,9 @@ def _budget_options() -> list[io.DynamicCombo.Option]:
         max=1000.0,
         step=0.1,
         round=0.001,
-        tooltip="The predicted error. Of the model's output if that was probed; else of all "
-        "layers' outputs together, which is larger.",
+        tooltip="The largest predicted error, in %. It is the error of the model's output if you "
+        "probed the model. Otherwise it is the error of all layer outputs together, which is "
+        "larger.",
     )
     return [
         io.DynamicCombo.Option(_OWN_SIZE, []),
@@ -179,22 +178,23 @@ def _budget(choice: dict[str, Any]) -> Budget | None:
 
 def _format_switch(name: str) -> io.Input:
     notes = {
-        "nvfp4": "4.5 bits a weight, 4-bit activations.",
-        "nvfp4_w4a16": "4.5 bits a weight, 16-bit activations: as small as nvfp4, more precise "
-        "and slower, so it takes the place of every nvfp4.",
-        "float8_e4m3fn": "8 bits a weight, 8-bit activations.",
+        "nvfp4": "4.5 bits per weight, 4-bit activations.",
+        "nvfp4_w4a16": "4.5 bits per weight, 16-bit activations. It is as small as nvfp4, more "
+        "precise and slower, so it replaces every nvfp4.",
+        "float8_e4m3fn": "8 bits per weight, 8-bit activations.",
         "keep": "Layers may stay as they are in the source.",
-        "int8_tensorwise": "8 bits a weight, 8-bit activations, one scale for all of a weight.",
-        "int8_rowwise": "8 bits a weight, 8-bit activations, for Turing and newer.",
-        "int8_convrot": "8 bits a weight, 8-bit activations, outliers spread by a rotation: the "
-        "most precise 8-bit format, for Turing and newer.",
-        "convrot_w4a4": "4 bits a weight, 4-bit activations on Turing, Ampere and Ada.",
-        "convrot_w4a8": "4 bits a weight, 8-bit activations: as small as convrot_w4a4, more "
-        "precise and slower.",
-        "mxfp8": "8.25 bits a weight, 8-bit activations, for Blackwell.",
-        "float8_e4m3fn_w8a16": "8 bits a weight, 16-bit activations: as small as float8_e4m3fn, "
+        "int8_tensorwise": "8 bits per weight, 8-bit activations, one scale per layer.",
+        "int8_rowwise": "8 bits per weight, 8-bit activations, for Turing and newer.",
+        "int8_convrot": "8 bits per weight, 8-bit activations, with a rotation that spreads "
+        "outliers. It is the most precise 8-bit format, for Turing and newer.",
+        "convrot_w4a4": "4 bits per weight, 4-bit activations on Turing, Ampere and Ada.",
+        "convrot_w4a8": "4 bits per weight, 8-bit activations. It is as small as convrot_w4a4, "
         "more precise and slower.",
-        "float8_e5m2": "8 bits a weight, 16-bit activations; less precise than float8_e4m3fn.",
+        "mxfp8": "8.25 bits per weight, 8-bit activations, for Blackwell.",
+        "float8_e4m3fn_w8a16": "8 bits per weight, 16-bit activations. It is as small as "
+        "float8_e4m3fn, more precise and slower.",
+        "float8_e5m2": "8 bits per weight, 16-bit activations. It is less precise than "
+        "float8_e4m3fn.",
     }
     return io.Boolean.Input(
         _ALLOW + name,
@@ -202,5 +202,5 @@ def _format_switch(name: str) -> io.Input:
         optional=True,
         default=name in MIX_FORMATS,
         advanced=name not in MIX_FORMATS,
-        tooltip=notes.get(name, f"Layers may be stored as {name}, not quantized."),
+        tooltip=notes.get(name, f"Layers may be stored as {name}, which is not quantized."),
     )

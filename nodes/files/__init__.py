@@ -1,1 +1,1 @@
-"""Files in ComfyUI's own folders: models, what the pack saves for the user, prompt decks."""
+"""Files in ComfyUI's own folders: models, saved artefacts, prompt decks."""

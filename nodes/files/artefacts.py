@@ -1,4 +1,4 @@
-"""What the pack keeps for the user in ComfyUI's output folder: calibrations, recipes and so on."""
+"""What the pack saves for the user in ComfyUI's output folder: calibrations, recipes and so on."""
 
 from __future__ import annotations
 
@@ -14,25 +14,27 @@ from .folders import free_name, is_file_name
 
 @dataclass(frozen=True)
 class ArtefactFolder:
-    """One kind of artefact: a folder of files named by the user, all with one suffix."""
+    """One kind of artefact: a folder of files that the user names, all with one suffix."""
 
     kind: str
     folder: str
     suffix: str
 
     def names(self) -> list[str]:
-        """Return the names of those that are saved."""
+        """Return the names of the saved files."""
         return sorted(path.stem for path in self._root().glob(f"*{self.suffix}"))
 
     def path(self, name: str) -> Path:
         """Return the file of this name.
 
         Raises:
-            ValueError: the name is empty or no plain file name.
+            ValueError: the name is empty or not a plain file name.
         """
         cleaned = name.strip()
         if not is_file_name(cleaned):
-            raise ValueError(f"{name!r} is no name for a {self.kind}; use letters and digits")
+            raise ValueError(
+                f"{name!r} is not a valid name for a {self.kind}; use letters and digits"
+            )
         return self._root() / f"{cleaned}{self.suffix}"
 
     def modified(self, name: str) -> float:
@@ -40,10 +42,10 @@ class ArtefactFolder:
         return self.path(name).stat().st_mtime
 
     def check_new(self, name: Any, *, optional: bool = True) -> bool | str:
-        """Return True if a file may be saved under this name, else why not, for validation.
+        """Return True if a file can have this name, else why not, for ``validate_inputs``.
 
-        ComfyUI hands over a linked input as None and the inputs of list nodes in a list. With
-        ``optional`` an empty name is how the user says not to save.
+        ComfyUI passes a linked input as None, and the inputs of list nodes in a list. With
+        ``optional``, an empty name means that nothing is saved.
         """
         name = name[0] if isinstance(name, list) else name
         try:
@@ -54,24 +56,24 @@ class ArtefactFolder:
         return True
 
     def check_saved(self, name: str | None) -> bool | str:
-        """Return True if there is a file of this name, else why not, for validation."""
+        """Return True if a file of this name exists, else why not, for ``validate_inputs``."""
         valid = self.check_new(name, optional=False)
         if valid is not True or name is None or self.path(name).exists():
             return valid
-        return f"{self.kind} {name} does not exist any more; refresh the list"
+        return f"{self.kind} {name} no longer exists; refresh the list"
 
     def save(
         self, name: str, is_same: Callable[[Path], bool], write: Callable[[Path], object]
     ) -> list[str]:
-        """Write a file of this name, with a number if the name is taken by something else.
+        """Write a file of this name; add a number if a file with other content has the name.
 
         Args:
-            name: empty to save nothing.
-            is_same: whether an existing file holds what would be written.
+            name: the name; nothing is saved if it is empty.
+            is_same: returns whether an existing file already has this content.
             write: writes the file.
 
         Returns:
-            a line for the report that says where, or none.
+            a line for the report that names the file, or an empty list.
         """
         if not name:
             return []

@@ -1,4 +1,4 @@
-"""Decks of calibration prompts: built in, typed, or from a text file."""
+"""Decks of prompts: built in, typed, or from a text file."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ def read_deck(path: Path) -> list[str]:
     """Return the prompts of a text file.
 
     Raises:
-        ValueError: it is no UTF-8 text, or holds no prompt.
+        ValueError: the file is not UTF-8 text, or has no prompts.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows editors put a mark in front
+        text = path.read_text(encoding="utf-8-sig")  # Windows editors add a byte order mark
     except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} is not UTF-8 text; save it as UTF-8") from error
     return parse_deck(text, path.name)
 
 
 def parse_deck(text: str, origin: str) -> list[str]:
-    """Return one prompt per line; blank lines and lines starting with ``#`` are skipped.
+    """Return the prompts, one per line; skip blank lines and lines that start with ``#``.
 
     Raises:
-        ValueError: no prompt is left.
+        ValueError: there are no prompts.
     """
     lines = (line.strip() for line in text.splitlines())
     prompts = [line for line in lines if line and not line.startswith("#")]
     if not prompts:
-        raise ValueError(f"{origin} holds no prompt: write one a line")
+        raise ValueError(f"{origin} has no prompts; write one per line")
     return prompts

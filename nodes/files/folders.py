@@ -1,4 +1,4 @@
-"""Model files and output places in ComfyUI's own folders."""
+"""Model files and places to save in ComfyUI's own folders."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ TEXT_ENCODERS = "text_encoders"
 OUTPUT = "output"
 NOTHING = "nothing"
 _FORBIDDEN = re.compile(r'[<>:"|?*/\\\x00-\x1f]')
-# File systems allow 255 bytes; suffixes and the name while writing take some.
+# File systems allow 255 bytes; suffixes and the temporary name need some of them.
 _LONGEST_NAME = 180
 _INDEX = ".safetensors.index.json"
 _LOG = re.compile(r"\.(log|txt|tsv)(\.(gz|xz|bz2))?$", re.IGNORECASE)
 
 
 def model_files() -> list[str]:
-    """Return every diffusion model the user can pick, as ``folder/relative/name``.
+    """Return every diffusion model that the user can choose, as ``folder/relative/name``.
 
-    Shards are listed once, by their index; a folder of shards without one by its name and ``/``.
+    A sharded model is listed once: by its index or, without an index, by its folder and ``/``.
     """
     return sorted({name for folder in MODEL_FOLDERS for name in _files_of(folder)})
 
@@ -39,17 +39,17 @@ def gguf_files() -> list[str]:
 
 
 def quantized_files() -> list[str]:
-    """Return the sources that other tools may have quantized, GGUF files aside."""
+    """Return the sources that may be quantized checkpoints, which excludes GGUF files."""
     return [name for name in source_files() if not name.endswith(".gguf")]
 
 
 def completing_files() -> list[str]:
-    """Return what a model can be completed from: nothing, or any model file."""
+    """Return the choices for a file that supplies missing tensors: nothing, or any source."""
     return [NOTHING, *source_files()]
 
 
 def completing_path(name: str | None) -> Path | None:
-    """Return the path of a name `completing_files` gave, or None for nothing.
+    """Return the path for a name from `completing_files`, or None for nothing.
 
     Raises:
         FileNotFoundError: as `source_path`.
@@ -58,10 +58,10 @@ def completing_path(name: str | None) -> Path | None:
 
 
 def source_path(name: str) -> Path:
-    """Return the path of a name `source_files` gave.
+    """Return the path for a name from `source_files`.
 
     Raises:
-        FileNotFoundError: it is gone, or was never in a model folder.
+        FileNotFoundError: the file is not in a model folder.
     """
     folder, _, relative = name.partition("/")
     if folder in (*MODEL_FOLDERS, TEXT_ENCODERS):
@@ -69,13 +69,13 @@ def source_path(name: str) -> Path:
             path = (root / relative).resolve()
             if path.exists() and path.is_relative_to(root):
                 return path
-    raise FileNotFoundError(f"{name} is not in ComfyUI's model folders any more; refresh the list")
+    raise FileNotFoundError(f"{name} is not in ComfyUI's model folders; refresh the list")
 
 
 def modified(*names: str | None) -> list[float]:
-    """Return when the files behind sources last changed, for ``fingerprint_inputs``.
+    """Return when the files of sources last changed, for ``fingerprint_inputs``.
 
-    Of an index or a folder, all shards beside it count.
+    For an index or a folder, this includes all shards.
 
     Raises:
         FileNotFoundError: as `source_path`.
@@ -109,7 +109,7 @@ def _roots(folder: str) -> list[Path]:
 
 
 def missing_source(name: str | None) -> str | None:
-    """Return why a source cannot be opened, for validation; None if it can, or is linked."""
+    """Return why a source is missing, for ``validate_inputs``; None if it exists or is linked."""
     if name in (None, NOTHING):
         return None
     try:
@@ -120,24 +120,26 @@ def missing_source(name: str | None) -> str | None:
 
 
 def target_folders() -> list[str]:
-    """Return the places a checkpoint may be saved to."""
+    """Return the folders that a checkpoint can be saved to."""
     return ["diffusion_models", "checkpoints", TEXT_ENCODERS, OUTPUT]
 
 
 def target_path(folder: str, name: str) -> Path:
-    """Return where a checkpoint of this name goes; ``.safetensors`` is added if it is missing.
+    """Return the path for a checkpoint of this name; ``.safetensors`` is added if missing.
 
-    Subfolders are allowed and made; leaving the folder is not.
+    The name may contain subfolders but must stay inside the folder.
 
     Raises:
-        ValueError: the name is empty or points outside of the folder.
+        ValueError: the name is empty or points outside the folder.
         FileNotFoundError: ComfyUI has no such folder.
     """
     cleaned = name.strip().replace("\\", "/").removesuffix(".safetensors")
     if not is_file_name(cleaned.rpartition("/")[2]):
-        raise ValueError(f"{name!r} is no file name for a checkpoint; use letters and digits")
+        raise ValueError(
+            f"{name!r} is not a valid file name for a checkpoint; use letters and digits"
+        )
     if folder not in target_folders():
-        raise ValueError(f"{folder} is none of {', '.join(target_folders())}")
+        raise ValueError(f"folder must be one of {', '.join(target_folders())}, not {folder}")
     if folder == OUTPUT:
         roots = [Path(folder_paths.get_output_directory()).resolve()]
     else:
@@ -148,12 +150,12 @@ def target_path(folder: str, name: str) -> Path:
         )
     path = (roots[0] / f"{cleaned}.safetensors").resolve()
     if not path.is_relative_to(roots[0]):
-        raise ValueError(f"{name} points outside of the {folder} folder; use a plain name")
+        raise ValueError(f"{name} points outside the {folder} folder; use a plain name")
     return path
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a name works as a file name, without folders, on every system."""
+    """Whether a name without folders is a valid file name on every system."""
     allowed = not _FORBIDDEN.search(name) and not name.startswith(".")
     return bool(name) and allowed and len(name.encode()) <= _LONGEST_NAME
 
@@ -180,21 +182,16 @@ def json_files() -> list[str]:
 
 
 def log_files() -> list[str]:
-    """Return what may be activation logs in ComfyUI's input folder."""
+    """Return the files in ComfyUI's input folder that may be activation logs."""
     root = Path(folder_paths.get_input_directory())
     return sorted(p.name for p in root.glob("*") if _LOG.search(p.name) and p.is_file())
-
-
-def prompt_path(name: str) -> Path:
-    """Return the path of a text file in ComfyUI's input folder."""
-    return input_path(name)
 
 
 def input_path(name: str) -> Path:
     """Return the path of a file in ComfyUI's input folder.
 
     Raises:
-        FileNotFoundError: it is gone, or was never directly in there.
+        FileNotFoundError: the file is not directly in the input folder.
     """
     path = Path(folder_paths.get_input_directory(), name)
     if path.name != name or not path.is_file():

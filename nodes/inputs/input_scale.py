@@ -1,4 +1,4 @@
-"""How static activation scales are chosen: one input, for all nodes that write scales."""
+"""The input for how static input scales are derived, shared by all nodes that write them."""
 
 from __future__ import annotations
 
@@ -19,20 +19,22 @@ _EXPORTED, _INPUT = "exported/", "input/"
 
 
 def input_scale_options(kinds: Collection[str] = _KINDS) -> list[io.DynamicCombo.Option]:
-    """Return the choices of an ``input_scale`` input, each with its widgets."""
+    """Return the choices of an ``input_scale`` input, each with its own widgets."""
     return [io.DynamicCombo.Option(kind, _widgets(kind)) for kind in _KINDS if kind in kinds]
 
 
 def chosen_policy(choice: dict[str, Any] | None) -> tuple[str, float | None]:
-    """Return the policy text and the headroom that a choice means.
+    """Return the policy and the headroom for a choice.
 
     Raises:
-        CalibrationError: a choice that is not known here.
-        FileNotFoundError: its file is gone.
+        CalibrationError: the choice is unknown.
+        FileNotFoundError: its file does not exist.
     """
-    kind = choice["input_scale"] if choice else None  # None: what ComfyUI makes of unknown ones
+    kind = choice["input_scale"] if choice else None  # ComfyUI turns an unknown choice into None
     if choice is None or kind not in _KINDS:
-        raise CalibrationError("this workflow names an unknown input_scale policy; choose another")
+        raise CalibrationError(
+            "this workflow uses an unknown input_scale option; choose another option"
+        )
     if kind == AMAX:
         return "amax", choice.get("headroom", 4.0)
     if kind == PERCENTILE:
@@ -45,7 +47,7 @@ def chosen_policy(choice: dict[str, Any] | None) -> tuple[str, float | None]:
 
 
 def why_not(choice: Any) -> str | None:
-    """Return why a choice cannot be followed, for validation; None if it can."""
+    """Return why a choice is invalid, or None if it is valid, for ``validate_inputs``."""
     try:
         if _file_of(choice):
             _path(_file_of(choice))
@@ -55,32 +57,32 @@ def why_not(choice: Any) -> str | None:
 
 
 def modified(choice: Any) -> float:
-    """Return when the file of a choice last changed, for ``fingerprint_inputs``; 0 without one."""
+    """Return when the file of a choice last changed, for ``fingerprint_inputs``; 0 if none."""
     name = _file_of(choice)
     return _path(name).stat().st_mtime if name else 0.0
 
 
 def _file_of(choice: Any) -> str | None:
-    # ComfyUI hands over dynamic inputs as a name or a dict
+    # ComfyUI passes dynamic inputs as a name or a dict
     is_file = isinstance(choice, dict) and choice.get("input_scale") == FROM_FILE
     return choice.get("file") if is_file else None
 
 
 def _path(name: str | None) -> Path:
     if not name:
-        raise FileNotFoundError("no file of input scales is chosen")
+        raise FileNotFoundError("choose a file of input scales")
     if name.startswith(_INPUT):
         return folders.input_path(name.removeprefix(_INPUT))
     if name.startswith(_EXPORTED):
         path = INPUT_SCALES.path(name.removeprefix(_EXPORTED))
         if path.is_file():
             return path
-        raise FileNotFoundError(f"{path} does not exist any more; refresh the list")
+        raise FileNotFoundError(f"{path} no longer exists; refresh the list")
     return folders.source_path(name)
 
 
 def _files() -> list[str]:
-    """Return the JSON files there are, then the checkpoints that may hold scales."""
+    """Return the JSON files, then the checkpoints that may hold scales."""
     return [
         *(_EXPORTED + name for name in INPUT_SCALES.names()),
         *(_INPUT + name for name in folders.json_files()),
@@ -102,8 +104,8 @@ def _widgets(kind: str) -> list[io.Input]:
                 max=1e6,
                 step=1e-4,
                 round=False,
-                tooltip="The input_scale of every layer. NVFP4 represents activations up to 2688 x "
-                "this.",
+                tooltip="The input_scale of every layer. NVFP4 represents activations up to 2688 "
+                "times this value.",
             )
         ]
     if kind == FROM_FILE:
@@ -117,14 +119,16 @@ def _factor(name: str, default: float, step: float, tooltip: str) -> io.Input:
 
 
 _HEADROOM = (
-    "Multiplier of the largest activation seen. 1 to 64 are equally accurate; more covers prompts "
-    "the calibration did not see."
+    "The multiplier for the largest observed activation. 1 to 64 are equally accurate. A larger "
+    "value leaves room for prompts that the calibration did not see."
 )
-_MULTIPLIER = "Multiplier of the 99.9th percentile over calls. Below 1.5 new prompts may clip."
+_MULTIPLIER = (
+    "The multiplier for the 99.9th percentile over calls. Below 1.5, new prompts may clip."
+)
 _FILE = (
-    "Scales from elsewhere: a JSON file in output/nvfp4_foundry/input_scales or in ComfyUI's input "
-    "folder, as other converters write them, or a quantized checkpoint that has them."
+    "The file to take the scales from: a JSON file in output/nvfp4_foundry/input_scales or in "
+    "ComfyUI's input folder, as other converters write it, or a quantized checkpoint with scales."
 )
 _FILE_HEADROOM = (
-    "Multiplier where the file holds measured ranges (a summary). Scales are taken as they are."
+    "The multiplier for measured ranges (a summary). Finished scales are used unchanged."
 )

@@ -6,15 +6,15 @@ from comfy_api.latest import io
 RecipeSocket = io.Custom("NVFP4_RECIPE")
 #: A `quant.planning.Plan`.
 PlanSocket = io.Custom("NVFP4_PLAN")
-#: A `nodes.sessions.CalibrationSession`: live, gathers while the observed MODEL samples.
+#: A `calibration.sessions.CalibrationSession`: it grows while the observed MODEL samples.
 CalibrationSocket = io.Custom("NVFP4_CALIBRATION")
-#: A `quant.calibration.CalibrationStatistics`: immutable.
+#: A `quant.calibration.CalibrationStatistics`: a finished calibration.
 StatisticsSocket = io.Custom("NVFP4_STATISTICS")
-#: A `quant.convert.QuantizedModel`: a checkpoint in memory.
+#: A `quant.conversion.QuantizedModel`: a checkpoint in memory.
 CheckpointSocket = io.Custom("NVFP4_CHECKPOINT")
-#: A `quant.calibration.sensitivity.Sensitivity`: immutable.
+#: A `quant.sensitivity.Sensitivity`: immutable.
 SensitivitySocket = io.Custom("NVFP4_SENSITIVITY")
-#: A `nodes.probed_model.ProbeSession`: live, gathers while the probed MODEL samples.
+#: A `bridge.probed_model.ProbeSession`: it grows while the probed MODEL samples.
 ProbeSocket = io.Custom("NVFP4_PROBE")
 
 CATEGORY = "NVFP4 Foundry"

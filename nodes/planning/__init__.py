@@ -1,1 +1,1 @@
-"""Nodes that choose formats and show the plan."""
+"""Nodes that make, edit and save recipes and show the plan."""

@@ -1,24 +1,21 @@
-"""Changing recipes, wherever they came from, and saving them."""
+"""The node that adds rules to a recipe."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 from comfy_api.latest import io, ui
 
 from ...quant.errors import RecipeError
 from ...quant.formats import FORMATS
-from ...quant.planning import Recipe, load_recipe, parse_rule_lines, save_recipe
+from ...quant.planning import Recipe, parse_rule_lines
 from ...quant.reports.mix import describe_recipe
 from ...quant.rounding import ROUNDINGS
-from ..files.artefacts import RECIPES
 from ..inputs.sockets import CATEGORY, RecipeSocket
 
 _UNCHANGED = "as in the recipe"
 
 
 class EditRecipe(io.ComfyNode):
-    """Rules before those of any recipe."""
+    """Add rules to a recipe that win over its own."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -27,8 +24,8 @@ class EditRecipe(io.ComfyNode):
             node_id="NVFP4FoundryEditRecipe",
             display_name="Edit Recipe",
             category=CATEGORY,
-            description="Adds rules to any recipe, wherever it came from. They win over its own.",
-            search_aliases=["nvfp4 recipe", "extra rules", "change layers"],
+            description="Adds rules to any recipe. The new rules win over the recipe's own.",
+            search_aliases=["nvfp4 recipe", "extra rules", "change layers", "layer formats"],
             inputs=[
                 RecipeSocket.Input("recipe", tooltip="The recipe to change."),
                 io.String.Input(
@@ -36,14 +33,15 @@ class EditRecipe(io.ComfyNode):
                     multiline=True,
                     default="",
                     placeholder="blocks.*.ffn.2 = bf16\n* @ first:3 = float8_e4m3fn",
-                    tooltip="One 'pattern = format' a line. Patterns are globs over layer names, "
-                    f"'@ first:N' limits them to blocks. Formats: {', '.join(FORMATS)}.",
+                    tooltip="One 'pattern = format' per line. Patterns are globs over layer names. "
+                    "'@ first:N' or '@ last:N' limits them to blocks. Formats: "
+                    f"{', '.join(FORMATS)}.",
                 ),
                 io.Combo.Input(
                     "rounding",
                     options=[_UNCHANGED, *ROUNDINGS],
                     default=_UNCHANGED,
-                    tooltip="How the scales of the weights are chosen.",
+                    tooltip="How to round the weights.",
                 ),
             ],
             outputs=[
@@ -54,7 +52,7 @@ class EditRecipe(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, rules: str | None) -> bool | str:
-        """Say before the queue starts when a rule is wrong."""
+        """Report an invalid rule before the queue starts."""
         try:
             parse_rule_lines(rules or "")
         except RecipeError as error:
@@ -63,56 +61,8 @@ class EditRecipe(io.ComfyNode):
 
     @classmethod
     def execute(cls, recipe: Recipe, rules: str, rounding: str) -> io.NodeOutput:
-        """Edit."""
+        """Return the changed recipe and its report."""
         chosen = None if rounding == _UNCHANGED else rounding
         edited = recipe.with_rules(parse_rule_lines(rules)).with_numbers(chosen)
         text = describe_recipe(edited)
         return io.NodeOutput(edited, text, ui=ui.PreviewText(text))
-
-
-class SaveRecipe(io.ComfyNode):
-    """A recipe as a file to keep and share."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node to ComfyUI."""
-        return io.Schema(
-            node_id="NVFP4FoundrySaveRecipe",
-            display_name="Save Recipe",
-            category=CATEGORY,
-            description=(
-                "Saves a recipe as JSON, for Load Recipe and 'nvfp4 quantize --recipe', and to "
-                "share."
-            ),
-            search_aliases=["nvfp4 recipe", "export recipe", "share recipe"],
-            inputs=[
-                RecipeSocket.Input("recipe", tooltip="From any node that makes one."),
-                io.String.Input(
-                    "name",
-                    default="my_recipe",
-                    tooltip="A file in output/nvfp4_foundry/recipes; a number is added if the name "
-                    "is taken by another recipe.",
-                ),
-            ],
-            outputs=[io.String.Output(display_name="report")],
-            is_output_node=True,
-        )
-
-    @classmethod
-    def validate_inputs(cls, name: str | None) -> bool | str:
-        """Say before the queue starts when the name is bad."""
-        return RECIPES.check_new(name, optional=False)
-
-    @classmethod
-    def execute(cls, recipe: Recipe, name: str) -> io.NodeOutput:
-        """Save."""
-        saved = RECIPES.save(name, lambda p: _holds(recipe, p), lambda p: save_recipe(recipe, p))
-        text = "\n".join([*saved, describe_recipe(recipe)])
-        return io.NodeOutput(text, ui=ui.PreviewText(text))
-
-
-def _holds(recipe: Recipe, path: Path) -> bool:
-    try:
-        return load_recipe(path) == recipe
-    except RecipeError:
-        return False

@@ -1,1 +1,1 @@
-"""Nodes that measure what quantizing each layer costs."""
+"""Nodes that measure how much each layer loses when it is quantized."""

@@ -1,4 +1,4 @@
-"""What quantizing each layer costs by the result of a sampling, or of single model calls."""
+"""The nodes that measure how far quantizing a part of a model moves what it samples."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device, progress_bar
 from ..bridge.probed_model import ProbeSession, probed_clone
 from ..files.artefacts import SENSITIVITIES
+from ..inputs.save_as import save_as_input
 from ..inputs.sockets import CATEGORY, ProbeSocket, SensitivitySocket, StatisticsSocket
-from .measure import save_as_input, saved_sensitivity, sensitivity_outputs, sensitivity_result
+from .result import saved_sensitivity, sensitivity_outputs, sensitivity_result
 
 _UNITS: dict[str, ProbeUnit] = {
     "each input": "input",
@@ -33,7 +34,7 @@ _SAMPLINGS, _CALLS = "short samplings", "single steps"
 
 
 class ProbeModel(io.ComfyNode):
-    """MODEL in, probed MODEL out: sampling with it measures how far its output moves."""
+    """Return a probed MODEL, which measures while it samples how far its latents move."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -43,25 +44,28 @@ class ProbeModel(io.ComfyNode):
             display_name="Probe Latent Shift",
             category=CATEGORY,
             description=(
-                "Gives back the model with a probe that, before each sampling, samples in a few "
-                "steps with the layers of one input or block at a time quantized and measures how "
-                "far the latent moves. Slow; the samples do not change. Read the result with "
-                "Probe Result."
+                "Returns the model with a probe. Before each sampling, the probe samples "
+                "repeatedly in a few steps, each time with only the layers of one input or block "
+                "quantized, and measures how far the latent moves. This is slow. Your own samples "
+                "do not change. Probe Result collects what the probe measures."
             ),
             search_aliases=["nvfp4 probe", "sensitivity", "latent error", "layer importance"],
             inputs=[
-                io.Model.Input("model", tooltip="The model to probe, not quantized."),
+                io.Model.Input("model", tooltip="The unquantized model to probe."),
                 SensitivitySocket.Input(
-                    "sensitivity", tooltip="Of this model: says which layers, and is added to."
+                    "sensitivity",
+                    tooltip="The sensitivity of this model. It lists the layers, and the probe "
+                    "adds to it.",
                 ),
                 io.Combo.Input(
                     "unit",
                     options=list(_UNITS),
                     default="each input",
-                    tooltip="The model runs once more per unit, format and step. each input: "
-                    "layers that receive the same tensor, such as q, k and v, together; the best "
-                    "for Auto Mix. Blocks are several times faster, but their shift is shared "
-                    "among their layers by the layers' output errors, which is too coarse for it.",
+                    tooltip="What to quantize at a time. The model runs once more per unit, format "
+                    "and step. each input: all layers that receive the same tensor, such as q, k "
+                    "and v; the best for Auto Mix. each block: several times faster, but the shift "
+                    "is shared among the layers of the block by their output errors, which is too "
+                    "coarse for Auto Mix.",
                 ),
                 io.Int.Input(
                     "sigmas",
@@ -69,32 +73,15 @@ class ProbeModel(io.ComfyNode):
                     min=1,
                     max=100,
                     tooltip="How many steps a short sampling has, or how many single steps of each "
-                    "sampling to probe; spread evenly over the sampler's own.",
+                    "sampling to probe. They are spread evenly over the sampler's steps.",
                 ),
                 StatisticsSocket.Input(
                     "statistics",
                     optional=True,
-                    tooltip="Of this model, for static input scales and rounding. Without them "
-                    "scales are the runtime's own.",
+                    tooltip="The calibration of this model, for static input scales and weighted "
+                    "rounding. Without it, the scales are computed at run time.",
                 ),
-                io.Combo.Input(
-                    "measure",
-                    options=[_SAMPLINGS, _CALLS],
-                    default=_SAMPLINGS,
-                    optional=True,
-                    tooltip="short samplings: how far the sampled latent moves, guidance and all; "
-                    "the best for Auto Mix. single steps: how far the denoised latent of one model "
-                    "call moves, which misses what adds up from step to step.",
-                ),
-                io.Combo.Input(
-                    "formats",
-                    options=list(_PROBED),
-                    default=next(iter(_PROBED)),
-                    optional=True,
-                    tooltip="What to quantize to; of the formats the sensitivity has. nvfp4 alone "
-                    "takes half the time and a third of the memory, and guesses float8 from it. "
-                    "convrot_w4a4, int8_convrot: for Turing and Ampere.",
-                ),
+                *_optional_choices(),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL"),
@@ -113,7 +100,7 @@ class ProbeModel(io.ComfyNode):
         measure: str = _SAMPLINGS,
         formats: str = next(iter(_PROBED)),
     ) -> io.NodeOutput:
-        """Encode the layers and wrap a clone of the model."""
+        """Encode the layers and return a probed clone of the model."""
         known = sensitivity.formats
         probed = [name for name in _PROBED[formats] if name in known] or _PROBED[formats][:1]
         with ModelSource(model) as source:
@@ -130,8 +117,32 @@ class ProbeModel(io.ComfyNode):
         return io.NodeOutput(probed_clone(model, session), session)
 
 
+def _optional_choices() -> list[io.Input]:
+    """Return the inputs that workflows saved by older versions lack."""
+    return [
+        io.Combo.Input(
+            "measure",
+            options=[_SAMPLINGS, _CALLS],
+            default=_SAMPLINGS,
+            optional=True,
+            tooltip="short samplings: how far the sampled latent moves, with guidance; the "
+            "best for Auto Mix. single steps: how far the denoised latent of one model "
+            "call moves, which misses errors that add up over the steps.",
+        ),
+        io.Combo.Input(
+            "formats",
+            options=list(_PROBED),
+            default=next(iter(_PROBED)),
+            optional=True,
+            tooltip="The formats to quantize to, if the sensitivity includes them. nvfp4 "
+            "alone takes half the time and a third of the memory, and float8 is estimated. "
+            "convrot_w4a4, int8_convrot: for Turing and Ampere.",
+        ),
+    ]
+
+
 class ProbeResult(io.ComfyNode):
-    """The sensitivity with what the probe has measured so far."""
+    """Add what the probe measured so far to the sensitivity."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -141,18 +152,18 @@ class ProbeResult(io.ComfyNode):
             display_name="Probe Result",
             category=CATEGORY,
             description=(
-                "Adds to a sensitivity how far the latent moved with each layer "
-                "quantized, once the latents are sampled."
+                "Waits until sampling is done, then adds what Probe Latent Shift measured to the "
+                "sensitivity: how far the latent moved with each layer quantized."
             ),
             search_aliases=["nvfp4 probe", "sensitivity result", "latent error"],
             inputs=[
                 ProbeSocket.Input("probe", tooltip="From Probe Latent Shift."),
                 io.Latent.Input(
                     "latent",
-                    tooltip="What the sampler made with the probed model. It makes this node "
-                    "wait for the sampling, and run again when there is a new one.",
+                    tooltip="The sampler's output for the probed model. It makes this node wait "
+                    "for the sampling, and run again after each new sampling.",
                 ),
-                save_as_input(),
+                save_as_input("sensitivity", "Load Sensitivity"),
             ],
             outputs=sensitivity_outputs(),
             is_input_list=True,  # all latents of a deck of prompts belong to one result
@@ -161,22 +172,24 @@ class ProbeResult(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, save_as: Any) -> bool | str:
-        """Say before the queue starts when the name is bad."""
+        """Report an invalid name before the queue starts."""
         return SENSITIVITIES.check_new(save_as)
 
     @classmethod
     def execute(
         cls, probe: list[ProbeSession], latent: list[Any], save_as: list[str]
     ) -> io.NodeOutput:
-        """Read the probe."""
+        """Return the sensitivity, its report and its heat map."""
         measured = probe[0].probe
         sensitivity = measured.result()
-        what = "samplings" if probe[0].whole_samplings else "model calls"
-        notes = [f"{measured.calls} {what} probed, {measured.runs} runs each"]
+        what = "sampling" if probe[0].whole_samplings else "model call"
+        calls = f"{measured.calls} {what}{'s' * (measured.calls != 1)}"
+        notes = [f"{calls} probed, {measured.runs} runs each"]
         if measured.unreached:
             notes.append(
-                "warning: the model did not run these when it was probed, so they stay unknown "
-                f"(nodes that cache steps must be off): {shorten(measured.unreached)}"
+                "warning: the model did not run these layers while it was probed, so they stay "
+                "unknown. Turn off nodes that skip or cache steps: "
+                f"{shorten(measured.unreached)}"
             )
         return sensitivity_result(
             sensitivity, [*notes, *saved_sensitivity(sensitivity, save_as[0])]

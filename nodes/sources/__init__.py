@@ -1,1 +1,1 @@
-"""Nodes that load what is to be quantized."""
+"""Nodes that load the model to quantize."""

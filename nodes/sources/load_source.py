@@ -1,4 +1,4 @@
-"""Loading the model to quantize."""
+"""The node that loads the model to quantize."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from ..inputs.sockets import CATEGORY
 
 
 def completing_input() -> io.Input:
-    """Return the input for a file to take tensors from that the model lacks."""
+    """Return the input for a second file that supplies missing tensors."""
     return io.Combo.Input(
         "complete_from",
         options=folders.completing_files(),
         default=folders.NOTHING,
         optional=True,
-        tooltip="Only for files that lack tensors, such as WAN GGUFs without patch embedding: a "
-        "file of the same model to take them from.",
+        tooltip="Only for files that lack tensors, such as WAN GGUFs without a patch embedding: "
+        "a second file of the same model that supplies them.",
     )
 
 
@@ -32,17 +32,17 @@ class LoadSourceModel(io.ComfyNode):
             display_name="Load Source Model",
             category=CATEGORY,
             description=(
-                "Loads the model you want to quantize: a file, the index or folder of a sharded "
-                "model, a GGUF, WAN with the names of diffusers, or a model that other tools "
-                "quantized."
+                "Loads the model that you want to quantize: a file, the index or folder of a "
+                "sharded model, a GGUF, WAN with diffusers layer names, or a model that another "
+                "tool quantized."
             ),
             search_aliases=["nvfp4 load", "load diffusion model", "unet loader", "shards", "gguf"],
             inputs=[
                 io.Combo.Input(
                     "model_file",
                     options=folders.model_files(),
-                    tooltip="Any model in diffusion_models or checkpoints. Names ending in '/' "
-                    "are folders of shards.",
+                    tooltip="Any model in diffusion_models or checkpoints. A name that ends in '/' "
+                    "is a folder of shards.",
                 ),
                 completing_input(),
             ],
@@ -53,17 +53,17 @@ class LoadSourceModel(io.ComfyNode):
     def validate_inputs(
         cls, model_file: str | None, complete_from: str | None = None
     ) -> bool | str:
-        """Say before the queue starts when a file is gone."""
+        """Report a missing file before the queue starts."""
         missing = folders.missing_source(model_file) or folders.missing_source(complete_from)
         return missing or True
 
     @classmethod
     def fingerprint_inputs(cls, model_file: str, complete_from: str | None = None) -> list[float]:
-        """Load again when a file changed."""
+        """Return when the files changed, so that changed files are loaded again."""
         return folders.modified(model_file, complete_from)
 
     @classmethod
     def execute(cls, model_file: str, complete_from: str | None = None) -> io.NodeOutput:
-        """Load."""
+        """Return the MODEL."""
         path, second = folders.source_path(model_file), folders.completing_path(complete_from)
         return io.NodeOutput(load_source_model(path, second))

@@ -188,7 +188,7 @@ def test_small_images_have_no_ssim_and_say_so(server: ComfyServer) -> None:
     for node in ("a", "b"):
         workflow[node]["inputs"].update(width=8, height=8)
     text = succeeded(server, workflow).text("compare")
-    assert "PSNR" in text and "SSIM not available: it needs 11 pixels" in text
+    assert "PSNR" in text and "SSIM not available: it needs at least 11 x 11 pixels" in text
 
 
 def test_long_batches_show_the_largest_errors(server: ComfyServer) -> None:

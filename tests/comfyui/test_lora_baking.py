@@ -217,7 +217,7 @@ def test_a_sampled_model_whose_file_is_gone(
     copy.write_bytes(b"no longer a model")
     run = server.run(workflow)
     assert run.status == "success", run.error
-    assert "its weights are read from memory" in run.text("quantize")
+    assert "the weights are read from memory" in run.text("quantize")
     path = server.base / "models" / "diffusion_models" / "from-memory.safetensors"
     assert differing(path, reference) <= SAME
 

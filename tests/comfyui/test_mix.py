@@ -252,7 +252,7 @@ def test_a_sensitivity_or_a_plan_of_another_model_is_an_error(
 
 
 def test_what_is_wrong_is_said_before_the_queue_starts(server: ComfyServer, shipped: Run) -> None:
-    with pytest.raises(RejectedError, match="no name for a recipe"):
+    with pytest.raises(RejectedError, match="not a valid name for a recipe"):
         server.queue(mixing(save_as="../outside"))
     loading = {"recipe": {"class_type": "NVFP4FoundryLoadRecipe", "inputs": {"name": "gone"}}}
     wf.add(loading, "show", "PreviewAny", source=["recipe", 1])

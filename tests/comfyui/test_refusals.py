@@ -28,8 +28,8 @@ def test_bad_input_is_refused_before_the_queue_starts(server: ComfyServer) -> No
     assert "unknown format" in rejected(
         server, "NVFP4FoundrySelectPreset", extra_rules="blocks.* = int3"
     )
-    assert "outside of" in rejected(server, "NVFP4FoundrySaveCheckpoint", file_name="../../escape")
-    assert "no name" in rejected(server, "NVFP4FoundryCalibrate", name="../x")
+    assert "outside the" in rejected(server, "NVFP4FoundrySaveCheckpoint", file_name="../../escape")
+    assert "not a valid name" in rejected(server, "NVFP4FoundryCalibrate", name="../x")
     assert "value_bigger_than_max" in rejected(
         server, "NVFP4FoundrySelectPreset", **{"preset.edge_blocks": 999}
     )

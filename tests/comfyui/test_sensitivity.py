@@ -225,7 +225,7 @@ def test_short_samplings_leave_the_samples_as_they_are(
     settings = {"sampler": sampler, "measure": "short samplings", "sigmas": 1}
     run = done(server, probing(f"short-{sampler}", **settings))
     assert torch.equal(latent(server, f"short-{sampler}"), latent(server, "unprobed"))
-    assert run.text("result").startswith("1 samplings probed, 10 runs each\n46 layers")
+    assert run.text("result").startswith("1 sampling probed, 10 runs each\n46 layers")
     assert "how far the sampled latent moves" in run.text("result")
 
 
@@ -236,7 +236,7 @@ def test_shifts_of_short_samplings_are_those_of_plain_torch(
     settings = {"measure": "short samplings", "formats": "nvfp4, float8_e4m3fn"}
     run = done(server, probing("both", unit="each input", save_as="both", **settings))
     assert run.text("result").startswith(
-        "1 samplings probed, 62 runs each\nsaved as both\n46 layers"
+        "1 sampling probed, 62 runs each\nsaved as both\n46 layers"
     )
     found = load_sensitivity(folder(server) / "both.json")
     assert found.is_of_samplings
@@ -331,9 +331,9 @@ def test_compiling_or_calibrating_a_probed_model_is_refused(
 
 
 def test_what_is_wrong_is_said_before_the_queue_starts(server: ComfyServer, measured: Run) -> None:
-    with pytest.raises(RejectedError, match="no name for a sensitivity"):
+    with pytest.raises(RejectedError, match="not a valid name for a sensitivity"):
         server.queue(measuring("../outside"))
-    with pytest.raises(RejectedError, match="no name for a sensitivity"):
+    with pytest.raises(RejectedError, match="not a valid name for a sensitivity"):
         server.queue(probing("named", save_as="a/b"))
     workflow = probing("gone")
     workflow["sensitivity"]["inputs"]["name"] = "gone"

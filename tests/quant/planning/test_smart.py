@@ -139,7 +139,7 @@ def test_the_report_says_what_was_taken_for_what(smart: Callable[..., Plan]) -> 
         line.split(maxsplit=6) for line in lines if line.startswith(("nvfp4", "keep", "float8"))
     ]
     assert [(fmt, count, reason) for fmt, count, *_, reason in rows] == [
-        ("nvfp4", "18", "rule 5: * in any blocks = nvfp4 (Linear inside a block)"),
+        ("nvfp4", "18", "rule 5: * in any blocks = nvfp4 (Linear layer inside a block)"),
         ("keep", "5", "rule 2: *modulation* in any blocks = keep (modulation)"),
         ("float8_e4m3fn", "6", "rule 3: * in first:1 = float8_e4m3fn (first blocks)"),
         ("float8_e4m3fn", "6", "rule 4: * in last:1 = float8_e4m3fn (last blocks)"),

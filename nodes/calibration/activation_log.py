@@ -1,0 +1,91 @@
+"""The node that turns an activation log into a calibration."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...quant.calibration import load_statistics, save_statistics
+from ...quant.calibration.import_log import import_activation_log
+from ...quant.reports.calibration import describe_statistics
+from ..bridge.model_source import ModelSource
+from ..files import folders
+from ..files.artefacts import CALIBRATIONS
+from ..inputs.save_as import save_as_input
+from ..inputs.sockets import CATEGORY, StatisticsSocket
+
+
+class ImportActivationLog(io.ComfyNode):
+    """Turn the log of a patched ComfyUI into a calibration."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryImportActivationLog",
+            display_name="Import Activation Log",
+            category=CATEGORY,
+            description=(
+                "Turns a log that ComfyUI writes with the input_scale patch of convert_nvfp4 into "
+                "a calibration. It gives static input scales, but has no inputs to measure errors "
+                "on."
+            ),
+            search_aliases=["nvfp4 log", "input_scale log", "convert_nvfp4", "calibration"],
+            inputs=[
+                io.Combo.Input(
+                    "log_file",
+                    options=folders.log_files(),
+                    tooltip="A .txt, .log or .tsv file in ComfyUI's input folder, or the same "
+                    "compressed as .gz, .xz or .bz2.",
+                ),
+                io.Model.Input("model", tooltip="The model that was logged."),
+                io.Boolean.Input(
+                    "ignore_unknown",
+                    default=False,
+                    tooltip="Leave out layers that the model does not have, such as the layers of "
+                    "a quantized text encoder. If this is off, more than a few unknown layers are "
+                    "an error.",
+                ),
+                save_as_input("calibration", "Load Calibration"),
+            ],
+            outputs=[
+                StatisticsSocket.Output(display_name="STATISTICS"),
+                io.String.Output(display_name="report"),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, log_file: str | None, save_as: str | None) -> bool | str:
+        """Report a missing file or an invalid name before the queue starts."""
+        try:
+            if log_file is not None:
+                folders.input_path(log_file)
+        except FileNotFoundError as error:
+            return str(error)
+        return CALIBRATIONS.check_new(save_as)
+
+    @classmethod
+    def fingerprint_inputs(cls, log_file: str, **others: Any) -> float:
+        """Return when the log changed, so that a changed log is read again."""
+        return folders.input_path(log_file).stat().st_mtime
+
+    @classmethod
+    def execute(
+        cls, log_file: str, model: Any, ignore_unknown: bool, save_as: str
+    ) -> io.NodeOutput:
+        """Return the calibration and its report."""
+        with ModelSource(model) as source:
+            fingerprint = source.fingerprint()
+        imported = import_activation_log(
+            folders.input_path(log_file), fingerprint, ignore_unknown=ignore_unknown
+        )
+        statistics = imported.statistics
+        saved = CALIBRATIONS.save(
+            save_as,
+            lambda path: load_statistics(path).runs == statistics.runs,
+            lambda path: save_statistics(statistics, path),
+        )
+        text = "\n".join([*saved, *imported.notes, describe_statistics(statistics)])
+        return io.NodeOutput(statistics, text, ui=ui.PreviewText(text))

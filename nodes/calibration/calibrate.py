@@ -1,0 +1,196 @@
+"""The nodes that calibrate while the user samples, and collect the result."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...quant.calibration import CollectorSettings, describe_budget, moments_folder
+from ...quant.planning import take_inventory
+from ...quant.reports.calibration import describe_statistics
+from ..bridge.model_source import ModelSource
+from ..bridge.models import observed_clone
+from ..files.artefacts import CALIBRATIONS
+from ..inputs.sockets import CATEGORY, CalibrationSocket, StatisticsSocket
+from .sessions import CalibrationSession, open_session
+
+_CONTINUE, _START_OVER = "continue", "start over"
+
+
+class Calibrate(io.ComfyNode):
+    """Return an observed MODEL, which records its activations while it samples."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryCalibrate",
+            display_name="Calibrate",
+            category=CATEGORY,
+            description=(
+                "Returns the model with observers that record the inputs of every layer while you "
+                "sample. The pictures do not change. Calibration Result collects what they record."
+            ),
+            search_aliases=[
+                "nvfp4 calibrate",
+                "calibration",
+                "activation statistics",
+                "input_scale",
+                "observe",
+            ],
+            inputs=[
+                io.Model.Input("model", tooltip="The model to observe."),
+                io.String.Input(
+                    "name",
+                    default="calibration",
+                    tooltip="The name to save the calibration under. Runs add up under this name, "
+                    "even after a restart. Use one name per model: the high-noise and the "
+                    "low-noise expert of WAN 2.2 need two names.",
+                ),
+                io.Combo.Input(
+                    "accumulate",
+                    options=[_CONTINUE, _START_OVER],
+                    default=_CONTINUE,
+                    tooltip="'continue' adds to the saved calibration. 'start over' keeps the old "
+                    "file under a dated name and begins again each time this node runs.",
+                ),
+                *_memory_inputs(),
+                io.String.Input(
+                    "prompts",
+                    optional=True,
+                    force_input=True,
+                    tooltip="The list from Calibration Prompts. It is recorded with the "
+                    "calibration.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL"),
+                CalibrationSocket.Output(display_name="CALIBRATION"),
+            ],
+            is_input_list=True,  # the whole deck of prompts comes in one call
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: Any) -> bool | str:
+        """Report a name that cannot be a file name before the queue starts."""
+        return CALIBRATIONS.check_new(name, optional=False)
+
+    @classmethod
+    def execute(
+        cls,
+        model: list[Any],
+        name: list[str],
+        accumulate: list[str],
+        rows_per_layer: list[int],
+        memory_budget_mb: list[int],
+        hessians_mb: list[int] | None = None,
+        prompts: list[str] | None = None,
+    ) -> io.NodeOutput:
+        """Return an observed clone of the model and its calibration session."""
+        if len(model) != 1:
+            raise ValueError(f"Calibrate observes one MODEL, but it got a list of {len(model)}")
+        with ModelSource(model[0]) as source:
+            fingerprint = source.fingerprint()
+            layers = take_inventory(source).of_kind("linear")
+        path = CALIBRATIONS.path(name[0])
+        session = open_session(
+            name[0].strip(),
+            path,
+            fingerprint,
+            CollectorSettings(
+                rows_per_layer=rows_per_layer[0],
+                memory_budget_bytes=memory_budget_mb[0] * 2**20,
+                moments_budget_bytes=(hessians_mb or [0])[0] * 2**20,
+                # Layers outside the blocks are small and rarely quantized.
+                moments_layers=frozenset(layer.name for layer in layers if layer.block),
+                moments_folder=moments_folder(path),
+            ),
+            start_over=accumulate[0] == _START_OVER,
+        )
+        session.set_prompts(prompts or ())
+        return io.NodeOutput(observed_clone(model[0], session), session)
+
+
+def _memory_inputs() -> list[io.Input]:
+    """Return the inputs for how much to record."""
+    return [
+        io.Int.Input(
+            "rows_per_layer",
+            default=256,
+            min=0,
+            max=8192,
+            advanced=True,
+            tooltip="How many input rows to keep per layer. They are used to measure "
+            "output errors.",
+        ),
+        io.Int.Input(
+            "memory_budget_mb",
+            default=512,
+            min=16,
+            max=65536,
+            advanced=True,
+            tooltip="The memory limit for all kept rows together, in MB, on the device "
+            "that runs the model. If it is too small, every layer keeps fewer rows.",
+        ),
+        io.Int.Input(
+            "hessians_mb",
+            optional=True,
+            default=0,
+            min=0,
+            max=262144,
+            tooltip="The memory for collecting Hessians, in MB, on the device that runs "
+            "the model. The roundings gptq and gptaq need Hessians; 0 collects none. Each "
+            "sampling run collects as many as fit and keeps them on disk, and the next run "
+            "collects others. The report says how many are done. For WAN 2.2 5B, 8000 and "
+            "eight prompts are enough.",
+        ),
+    ]
+
+
+class CalibrationResult(io.ComfyNode):
+    """Return what the observers recorded as an immutable calibration."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryCalibrationResult",
+            display_name="Calibration Result",
+            category=CATEGORY,
+            description=(
+                "Waits until sampling is done, then collects what Calibrate recorded, saves the "
+                "calibration in ComfyUI's output folder and reports every layer."
+            ),
+            search_aliases=["nvfp4 calibration", "save calibration", "activation report"],
+            inputs=[
+                CalibrationSocket.Input("calibration", tooltip="From Calibrate."),
+                io.Latent.Input(
+                    "latent",
+                    tooltip="The sampler's output for the observed model. It makes this node wait "
+                    "for the sampling, and run again after each new sampling.",
+                ),
+            ],
+            outputs=[
+                StatisticsSocket.Output(display_name="STATISTICS"),
+                io.Latent.Output(display_name="latent", is_output_list=True),
+                io.String.Output(display_name="report"),
+            ],
+            is_input_list=True,  # all latents of a deck of prompts belong to one calibration
+            is_output_node=True,
+        )
+
+    @classmethod
+    def execute(cls, calibration: list[CalibrationSession], latent: list[Any]) -> io.NodeOutput:
+        """Save and report the calibration."""
+        has_news = calibration[0].has_news
+        statistics = calibration[0].finish()
+        text = describe_statistics(statistics)
+        budget = describe_budget(statistics, calibration[0].settings)
+        text = f"{budget}\n\n{text}" if budget else text
+        if not has_news:
+            text = (
+                "warning: nothing was sampled with Calibrate's MODEL since the last result. Check "
+                f"that this MODEL is connected to the sampler\n\n{text}"
+            )
+        return io.NodeOutput(statistics, latent, text, ui=ui.PreviewText(text))

@@ -1,0 +1,102 @@
+"""The node that exports static input scales for other converters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...quant.calibration import CalibrationStatistics, parse_policy
+from ...quant.calibration.input_scale.export import FLAVOURS, export_scales, write_scales
+from ...quant.calibration.input_scale.read import formats_with_scales
+from ...quant.text import shorten
+from ..files import folders
+from ..files.artefacts import INPUT_SCALES
+from ..inputs.input_scale import AMAX, FIXED, PERCENTILE, chosen_policy, input_scale_options
+from ..inputs.sockets import CATEGORY, StatisticsSocket
+
+
+class ExportInputScales(io.ComfyNode):
+    """Save the static input scales of a calibration for other converters."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryExportInputScales",
+            display_name="Export Input Scales",
+            category=CATEGORY,
+            description=(
+                "Saves the static input scales of a calibration as JSON that other converters read."
+            ),
+            search_aliases=["nvfp4 input_scale", "convert_to_quant", "export scales", "json"],
+            inputs=[
+                StatisticsSocket.Input(
+                    "statistics",
+                    tooltip="The calibration, from Calibration Result or Load Calibration.",
+                ),
+                io.String.Input(
+                    "name",
+                    default="input_scales",
+                    tooltip="The name of the file in output/nvfp4_foundry/input_scales. If the "
+                    "name is taken, a number is added.",
+                ),
+                io.DynamicCombo.Input(
+                    "input_scale",
+                    options=input_scale_options((AMAX, PERCENTILE, FIXED)),
+                    tooltip="How to derive the scales, as in Select NVFP4 Preset.",
+                ),
+                io.Combo.Input(
+                    "layout",
+                    options=list(FLAVOURS),
+                    default="layers",
+                    tooltip="layers: layer -> scale, for convert_to_quant. tensors: "
+                    "layer.input_scale -> scale. summary: the observed ranges, for convert_nvfp4.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=list(formats_with_scales()),
+                    default="nvfp4",
+                    tooltip="The format that the scales are for. A float8 scale is six times as "
+                    "large as an NVFP4 scale.",
+                ),
+                io.String.Input(
+                    "prefix",
+                    default="",
+                    advanced=True,
+                    tooltip="Text to put before every name, for example model.diffusion_model.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="path")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None, input_scale: Any = None) -> bool | str:
+        """Report an invalid name before the queue starts."""
+        return INPUT_SCALES.check_new(name, optional=False)
+
+    @classmethod
+    def execute(
+        cls,
+        statistics: CalibrationStatistics,
+        name: str,
+        layout: str,
+        format: str,
+        prefix: str,
+        input_scale: dict[str, Any] | None = None,
+    ) -> io.NodeOutput:
+        """Save the scales and return the path."""
+        export = export_scales(
+            statistics,
+            parse_policy(*chosen_policy(input_scale)),
+            flavour=layout,
+            format_name=format,
+            prefix=prefix.strip(),
+        )
+        path = folders.free_name(INPUT_SCALES.path(name))
+        write_scales(export, path)
+        lines = [f"saved {path}", f"{export.layers} layers have a static scale"]
+        if export.left_out:
+            lines.append(f"{len(export.left_out)} layers have none: {shorten(export.left_out)}")
+        return io.NodeOutput(str(path), ui=ui.PreviewText("\n".join(lines)))

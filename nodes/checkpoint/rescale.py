@@ -1,0 +1,110 @@
+"""The node that gives a quantized file other static input scales."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...quant.calibration import CalibrationStatistics, parse_policy
+from ...quant.checkpoint import rescale_checkpoint
+from ...quant.reports.rescale import describe_rescale
+from ...quant.sources import open_tensors
+from ..bridge.models import progress_bar
+from ..files import folders
+from ..inputs.input_scale import chosen_policy, input_scale_options, modified, why_not
+from ..inputs.sockets import CATEGORY, StatisticsSocket
+from ..inputs.target import resolve_target, target_inputs, validate_target
+
+
+class RescaleCheckpoint(io.ComfyNode):
+    """Add, change or remove the static input scales of a quantized file."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryRescaleCheckpoint",
+            display_name="Rescale Checkpoint",
+            category=CATEGORY,
+            description=(
+                "Adds static input scales from a calibration to a quantized checkpoint from this "
+                "or another tool, or removes them. Nothing is quantized again: all other tensors "
+                "are copied unchanged."
+            ),
+            search_aliases=[
+                "nvfp4 input_scale",
+                "fp8 scale",
+                "calibrate checkpoint",
+                "static scale",
+            ],
+            inputs=[
+                io.Combo.Input(
+                    "model_file",
+                    options=folders.quantized_files(),
+                    tooltip="A checkpoint with NVFP4 or float8 layers.",
+                ),
+                io.DynamicCombo.Input(
+                    "input_scale",
+                    options=input_scale_options(),
+                    tooltip="How to derive the scales. 'dynamic' removes the static scales.",
+                ),
+                StatisticsSocket.Input(
+                    "statistics",
+                    optional=True,
+                    tooltip="The calibration of the model that the checkpoint was made from.",
+                ),
+                *target_inputs(),
+            ],
+            outputs=[
+                io.String.Output(display_name="path"),
+                io.String.Output(display_name="report"),
+            ],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls,
+        model_file: str | None,
+        file_name: str | None,
+        folder: str | None,
+        if_exists: str | None,
+        input_scale: Any = None,
+    ) -> bool | str:
+        """Report an invalid source or target before the queue starts."""
+        problem = folders.missing_source(model_file) or why_not(input_scale)
+        return problem or validate_target(file_name, folder, if_exists)
+
+    @classmethod
+    def fingerprint_inputs(
+        cls, model_file: str, input_scale: Any = None, **others: Any
+    ) -> list[float]:
+        """Return when the files changed, so that changed files are rescaled again."""
+        return [*folders.modified(model_file), modified(input_scale)]
+
+    @classmethod
+    def execute(
+        cls,
+        model_file: str,
+        file_name: str,
+        folder: str,
+        if_exists: str,
+        input_scale: dict[str, Any] | None = None,
+        statistics: CalibrationStatistics | None = None,
+    ) -> io.NodeOutput:
+        """Write the checkpoint and return its path and report."""
+        path = folders.source_path(model_file)
+        with open_tensors(path) as file:
+            size = sum(info.nbytes for info in file.tensors.values())
+        target, overwrite = resolve_target(file_name, folder, if_exists, size)
+        report = rescale_checkpoint(
+            path,
+            parse_policy(*chosen_policy(input_scale)),
+            statistics,
+            target,
+            overwrite=overwrite,
+            on_progress=progress_bar(),
+        )
+        text = describe_rescale(report)
+        return io.NodeOutput(str(target), text, ui=ui.PreviewText(f"saved {target}\n\n{text}"))

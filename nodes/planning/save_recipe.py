@@ -1,0 +1,61 @@
+"""The node that saves a recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from comfy_api.latest import io, ui
+
+from ...quant.errors import RecipeError
+from ...quant.planning import Recipe, load_recipe, save_recipe
+from ...quant.reports.mix import describe_recipe
+from ..files.artefacts import RECIPES
+from ..inputs.sockets import CATEGORY, RecipeSocket
+
+
+class SaveRecipe(io.ComfyNode):
+    """Save a recipe as JSON."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundrySaveRecipe",
+            display_name="Save Recipe",
+            category=CATEGORY,
+            description=(
+                "Saves a recipe as JSON to keep and share. Load Recipe and "
+                "'nvfp4 quantize --recipe' read it."
+            ),
+            search_aliases=["nvfp4 recipe", "export recipe", "share recipe"],
+            inputs=[
+                RecipeSocket.Input("recipe", tooltip="From any node that outputs a recipe."),
+                io.String.Input(
+                    "name",
+                    default="my_recipe",
+                    tooltip="The name of the file in output/nvfp4_foundry/recipes. If another "
+                    "recipe has this name, a number is added.",
+                ),
+            ],
+            outputs=[io.String.Output(display_name="report")],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def validate_inputs(cls, name: str | None) -> bool | str:
+        """Report an invalid name before the queue starts."""
+        return RECIPES.check_new(name, optional=False)
+
+    @classmethod
+    def execute(cls, recipe: Recipe, name: str) -> io.NodeOutput:
+        """Save the recipe and return where."""
+        saved = RECIPES.save(name, lambda p: _holds(recipe, p), lambda p: save_recipe(recipe, p))
+        text = "\n".join([*saved, describe_recipe(recipe)])
+        return io.NodeOutput(text, ui=ui.PreviewText(text))
+
+
+def _holds(recipe: Recipe, path: Path) -> bool:
+    try:
+        return load_recipe(path) == recipe
+    except RecipeError:
+        return False

@@ -1,0 +1,183 @@
+"""The node that makes a recipe from a preset, its settings and extra rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io, ui
+
+from ...quant.errors import RecipeError
+from ...quant.formats import FORMATS
+from ...quant.hardware.generations import GENERATIONS, Generation
+from ...quant.hardware.machine import examine_machine
+from ...quant.planning import Preset, for_gpu, get_preset, load_presets, parse_rule_lines
+from ...quant.planning.presets import Setting
+from ...quant.reports.gpu_support import describe_support
+from ...quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
+from ..inputs.input_scale import chosen_policy, input_scale_options, modified, why_not
+from ..inputs.sockets import CATEGORY, RecipeSocket
+
+_AS_WRITTEN, _THIS_MACHINE = "as the preset says", "auto: this machine"
+_TARGETS: dict[str, Generation] = {
+    title: generation for generation, title in GENERATIONS.items() if generation != "none"
+}
+
+
+class SelectPreset(io.ComfyNode):
+    """Make a recipe from a preset, its settings and extra rules."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundrySelectPreset",
+            display_name="Select NVFP4 Preset",
+            category=CATEGORY,
+            description=(
+                "Chooses the format of each layer, the rounding and the input scales. Shows which "
+                "of the formats run natively on this machine and which only save memory."
+            ),
+            search_aliases=[
+                "nvfp4 recipe",
+                "quantize",
+                "quantization preset",
+                "mixed precision",
+                "fp4",
+                "fp8",
+                "float8",
+                "4-bit",
+                "compress",
+            ],
+            inputs=[
+                io.DynamicCombo.Input(
+                    "preset",
+                    options=[
+                        io.DynamicCombo.Option(preset.name, [_widget(s) for s in preset.settings])
+                        for preset in _by_usefulness()
+                    ],
+                    tooltip="The preset for your model, or 'smart' for any other transformer. A "
+                    "preset on the wrong model stops with an error that names the model.",
+                ),
+                io.String.Input(
+                    "extra_rules",
+                    multiline=True,
+                    default="",
+                    placeholder="blocks.*.ffn.2 = bf16\n* @ first:3 = float8_e4m3fn",
+                    tooltip="One 'pattern = format' per line. These rules win over the preset. "
+                    "Patterns are globs over layer names. '@ first:N' or '@ last:N' limits them to "
+                    f"blocks. Formats: {', '.join(FORMATS)}.",
+                ),
+                *_number_inputs(),
+            ],
+            outputs=[
+                RecipeSocket.Output(display_name="RECIPE"),
+                io.String.Output(display_name="report"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(
+        cls, extra_rules: str | None, preset: Any = None, input_scale: Any = None
+    ) -> bool | str:
+        """Report an invalid rule, preset or file before the queue starts.
+
+        ComfyUI always passes dynamic inputs, as a name or a dict.
+        """
+        try:
+            parse_rule_lines(extra_rules or "")
+            name = preset.get("preset") if isinstance(preset, dict) else preset
+            if name is not None:
+                get_preset(name)
+        except RecipeError as error:
+            return str(error)
+        return why_not(input_scale) or True
+
+    @classmethod
+    def fingerprint_inputs(cls, input_scale: Any = None, **others: Any) -> float:
+        """Return when the file of input scales changed, so that a changed file is read again."""
+        return modified(input_scale)
+
+    @classmethod
+    def execute(
+        cls,
+        extra_rules: str,
+        rounding: str,
+        preset: dict[str, Any] | None = None,
+        input_scale: dict[str, Any] | None = None,
+        gpu: str = _AS_WRITTEN,
+    ) -> io.NodeOutput:
+        """Return the recipe and how its formats run on this machine."""
+        if preset is None:  # ComfyUI turns an unknown choice into None
+            raise RecipeError(
+                "this workflow uses a preset that is not installed; choose another preset"
+            )
+        settings = {key: value for key, value in preset.items() if key != "preset"}
+        policy, headroom = chosen_policy(input_scale)
+        machine = examine_machine()
+        recipe = get_preset(preset["preset"]).build(settings)
+        if gpu != _AS_WRITTEN:
+            recipe = for_gpu(recipe, _TARGETS.get(gpu, machine.generation))
+        recipe = recipe.with_rules(parse_rule_lines(extra_rules))
+        recipe = recipe.with_numbers(rounding, policy, headroom)
+        text = describe_support(recipe, machine)
+        return io.NodeOutput(recipe, text, ui=ui.PreviewText(text))
+
+
+def _number_inputs() -> list[io.Input]:
+    """Return the inputs for the rounding, the input scales and the GPU."""
+    return [
+        io.Combo.Input(
+            "rounding",
+            options=list(ROUNDINGS),
+            default=DEFAULT_ROUNDING,
+            tooltip="How to round the weights. weighted: the least error; with a "
+            "calibration, channels with larger inputs count more. gptq: other channels "
+            "make up for the error of each channel; needs a calibration with Hessians. "
+            "gptaq: like gptq, and makes up for the error of 4-bit activations too; for "
+            "Blackwell. mse: the least error, with all channels alike. max: maps the "
+            "largest value to the largest code, as other converters do; the fastest.",
+        ),
+        io.DynamicCombo.Input(
+            "input_scale",
+            options=input_scale_options(),
+            tooltip="How to derive static input scales from the calibration. 'amax' with a "
+            "headroom of 4 is safe: a scale that is too large costs nothing, but one that "
+            "is too small ruins the picture. 'values from a file' needs no calibration.",
+        ),
+        io.Combo.Input(
+            "gpu",
+            options=[_AS_WRITTEN, _THIS_MACHINE, *_TARGETS],
+            default=_AS_WRITTEN,
+            optional=True,
+            tooltip="The GPU that the checkpoint is for. Presets are made for Blackwell. "
+            "Ada or Hopper: float8 instead of NVFP4. Turing or Ampere: convrot_w4a4 "
+            "instead of NVFP4, and int8_convrot instead of float8. Formats with 16-bit "
+            "activations and your extra rules do not change.",
+        ),
+    ]
+
+
+def _by_usefulness() -> list[Preset]:
+    """Return the presets, with the one for any model first: a new node shows the first."""
+    presets = load_presets()
+    return [presets["smart"], *(p for name, p in presets.items() if name != "smart")]
+
+
+def _widget(setting: Setting) -> io.Input:
+    """Return the widget for a setting of a preset."""
+    if setting.type == "int":
+        return io.Int.Input(
+            setting.name,
+            display_name=setting.label,
+            default=int(setting.default),
+            min=setting.min,
+            max=setting.max,
+            tooltip=setting.tooltip,
+        )
+    return io.Combo.Input(
+        setting.name,
+        display_name=setting.label,
+        options=list(setting.choices),
+        default=str(setting.default),
+        tooltip=setting.tooltip,
+    )
