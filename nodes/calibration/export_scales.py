@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...quant.calibration import CalibrationStatistics, parse_policy
+from ...quant.calibration import CalibrationStatistics
 from ...quant.calibration.input_scale.export import FLAVOURS, export_scales, write_scales
 from ...quant.calibration.input_scale.read import formats_with_scales
 from ...quant.text import shorten
@@ -89,7 +89,7 @@ class ExportInputScales(io.ComfyNode):
         """Save the scales and return the path."""
         export = export_scales(
             statistics,
-            parse_policy(*chosen_policy(input_scale)),
+            chosen_policy(input_scale),
             flavour=layout,
             format_name=format,
             prefix=prefix.strip(),

@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...quant.calibration import CalibrationStatistics, parse_policy
+from ...quant.calibration import CalibrationStatistics
 from ...quant.checkpoint import rescale_checkpoint
 from ...quant.reports.rescale import describe_rescale
 from ...quant.sources import open_tensors
@@ -100,7 +100,7 @@ class RescaleCheckpoint(io.ComfyNode):
         target, overwrite = resolve_target(file_name, folder, if_exists, size)
         report = rescale_checkpoint(
             path,
-            parse_policy(*chosen_policy(input_scale)),
+            chosen_policy(input_scale),
             statistics,
             target,
             overwrite=overwrite,

@@ -8,10 +8,12 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ...quant.calibration.input_scale import DEFAULT_HEADROOM, InputScalePolicy
 from ...quant.errors import CalibrationError
 from ..files import folders
 from ..files.artefacts import INPUT_SCALES
 
+_DEFAULT_MULTIPLIER = 2.0
 AMAX, PERCENTILE, DYNAMIC, FIXED = "amax", "p99.9 of calls", "dynamic", "fixed"
 FROM_FILE = "values from a file"
 _KINDS = (AMAX, PERCENTILE, DYNAMIC, FIXED, FROM_FILE)
@@ -23,8 +25,8 @@ def input_scale_options(kinds: Collection[str] = _KINDS) -> list[io.DynamicCombo
     return [io.DynamicCombo.Option(kind, _widgets(kind)) for kind in _KINDS if kind in kinds]
 
 
-def chosen_policy(choice: dict[str, Any] | None) -> tuple[str, float | None]:
-    """Return the policy and the headroom for a choice.
+def chosen_policy(choice: dict[str, Any] | None) -> InputScalePolicy:
+    """Return the policy of a choice.
 
     Raises:
         CalibrationError: the choice is unknown.
@@ -36,14 +38,15 @@ def chosen_policy(choice: dict[str, Any] | None) -> tuple[str, float | None]:
             "this workflow uses an unknown input_scale option; choose another option"
         )
     if kind == AMAX:
-        return "amax", choice.get("headroom", 4.0)
+        return InputScalePolicy("amax", choice.get("headroom", DEFAULT_HEADROOM))
     if kind == PERCENTILE:
-        return "p99.9", choice.get("multiplier", 2.0)
+        return InputScalePolicy("percentile", choice.get("multiplier", _DEFAULT_MULTIPLIER))
     if kind == FIXED:
-        return f"fixed={choice['value']!r}", None
+        return InputScalePolicy("fixed", input_scale=choice["value"])
     if kind == FROM_FILE:
-        return f"file={_path(choice.get('file'))}", choice.get("headroom", 4.0)
-    return "dynamic", None
+        headroom = choice.get("headroom", DEFAULT_HEADROOM)
+        return InputScalePolicy("file", headroom, path=_path(choice.get("file")))
+    return InputScalePolicy("dynamic")
 
 
 def why_not(choice: Any) -> str | None:
@@ -92,9 +95,9 @@ def _files() -> list[str]:
 
 def _widgets(kind: str) -> list[io.Input]:
     if kind == AMAX:
-        return [_factor("headroom", 4.0, 0.5, _HEADROOM)]
+        return [_factor("headroom", DEFAULT_HEADROOM, 0.5, _HEADROOM)]
     if kind == PERCENTILE:
-        return [_factor("multiplier", 2.0, 0.1, _MULTIPLIER)]
+        return [_factor("multiplier", _DEFAULT_MULTIPLIER, 0.1, _MULTIPLIER)]
     if kind == FIXED:
         return [
             io.Float.Input(
@@ -110,7 +113,7 @@ def _widgets(kind: str) -> list[io.Input]:
         ]
     if kind == FROM_FILE:
         chosen = io.Combo.Input("file", options=_files(), tooltip=_FILE)
-        return [chosen, _factor("headroom", 4.0, 0.5, _FILE_HEADROOM)]
+        return [chosen, _factor("headroom", DEFAULT_HEADROOM, 0.5, _FILE_HEADROOM)]
     return []
 
 

@@ -112,13 +112,13 @@ class SelectPreset(io.ComfyNode):
                 "this workflow uses a preset that is not installed; choose another preset"
             )
         settings = {key: value for key, value in preset.items() if key != "preset"}
-        policy, headroom = chosen_policy(input_scale)
+        policy = chosen_policy(input_scale)
         machine = examine_machine()
         recipe = get_preset(preset["preset"]).build(settings)
         if gpu != _AS_WRITTEN:
             recipe = for_gpu(recipe, _TARGETS.get(gpu, machine.generation))
         recipe = recipe.with_rules(parse_rule_lines(extra_rules))
-        recipe = recipe.with_numbers(rounding, policy, headroom)
+        recipe = recipe.with_numbers(rounding, policy)
         text = describe_support(recipe, machine)
         return io.NodeOutput(recipe, text, ui=ui.PreviewText(text))
 

@@ -295,7 +295,7 @@ class Recipe(_Data):
     def with_numbers(
         self,
         rounding: str | None = None,
-        input_scale: str | None = None,
+        input_scale: InputScalePolicy | str | None = None,
         headroom: float | None = None,
     ) -> Recipe:
         """Return this recipe with other settings of the numbers; None keeps its own."""
