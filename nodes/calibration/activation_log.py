@@ -50,7 +50,7 @@ class ImportActivationLog(io.ComfyNode):
                 save_as_input("calibration", "Load Calibration"),
             ],
             outputs=[
-                StatisticsSocket.Output(display_name="STATISTICS"),
+                StatisticsSocket.Output(display_name="CALIBRATION"),
                 io.String.Output(display_name="report"),
             ],
             is_output_node=True,

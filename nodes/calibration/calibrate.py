@@ -66,7 +66,7 @@ class Calibrate(io.ComfyNode):
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL"),
-                CalibrationSocket.Output(display_name="CALIBRATION"),
+                CalibrationSocket.Output(display_name="SESSION"),
             ],
             is_input_list=True,  # the whole deck of prompts comes in one call
         )
@@ -164,7 +164,9 @@ class CalibrationResult(io.ComfyNode):
             ),
             search_aliases=["nvfp4 calibration", "save calibration", "activation report"],
             inputs=[
-                CalibrationSocket.Input("calibration", tooltip="From Calibrate."),
+                CalibrationSocket.Input(
+                    "calibration", display_name="session", tooltip="From Calibrate."
+                ),
                 io.Latent.Input(
                     "latent",
                     tooltip="The sampler's output for the observed model. It makes this node wait "
@@ -172,7 +174,7 @@ class CalibrationResult(io.ComfyNode):
                 ),
             ],
             outputs=[
-                StatisticsSocket.Output(display_name="STATISTICS"),
+                StatisticsSocket.Output(display_name="CALIBRATION"),
                 io.Latent.Output(display_name="latent", is_output_list=True),
                 io.String.Output(display_name="report"),
             ],

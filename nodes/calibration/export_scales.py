@@ -33,6 +33,7 @@ class ExportInputScales(io.ComfyNode):
             inputs=[
                 StatisticsSocket.Input(
                     "statistics",
+                    display_name="calibration",
                     tooltip="The calibration, from Calibration Result or Load Calibration.",
                 ),
                 io.String.Input(

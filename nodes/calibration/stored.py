@@ -32,7 +32,7 @@ class LoadCalibration(io.ComfyNode):
                 )
             ],
             outputs=[
-                StatisticsSocket.Output(display_name="STATISTICS"),
+                StatisticsSocket.Output(display_name="CALIBRATION"),
                 io.String.Output(display_name="report"),
             ],
         )
@@ -75,6 +75,7 @@ class MergeCalibrations(io.ComfyNode):
                     template=io.Autogrow.TemplatePrefix(
                         input=StatisticsSocket.Input(
                             "statistics",
+                            display_name="calibration",
                             tooltip="A calibration, from Calibration Result or Load Calibration.",
                         ),
                         prefix="statistics_",
@@ -89,7 +90,7 @@ class MergeCalibrations(io.ComfyNode):
                 ),
             ],
             outputs=[
-                StatisticsSocket.Output(display_name="STATISTICS"),
+                StatisticsSocket.Output(display_name="CALIBRATION"),
                 io.String.Output(display_name="report"),
             ],
             is_output_node=True,

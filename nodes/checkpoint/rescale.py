@@ -51,6 +51,7 @@ class RescaleCheckpoint(io.ComfyNode):
                 ),
                 StatisticsSocket.Input(
                     "statistics",
+                    display_name="calibration",
                     optional=True,
                     tooltip="The calibration of the model that the checkpoint was made from.",
                 ),

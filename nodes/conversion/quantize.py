@@ -57,6 +57,7 @@ class Quantize(io.ComfyNode):
                 ),
                 StatisticsSocket.Input(
                     "statistics",
+                    display_name="calibration",
                     optional=True,
                     tooltip="The calibration, from Calibration Result or Load Calibration. Without "
                     "it, the checkpoint has no static input scales.",

@@ -59,6 +59,7 @@ class QuantizeFile(io.ComfyNode):
                 ),
                 StatisticsSocket.Input(
                     "statistics",
+                    display_name="calibration",
                     optional=True,
                     tooltip="The calibration of this exact model, for static input scales.",
                 ),

@@ -31,6 +31,7 @@ class RecipeFromCalibration(io.ComfyNode):
             inputs=[
                 StatisticsSocket.Input(
                     "statistics",
+                    display_name="calibration",
                     tooltip="The calibration, from Calibration Result or Load Calibration.",
                 ),
                 base_input(),

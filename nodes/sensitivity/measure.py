@@ -55,6 +55,7 @@ class MeasureSensitivity(io.ComfyNode):
                 io.Model.Input("model", tooltip="The unquantized model to measure."),
                 StatisticsSocket.Input(
                     "statistics",
+                    display_name="calibration",
                     tooltip="The calibration of this model, from Calibration Result or Load "
                     "Calibration.",
                 ),

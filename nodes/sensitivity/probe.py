@@ -77,6 +77,7 @@ class ProbeModel(io.ComfyNode):
                 ),
                 StatisticsSocket.Input(
                     "statistics",
+                    display_name="calibration",
                     optional=True,
                     tooltip="The calibration of this model, for static input scales and weighted "
                     "rounding. Without it, the scales are computed at run time.",
