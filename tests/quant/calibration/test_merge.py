@@ -140,7 +140,7 @@ def test_other_models_and_nothing_are_refused() -> None:
     expert = ModelFingerprint(shapes={"a": (4, 4)}, probe={"a.bias": (0.7,)})
     with pytest.raises(CalibrationError, match=r"values of a\.bias differ"):
         merge(a, replace(_part(2, 5, "a", True, torch.float32), fingerprint=expert))
-    with pytest.raises(CalibrationError, match="no statistics"):
+    with pytest.raises(CalibrationError, match="no calibration to merge"):
         merge_all([])
 
 

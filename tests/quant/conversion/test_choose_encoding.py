@@ -82,7 +82,7 @@ def test_what_helps_is_kept_and_says_what_it_gained(rounding: str) -> None:
     assert plain.error is not None and chosen.error is not None
     assert chosen.error.w4a4 < plain.error.w4a4
     assert f"{plain.error.w4a4:.2%} -> {chosen.error.w4a4:.2%}" in chosen.reason
-    assert "held-out tokens of other runs" in chosen.reason
+    assert "held-out tokens from other runs" in chosen.reason
 
 
 def test_what_does_not_help_is_not_kept() -> None:
