@@ -250,7 +250,7 @@ def test_another_model_as_source(files: tuple[Path, Path], toy_wan: Toy) -> None
     save_file(toy_wan(seed=9), source)
     problems = verify_checkpoint(target, source).problems
     assert len(problems) >= 40
-    assert any(problem.startswith(f"{Q}: decoded weight differs") for problem in problems)
+    assert any(problem.startswith(f"{Q}: the decoded weight differs") for problem in problems)
 
 
 def test_unreadable_metadata_is_a_problem(files: tuple[Path, Path]) -> None:
