@@ -207,7 +207,7 @@ def test_statistics_of_the_model_serve_its_quantized_source(
     lines = f"blocks.* = {'nvfp4' if 'nvfp4' in kind else 'float8_e4m3fn'}"
     model = quantize_to_memory(source, plan_of(source, lines), statistics=statistics)
     (warning,) = [w for w in model.report.warnings if "made on other weights" in w]
-    assert "before the source was quantized" in warning and "LoRA" not in warning
+    assert "the model before it was quantized" in warning and "LoRA" not in warning
     layers = {layer.name: layer for layer in model.report.layers}
     layer = layers["blocks.1.ffn.0"]
     assert (layer.rounding, layer.weight_error, layer.output_error_w4a16) == ("source", 0, 0)
