@@ -140,7 +140,7 @@ def test_a_target_that_appears_meanwhile_is_kept(
         for name, tensor in TENSORS.items():
             writer.write(name, tensor)
         target.write_bytes(b"somebody else's")
-        with pytest.raises(CheckpointError, match="created .* while it was being written"):
+        with pytest.raises(CheckpointError, match=r"created .* while it was being written"):
             writer.commit()
     assert target.read_bytes() == b"somebody else's"
     assert os.listdir(tmp_path) == [target.name]
