@@ -96,7 +96,7 @@ def test_new_latents_leave_no_old_ones(sensitivity: Sensitivity) -> None:
 def test_latents_of_what_was_not_measured_are_refused(
     sensitivity: Sensitivity, layer: str, name: str
 ) -> None:
-    with pytest.raises(CalibrationError, match=f"no {name} of {layer}"):
+    with pytest.raises(CalibrationError, match=f"not measured for {layer} in {name}"):
         sensitivity.with_latents(name, {layer: {0.5: 0.1}})
 
 
@@ -155,7 +155,7 @@ def test_damaged_files_are_named(
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.json"
     path.write_bytes(content)
-    with pytest.raises(CalibrationError, match=r"other\.json: not a sensitivity file"):
+    with pytest.raises(CalibrationError, match=r"other\.json is not a sensitivity file"):
         load_sensitivity(path)
 
 
