@@ -61,7 +61,7 @@ def test_text(report: ConversionReport) -> None:
     text = describe_conversion(report)
     for line in (
         "in.safetensors -> out.safetensors",
-        "Linears     2 nvfp4",
+        "layers      2 nvfp4",
         "size        8.3 kB -> 2.7 kB (33%)",
         "input_scale 1 static, 1 left to the runtime",
         "without a static scale: blocks.1.q",
