@@ -41,7 +41,11 @@ def merge_all(parts: Iterable[CalibrationStatistics]) -> CalibrationStatistics:
     if not items:
         raise CalibrationError("there is no calibration to merge; give at least one")
     for other in items[1:]:
-        items[0].require_model(other.fingerprint, "one of the calibrations to merge")
+        items[0].require_model(
+            other.fingerprint,
+            "one of the calibrations to merge",
+            remedy="Merge calibrations of one model only",
+        )
     runs = _join_runs(items)
     capacity = min(item.rows_per_layer for item in items)
     layers: dict[str, LayerStatistics] = {}

@@ -105,14 +105,19 @@ class CalibrationStatistics:
             reference_calls=reference,
         )
 
-    def require_model(self, fingerprint: ModelFingerprint, what: str = "the calibration") -> None:
-        """Raise `CalibrationError`, naming the difference, if this is from another model."""
+    def require_model(
+        self,
+        fingerprint: ModelFingerprint,
+        what: str = "the calibration",
+        remedy: str = "Use a calibration of this model",
+    ) -> None:
+        """Raise `CalibrationError`, naming the difference, if this is from another model.
+
+        ``what`` and ``remedy`` are the first and the last words of the message.
+        """
         difference = self.fingerprint.difference(fingerprint)
         if difference is not None:
-            raise CalibrationError(
-                f"{what} is from a different model: {difference}. Calibrate this model, or choose "
-                "its calibration"
-            )
+            raise CalibrationError(f"{what} is from a different model: {difference}. {remedy}")
 
     def summary(self) -> dict[str, Any]:
         """Return the figures of a report as JSON values."""

@@ -22,7 +22,6 @@ def require_same_model(
     fingerprint: ModelFingerprint,
     checkpoint: TensorSource,
     layers: Mapping[str, StoredLayer],
-    what: str = "the calibration",
 ) -> int:
     """Refuse a fingerprint that is from another model than the checkpoint.
 
@@ -48,8 +47,8 @@ def require_same_model(
     difference = fingerprint.difference(found)
     if difference is not None:
         raise CalibrationError(
-            f"{what} is from a different model: {difference}. Choose the calibration of the model "
-            "that the checkpoint was made from"
+            f"the calibration is from a different model: {difference}. Choose the calibration of "
+            "the model that the checkpoint was made from"
         )
     return len(probe)
 
