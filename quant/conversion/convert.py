@@ -187,7 +187,7 @@ def _encode_all(
                 tensors, report = encode_layer(
                     layer,
                     planned,
-                    weight.to(job.device) if isinstance(weight, torch.Tensor) else weight,
+                    weight if isinstance(weight, Mapping) else weight.to(job.device),
                     recipe.rounding,
                     job.decisions.get(layer.name),
                     inputs.of(layer.name),
