@@ -1,4 +1,4 @@
-"""Collected statistics against plain arithmetic over the recorded inputs."""
+"""A calibration, compared with plain arithmetic over the recorded inputs."""
 
 from __future__ import annotations
 

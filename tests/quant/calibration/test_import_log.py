@@ -1,4 +1,4 @@
-"""Logs of patched ComfyUI installs: each line counts once, and what is odd is said."""
+"""Logs of patched ComfyUI installs: each line counts once, and notes name bad lines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AMAX = {"b.0.q": [2.5, 7.25, 3.0], "b.0.k": [2.5, 7.25, 3.0], "b.0.o": [0.5, 0.2
 
 
 def line(layer: str, amax: float, fmt: str = "nvfp4", shape: str = "(6, 16)") -> str:
-    """As the patch of convert_nvfp4 writes it; the scale is amax / 2688 in every format."""
+    """Return a line as the patch of convert_nvfp4 writes it: the scale is always amax / 2688."""
     return f"{fmt}\tdynamic\t{layer}\t{amax / 2688:.6f}\t{amax:.6f}\t{shape}\n"
 
 
@@ -72,7 +72,7 @@ def test_every_line_is_a_call(tmp_path: Path, suffix: str, prefix: str) -> None:
 
 
 def test_a_scale_is_never_taken_for_an_amax(tmp_path: Path) -> None:
-    """The patch divides by 2688 for float8 layers too."""
+    """The patch divides by 2688 for float8 layers, too."""
     statistics = imported(write(tmp_path, log_text(fmt="float8_e4m3fn")))
     assert statistics.layers["b.0.q"].amax == 7.25
     assert statistics.runs[0].settings["formats"] == {"float8_e4m3fn": 9}

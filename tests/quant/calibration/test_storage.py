@@ -1,4 +1,4 @@
-"""The file: everything comes back, and every kind of damage is named."""
+"""Calibration files: everything is read back, and errors name every kind of damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The streaming writer: valid files, all or nothing."""
+"""The streaming writer: files are valid, and complete or absent."""
 
 from __future__ import annotations
 

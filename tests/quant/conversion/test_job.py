@@ -1,4 +1,4 @@
-"""What is decided before the first weight is read: tensors to come, scales, order, refusals."""
+"""Decisions before the first weight is read: tensors, scales, order, refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is exported is what the other converters' own readers would take from it."""
+"""Exported scales are correct for the readers of the other converters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_formats_and_tensor_names(sample_statistics) -> None:
 
 
 def test_a_summary_for_convert_nvfp4(sample_statistics) -> None:
-    """Its reader takes ``scale_pNN`` of each entry of ``layers``, and multiplies by itself."""
+    """Its reader takes ``scale_pNN`` of each entry of ``layers``, and multiplies it itself."""
     statistics = sample_statistics(calls=20)
     data = export_scales(statistics, POLICY, flavour="summary").data
     row = next(row for row in data["layers"] if row["layer"] == "ffn.2")

@@ -1,4 +1,4 @@
-"""Static scales: what they represent, and when there is none."""
+"""The magnitude that static scales represent, and layers that get none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scales from files of other tools: each layout is read as its own reader or writer means it."""
+"""Scales from files of other tools: each layout is read as its own tool reads or writes it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_maps_of_scales(tmp_path: Path, data: Any) -> None:
 
 
 def test_a_scale_means_its_format(tmp_path: Path) -> None:
-    """The same number is six times less in float8; taken for NVFP4's it would clip."""
+    """The same scale represents a magnitude six times as small in float8 as in NVFP4."""
     path = write(tmp_path, SCALES)
     assert read_scales(path, "float8_e4m3fn").amax["blocks.0.q"] == 0.015 * 448
     path = write(tmp_path, {**SCALES, "_nvfp4_foundry": {"format": "float8_e4m3fn"}})
@@ -54,7 +54,7 @@ def test_a_scale_means_its_format(tmp_path: Path) -> None:
 
 
 def test_a_summary_is_of_ranges_that_were_seen(tmp_path: Path) -> None:
-    """As analyze_input_scale_log.py of convert_nvfp4 writes it; figures of a real WAN 2.2 layer."""
+    """The layout is that of analyze_input_scale_log.py (convert_nvfp4), for a WAN 2.2 layer."""
     row = {"layer": "blocks.0.q", "count": 1280, "scale_min": 0.00036, "scale_max": 0.000683,
            "scale_p99": 0.000683, "amax_min": 0.966797, "amax_max": 1.834961}  # fmt: skip
     bare = {"layer": "blocks.1.q", "scale_max": 0.001}
