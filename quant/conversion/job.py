@@ -131,7 +131,7 @@ def _decide_scales(
         stored = source.stored_weight(f"{name}.weight")
         amax = stored.input_amax() if stored and not decision.is_static else None
         if amax and isfinite(amax):
-            reason = f"static: input scale of the source, for inputs up to {amax:.4g}"
+            reason = f"static: the source's own input scale, for inputs up to {amax:.4g}"
             decisions[name] = ScaleDecision(reason, amax=amax)
     return decisions
 

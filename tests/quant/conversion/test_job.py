@@ -44,7 +44,7 @@ def test_scales_the_source_has_serve_where_nothing_else_does(tmp_path: Path, toy
     with open_source(path) as again:
         decision = prepare_job(again, plan_of(again, rules), None, "cpu").decisions[layer]
         assert decision.amax == pytest.approx(0.25 * 2688)
-        assert "input scale of the source" in decision.reason
+        assert "the source's own" in decision.reason
         dynamic = prepare_job(again, plan_of(again, rules, input_scale="dynamic"), None, "cpu")
         assert not any(d.is_static for d in dynamic.decisions.values())
 
