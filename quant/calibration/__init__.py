@@ -1,4 +1,4 @@
-"""Calibration: what the inputs of every layer are during the user's own sampling."""
+"""Calibration: measure what every layer receives while the user samples."""
 
 from .collector import ActivationCollector
 from .coverage import CoverageReport

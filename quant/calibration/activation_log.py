@@ -1,12 +1,12 @@
-"""Activation logs of patched ComfyUI installs, as statistics.
+"""Read activation logs that a patched ComfyUI wrote.
 
 The patch of convert_nvfp4 appends a line for every call of a quantized layer:
 
     format <tab> dynamic|provided <tab> layer <tab> scale <tab> amax <tab> shape
 
-Earlier ones lack the first column. ``amax`` is what counts; ``scale`` is amax / 2688 whatever the
-format. ``provided`` lines are of layers that had a static scale: their amax was not looked at, so
-they tell nothing. Logs may be compressed (.gz, .xz, .bz2), and several runs may follow each other.
+Earlier versions lack the first column. Only ``amax`` is used; ``scale`` is amax / 2688 whatever the
+format. ``provided`` lines belong to layers with a static scale: the patch did not measure their
+amax. Logs may be compressed (.gz, .xz, .bz2) and may contain several runs.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from typing import BinaryIO
 from ..errors import CalibrationError
 from ..layer_names import name_in_model
 
-# A log cut off or written by two processes at once has some lines that make no sense.
+# A log that was cut off, or that two processes wrote at once, has a few unreadable lines.
 _MOST_BAD_LINES = 0.01
 _SHOWN = 80
 _SHAPE = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)*\s*,?\s*\)")
@@ -39,10 +39,11 @@ _COLUMNS = 6
 
 @dataclass
 class LoggedLayer:
-    """What a log says of one layer, call by call.
+    """What a log contains for one layer.
 
-    ``amax`` float32 in the order of the lines; ``tokens`` of all calls; ``widths`` seen of the
-    input's last dimension; ``shapes`` recognises layers that received the same inputs.
+    ``amax`` float32, one per call, in the order of the lines; ``tokens`` of all calls; ``widths``
+    of the input's last dimension; ``shapes`` a hash of the input shapes, to find layers that
+    received the same inputs.
     """
 
     amax: array[float] = field(default_factory=lambda: array("f"))
@@ -53,16 +54,18 @@ class LoggedLayer:
 
 @dataclass(frozen=True)
 class ActivationLog:
-    """A log that was read.
+    """The content of an activation log.
 
     Attributes:
-        path: of the file.
-        digest: hex, of the uncompressed text: the same log is recognised however it is stored.
-        layers: by name in the model, or as written where it has no such layer.
-        lines: that were understood.
-        provided: lines of layers that had a static scale, which say nothing.
-        bad_lines: how many made no sense; ``first_bad`` is the first, with its number.
-        formats: lines per format.
+        path: path of the file.
+        digest: SHA-256 of the uncompressed text, in hex. It is the same however the log is stored.
+        layers: layers by their name in the model, or by the name in the log if the model has no
+            such layer.
+        lines: number of valid lines.
+        provided: number of lines from layers with a static scale, which have no amax.
+        bad_lines: number of lines that cannot be read.
+        first_bad: the first of these lines, with its number.
+        formats: number of lines per format.
     """
 
     path: Path
@@ -76,15 +79,15 @@ class ActivationLog:
 
 
 def read_activation_log(path: Path, known: Collection[str]) -> ActivationLog:
-    """Read a log line by line; what is kept is four bytes for each.
+    """Read a log line by line. It takes four bytes of memory per line.
 
     Args:
         path: the log; its suffix says how it is compressed.
-        known: the model's layer names, to recognise them under a prefix.
+        known: the model's layer names, to recognise names with a prefix.
 
     Raises:
-        CalibrationError: unreadable, too many lines that make no sense (the first is named), or
-            no line with an amax.
+        CalibrationError: the file cannot be read, has too many bad lines (the message shows the
+            first), or has no line with an amax.
     """
     reader = _LogReader(known)
     for number, line in enumerate(_lines(path), 1):
@@ -92,8 +95,9 @@ def read_activation_log(path: Path, known: Collection[str]) -> ActivationLog:
     bad, lines = reader.bad_lines, reader.lines
     if bad > max(1, _MOST_BAD_LINES * (lines + bad)) or (bad and not lines):
         raise CalibrationError(
-            f"{path}: {bad} of {lines + bad} lines are no 'format, dynamic|provided, layer, scale, "
-            f"amax, shape'; the first is {reader.first_bad}"
+            f"{path} is not an activation log: {bad} of {lines + bad} lines do not have the "
+            "columns format, dynamic|provided, layer, scale, amax, shape. The first is "
+            f"{reader.first_bad}"
         )
     if not reader.layers:
         raise CalibrationError(f"{path}: {_why_empty(reader.provided)}")
@@ -110,7 +114,7 @@ def read_activation_log(path: Path, known: Collection[str]) -> ActivationLog:
 
 
 class _LogReader:
-    """What was read of a log so far."""
+    """State of reading a log: what was read so far."""
 
     def __init__(self, known: Collection[str]) -> None:
         self.layers: dict[str, LoggedLayer] = {}
@@ -123,7 +127,7 @@ class _LogReader:
         self._shapes: dict[str, tuple[int, ...]] = {}
 
     def read(self, number: int, line: bytes) -> None:
-        """Take in one line."""
+        """Read one line."""
         self.digest.update(line)
         text = line.decode("utf-8", errors="replace").strip()
         if not text:
@@ -155,10 +159,10 @@ class _LogReader:
 def _why_empty(provided: int) -> str:
     if provided:
         return (
-            "every line is of a layer that had a static scale, so no amax was logged; log a "
-            "checkpoint without input_scale"
+            "every layer in the log had a static scale, so no amax was logged; log a checkpoint "
+            "without input_scale"
         )
-    return "the log is empty"
+    return "the log is empty; sample with the patched ComfyUI first"
 
 
 def _lines(path: Path) -> Iterator[bytes]:
@@ -174,9 +178,9 @@ def _lines(path: Path) -> Iterator[bytes]:
 def _parse(
     text: str, shapes: dict[str, tuple[int, ...]]
 ) -> tuple[str, str, float | None, tuple[int, ...]] | None:
-    """Return format, layer, amax (None: provided) and shape of a line; None if it makes no sense.
+    """Return format, layer, amax (None: provided) and shape of a line; None for a bad line.
 
-    ``shapes``: those met so far, which are few.
+    ``shapes`` caches the parsed shapes, of which a log has only a few.
     """
     columns = text.split("\t")
     if len(columns) == _COLUMNS - 1:

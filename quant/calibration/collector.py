@@ -1,7 +1,7 @@
-"""Observe the inputs of linear layers while a model samples.
+"""Observe the inputs of Linear layers while a model samples.
 
-Hooks never wait for the device, never change a tensor and never touch torch's random state:
-the output with and without them is the same, bit for bit.
+Hooks never wait for the device, change a tensor or touch torch's random state. The output is the
+same, bit for bit, with and without them.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from .statistics import CalibrationStatistics
 
 
 class ActivationCollector:
-    """Gathers statistics over any number of runs; `snapshot` returns them.
+    """Collect a calibration over any number of runs; `snapshot` returns it.
 
-    Not thread-safe. One collector is for one model.
+    Not thread-safe. Use one collector per model.
     """
 
     def __init__(self, settings: CollectorSettings | None = None) -> None:
@@ -42,9 +42,11 @@ class ActivationCollector:
         self.reset()
 
     def reset(self) -> None:
-        """Forget everything gathered or loaded."""
+        """Discard everything collected or loaded."""
         if self._observing:
-            raise CalibrationError("the collector cannot be reset while it observes a model")
+            raise CalibrationError(
+                "the collector cannot be reset while it observes a model; let the sampling finish"
+            )
         self._base = None
         self._log = RunLog()
         self._rng = np.random.default_rng(self.settings.seed)
@@ -58,7 +60,7 @@ class ActivationCollector:
 
     @property
     def rows_per_layer(self) -> int:
-        """Rows kept per distinct input: the setting, or less where the memory budget asks."""
+        """Rows kept per distinct input: the setting, or fewer if the memory budget is too small."""
         return self._rows_per_layer
 
     def new_run(
@@ -67,9 +69,9 @@ class ActivationCollector:
         settings: Mapping[str, Any] | None = None,
         run_id: str | None = None,
     ) -> str:
-        """Begin a run: what is observed from here on belongs to it. Returns its id (uuid4 hex).
+        """Begin a run, to which all further observations belong, and return its id (uuid4 hex).
 
-        ``settings`` must be JSON values. Without this the first observation begins a run itself.
+        ``settings`` must be JSON values. If nobody calls this, the first observation begins a run.
         """
         self._flush_all()
         self._log.begin_run(prompts, settings or {}, run_id)
@@ -79,12 +81,13 @@ class ActivationCollector:
     def begin_call(
         self, sigma: float | torch.Tensor | None, cond_or_uncond: Sequence[int] | None = None
     ) -> None:
-        """Announce a model call: the forwards that follow belong to it.
+        """Announce a model call, to which the forwards that follow belong.
 
-        ``sigma``: a number, or a tensor of any size whose first element counts (not read now).
-        ``cond_or_uncond``: ComfyUI's list, one entry (0 cond, 1 uncond) per equal part of the
-        batch. A layer whose first dimension cannot be split like that gets one record of unknown
-        branch.
+        Args:
+            sigma: a number, or a tensor of any size whose first element counts (it is read later).
+            cond_or_uncond: ComfyUI's list, one entry (0 cond, 1 uncond) per equal part of the
+                batch. A layer whose first dimension cannot be split that way gets one record of
+                unknown branch.
         """
         self._ensure_run()
         self._log.begin_call(sigma, tuple(cond_or_uncond or (UNKNOWN_BRANCH,)))
@@ -96,13 +99,15 @@ class ActivationCollector:
         layer_names: Collection[str] | None = None,
         prefix: str = "",
     ) -> Iterator[ActivationCollector]:
-        """Hook the linear layers of a module tree; the hooks are gone however the block ends.
+        """Hook the Linear layers of a module tree; the hooks are removed however the block ends.
 
-        Layers are named ``prefix`` + their path; ``layer_names`` restricts them to some of these.
-        Raises `CalibrationError` when already observing or when no layer matches.
+        Layers are named ``prefix`` + their path. With ``layer_names``, only these are hooked.
+        Raises `CalibrationError` if the collector already observes a model or no layer matches.
         """
         if self._observing:
-            raise CalibrationError("the collector already observes a model")
+            raise CalibrationError(
+                "the collector already observes a model; let the sampling finish first"
+            )
         layers = find_linears(root, layer_names, prefix)
         self._drop_changed()
         self._ensure_run()
@@ -125,10 +130,10 @@ class ActivationCollector:
             self._finish_moments()
 
     def snapshot(self, fingerprint: ModelFingerprint) -> CalibrationStatistics:
-        """Return all that was gathered so far, as a copy that later observation never changes.
+        """Return everything collected so far, as a copy that later observations never change.
 
-        Includes what `load_state` brought in. Reads from the device. Raises `CalibrationError`
-        when the loaded statistics are from a different model than ``fingerprint``.
+        Includes the calibration that `load_state` added. Reads from the device. Raises
+        `CalibrationError` if that calibration is from a different model than ``fingerprint``.
         """
         self._flush_all()
         self._drop_changed()
@@ -138,9 +143,9 @@ class ActivationCollector:
         return gathered if self._base is None else merge(self._base, gathered)
 
     def load_state(self, statistics: CalibrationStatistics) -> None:
-        """Continue on top of earlier statistics: later snapshots contain them.
+        """Add to an earlier calibration, so that later snapshots contain it.
 
-        Replaces statistics loaded before; keeps what this collector gathered itself.
+        Replaces a calibration loaded before; keeps what this collector observed itself.
         """
         self._base = statistics
 
@@ -152,15 +157,15 @@ class ActivationCollector:
         def observe_input(module: torch.nn.Module, args: tuple[Any, ...], kwargs: Any) -> None:
             x = args[0] if args else kwargs.get("input")
             if not is_measurable(x, self._widths[name]):
-                return  # quantized, empty or of another width: coverage will show it
-            # Tensors made in inference mode could not be added to outside of it.
+                return  # quantized, empty or of another width: the coverage report shows it
+            # A tensor made in inference mode could not be changed outside of it.
             with torch.inference_mode(False), torch.no_grad():
                 self._receive(name, x)
 
         return observe_input
 
     def _receive(self, name: str, x: torch.Tensor) -> None:
-        """Account for one layer's input, measuring it unless that was done for another layer."""
+        """Record one layer's input; measure it unless another layer received the same tensor."""
         self._ensure_run()
         shared = self._find_shared(name, x)
         if shared is not None:
@@ -192,7 +197,7 @@ class ActivationCollector:
             group.commit()
 
     def _moment_tokens(self, name: str, group: InputGroup, device: torch.device) -> int:
-        """Return how many tokens of this call go into second moments, making room for them."""
+        """Return how many tokens of this call go into second moments, and reserve their memory."""
         if group.moments is None and self._schedule.admits(name, group):
             group.moments = MomentAccumulator(group.in_features, device)
         if group.moments is None:
@@ -201,7 +206,7 @@ class ActivationCollector:
         return tokens_per_call(group.in_features, branches, self._log.steps)
 
     def _moment_progress(self, names: Collection[str]) -> dict[str, MomentProgress]:
-        """Return what is known of each layer's second moments, by layer name."""
+        """Return the progress of each layer's second moments, by layer name."""
         base = self._base.layers if self._base is not None else {}
         progress = {}
         wanted = self.settings.moments_layers
@@ -215,17 +220,17 @@ class ActivationCollector:
         return progress
 
     def _finish_moments(self) -> None:
-        """Turn what this run gathered into parts, and free its memory."""
+        """Turn the second moments of this run into parts, and free their memory."""
         gathered = {g: g.moments for g in set(self._groups.values()) if g.moments is not None}
         for group in gathered:
-            group.moments = None  # of all, before a full disk can stop this: they are of one run
+            group.moments = None  # first for all groups: a full disk may stop the loop below
         while gathered:
             group, moments = gathered.popitem()
             part = moments.finish(self._log.run_id, self.settings.moments_folder)
             group.moment_parts += [part] if part is not None else []
 
     def _find_shared(self, name: str, x: torch.Tensor) -> tuple[InputGroup, Measurement] | None:
-        """Find a pending measurement of this tensor that this layer may take as its own."""
+        """Return the group and pending measurement of this tensor, if the layer may share them."""
         group = self._groups.get(name) or self._joinable.get(id(x))
         if group is None or group.pending is None or name in self._never_shared:
             return None
@@ -249,7 +254,7 @@ class ActivationCollector:
             group.commit()
 
     def _make_room(self, name: str, group: InputGroup, pending: Measurement) -> InputGroup:
-        """Deal with a layer that got a tensor other than its group's pending one."""
+        """Return the group to measure a tensor for that is not its layer's pending one."""
         if name in pending.claimed:
             self._flush(group)
             return group
@@ -264,7 +269,7 @@ class ActivationCollector:
         return other
 
     def _flush(self, group: InputGroup) -> None:
-        """Commit the pending measurement; members that never received it leave before."""
+        """Commit the pending measurement; members that never received it leave the group first."""
         if group.pending is not None:
             missing = group.members - group.pending.claimed
             if missing:
@@ -272,7 +277,7 @@ class ActivationCollector:
             group.commit()
 
     def _flush_all(self) -> None:
-        # Also entered from outside of the hooks, where inference mode may be on.
+        # Callers outside of the hooks may have inference mode on.
         with torch.inference_mode(False), torch.no_grad():
             for group in set(self._groups.values()):
                 self._flush(group)
@@ -285,10 +290,10 @@ class ActivationCollector:
         return group
 
     def _fit_budget(self) -> None:
-        """Give every input equally fewer rows once they would exceed the memory budget.
+        """Lower the number of rows of every input if all rows would exceed the memory budget.
 
-        Projects to the layers not seen yet as if they shared inputs as often as those seen, so
-        that this happens once or twice and not for each layer.
+        Assumes that the layers not seen yet share inputs as often as those seen. So the number
+        falls once or twice, and not with every new layer.
         """
         budget = self.settings.memory_budget_bytes
         groups = set(self._groups.values())
@@ -303,9 +308,9 @@ class ActivationCollector:
             group.shrink(self._rows_per_layer)
 
     def _drop_changed(self) -> None:
-        """Throw away layers whose shared tensor was changed in place where nobody could see it.
+        """Discard layers whose shared tensor was changed in place without the host noticing.
 
-        Their input was not what was measured for them. From now on they are measured alone.
+        Their input was not the tensor that was measured. From now on they are measured alone.
         """
         for name, unchanged in self._unchanged.items():
             if not bool(unchanged):

@@ -1,4 +1,4 @@
-"""Which layers were really observed, and which must not get a static scale."""
+"""Which layers a calibration observed, and which must not get a static scale."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-# A compiled graph that lost its hooks shows a fifth of the calls; an interrupted run loses one.
-# Half tells them apart.
+# A compiled graph that lost its hooks shows a fifth of the calls; an interrupted run loses only
+# one. A limit of one half separates the two cases.
 _PARTIAL_BELOW = 0.5
 
 
@@ -16,10 +16,15 @@ _PARTIAL_BELOW = 0.5
 class CoverageReport:
     """How well a list of layers was observed. Every tuple is sorted by name.
 
-    ``covered``: seen in full. ``uncovered``: no calls at all. ``partial``: fewer than half of
-    ``reference_calls``, mapped to the calls seen. ``nonfinite``: seen, but with NaN or infinity
-    (these are in ``covered`` or ``partial`` too). ``changed``: uncovered because the tensor was
-    changed in place between two layers that seemed to share it; another run covers them.
+    Attributes:
+        covered: layers that were observed in full.
+        uncovered: layers without any calls.
+        partial: layers with fewer than half of ``reference_calls``, mapped to the calls seen.
+        nonfinite: layers that received NaN or infinity; they are also in ``covered`` or
+            ``partial``.
+        changed: layers that are uncovered because their tensor was changed in place between two
+            layers that seemed to share it. Another run covers them.
+        reference_calls: calls that a layer of this model should have.
     """
 
     covered: tuple[str, ...]
@@ -31,11 +36,11 @@ class CoverageReport:
 
     @property
     def complete(self) -> bool:
-        """Whether every layer was seen in full and without NaN."""
+        """Whether every layer was observed in full and without NaN."""
         return not (self.uncovered or self.partial or self.nonfinite)
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-serialisable form for reports."""
+        """Return JSON-serialisable data for reports."""
         return {
             "covered": list(self.covered),
             "uncovered": list(self.uncovered),
@@ -47,15 +52,15 @@ class CoverageReport:
 
 
 def is_partial(calls: int, reference_calls: int) -> bool:
-    """Whether a layer was called suspiciously rarely: below half of the reference."""
+    """Return whether a layer has fewer than half of the reference calls."""
     return calls < _PARTIAL_BELOW * reference_calls
 
 
 def reference_calls(calls: Iterable[int], model_calls: int) -> int:
-    """Calls a layer of this model should have.
+    """Return the calls that a layer of this model should have.
 
-    The larger of the median over the layers and the model calls announced to the collector: when
-    most layers lost their hooks the median alone would call that normal.
+    This is the larger of the median over the layers and the model calls announced to the
+    collector. If most layers lost their hooks, the median alone would look normal.
     """
     seen = [count for count in calls if count > 0]
     return max(int(median(seen)) if seen else 0, model_calls)

@@ -1,7 +1,7 @@
-"""An activation log becomes statistics of a model: amax per call, and nothing that was not logged.
+"""Import an activation log as a calibration.
 
-There are no sampled rows and no mean squares: static scales come from such statistics, output
-errors do not. Merged with a calibration they widen its ranges.
+The log gives the amax per call only, without sampled rows and mean squares. So the calibration
+gives static scales, but no output errors. Merged with another calibration, it widens the ranges.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from .activation_log import ActivationLog, LoggedLayer, read_activation_log
 from .records import UNKNOWN_BRANCH, LayerStatistics, RunRecord
 from .statistics import CalibrationStatistics
 
-# Layers of a text encoder may be in the same log; more than a few others mean another model.
+# A log may also have layers of a text encoder. Too many unknown layers mean another model.
 _MOST_UNKNOWN = 0.1
-# A log bounds no row sample, and merging takes the smallest bound.
+# A log has no rows, so it must not lower the row capacity of a calibration it is merged with.
 _ROWS_PER_LAYER = 2**31 - 1
-# What the patch logs per layer unless told otherwise.
+# Calls that the patch logs per layer by default.
 _USUAL_LIMIT = 5
 _ID_DIGITS = 32
 
 
 @dataclass(frozen=True)
 class ImportedLog:
-    """Statistics from a log, and what a user should know of how it was read."""
+    """A calibration from a log, and notes for the user on how it was read."""
 
     statistics: CalibrationStatistics
     notes: tuple[str, ...]
@@ -44,16 +44,16 @@ class ImportedLog:
 def import_activation_log(
     path: Path, fingerprint: ModelFingerprint, *, ignore_unknown: bool = False
 ) -> ImportedLog:
-    """Read a log as statistics of the model with this fingerprint.
+    """Return a log as a calibration of the model with this fingerprint.
 
     Args:
         path: the log.
-        fingerprint: of the model that was sampled; a log does not say which it was.
-        ignore_unknown: leave out layers the model does not have, however many.
+        fingerprint: fingerprint of the model that was sampled, which the log does not name.
+        ignore_unknown: leave out layers that the model does not have, whatever their number.
 
     Raises:
-        CalibrationError: the log cannot be read, or is of another model: layers it does not have
-            (the nearest are named) or inputs of another width.
+        CalibrationError: the log cannot be read, or is from another model: it has layers that the
+            model lacks (the message has the nearest names), or inputs of another width.
     """
     log = read_activation_log(path, fingerprint.shapes)
     known = {name: layer for name, layer in log.layers.items() if name in fingerprint.shapes}
@@ -61,8 +61,8 @@ def import_activation_log(
     allowed = math.inf if ignore_unknown else _MOST_UNKNOWN * len(log.layers)
     if len(unknown) > allowed or not known:
         raise CalibrationError(
-            f"{path}: {len(unknown)} of {len(log.layers)} layers are not in the model: "
-            f"{describe_unknown(unknown, fingerprint.shapes)}"
+            f"{path} is not from this model: {len(unknown)} of {len(log.layers)} layers are not in "
+            f"the model: {describe_unknown(unknown, fingerprint.shapes)}"
         )
     _require_widths(log, known, fingerprint)
     run = _run(log, known)
@@ -84,15 +84,15 @@ def _require_widths(
         other = sorted(layer.widths - {width})
         if other:
             raise CalibrationError(
-                f"{log.path} is of another model: the inputs of {name} are {other[0]} wide there, "
-                f"its weight takes {width}"
+                f"{log.path} is from another model: the inputs of {name} have width {other[0]} in "
+                f"the log, but its weight takes {width}"
             )
 
 
 def _run(log: ActivationLog, layers: Mapping[str, LoggedLayer]) -> RunRecord:
-    """Return the one run a log is taken for: it does not say where one ends.
+    """Return the log as one run, because it does not say where a run ends.
 
-    Its id is the log's own, so that the same log is never counted twice in a merge.
+    The id comes from the log's digest, so that a merge never counts the same log twice.
     """
     written = datetime.fromtimestamp(log.path.stat().st_mtime, timezone.utc)
     return RunRecord(
@@ -113,7 +113,7 @@ def _run(log: ActivationLog, layers: Mapping[str, LoggedLayer]) -> RunRecord:
 def _layers(
     logged: Mapping[str, LoggedLayer], fingerprint: ModelFingerprint
 ) -> dict[str, LayerStatistics]:
-    """Return statistics by layer; those of one parent with equal inputs share them, as q, k, v."""
+    """Return statistics by layer. Layers of one parent with equal inputs (q, k, v) share them."""
     groups: dict[tuple[str, int, bytes, int], list[str]] = {}
     for name in sorted(logged):
         layer = logged[name]
@@ -154,19 +154,24 @@ def _notes(
     unknown: list[str],
     fingerprint: ModelFingerprint,
 ) -> list[str]:
-    notes = [f"{log.path.name}: {log.lines} lines of {len(known)} layers"]
+    notes = [f"{log.path.name}: {log.lines} lines for {len(known)} layers"]
     if unknown:
         left_out = describe_unknown(unknown, fingerprint.shapes)
-        notes.append(f"left out, not in the model: {left_out}")
+        notes.append(f"left out, because the model does not have them: {left_out}")
     if log.bad_lines:
-        notes.append(f"{log.bad_lines} lines make no sense and were skipped, first {log.first_bad}")
+        notes.append(
+            f"{log.bad_lines} lines cannot be read and were skipped; the first is {log.first_bad}"
+        )
     if log.provided:
-        notes.append(f"{log.provided} lines are of layers with a static scale and say nothing")
+        notes.append(
+            f"{log.provided} lines were skipped: their layers have a static scale, so the log has "
+            "no amax for them"
+        )
     most = max(len(layer.amax) for layer in known.values())
     if most <= _USUAL_LIMIT:
         notes.append(
-            f"warning: no layer has more than {most} calls. The patch logs the first "
-            f"{_USUAL_LIMIT} unless COMFY_NFP4_LOG_INPUT_SCALE_MAX is -1, and the largest "
-            "activations may come later"
+            f"warning: no layer has more than {most} calls. By default the patch logs only the "
+            f"first {_USUAL_LIMIT} calls, and the largest activations may come later. Set "
+            "COMFY_NFP4_LOG_INPUT_SCALE_MAX to -1 and log again"
         )
     return notes

@@ -1,4 +1,4 @@
-"""The running totals of one input tensor that a group of layers shares."""
+"""Running totals of an input that a group of layers shares."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from .tensor_rows import index_tensor
 class InputGroup:
     """Totals of the layers that have received the same tensors in every call so far.
 
-    ``pending`` is the latest measurement, added to the totals once every member has received it
-    or another tensor arrives: until then a member may turn out to receive something else, and
-    must be able to leave with the totals from before.
+    ``pending`` is the latest measurement. It is added to the totals once every member has received
+    it or another tensor arrives. Until then a member may receive another tensor, and must be able
+    to leave the group with the totals from before.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class InputGroup:
         self.tokens = 0
         # Per record: index of the model call, CFG branch, tokens behind the sum of squares.
         self.records: list[tuple[int, int, int]] = []
-        #: Second moments of the current run, where they are gathered, and those of earlier runs.
+        #: Second moments of the current run, if they are collected, and those of earlier runs.
         self.moments: MomentAccumulator | None = None
         self.moment_parts: list[MomentPart] = []
         self._latest_peaks: dict[tuple[int, ...], torch.Tensor] = {}
@@ -42,7 +42,7 @@ class InputGroup:
 
     @property
     def open_to_join(self) -> bool:
-        """Whether a layer never seen before may join: it would have the same history."""
+        """Whether a new layer may join: before the first call it has the same history."""
         return self.calls == 0
 
     @property
@@ -79,20 +79,20 @@ class InputGroup:
         ]
 
     def fork(self, leaving: set[str]) -> InputGroup:
-        """Move members to a group of their own with the totals from before ``pending``."""
+        """Move members to a new group with the totals from before ``pending``, and return it."""
         other = InputGroup(leaving, self.in_features, self.element_size, self.reservoir.capacity)
         self.members = self.members - leaving
         other.reservoir = self.reservoir.copy()
         other.calls, other.tokens = self.calls, self.tokens
         other.records = list(self.records)
         other.moment_parts = list(self.moment_parts)
-        # The sums are replaced, never changed in place; only the list of amax grows in place.
+        # The sums are never changed in place, so both groups may hold them. The amax buffer is.
         other._amax = None if self._amax is None else self._amax.clone()
         other._sum_squares, other._channel_amax = self._sum_squares, self._channel_amax
         return other
 
     def shrink(self, capacity: int) -> None:
-        """Lower the number of rows kept, those of the pending measurement included."""
+        """Lower the number of rows kept, including those of the pending measurement."""
         self.reservoir.shrink(capacity)
         m = self.pending
         if m is not None and m.rows is not None and m.rows.shape[0] > capacity:
@@ -105,7 +105,7 @@ class InputGroup:
     def host_totals(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return amax float32 [records], sum_squares float64 [K], channel_amax float32 [K].
 
-        Reads from the device: not for hooks.
+        Reads from the device, so hooks must not call it.
         """
         if self._amax is None or self._sum_squares is None or self._channel_amax is None:
             zeros = np.zeros(self.in_features)
@@ -117,10 +117,11 @@ class InputGroup:
         )
 
     def _is_fresh(self, m: Measurement) -> torch.Tensor:
-        """Whether the input differs from the latest of the same branches: bool [], on its device.
+        """Return whether the input differs from the last one of these branches: a device bool [].
 
-        A prompt's context is the same in every step; counted each time, a few tokens would pass
-        for many. The largest value of every channel tells: it covers all tokens.
+        A prompt's context is the same in every step. If it counted each time, a few tokens would
+        look like many. The comparison uses the largest value of every channel, which covers all
+        tokens.
         """
         before = self._latest_peaks.get(m.branches)
         self._latest_peaks[m.branches] = m.channel_amax
@@ -129,7 +130,7 @@ class InputGroup:
         return (before != m.channel_amax).any()
 
     def _append_amax(self, values: torch.Tensor) -> None:
-        """Write into one growing buffer: a tensor per call would cost 512 bytes each on CUDA."""
+        """Append to one growing buffer: a tensor per call would take 512 bytes each on CUDA."""
         start, end = len(self.records), len(self.records) + values.numel()
         buffer = self._amax
         if buffer is None or buffer.numel() < end or buffer.device != values.device:
@@ -141,5 +142,5 @@ class InputGroup:
 
 
 def _sum_dtype(device: torch.device) -> torch.dtype:
-    """Return the dtype of the sums: float64, except where the device has none."""
+    """Return the dtype of the sums: float64, or float32 on devices without float64."""
     return torch.float32 if device.type == "mps" else torch.float64

@@ -1,4 +1,4 @@
-"""One look at one activation: everything the statistics need from it, kept on its device."""
+"""Measure one activation: everything a calibration needs from it, kept on its device."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 @dataclass(frozen=True, eq=False)
 class TensorIdentity:
-    """Recognises the very tensor that was measured, and whether it still holds the same values.
+    """Recognise the tensor that was measured, and whether it still has the same values.
 
-    A weak reference, so that an activation is never kept alive and a reused id is never taken for
-    the old tensor. ``version`` is torch's counter of in-place changes; inference tensors have
-    none, for them ``probe`` holds the bits of some elements.
+    The weak reference does not keep an activation alive, and is never mistaken for another tensor
+    with a reused id. ``version`` is torch's counter of in-place changes. Inference tensors have no
+    counter; for them, ``probe`` has the bits of some elements.
     """
 
     reference: weakref.ref[torch.Tensor]
@@ -35,7 +35,7 @@ class TensorIdentity:
 
     @classmethod
     def of(cls, x: torch.Tensor) -> TensorIdentity:
-        """Take the identity of ``x``."""
+        """Return the identity of ``x``."""
         return cls(
             reference=weakref.ref(x),
             pointer=x.data_ptr(),
@@ -45,7 +45,7 @@ class TensorIdentity:
         )
 
     def matches(self, x: torch.Tensor) -> bool:
-        """Whether ``x`` is that tensor, unchanged as far as the host can tell."""
+        """Return whether ``x`` is that tensor, unchanged as far as the host can tell."""
         return (
             self.reference() is x
             and self.pointer == x.data_ptr()
@@ -54,7 +54,7 @@ class TensorIdentity:
         )
 
     def unchanged(self, x: torch.Tensor) -> torch.Tensor | None:
-        """Device bool [] for what only the device can tell; None when the host was enough."""
+        """Return a device bool [] if only the device can tell; None if `matches` is enough."""
         if self.probe is None:
             return None
         probe = _probe(x)
@@ -63,11 +63,11 @@ class TensorIdentity:
 
 @dataclass(eq=False)
 class Measurement:
-    """What one activation tensor contributes. ``claimed`` are the layers that received it.
+    """The contribution of one activation tensor. ``claimed`` are the layers that received it.
 
-    ``amax`` float32 [records]; ``sum_squares`` and ``channel_amax`` float32 [K], without the
-    records that are not finite; ``tokens_used`` per record; ``rows`` for the reservoir, and
-    ``moment_rows`` [T, K] for second moments, which share no token with them.
+    ``amax`` float32 [records]; ``sum_squares`` and ``channel_amax`` float32 [K], without records
+    that are not finite; ``tokens_used`` per record; ``rows`` for the reservoir; ``moment_rows``
+    [T, K] for second moments. No token is in both.
     """
 
     identity: TensorIdentity
@@ -85,7 +85,7 @@ class Measurement:
 
 
 def is_measurable(x: Any, in_features: int) -> bool:
-    """Whether ``x`` is a plain floating-point activation of this width (no quantized subclass)."""
+    """Return whether ``x`` is a plain floating-point tensor of this width (no subclass)."""
     return (
         type(x) in (torch.Tensor, torch.nn.Parameter)
         and x.dtype in _MEASURABLE
@@ -108,9 +108,9 @@ def measure(
 ) -> Measurement:
     """Measure an activation [..., K] without waiting for the device or changing anything.
 
-    The first dimension is split into one record per entry of ``branches`` when it can be.
-    ``max_tokens`` bounds the tokens per record behind the sums of squares, ``moment_tokens`` those
-    per call behind second moments.
+    Splits the first dimension into one record per entry of ``branches``, if possible.
+    ``max_tokens`` limits the tokens per record for the sums of squares, ``moment_tokens`` the
+    tokens per call for second moments.
     """
     identity = TensorIdentity.of(x)
     x = x.detach()
@@ -153,21 +153,21 @@ def measure(
 def _token_subset(
     tokens: int, max_tokens: int | None, rng: np.random.Generator
 ) -> tuple[int, int, int]:
-    """Choose every step-th token: first, step, count."""
+    """Return first, step and count of an evenly spaced choice of tokens."""
     if max_tokens is None or tokens <= max_tokens:
         return 0, 1, tokens
-    # An odd step and a random start: an even one would see the same image columns every time.
+    # Odd, with a random start: an even step could take the same image columns every time.
     step = -(-tokens // max_tokens) | 1
     first = int(rng.integers(step))
     return first, step, len(range(first, tokens, step))
 
 
 def _probe(x: torch.Tensor) -> torch.Tensor | None:
-    """Copy the bits of some elements spread over ``x``; None when it has no flat view."""
+    """Return the bits of some elements spread over ``x``; None if it has no flat view."""
     try:
         flat = x.view(-1)
     except RuntimeError:
         return None
-    # Odd, so that rows of an even width are probed in different channels.
+    # An odd step probes different channels in rows of an even width.
     sample = flat[:: (x.numel() // _PROBES) | 1]
     return sample.view(_BITS[x.element_size()]).clone()

@@ -1,7 +1,7 @@
-"""Add up statistics of one model from several runs, days or machines.
+"""Merge calibrations of one model from several runs, days or machines.
 
-Associative and commutative: exactly so for records, rows and amax; sums of squares are float64
-and differ by rounding at most.
+Merging is associative and commutative. Records, rows and amax are exact; sums of squares are
+float64 and differ by rounding only.
 """
 
 from __future__ import annotations
@@ -23,25 +23,29 @@ from .statistics import CalibrationStatistics
 
 
 def merge(a: CalibrationStatistics, b: CalibrationStatistics) -> CalibrationStatistics:
-    """Merge two artefacts; see `merge_all`."""
+    """Return two calibrations merged; see `merge_all`."""
     return merge_all([a, b])
 
 
 def merge_all(parts: Iterable[CalibrationStatistics]) -> CalibrationStatistics:
-    """Return the statistics of all parts together; the parts are not changed.
+    """Return all calibrations merged; the parts are not changed.
 
-    The row capacity becomes the smallest of the parts': rows that a smaller sample had to leave
-    out cannot be brought back, and keeping more of another would make the sample uneven. Layers
-    share an input afterwards only where they did in every part.
+    The row capacity becomes the smallest capacity of any part: rows that a smaller sample left out
+    are lost, and more rows from the other parts would make the sample uneven. Layers share an input
+    in the result only if they share it in every part.
 
-    Raises `CalibrationError` for no parts, for different models (naming the difference) and for
-    a run that is in two parts and would count twice.
+    Raises `CalibrationError` if there are no parts, if they are from different models (naming the
+    difference), or if two parts contain the same run, which would count twice.
     """
     items = list(parts)
     if not items:
-        raise CalibrationError("there are no statistics to merge")
+        raise CalibrationError("there is no calibration to merge; give at least one")
     for other in items[1:]:
-        items[0].require_model(other.fingerprint, "the statistics to merge")
+        items[0].require_model(
+            other.fingerprint,
+            "one of the calibrations to merge",
+            remedy="Merge calibrations of one model only",
+        )
     runs = _join_runs(items)
     capacity = min(item.rows_per_layer for item in items)
     layers: dict[str, LayerStatistics] = {}
@@ -65,13 +69,14 @@ def _join_runs(items: Sequence[CalibrationStatistics]) -> tuple[RunRecord, ...]:
     for run_id, count in Counter(run.id for run in runs).items():
         if count > 1:
             raise CalibrationError(
-                f"run {run_id} is in more than one of the statistics and would count twice"
+                f"run {run_id} is in more than one of the calibrations and would count twice; "
+                "merge each run once"
             )
     return runs
 
 
 def _shared_inputs(items: Sequence[CalibrationStatistics]) -> list[list[str]]:
-    """Group the layer names that share their input in every part, sorted."""
+    """Return the layer names in sorted groups that share their input in every part."""
     groups: dict[tuple[str | None, ...], list[str]] = defaultdict(list)
     for name in sorted({name for item in items for name in item.layers}):
         key = tuple(i.layers[name].input_id if name in i.layers else None for i in items)
@@ -88,7 +93,10 @@ def _merge_layer(
     parts = [layer for _, layer in sources]
     widths = {layer.in_features for layer in parts}
     if len(widths) > 1:
-        raise CalibrationError(f"{input_id} has different widths: {sorted(widths)}")
+        raise CalibrationError(
+            f"the calibrations have different input widths for {input_id}: {sorted(widths)}; merge "
+            "calibrations of one model only"
+        )
     position = {run.id: index for index, run in enumerate(runs)}
     run = np.concatenate([_renumber(layer.run, item, position) for item, layer in sources])
     order = np.argsort(run, kind="stable")
@@ -117,7 +125,7 @@ def _merge_layer(
 def _renumber(
     run: np.ndarray, item: CalibrationStatistics, position: Mapping[str, int]
 ) -> np.ndarray:
-    """Return indices into the runs of a part as indices into all runs; -1 stays."""
+    """Return indices into the runs of one part as indices into all runs; -1 stays -1."""
     table = np.array([*(position[r.id] for r in item.runs), -1], np.int32)
     return table[run]
 
@@ -130,9 +138,9 @@ def _merge_moments(parts: Sequence[LayerStatistics]) -> InputMoments | None:
 def _merge_rows(
     parts: Sequence[LayerStatistics], capacity: int
 ) -> tuple[torch.Tensor, np.ndarray, float, np.ndarray]:
-    """Keep the rows of lowest priority of all parts, below the lowest limit of any.
+    """Return the rows with the lowest priorities of all parts, below the lowest limit of any part.
 
-    Returns rows, priorities, limit, and which of all rows one after the other were kept.
+    Also returns their priorities, the limit, and their positions in the concatenated rows.
     """
     dtype = reduce(torch.promote_types, (p.rows.dtype for p in parts))
     joint = np.concatenate([p.priorities for p in parts])

@@ -1,4 +1,4 @@
-"""Which inputs' second moments are gathered in which sampling run."""
+"""Choose the inputs whose second moments a sampling run collects."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from .records import LayerStatistics
 from .settings import CollectorSettings
 from .statistics import CalibrationStatistics
 
-# The second of every four runs is left out of all second moments: its rows then judge, on another
-# prompt, whether what was made with them holds.
+# The second of every four runs is left out of all second moments. Its rows then judge, on another
+# prompt, the roundings that use them.
 _HELD_OUT_EVERY, _HELD_OUT = 4, 2
-# A run is taken to have so many steps where the sampler does not say.
+# The number of steps assumed for a run whose sampler does not tell.
 _USUAL_STEPS = 20
 _FEWEST_TOKENS = 256
-#: Tokens for each channel from which a Hessian is worth trusting.
+#: Tokens per channel at which a Hessian is reliable.
 ENOUGH_TOKENS = 8
 
 
 def tokens_per_call(in_features: int, branches: int, steps: int | None) -> int:
     """Return how many tokens of one model call go into the second moments of an input.
 
-    So many that a run of ``steps`` with both guidance branches reaches `ENOUGH_TOKENS` and a half
-    more: each input then takes one or two files, and few-step sampling needs no more runs.
+    A run of ``steps`` steps with both guidance branches then reaches 1.5 times `ENOUGH_TOKENS`, so
+    that each input takes one or two files, and sampling in few steps needs no more runs.
     """
     wanted = 1.5 * ENOUGH_TOKENS * in_features / (2 * max(1, steps or _USUAL_STEPS))
     return branches * max(_FEWEST_TOKENS, ceil(wanted))
@@ -34,7 +34,7 @@ def tokens_per_call(in_features: int, branches: int, steps: int | None) -> int:
 
 @dataclass(frozen=True)
 class MomentProgress:
-    """How far an input is: its layers have equal ``shared`` (None: not known yet)."""
+    """Progress of one layer's input. Layers with equal ``shared`` share it (None: unknown yet)."""
 
     shared: Hashable | None
     in_features: int
@@ -42,25 +42,25 @@ class MomentProgress:
 
     @property
     def per_channel(self) -> float:
-        """Tokens gathered for each channel."""
+        """Tokens collected per channel."""
         return self.tokens / max(1, self.in_features)
 
 
 class MomentSchedule:
-    """Gives the budget of every run to the inputs that have the fewest tokens so far."""
+    """Give the budget of every run to the inputs that have the fewest tokens so far."""
 
     def __init__(self, settings: CollectorSettings) -> None:
         """Start with nothing admitted."""
         self._settings = settings
-        # Layer -> what it was thought to share. Room is kept for that once: a layer that gets an
-        # input of its own in this run needs room of its own.
+        # Layer -> the input it shared before. The budget has room for each such input once. A layer
+        # that gets its own input in this run needs its own room.
         self._admitted: dict[str, Hashable] = {}
         self._opened: set[Hashable] = set()
         self._undecided: set[str] = set()
         self._left = 0
 
     def begin_run(self, number: int, progress: Mapping[str, MomentProgress]) -> None:
-        """Choose for run ``number`` (from 1), given the progress of each layer."""
+        """Choose the inputs for run ``number`` (from 1) by the progress of each layer."""
         self._admitted.clear()
         self._opened.clear()
         self._undecided.clear()
@@ -82,10 +82,10 @@ class MomentSchedule:
                 reserved.add(state.shared)
 
     def admits(self, name: str, group: InputGroup) -> bool:
-        """Whether to gather for this layer's input now; counts it against the budget if so.
+        """Return whether to collect for this layer's input now, and take its room if so.
 
-        An input that was not known when the run began, or parted from one that was, gets what is
-        left, first come first served.
+        Inputs that were unknown when the run began, or that left a shared input, get the rest of
+        the budget in the order they appear.
         """
         if not (self._admitted or self._undecided):
             return False
@@ -107,9 +107,9 @@ class MomentSchedule:
 
 
 def describe_budget(statistics: CalibrationStatistics, settings: CollectorSettings) -> str:
-    """Say how many more runs the Hessians take at this budget; empty when none or not collected.
+    """Return how many more runs the Hessians need, in words; empty if none or not collected.
 
-    Names the inputs that the budget has no room for, however many runs there are.
+    Names the inputs that the budget has no room for, whatever the number of runs.
     """
     budget, enough = settings.moments_budget_bytes, settings.moments_tokens_per_channel
     if not budget:
@@ -121,8 +121,8 @@ def describe_budget(statistics: CalibrationStatistics, settings: CollectorSettin
     if too_wide:
         needed = max(too_wide.values())
         parts.append(
-            f"no room for the Hessians of {len(too_wide)} inputs, such as {min(too_wide)}: they "
-            f"take up to {ceil(needed / 2**20)} MB each"
+            f"hessians_mb is too small for the Hessians of {_inputs(len(too_wide))}, such as "
+            f"{min(too_wide)}: they need up to {ceil(needed / 2**20)} MB each"
         )
     rest = {name: layer for name, layer in waiting.items() if name not in too_wide}
     prompts = {name for name, layer in rest.items() if layer.moments and layer.moments.repeats}
@@ -131,14 +131,15 @@ def describe_budget(statistics: CalibrationStatistics, settings: CollectorSettin
     if steady:
         total = max([*steady.values(), ceil(sum(runs[n] * sizes[n] for n in steady) / budget)])
         parts.append(
-            f"about {_with_held_out(total)} more runs until the Hessians of {len(steady)} inputs "
-            f"have {enough:g} tokens a channel"
+            f"the Hessians of {_inputs(len(steady))} need about {_with_held_out(total)} more "
+            f"runs to reach {enough:g} tokens per channel"
         )
     if prompts:
         most = max(runs[name] for name in prompts)
         parts.append(
-            f"Hessians of {len(prompts)} inputs that are the prompt's, such as {min(prompts)}, get "
-            f"few tokens from each: about {_with_held_out(most)} more prompts, if you have them"
+            f"the Hessians of {_inputs(len(prompts))} that depend on the prompt alone, such as "
+            f"{min(prompts)}, get few tokens from each prompt and need about "
+            f"{_with_held_out(most)} more prompts"
         )
     return "; ".join(parts)
 
@@ -146,7 +147,7 @@ def describe_budget(statistics: CalibrationStatistics, settings: CollectorSettin
 def _waiting(
     statistics: CalibrationStatistics, settings: CollectorSettings
 ) -> dict[str, LayerStatistics]:
-    """Return the inputs that have too few tokens, each with one of its layers."""
+    """Return the statistics of the inputs that have too few tokens, by input."""
     wanted, enough = settings.moments_layers, settings.moments_tokens_per_channel
     return {
         layer.input_id: layer
@@ -156,12 +157,16 @@ def _waiting(
     }
 
 
+def _inputs(count: int) -> str:
+    return f"{count} input{'s' if count != 1 else ''}"
+
+
 def _with_held_out(runs: int) -> int:
     return runs + ceil(runs / (_HELD_OUT_EVERY - 1))
 
 
 def _runs_left(layer: LayerStatistics, tokens_per_channel: float) -> int:
-    """Return how many more runs an input takes at the tokens it got from a run so far."""
+    """Return how many more runs an input needs, if each adds as many tokens as those so far."""
     if layer.moments is None:
         return 1
     missing = tokens_per_channel * layer.in_features - layer.moments.tokens

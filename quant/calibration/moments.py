@@ -1,8 +1,8 @@
-"""Second moments of a layer's input, gathered during sampling within a memory budget.
+"""Second moments of a layer's input, collected during sampling within a memory budget.
 
-A Hessian of a real layer takes tens to hundreds of megabytes, all of a model tens of gigabytes. So
-they are gathered for as many inputs at a time as the budget allows, another set in every sampling
-run, and each run's share is an immutable *part* that may live on disk. Parts of one input add up.
+The Hessian of a real layer takes tens to hundreds of megabytes, those of a whole model tens of
+gigabytes. So each sampling run collects them for another set of inputs, as many as the budget
+allows. The result of a run is an immutable *part* that may be on disk. Parts of one input add up.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from ..errors import CalibrationError
 from ..formats.nvfp4 import NVFP4_MAX, round_through_nvfp4
 from ..rounding.second_moments import SecondMoments
 
-# Rows of the symmetric matrix kept together: only what is on or left of the diagonal is stored.
+# Rows of the symmetric matrix kept together. Only values on or left of the diagonal are stored.
 _PANEL = 1024
 _VECTORS = ("sum", "sum_rounded", "residual_energy")
 
 
 def moments_bytes(in_features: int) -> int:
-    """Return the memory one input of this width takes while it is gathered, in bytes."""
+    """Return the memory that collecting an input of this width takes, in bytes."""
     triangle = sum((stop - start) * stop for start, stop in _panels(in_features))
     return 4 * (triangle + in_features * in_features + len(_VECTORS) * in_features)
 
@@ -48,9 +48,9 @@ class MomentAccumulator:
         self._panels = [zeros(stop - start, stop) for start, stop in _panels(in_features)]
         self._residual = zeros(in_features, in_features)
         self._vectors = {name: zeros(in_features) for name in _VECTORS}
-        # Tokens summed, different tokens, calls, and calls that brought those of the call before.
+        # Tokens summed, different tokens, calls, and calls with the same tokens as the call before.
         self._counts = torch.zeros(4, dtype=torch.int64, device=device)
-        # By guidance branches, which may take turns: repetitions so far, tokens of one call.
+        # By guidance branches, which may alternate: repetitions so far, tokens of one call.
         self._streaks: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
 
     def add(
@@ -60,14 +60,14 @@ class MomentAccumulator:
         fresh: torch.Tensor,
         branches: tuple[int, ...] = (),
     ) -> None:
-        """Add tokens; never waits for the device, unless the model moved to another in mid-run.
+        """Add tokens. Waits for the device only if the model moved to another one during the run.
 
         Args:
-            rows: ``[T, K]``; those with NaN or infinity are left out.
+            rows: ``[T, K]``; rows with NaN or infinity are left out.
             amax: 0-d, the largest |x| of the whole call, which sets the runtime's tensor scale.
-            fresh: 0-d bool, whether the call differs from the one of these branches before. Its
-                first repetition counts (the first call lacks the tokens sampled as rows), later
-                ones are left out.
+            fresh: 0-d bool, whether the call differs from the previous one of these branches. The
+                first repetition counts, because the first call lacks the tokens sampled as rows.
+                Later repetitions are left out.
             branches: guidance branches of the call.
         """
         x, amax, fresh = rows.to(self.device).float(), amax.to(self.device), fresh.to(self.device)
@@ -86,16 +86,16 @@ class MomentAccumulator:
         self._vectors["sum_rounded"] += rounded.sum(0)
         self._vectors["residual_energy"] += residual.square().sum(0)
         tokens = usable.sum()
-        # Of a call that comes twice some tokens may be missing from the first: they count once.
+        # The first of two equal calls may lack some tokens; the others count once.
         different = torch.where(fresh, tokens, (tokens - latest).clamp(min=0))
         self._streaks[branches] = (repeats, torch.where(fresh, tokens, tokens.maximum(latest)))
         calls = torch.stack([torch.ones_like(tokens), (~fresh).to(tokens)])
         self._counts += torch.cat([torch.stack([tokens, different]), calls])
 
     def finish(self, run: str, folder: Path | None) -> MomentPart | None:
-        """Return what was gathered as a part of ``run``, written to ``folder`` if there is one.
+        """Return the sums as a part of ``run``, written to ``folder`` if one is given.
 
-        None when no token was usable. Reads from the device: not for hooks.
+        None if no token was usable. Reads from the device, so hooks must not call it.
 
         Raises:
             CalibrationError: the folder cannot be written.
@@ -106,7 +106,7 @@ class MomentAccumulator:
         for sums in (*self._panels, self._residual, *self._vectors.values()):
             sums.mul_(tokens / summed)
         tensors = {f"hessian.{i}": panel.cpu() for i, panel in enumerate(self._panels)}
-        # Half the size; it needs no more digits than its sampling error leaves it.
+        # bfloat16 halves the size, and its rounding is below the sampling error.
         tensors["residual"] = self._residual.cpu().to(torch.bfloat16)
         tensors |= {name: vector.cpu() for name, vector in self._vectors.items()}
         part = MomentPart(
@@ -122,7 +122,7 @@ class MomentPart:
     ``tensors``: ``hessian.0``, ``hessian.1``, ... float32, the bands of rows of the sum of
     ``xq xq^T`` up to their diagonal; ``residual`` bfloat16 [K, K], the sum of ``(x - xq) xq^T``;
     and float32 [K] ``sum``, ``sum_rounded``, ``residual_energy``. None: they are in ``path``.
-    ``repeats``: most calls of the run brought the tokens of the call before.
+    ``repeats``: most calls of the run had the same tokens as the call before.
     """
 
     id: str
@@ -134,7 +134,7 @@ class MomentPart:
     path: Path | None = None
 
     def stored_in(self, folder: Path) -> MomentPart:
-        """Return this part kept in a file of ``folder``, writing or linking it if needed."""
+        """Return this part as a file in ``folder``, which is written or linked if needed."""
         target = folder / f"{self.id}.safetensors"
         if not target.exists():
             temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
@@ -146,7 +146,10 @@ class MomentPart:
                 finally:
                     temporary.unlink(missing_ok=True)
             except (OSError, safetensors.SafetensorError) as error:
-                raise CalibrationError(f"{target}: cannot write Hessians: {error}") from error
+                raise CalibrationError(
+                    f"{target}: cannot write Hessians: {error}. Free some disk space, or set "
+                    "hessians_mb to 0"
+                ) from error
         return replace(self, tensors=None, path=target)
 
     def _write(self, target: Path) -> None:
@@ -154,22 +157,22 @@ class MomentPart:
             with open(target, "xb") as file:
                 mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
             safetensors.torch.save_file(dict(self.tensors), target)
-            os.chmod(target, mode)  # save_file makes files that only their owner may read
+            os.chmod(target, mode)  # save_file makes files that only their owner can read
             with open(target, "rb+") as file:
                 os.fsync(file.fileno())
         elif self.path is not None:
             try:
-                os.link(self.path, target)  # it never changes
+                os.link(self.path, target)  # a link is enough, because parts never change
             except OSError:
                 shutil.copyfile(self.path, target)
 
     def require_readable(self) -> None:
-        """Raise `CalibrationError` unless its file is there and whole; reads the header only."""
+        """Raise `CalibrationError` if its file is missing or damaged; reads only the header."""
         if self.path is not None:
             self.add_to({}, only=())
 
     def add_to(self, total: dict[str, torch.Tensor], only: Collection[str] | None = None) -> None:
-        """Add the sums, or some of them, to ``total``, tensor by tensor, as float32.
+        """Add the sums, or only some of them, to ``total``, one tensor at a time, as float32.
 
         Raises:
             CalibrationError: the file is missing or damaged.
@@ -184,8 +187,8 @@ class MomentPart:
                     _add(total, name, file.get_tensor(name))
         except (OSError, safetensors.SafetensorError, RuntimeError) as error:
             raise CalibrationError(
-                f"{self.path}: cannot read the Hessian of a calibration: {error}. Delete the file "
-                "and load the calibration again to go without it, or calibrate again"
+                f"{self.path}: cannot read the Hessian of a calibration: {error}. Calibrate again, "
+                "or delete this file and load the calibration again to continue without it"
             ) from error
 
 
@@ -197,26 +200,26 @@ class InputMoments:
 
     @property
     def tokens(self) -> int:
-        """Tokens over all parts."""
+        """Number of tokens in all parts."""
         return sum(part.tokens for part in self.parts)
 
     @property
     def in_features(self) -> int:
-        """K."""
+        """Width K of the input."""
         return self.parts[0].in_features
 
     @property
     def runs(self) -> frozenset[str]:
-        """Ids of the runs that the parts are from: no held-out data for this input."""
+        """Ids of the runs of the parts, which therefore are not held-out runs for this input."""
         return frozenset(part.run for part in self.parts)
 
     @property
     def repeats(self) -> bool:
-        """Whether the tokens of a run are those of one call, as a prompt's context is."""
+        """Whether all calls of a run have the same tokens, as for a prompt's context."""
         return any(part.repeats for part in self.parts)
 
     def load_means(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return ``mean`` and ``mean_rounded`` over all parts without reading their matrices.
+        """Return ``mean`` and ``mean_rounded`` over all parts, without reading their matrices.
 
         Raises:
             CalibrationError: a part's file is missing or damaged.
@@ -246,7 +249,8 @@ class InputMoments:
             mean, rounded, energy = (total[name].view(width).div_(tokens) for name in _VECTORS)
         except (KeyError, RuntimeError) as error:
             raise CalibrationError(
-                f"the Hessian parts of an input of width {width} are damaged: {error}"
+                f"the Hessian files of an input of width {width} are damaged: {error}. Calibrate "
+                "again"
             ) from error
         return SecondMoments(hessian, residual, energy, mean, rounded, tokens)
 

@@ -1,4 +1,4 @@
-"""Which modules of a model are linear layers, and what they are called."""
+"""Find the Linear layers of a model and their names."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from ..layer_names import module_name
 def find_linears(
     root: torch.nn.Module, layer_names: Collection[str] | None = None, prefix: str = ""
 ) -> dict[str, torch.nn.Module]:
-    """Return the linear layers of a module tree by normalized name (``prefix`` + dotted path).
+    """Return the Linear layers of a module tree by normalized name (``prefix`` + dotted path).
 
-    Picked by their attributes, not their class: quantized checkpoints and ComfyUI have linears of
-    their own. Weights are never read: they may be offloaded. With ``layer_names`` only these.
-    Raises `CalibrationError` when nothing is left.
+    Recognises layers by their attributes, not their class, because ComfyUI and quantized
+    checkpoints have their own Linear classes. Never reads weights, which may be offloaded. With
+    ``layer_names``, returns only these. Raises `CalibrationError` if nothing is left.
     """
     found = {prefix + name: module for name, module in _linears(root)}
     wanted = {n: m for n, m in found.items() if layer_names is None or n in layer_names}
     if not wanted:
-        examples = ", ".join(list(found)[:3]) or "none at all"
+        examples = ", ".join(list(found)[:3]) or "none"
         raise CalibrationError(
-            f"{type(root).__name__} has no linear layer to observe (it has: {examples})"
+            f"{type(root).__name__} has none of the Linear layers to observe (its Linear layers: "
+            f"{examples}); make sure that this is the model whose layers you named"
         )
     return wanted
 
@@ -33,12 +34,11 @@ def _linears(root: torch.nn.Module) -> Iterator[tuple[str, torch.nn.Module]]:
     for name, module in root.named_modules():
         width = getattr(module, "in_features", None)
         if isinstance(width, int) and hasattr(module, "out_features") and _has_weight(module):
-            # torch.compile wraps modules under this name.
             yield module_name(name), module
 
 
 def _has_weight(module: torch.nn.Module) -> bool:
-    """Look for the name ``weight`` without evaluating a property of that name."""
+    """Return whether a module has a ``weight``, without evaluating a property of that name."""
     return (
         "weight" in module._parameters
         or "weight" in module._buffers

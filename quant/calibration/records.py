@@ -1,4 +1,4 @@
-"""The values statistics are made of: runs, and what one input tensor group was seen to be."""
+"""The values that a calibration consists of: runs, and the statistics of each layer's input."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class RunRecord:
     """One sampling run that was observed.
 
     ``id`` is a uuid4 in hex, ``started`` an ISO time in UTC, ``calls`` the number of model calls
-    announced during the run, ``prompts`` what the user sampled, ``settings`` JSON values.
+    announced during the run. ``prompts`` are the user's prompts, ``settings`` are JSON values.
     """
 
     id: str
@@ -31,7 +31,7 @@ class RunRecord:
     settings: Mapping[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-serialisable form, read back by `from_json`."""
+        """Return JSON-serialisable data that `from_json` reads back."""
         return {
             "id": self.id,
             "started": self.started,
@@ -42,7 +42,7 @@ class RunRecord:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> RunRecord:
-        """Rebuild a record from `to_json`'s form."""
+        """Return the record that `to_json` wrote."""
         return cls(
             id=str(data["id"]),
             started=str(data["started"]),
@@ -54,25 +54,25 @@ class RunRecord:
 
 @dataclass(frozen=True, eq=False)
 class LayerStatistics:
-    """What the input of one linear layer was seen to be.
+    """The statistics of one Linear layer's input.
 
-    Layers that always received the same tensor (q, k and v) share one object, named by
-    ``input_id``, the first of their names. K is ``in_features``.
+    Layers that always received the same tensor (q, k and v) share one object. ``input_id`` is the
+    first of their names. K is ``in_features``.
 
-    A *record* is one forward call, or one CFG branch of it when the batch could be split. Per
-    record, in the order seen: ``sigma`` float32 [N] (NaN when unknown), ``branch`` int8 [N]
+    A *record* is one forward call, or one CFG branch of it when the batch could be split. Each
+    record has, in the order seen: ``sigma`` float32 [N] (NaN when unknown), ``branch`` int8 [N]
     (0 cond, 1 uncond, -1 unknown), ``call_amax`` float32 [N] (max of |x| over every element), and
-    ``run`` int32 [N], an index into the runs of the statistics.
+    ``run`` int32 [N], an index into the runs of the calibration.
 
-    ``sum_squares`` float64 [K] is the sum of x^2 over ``tokens_used`` tokens, at most all
-    ``tokens``; ``channel_amax`` float32 [K] covers every token. Records with a NaN or an infinity
-    stay in ``call_amax`` and are left out of everything else.
+    ``sum_squares`` float64 [K] is the sum of x^2 over ``tokens_used`` of the ``tokens``;
+    ``channel_amax`` float32 [K] covers every token. Records with a NaN or an infinity stay in
+    ``call_amax`` and are left out of everything else.
 
-    ``rows`` [R, K] (dtype of the activation) is a uniform sample of the tokens, ``priorities``
-    float64 [R] in ascending order, and ``row_limit`` the bound below which every token's priority
-    is held (infinity while no token was left out). ``row_run`` int32 [R] is the run of each row,
-    an index into the runs of the statistics (-1: unknown). ``moments`` are the second moments, if
-    they were gathered; no token is both in them and among the rows.
+    ``rows`` [R, K] (dtype of the activation) is a uniform sample of the tokens. ``priorities``
+    float64 [R] are in ascending order. Every token with a priority below ``row_limit`` is in the
+    sample (infinity while no token was left out). ``row_run`` int32 [R] is the run of each row,
+    an index into the runs of the calibration (-1: unknown). ``moments`` are the second moments,
+    if they were collected; no token is both in them and among the rows.
     """
 
     input_id: str
@@ -94,12 +94,12 @@ class LayerStatistics:
 
     @property
     def nonfinite_calls(self) -> int:
-        """Number of records whose activations held a NaN or an infinity."""
+        """Number of records whose activations contained a NaN or an infinity."""
         return int(np.count_nonzero(~np.isfinite(self.call_amax)))
 
     @property
     def amax(self) -> float | None:
-        """Largest |x| over every finite record, None when there is none."""
+        """Largest |x| over all finite records; None when there is none."""
         finite = self.call_amax[np.isfinite(self.call_amax)]
         return float(finite.max()) if finite.size else None
 
@@ -109,19 +109,22 @@ class LayerStatistics:
         return (self.sum_squares / max(self.tokens_used, 1)).astype(np.float32)
 
     def percentile(self, percent: float) -> float | None:
-        """Percentile of the per-record amax (never of elements), None without finite records."""
+        """Return a percentile of the per-record amax (not of elements).
+
+        None when there are no finite records.
+        """
         finite = self.call_amax[np.isfinite(self.call_amax)]
         return float(np.percentile(finite.astype(np.float64), percent)) if finite.size else None
 
     def select(self, branch: int | None = None) -> np.ndarray:
-        """Boolean mask [N] of the finite records, of one CFG branch when given."""
+        """Return a boolean mask [N] of the finite records, of one CFG branch if given."""
         mask = np.isfinite(self.call_amax)
         return mask if branch is None else mask & (self.branch == branch)
 
 
 @dataclass(frozen=True)
 class SigmaBin:
-    """The records with ``low`` <= sigma <= ``high``: their number and the range of their amax."""
+    """The records with ``low`` <= sigma <= ``high``: their number, largest and median amax."""
 
     low: float
     high: float
@@ -133,7 +136,7 @@ class SigmaBin:
 def amax_by_sigma(
     layer: LayerStatistics, bins: int | Sequence[float] = 10, branch: int | None = None
 ) -> tuple[SigmaBin, ...]:
-    """Bin a layer's per-record amax by sigma, lowest sigma first; empty bins are left out.
+    """Return a layer's per-record amax in bins of sigma, lowest sigma first, without empty bins.
 
     ``bins`` is a number of bins of equal counts, or ascending edges (the last bin is closed).
     Records without a sigma or with a NaN or an infinity are ignored.
@@ -161,7 +164,7 @@ def amax_by_sigma(
 
 
 def amax_by_branch(layer: LayerStatistics) -> dict[str, float]:
-    """Largest |x| per CFG branch that was seen: keys ``cond``, ``uncond``, ``unknown``."""
+    """Return the largest |x| per CFG branch seen: keys ``cond``, ``uncond``, ``unknown``."""
     return {
         name: float(layer.call_amax[mask].max())
         for code, name in BRANCH_NAMES.items()
@@ -170,5 +173,5 @@ def amax_by_branch(layer: LayerStatistics) -> dict[str, float]:
 
 
 def order_runs(runs: Iterable[RunRecord]) -> tuple[RunRecord, ...]:
-    """Put runs into their one canonical order: by start time, then id."""
+    """Return runs in the canonical order: by start time, then id."""
     return tuple(sorted(runs, key=lambda run: (run.started, run.id)))

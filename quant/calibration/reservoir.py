@@ -1,7 +1,7 @@
 """Uniform samples of rows by priority sampling.
 
-Every row draws a random priority and the lowest are kept (a bottom-k sketch; Cohen and Kaplan,
-"Summarizing data using bottom-k sketches", PODC 2007). Which rows survive depends on the
+Every row gets a random priority, and the rows with the lowest are kept (a bottom-k sketch; Cohen
+and Kaplan, "Summarizing data using bottom-k sketches", PODC 2007). The choice depends on the
 priorities alone, so samples merge exactly, in any order.
 """
 
@@ -17,7 +17,7 @@ from .tensor_rows import index_tensor
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """Rows of one call worth keeping: positions int64 [r], priorities float64 [r], new limit."""
+    """The rows of one call to keep: positions int64 [r], priorities float64 [r], new limit."""
 
     positions: np.ndarray
     priorities: np.ndarray
@@ -27,8 +27,8 @@ class Candidates:
 def keep_lowest(priorities: np.ndarray, limit: float, capacity: int) -> tuple[np.ndarray, float]:
     """Return the mask of the priorities to keep and the new limit.
 
-    Kept is what lies below ``limit``, at most ``capacity`` of them. The limit falls to the first
-    priority that had to go, so that "every row below the limit is held" stays true.
+    Keeps the lowest ``capacity`` priorities below ``limit``. The limit falls to the lowest priority
+    that was dropped, so that every row below the limit is still in the sample.
     """
     below = priorities[priorities < limit]
     if below.size > capacity:
@@ -37,11 +37,11 @@ def keep_lowest(priorities: np.ndarray, limit: float, capacity: int) -> tuple[np
 
 
 class Reservoir:
-    """At most ``capacity`` rows of one input, kept on the device where the activations live.
+    """At most ``capacity`` rows of one input, on the device of the activations.
 
-    ``rows`` is [capacity, K], or None while empty; ``priorities`` float64 [capacity] holds
-    infinity for a free slot, ``calls`` int64 [capacity] the model call of each row. Only
-    `to_host` reads from the device.
+    ``rows`` is [capacity, K], or None while empty. ``priorities`` float64 [capacity] has infinity
+    for a free slot, ``calls`` int64 [capacity] has the model call of each row. Only `to_host`
+    reads from the device.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -53,7 +53,7 @@ class Reservoir:
         self.limit = float("inf")
 
     def choose(self, count: int, rng: np.random.Generator) -> Candidates:
-        """Draw priorities for ``count`` new rows and return those that would be kept."""
+        """Draw priorities for ``count`` new rows and return the rows to keep."""
         drawn = rng.random(count)
         (positions,) = np.nonzero(drawn < self.limit)
         joint = np.concatenate([self.priorities, drawn[positions]])
@@ -62,7 +62,7 @@ class Reservoir:
         return Candidates(positions, drawn[positions], limit)
 
     def add(self, rows: torch.Tensor, candidates: Candidates, call: int) -> None:
-        """Keep the chosen rows ([r, K] of one call), replacing those of higher priority."""
+        """Add the chosen rows ([r, K] of one call), replacing rows with higher priorities."""
         joint = np.concatenate([self.priorities, candidates.priorities])
         keep, self.limit = keep_lowest(joint, min(self.limit, candidates.limit), self.capacity)
         (free,) = np.nonzero(~keep[: self.capacity])
@@ -75,7 +75,7 @@ class Reservoir:
             self.calls[slots] = call
 
     def shrink(self, capacity: int) -> None:
-        """Lower the capacity, dropping the highest priorities."""
+        """Lower the capacity, dropping the rows with the highest priorities."""
         keep, self.limit = keep_lowest(self.priorities, self.limit, capacity)
         (kept,) = np.nonzero(keep)
         if self.rows is not None:
@@ -99,7 +99,7 @@ class Reservoir:
     def to_host(self, in_features: int) -> tuple[torch.Tensor, np.ndarray, np.ndarray]:
         """Return copies of the rows [R, K] on the CPU, their priorities, lowest first, and calls.
 
-        Rows with a NaN or an infinity are left out. Reads from the device: not for hooks.
+        Leaves out rows with a NaN or an infinity. Reads from the device, so hooks must not call it.
         """
         order = np.argsort(self.priorities, kind="stable")
         order = order[: np.count_nonzero(np.isfinite(self.priorities))]
@@ -111,7 +111,7 @@ class Reservoir:
         return rows[finite], self.priorities[order], self.calls[order]
 
     def _write(self, rows: torch.Tensor, sources: np.ndarray, slots: np.ndarray) -> None:
-        """Copy ``rows[sources]`` into the buffer at ``slots``, following a new device or dtype."""
+        """Copy ``rows[sources]`` into the buffer at ``slots``; move it to a new device or dtype."""
         buffer = self.rows
         if buffer is None:
             buffer = rows.new_empty(self.capacity, rows.shape[1])

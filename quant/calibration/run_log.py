@@ -1,4 +1,4 @@
-"""Which runs and model calls happened while a collector was watching."""
+"""The runs and model calls that a collector observed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .records import BRANCH_NAMES, UNKNOWN_BRANCH, RunRecord
 
 
 class RunLog:
-    """Runs in the order they began, and for every model call its run and its sigma.
+    """The runs in the order they began, and the run and sigma of every model call.
 
     The sigma of a call stays a tensor on its device until `call_table` reads it.
     """
@@ -35,12 +35,12 @@ class RunLog:
 
     @property
     def run_count(self) -> int:
-        """Runs that have begun."""
+        """Number of runs that have begun."""
         return len(self.runs)
 
     @property
     def steps(self) -> int | None:
-        """Sampling steps of the current run, None where its settings do not say."""
+        """Sampling steps of the current run; None if its settings do not say."""
         steps = self.runs[-1].settings.get("steps")
         return steps if isinstance(steps, int) and steps > 0 else None
 
@@ -57,7 +57,7 @@ class RunLog:
     def begin_run(
         self, prompts: str | Sequence[str], settings: Mapping[str, Any], run_id: str | None
     ) -> None:
-        """Start a run; forwards before its first call count as one of unknown sigma."""
+        """Start a run. Forwards before its first call count as one call of unknown sigma."""
         run = RunRecord(
             id=_checked_id(run_id, self.runs),
             started=datetime.now(timezone.utc).isoformat(timespec="microseconds"),
@@ -78,11 +78,11 @@ class RunLog:
         self._append(value, branches)
 
     def end_call(self) -> None:
-        """Forget the current call's metadata: what follows is of unknown sigma and branch."""
+        """End the current call. Forwards that follow have an unknown sigma and branch."""
         self._append(float("nan"), (UNKNOWN_BRANCH,))
 
     def call_table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return run index int32 and sigma float32 of every call index. Reads from the device."""
+        """Return the run index (int32) and sigma (float32) of every call. Reads from the device."""
         self._calls = [(run, float(sigma)) for run, sigma in self._calls]
         run = np.array([r for r, _ in self._calls], dtype=np.int32)
         return run, np.array([s for _, s in self._calls], dtype=np.float32)
@@ -93,7 +93,7 @@ class RunLog:
 
 
 def _first_element(sigma: Any) -> float | torch.Tensor:
-    """Copy the first element, leaving it on its device: the sampler may change the tensor."""
+    """Return a copy of the first element, on its device: the sampler may change the tensor."""
     if not isinstance(sigma, torch.Tensor):
         return float(sigma)
     return sigma.detach().reshape(-1)[:1].clone() if sigma.numel() else float("nan")
@@ -105,14 +105,16 @@ def _checked_id(run_id: str | None, runs: Sequence[RunRecord]) -> str:
     try:
         checked = uuid.UUID(hex=run_id).hex
     except ValueError as error:
-        raise CalibrationError(f"a run id must be a uuid in hex, not {run_id!r}") from error
+        raise CalibrationError(f"a run id must be a UUID in hex, not {run_id!r}") from error
     if any(run.id == checked for run in runs):
-        raise CalibrationError(f"this collector already has a run {checked}")
+        raise CalibrationError(
+            f"this collector already has a run {checked}; give each run an id of its own"
+        )
     return checked
 
 
 def _json_copy(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy by way of JSON: what cannot be saved is refused now, not after hours of sampling."""
+    """Return a copy made through JSON, to refuse values that cannot be saved before sampling."""
     try:
         return json.loads(json.dumps(dict(settings)))
     except (TypeError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""What a collector may be told."""
+"""The settings of a collector."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ from ..errors import CalibrationError
 
 @dataclass(frozen=True)
 class CollectorSettings:
-    """Settings of an `ActivationCollector`; `CalibrationError` for values without meaning.
+    """Settings of an `ActivationCollector`. Raises `CalibrationError` for invalid values.
 
-    rows_per_layer: activation rows to sample per distinct input.
-    memory_budget_bytes: bound on all sampled rows together; they live on the device of the
-        activations. When it is too small every input gets equally fewer rows.
-    mean_square_tokens: tokens per record behind E[x^2], evenly spread; None for all. The amax
-        always covers every token.
-    seed: of the row sampling; mixed with the id of each run, so runs never share priorities.
-    moments_budget_bytes: bound on the second moments gathered at one time, for gptq; 0 for none.
-        They live on the device of the activations during a run, and another set of inputs is
-        gathered in every run until each has enough.
-    moments_tokens_per_channel: an input has enough at this many tokens for each of its channels.
-    moments_layers: gather them for these layers only; None for all that are observed.
-    moments_folder: where each run's share is put; None keeps it in memory.
+    Attributes:
+        rows_per_layer: activation rows to sample per distinct input.
+        memory_budget_bytes: limit for all sampled rows together, which are on the device of the
+            activations. If it is too small, every input gets fewer rows, all the same number.
+        mean_square_tokens: tokens per record used for E[x^2], evenly spread; None for all. The
+            amax always covers every token.
+        seed: seed of the row sampling, combined with the id of each run, so that two runs never
+            draw the same priorities.
+        moments_budget_bytes: limit for the second moments collected at one time, for gptq; 0 for
+            none. They are on the device of the activations during a run. Each run collects them
+            for other inputs, until each input has enough.
+        moments_tokens_per_channel: tokens per channel at which an input has enough.
+        moments_layers: the layers to collect them for; None for all that are observed.
+        moments_folder: folder for the second moments of each run; None keeps them in memory.
     """
 
     rows_per_layer: int = 256
@@ -38,11 +40,11 @@ class CollectorSettings:
     def __post_init__(self) -> None:
         if self.rows_per_layer < 0 or self.memory_budget_bytes < 0 or self.seed < 0:
             raise CalibrationError(
-                "rows_per_layer, memory_budget_bytes and seed cannot be negative"
+                "rows_per_layer, memory_budget_bytes and seed must not be negative"
             )
         if self.moments_budget_bytes < 0 or not self.moments_tokens_per_channel > 0:
             raise CalibrationError(
-                "moments_budget_bytes cannot be negative, and moments_tokens_per_channel must be "
+                "moments_budget_bytes must not be negative, and moments_tokens_per_channel must be "
                 "above 0"
             )
         if self.mean_square_tokens is not None and self.mean_square_tokens < 1:

@@ -1,4 +1,4 @@
-"""Turn a collector's running totals into the immutable artefact."""
+"""Turn a collector's running totals into an immutable calibration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def build_statistics(
     rows_per_layer: int,
     changed_layers: Iterable[str],
 ) -> CalibrationStatistics:
-    """Read the totals of all groups (layer name -> group) from their devices, as copies."""
+    """Return copies of the totals of all groups (layer name -> group), read from their devices."""
     runs = order_runs(log.runs)
     position = {run.id: index for index, run in enumerate(runs)}
     call_run, call_sigma = log.call_table()
@@ -75,5 +75,5 @@ def _tool_version() -> str:
     try:
         return version("nvfp4-foundry")
     except PackageNotFoundError:
-        # ComfyUI loads the folder without installing it.
+        # ComfyUI loads the folder without installing the package.
         return "unknown"

@@ -1,4 +1,4 @@
-"""The calibration artefact: what the inputs of every layer were during real sampling."""
+"""The result of a calibration: statistics of every layer's input during real sampling."""
 
 from __future__ import annotations
 
@@ -14,34 +14,35 @@ from ..fingerprint import ModelFingerprint
 from .coverage import CoverageReport, is_partial, reference_calls
 from .records import LayerStatistics, RunRecord, amax_by_branch
 
-# With fewer rows of other runs there is too little to judge by.
+# Fewer rows from other runs are too few to judge by.
 _FEWEST_ROWS = 32
 
 
 @dataclass(frozen=True, eq=False)
 class HeldOutRows:
-    """Sampled input rows [R, K] that no second moments were made of.
+    """Sampled input rows [R, K] that are not part of the second moments.
 
-    ``from_other_runs``: they are from sampling runs, so mostly prompts, that had no part in them;
-    otherwise other tokens of the same runs.
+    ``from_other_runs``: the rows are from other sampling runs, so mostly from other prompts;
+    otherwise they are other tokens of the same runs.
     """
 
     rows: torch.Tensor
     from_other_runs: bool
 
     def describe(self) -> str:
-        """Return what they are in a few words."""
-        of = "other runs" if self.from_other_runs else "the same runs"
-        return f"{len(self.rows)} held-out tokens of {of}"
+        """Return a short description, such as ``64 held-out tokens from other runs``."""
+        origin = "other runs" if self.from_other_runs else "the same runs"
+        return f"{len(self.rows)} held-out tokens from {origin}"
 
 
 @dataclass(frozen=True, eq=False)
 class CalibrationStatistics:
-    """Statistics of one model over any number of sampling runs.
+    """The calibration of one model over any number of sampling runs.
 
     ``layers`` maps layer names (without ``.weight``) to their statistics; layers that always
-    received the same tensor map to the same object. ``changed_layers`` were observed but had to
-    be thrown away (see `CoverageReport`). ``rows_per_layer`` is the capacity of the row samples.
+    received the same tensor map to the same object. ``changed_layers`` were observed, but their
+    statistics had to be discarded (see `CoverageReport`). ``rows_per_layer`` is the capacity of
+    the row samples.
     """
 
     layers: Mapping[str, LayerStatistics]
@@ -58,22 +59,22 @@ class CalibrationStatistics:
 
     @property
     def model_calls(self) -> int:
-        """Model calls announced over all runs."""
+        """Number of model calls announced over all runs."""
         return sum(run.calls for run in self.runs)
 
     def amax(self, layer: str) -> float | None:
-        """Largest |x| a layer received, None when every record had a NaN or an infinity.
+        """Return the largest |x| a layer received; None when it has no finite record.
 
         Raises `CalibrationError` for a layer that was not observed.
         """
         return self._layer(layer).amax
 
     def percentile(self, layer: str, percent: float) -> float | None:
-        """Percentile over a layer's per-record amax; see `LayerStatistics.percentile`."""
+        """Return a percentile of a layer's per-record amax; see `LayerStatistics.percentile`."""
         return self._layer(layer).percentile(percent)
 
     def held_out_rows(self, layer: str) -> HeldOutRows:
-        """Return the rows to judge a layer's rounding by.
+        """Return the rows to judge a layer's rounding on.
 
         Raises `CalibrationError` for a layer that was not observed.
         """
@@ -81,7 +82,7 @@ class CalibrationStatistics:
         if known.moments is None:
             return HeldOutRows(known.rows, from_other_runs=False)
         seen = {run.id: run.prompts for run in self.runs if run.id in known.moments.runs}
-        # An input that is the same in every step is the same with every seed: its prompt makes it.
+        # An input that is the same in every step depends on the prompt alone, not on the seed.
         same = {prompts for prompts in seen.values() if prompts and known.moments.repeats}
         taken = [i for i, run in enumerate(self.runs) if run.id in seen or run.prompts in same]
         other = ~np.isin(known.row_run, [*taken, -1])
@@ -90,7 +91,7 @@ class CalibrationStatistics:
         return HeldOutRows(known.rows[torch.from_numpy(other)], from_other_runs=True)
 
     def coverage(self, expected_layers: Iterable[str] | None = None) -> CoverageReport:
-        """Say which of the expected layers (default: those observed) were seen in full."""
+        """Return which of the expected layers (default: those observed) were observed in full."""
         expected = sorted(set(self.layers if expected_layers is None else expected_layers))
         seen = {name: self.layers[name] for name in expected if name in self.layers}
         reference = reference_calls((s.calls for s in seen.values()), self.model_calls)
@@ -104,14 +105,22 @@ class CalibrationStatistics:
             reference_calls=reference,
         )
 
-    def require_model(self, fingerprint: ModelFingerprint, what: str = "the statistics") -> None:
-        """Raise `CalibrationError`, naming the difference, unless these are from that model."""
+    def require_model(
+        self,
+        fingerprint: ModelFingerprint,
+        what: str = "the calibration",
+        remedy: str = "Use a calibration of this model",
+    ) -> None:
+        """Raise `CalibrationError`, naming the difference, if this is from another model.
+
+        ``what`` and ``remedy`` are the first and the last words of the message.
+        """
         difference = self.fingerprint.difference(fingerprint)
         if difference is not None:
-            raise CalibrationError(f"{what} are from a different model: {difference}")
+            raise CalibrationError(f"{what} is from a different model: {difference}. {remedy}")
 
     def summary(self) -> dict[str, Any]:
-        """Return the figures for a report as JSON values."""
+        """Return the figures of a report as JSON values."""
         return {
             "model": self.fingerprint.digest,
             "tool_versions": list(self.tool_versions),
@@ -126,7 +135,9 @@ class CalibrationStatistics:
 
     def _layer(self, name: str) -> LayerStatistics:
         if name not in self.layers:
-            raise CalibrationError(f"{name} was not observed: the statistics have no such layer")
+            raise CalibrationError(
+                f"{name} was not observed: the calibration has no such layer; calibrate again"
+            )
         return self.layers[name]
 
 

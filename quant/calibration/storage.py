@@ -1,9 +1,9 @@
-"""Statistics on disk: one safetensors file whose header holds everything that is not a tensor.
+"""Calibration files: one safetensors file whose header holds everything that is not a tensor.
 
 Tensors are named ``<input_id>.<field>``, once per distinct input. The header's metadata has one
-key, `METADATA_KEY`, whose value is JSON with a ``version``: with more keys the same statistics
-would not always give the same bytes. Second moments, which may take gigabytes, are files of their
-own in a folder beside it, `moments_folder`.
+key, `METADATA_KEY`, whose value is JSON with a ``version``. With more keys the same calibration
+would not always give the same bytes. Second moments may take gigabytes, so they have their own
+files in a folder beside it (`moments_folder`).
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _SINCE_VERSION_2 = ("row_run",)
 
 
 def moments_folder(path: str | os.PathLike[str]) -> Path:
-    """Return where the second moments of a statistics file are kept."""
+    """Return the folder of the second moments that belong to a calibration file."""
     target = Path(path)
     return target.with_name(f"{target.stem}.moments")
 
 
 def delete_moments(path: str | os.PathLike[str]) -> None:
-    """Delete the second moments of a statistics file that was deleted.
+    """Delete the second moments of a deleted calibration file.
 
-    Those that a statistics file beside it lists stay: it may be the same one, renamed.
+    Keeps those that another calibration file in the folder lists: it may be the same file, renamed.
     """
     folder = moments_folder(path)
     files = list(folder.glob("*"))
@@ -70,7 +70,7 @@ def delete_moments(path: str | os.PathLike[str]) -> None:
 
 
 def _listed_moments(path: Path) -> set[str]:
-    """Return the ids of the parts that a file lists: none if it is no statistics file."""
+    """Return the ids of the parts that a file lists: none if it is not a calibration file."""
     try:
         with safetensors.safe_open(str(path), "pt") as file:
             header = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
@@ -81,12 +81,12 @@ def _listed_moments(path: Path) -> set[str]:
 
 
 def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[str]) -> None:
-    """Write statistics to a file, atomically: the name never holds a partial file.
+    """Write a calibration file atomically: ``path`` never holds a partial file.
 
-    Second moments are written before, to `moments_folder`; those in files elsewhere are linked,
-    or copied where that is not possible.
+    Second moments are written first, to `moments_folder`. Those already in files elsewhere are
+    linked, or copied where links are not possible.
 
-    Raises `CalibrationError` when it cannot be written.
+    Raises `CalibrationError` when the file cannot be written.
     """
     target = Path(path)
     for layer in statistics.inputs.values():
@@ -100,48 +100,53 @@ def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[s
                 np.ascontiguousarray(getattr(layer, name))
             )
     metadata = {METADATA_KEY: json.dumps(_header(statistics))}
-    # Beside the target: a rename is only atomic within one file system.
+    # The temporary file is beside the target, because a rename is atomic only in one file system.
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        # Not save_file: it makes files that only their owner may read.
+        # save_file would make a file that only its owner can read.
         data = safetensors.torch.save(tensors, metadata)
         with open(temporary, "xb") as file:
             file.write(data)
             os.fsync(file.fileno())
         os.replace(temporary, target)
     except (OSError, safetensors.SafetensorError) as error:
-        raise CalibrationError(f"{target}: cannot write the statistics: {error}") from error
+        raise CalibrationError(f"{target}: cannot write the calibration: {error}") from error
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def load_statistics(path: str | os.PathLike[str]) -> CalibrationStatistics:
-    """Read a statistics file.
+    """Read a calibration file.
 
-    Raises `CalibrationError` naming the file and what is wrong: missing, truncated, not a
-    statistics file, written by a newer version, or inconsistent.
+    Raises `CalibrationError`, naming the file and the problem: it is missing, truncated, not a
+    calibration file, written by a newer version, or inconsistent.
     """
     source = Path(path)
     try:
-        # Not a memory map: the file may be replaced while these statistics are in use.
+        # No memory map: the file may be replaced while this calibration is in use.
         data = source.read_bytes()
     except OSError as error:
-        raise CalibrationError(f"{source}: cannot read the statistics: {error}") from error
+        raise CalibrationError(f"{source}: cannot read the calibration: {error}") from error
     try:
         tensors = safetensors.torch.load(data)
         metadata = _metadata(data)
     except (safetensors.SafetensorError, ValueError, KeyError) as error:
         raise CalibrationError(
-            f"{source}: damaged or truncated, or not a safetensors file: {error}"
+            f"{source} is damaged or truncated, or is not a safetensors file: {error}. Calibrate "
+            "again, or use another calibration file"
         ) from error
     if METADATA_KEY not in metadata:
-        raise CalibrationError(f"{source}: not a calibration statistics file")
+        raise CalibrationError(
+            f"{source} is not a calibration file; choose a file that Calibration Result saved"
+        )
     try:
         header = json.loads(metadata[METADATA_KEY])
         _check_version(source, int(header["version"]))
         return _rebuild(header, tensors, moments_folder(source))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CalibrationError(f"{source}: damaged statistics: {error!r}") from error
+        raise CalibrationError(
+            f"{source}: the calibration is damaged ({error!r}); calibrate again"
+        ) from error
 
 
 def _header(statistics: CalibrationStatistics) -> dict[str, Any]:
@@ -186,8 +191,8 @@ def _metadata(data: bytes) -> dict[str, str]:
 def _check_version(source: Path, written: int) -> None:
     if written > FORMAT_VERSION:
         raise CalibrationError(
-            f"{source}: written by a newer version of NVFP4 Foundry (format {written}, this one "
-            f"reads up to {FORMAT_VERSION}); update the node pack"
+            f"{source} was written by a newer version of NVFP4 Foundry (file format {written}; "
+            f"this version reads up to {FORMAT_VERSION}). Update the node pack"
         )
 
 
@@ -231,9 +236,9 @@ def _rebuild_layer(
             raise ValueError(f"{input_id}.{name} is {tuple(tensor.shape)} {tensor.dtype}")
         arrays[name] = tensor.numpy()
     if arrays["run"].size and not 0 <= arrays["run"].min() <= arrays["run"].max() < runs:
-        raise ValueError(f"{input_id} refers to a run that is not in the file")
+        raise ValueError(f"{input_id} refers to a run that the file does not have")
     if not (arrays["row_run"] >= -1).all() or not (arrays["row_run"] < runs).all():
-        raise ValueError(f"{input_id} has rows of a run that is not in the file")
+        raise ValueError(f"{input_id} has rows from a run that the file does not have")
     limit = entry["row_limit"]
     return LayerStatistics(
         input_id=input_id,
@@ -251,9 +256,9 @@ def _rebuild_layer(
 def _find_moments(
     entries: Iterable[Mapping[str, Any]], in_features: int, folder: Path
 ) -> InputMoments | None:
-    """Return the parts whose files are there; without the others there is less to go by.
+    """Return the parts whose files exist, None if there are none.
 
-    A statistics file that was renamed finds its parts in the folder of its earlier name.
+    If the calibration file was renamed, its parts are in the folder of its earlier name.
     """
     parts = []
     for entry in entries:

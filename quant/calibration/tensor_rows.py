@@ -1,6 +1,6 @@
-"""Reading an activation [..., K] as rows of K channels without copying it whole.
+"""Read an activation [..., K] as rows of K channels without copying all of it.
 
-Nothing here waits for the device: positions are made on the host, shapes never depend on data.
+No function waits for the device: positions are made on the host, and shapes never depend on data.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-# Elements of one temporary. On a CPU it should stay near the caches; on a GPU few launches count.
+# Elements of one temporary: small enough for the caches of a CPU, and on a GPU large enough to
+# need few kernel launches.
 _BLOCK_CPU = 2**20
 _BLOCK_DEVICE = 2**22
 
 
 def flat_rows(x: torch.Tensor) -> torch.Tensor | None:
-    """Return ``x`` as a view [tokens, K], None when its strides do not allow one."""
+    """Return ``x`` as a view [tokens, K]; None if its strides do not allow one."""
     try:
         return x.view(-1, x.shape[-1])
     except RuntimeError:
@@ -24,17 +25,17 @@ def flat_rows(x: torch.Tensor) -> torch.Tensor | None:
 
 
 def index_tensor(positions: np.ndarray, device: torch.device) -> torch.Tensor:
-    """Move positions to a device without waiting for it."""
-    # Before numpy 2 the default integer of Windows had 32 bits.
+    """Return positions as an index tensor on a device, without waiting for the device."""
+    # Before numpy 2, the default integer on Windows had 32 bits.
     index = torch.from_numpy(positions.astype(np.int64, copy=False))
     if device.type == "cuda":
-        # From pageable memory the copy would wait for the stream.
+        # A copy from pageable memory would wait for the stream.
         return index.pin_memory().to(device, non_blocking=True)
     return index.to(device)
 
 
 def take_rows(x: torch.Tensor, positions: np.ndarray) -> torch.Tensor:
-    """Gather rows of ``x`` [..., K] by position among its tokens: a new tensor [r, K]."""
+    """Return the tokens of ``x`` [..., K] at these positions, as a new tensor [r, K]."""
     flat = flat_rows(x)
     if flat is not None:
         return flat.index_select(0, index_tensor(positions, x.device))
@@ -43,7 +44,7 @@ def take_rows(x: torch.Tensor, positions: np.ndarray) -> torch.Tensor:
 
 
 def channel_amax(x: torch.Tensor) -> torch.Tensor:
-    """Return max |x| per channel, float32 [K], NaN where a channel has one; no temporaries."""
+    """Return max |x| per channel, float32 [K], without temporaries; NaN if a channel has one."""
     flat = flat_rows(x)
     source = x if flat is None else flat
     dims = tuple(range(source.ndim - 1))
@@ -57,7 +58,7 @@ def channel_sum_squares(x: torch.Tensor, first: int, step: int) -> torch.Tensor:
     """
     total = torch.zeros(x.shape[-1], dtype=torch.float32, device=x.device)
     for block in _blocks(x, first, step):
-        # Not square_(): float() of a float32 tensor is the activation itself.
+        # square_() would change the activation: float() of a float32 tensor is no copy.
         values = block.float()
         total += torch.mul(values, values).sum(0)
     return total.clamp_(max=torch.finfo(torch.float32).max)

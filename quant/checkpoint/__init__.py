@@ -1,4 +1,4 @@
-"""Writing, verifying, inspecting and comparing checkpoints."""
+"""Write, verify, inspect, compare and rescale checkpoints."""
 
 from .compare import CheckpointComparison, LayerComparison, compare_checkpoints
 from .inspect import CheckpointSummary, LayerSummary, inspect_checkpoint

@@ -1,4 +1,4 @@
-"""Two checkpoints of one model, layer by layer, each decoded through its own formats."""
+"""Compare two checkpoints of one model layer by layer, each decoded from its own formats."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from .inspect import stored_format
 class LayerComparison:
     """One layer of both files.
 
-    Errors are relative Frobenius norms of B's difference from A: of the decoded weight, and of
-    the bias where there is one. Infinite where A is zero and B is not. ``bytes`` count all that
-    belongs to the layer.
+    Errors are relative Frobenius norms of B's difference from A, for the decoded weight and for the
+    bias if there is one. They are infinite if A is zero and B is not. ``bytes_a`` and ``bytes_b``
+    count all tensors of the layer.
     """
 
     name: str
@@ -43,15 +43,15 @@ class LayerComparison:
 
 @dataclass(frozen=True)
 class CheckpointComparison:
-    """Two files.
+    """The comparison of two files.
 
     Attributes:
-        a, b: their paths.
-        layers: what both hold, in A's order.
+        a, b: paths of the files.
+        layers: layers that both files have, in A's order.
         only_a, only_b: layers, or biases, that the other file lacks.
-        not_compared: layers in a format this tool cannot decode.
-        relative_error: of all compared weights and biases as one vector.
-        bytes_a, bytes_b: of all tensors.
+        not_compared: layers in a format that this tool cannot decode.
+        relative_error: relative error of all compared weights and biases as one vector.
+        bytes_a, bytes_b: bytes of all tensors.
     """
 
     a: str
@@ -65,7 +65,7 @@ class CheckpointComparison:
     bytes_b: int
 
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-serialisable data; errors that are no finite number are null."""
+        """Return JSON-serialisable data; errors that are not finite are null."""
         data = asdict(self)
         for record in (data, *data["layers"]):
             for key in ("relative_error", "bias_error"):
@@ -80,8 +80,8 @@ def compare_checkpoints(
     """Compare the weights and biases of B with those of A, one layer in memory at a time.
 
     Raises:
-        SourceError, CheckpointError: a file is unreadable or its markers are.
-        CompareError: no layer can be compared, or one has different shapes.
+        SourceError, CheckpointError: a file or its markers cannot be read.
+        CompareError: no layer can be compared, or a layer has different shapes.
     """
     with open_to_look(a) as file_a, open_to_look(b) as file_b:
         return compare_tensors(file_a, file_b, on_progress)
@@ -95,7 +95,8 @@ def compare_tensors(
     pairs = [(layer, layers_b[name]) for name, layer in layers_a.items() if name in layers_b]
     if not pairs:
         raise CompareError(
-            f"{a.description} and {b.description} have no layer in common; are they of one model?"
+            f"{a.description} and {b.description} have no layer in common; compare two files of "
+            "the same model"
         )
     compared, not_compared = [], []
     everything = Difference()
@@ -114,8 +115,8 @@ def compare_tensors(
             on_progress(done, total, layer_a.name)
     if not compared:
         raise CompareError(
-            f"{a.description} and {b.description} have layers in common, but none in formats this "
-            "tool can decode"
+            f"{a.description} and {b.description} have layers in common, but none in formats that "
+            "this tool can decode"
         )
     return CheckpointComparison(
         a=a.description,
@@ -131,15 +132,15 @@ def compare_tensors(
 
 
 def _require_intact(source: TensorSource, layer: Layer) -> None:
-    """Raise `CheckpointError` for a layer that is not readable because it is damaged."""
+    """Raise `CheckpointError` if a layer is unreadable because it is damaged."""
     stored = source.stored_weight(layer.tensor.name)
     if stored is not None and not is_readable(stored):
-        with suppress(SourceError):  # of a format that is not known
+        with suppress(SourceError):  # an unknown format is not damage
             stored.read()
 
 
 def _missing(layers: Mapping[str, Layer], others: Mapping[str, Layer]) -> tuple[str, ...]:
-    """Return what ``others`` lack: layers, and biases of layers they have."""
+    """Return the layers that ``others`` lack, and the biases of layers that they have."""
     names, biases = [], {info.name for layer in others.values() for info in layer.companions}
     for name, layer in layers.items():
         if name not in others and name not in biases:
@@ -156,7 +157,7 @@ def _compare_layer(
     shape = _common_shape(a, layer_a, b, layer_b)
     rows, columns = (shape[0], prod(shape[1:])) if shape else (1, 1)
     rows_of_a, rows_of_b = _reader(a, layer_a), _reader(b, layer_b)
-    inside = tuple(slice(0, size) for size in shape[1:])  # padding is of one file alone
+    inside = tuple(slice(0, size) for size in shape[1:])  # only one of the files may be padded
     weight = Difference()
     for band in row_slices(rows, columns):
         values = (read(band)[(slice(None), *inside)] for read in (rows_of_a, rows_of_b))
@@ -178,7 +179,7 @@ def _compare_layer(
 def _common_shape(
     a: TensorSource, layer_a: Layer, b: TensorSource, layer_b: Layer
 ) -> tuple[int, ...]:
-    """Return the logical shape of both weights; one may be stored padded and not say so.
+    """Return the logical shape of both weights. One may be padded without a note of that.
 
     Raises:
         CompareError: the shapes differ.
@@ -188,13 +189,14 @@ def _common_shape(
     if _may_have_shape(b, layer_b, layer_a.shape):
         return layer_a.shape
     raise CompareError(
-        f"{layer_a.name}: its weight is {'x'.join(map(str, layer_a.shape))} in the first file and "
-        f"{'x'.join(map(str, layer_b.shape))} in the second; these are different models"
+        f"{layer_a.name}: the weight is {'x'.join(map(str, layer_a.shape))} in the first file and "
+        f"{'x'.join(map(str, layer_b.shape))} in the second, so these are different models; "
+        "compare two files of the same model"
     )
 
 
 def _may_have_shape(source: TensorSource, layer: Layer, shape: tuple[int, ...]) -> bool:
-    """Whether a weight is of this shape, or of a larger one that this would be padded to."""
+    """Return whether a weight has this shape, or the larger one that this is padded to."""
     stored = source.stored_weight(layer.tensor.name)
     smaller = len(shape) == len(layer.shape) and all(map(le, shape, layer.shape))
     if stored is None or stored.format is None or not smaller:
@@ -204,7 +206,7 @@ def _may_have_shape(source: TensorSource, layer: Layer, shape: tuple[int, ...]) 
 
 
 def _reader(source: TensorSource, layer: Layer) -> Callable[[slice], torch.Tensor]:
-    """Load a layer's weight as it is stored; return what decodes rows of it to float32."""
+    """Load a layer's stored weight; return a function that decodes its rows to float32."""
     stored = source.stored_weight(layer.tensor.name)
     if stored is not None:
         return stored.read()

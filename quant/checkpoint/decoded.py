@@ -1,4 +1,4 @@
-"""A checkpoint as an unquantized model would hold it."""
+"""Decode a checkpoint to the tensors of an unquantized model."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def decoded_tensors(checkpoint: TensorSource) -> dict[str, torch.Tensor]:
 
     Raises:
         CheckpointError: a marker is damaged.
-        SourceError: a layer is stored in a format not known here.
+        SourceError: a layer is stored in an unknown format.
     """
     model = decoded(checkpoint)
     return {name: model.load(name) for name in model.tensors}

@@ -1,4 +1,4 @@
-"""What a model file holds, quantized or not."""
+"""Summarise the content of a model file, quantized or not."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """A file's layers and what is known of its making."""
+    """The layers of a file, its metadata, and the record of how it was made."""
 
     path: str
     architecture: str
@@ -39,11 +39,11 @@ class CheckpointSummary:
 
     @property
     def total_bytes(self) -> int:
-        """Bytes of all tensors (the file adds its header)."""
+        """Bytes of all tensors, without the file's header."""
         return sum(layer.bytes for layer in self.layers)
 
     def counts(self) -> dict[str, int]:
-        """Return the number of Linears per format, most first."""
+        """Return the number of Linear layers per format, largest first."""
         return dict(Counter(la.format for la in self.layers if la.kind == "linear").most_common())
 
     def to_json(self) -> dict[str, Any]:
@@ -60,10 +60,12 @@ class CheckpointSummary:
 
 
 def inspect_checkpoint(path: str | Path) -> CheckpointSummary:
-    """Read what any source holds: header, markers and input scales; no weights are loaded.
+    """Summarise a model file of any kind from its header, markers and input scales.
+
+    Loads no weights.
 
     Raises:
-        SourceError, CheckpointError: the file is unreadable or its markers are.
+        SourceError, CheckpointError: the file or its markers cannot be read.
     """
     with open_to_look(path) as source:
         return summarise(source)
@@ -94,7 +96,7 @@ def summarise(source: TensorSource) -> CheckpointSummary:
 
 
 def stored_format(info: TensorInfo) -> str:
-    """Return what to call the format a tensor is stored in: the file's name for it, or its type."""
+    """Return the name of the format that a tensor is stored in, or its dtype if unquantized."""
     if info.stored:
         return info.stored.label
     return short_dtype(info.dtype)

@@ -1,4 +1,4 @@
-"""What this tool records in a checkpoint of how it was made."""
+"""The record of how a checkpoint was made, which this tool stores in its header."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROVENANCE = "nvfp4_foundry"
 
 
 def read_provenance(source: TensorSource) -> dict[str, Any]:
-    """Return what this tool recorded when it wrote the file; empty if another tool did."""
+    """Return the record of how the file was made; empty if another tool wrote it."""
     try:
         data = json.loads(source.metadata.get(PROVENANCE, "{}"))
     except json.JSONDecodeError:
@@ -23,6 +23,6 @@ def read_provenance(source: TensorSource) -> dict[str, Any]:
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:
-    """Return the CRC-32 of a tensor's bytes in hex, to recognise a tensor that has no source."""
+    """Return the CRC-32 of a tensor's bytes in hex, to check a tensor that the source lacks."""
     values = tensor.detach().cpu().contiguous().reshape(-1)
     return f"{zlib.crc32(values.view(torch.uint8).numpy().tobytes()):08x}"

@@ -1,7 +1,7 @@
-"""Whether statistics are of the model that a quantized checkpoint was made from.
+"""Check that a calibration is from the model that a quantized checkpoint was made from.
 
-Its weights are no longer those that were fingerprinted, and biases of quantized layers may have
-been corrected. What is left to go by are the shapes of all layers and the other 1-D tensors.
+The weights of the checkpoint differ from the fingerprinted ones, and biases of quantized layers may
+have been corrected. So the check compares the shapes of all layers and the other 1-D tensors.
 """
 
 from __future__ import annotations
@@ -22,15 +22,14 @@ def require_same_model(
     fingerprint: ModelFingerprint,
     checkpoint: TensorSource,
     layers: Mapping[str, StoredLayer],
-    what: str = "the statistics",
 ) -> int:
-    """Refuse a fingerprint of another model than the checkpoint's.
+    """Refuse a fingerprint that is from another model than the checkpoint.
 
     Returns:
-        how many tensors' values were compared; with 0 only shapes speak for the same model.
+        number of tensors whose values were compared; 0 means that only shapes were compared.
 
     Raises:
-        CalibrationError: naming the difference.
+        CalibrationError: the models differ; the message names the difference.
     """
     shapes = {
         layer.name: _logical_shape(layer, fingerprint.shapes.get(layer.name))
@@ -47,12 +46,15 @@ def require_same_model(
     )
     difference = fingerprint.difference(found)
     if difference is not None:
-        raise CalibrationError(f"{what} are from a different model: {difference}")
+        raise CalibrationError(
+            f"the calibration is from a different model: {difference}. Choose the calibration of "
+            "the model that the checkpoint was made from"
+        )
     return len(probe)
 
 
 def _logical_shape(layer: StoredLayer, expected: Shape | None) -> Shape:
-    """Return the shape of a weight; one that is padded is as large as expected if it can be."""
+    """Return the shape of a weight; for a padded one the expected shape, if it fits."""
     fmt = layer.format
     if fmt is not None and expected is not None and len(expected) == 2:
         stored = fmt.tensor_specs(expected, torch.bfloat16)["weight"].shape

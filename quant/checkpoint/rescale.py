@@ -1,7 +1,7 @@
-"""Give a quantized checkpoint other static activation scales; nothing is quantized again.
+"""Give a quantized checkpoint other static input scales without quantizing it again.
 
-Only ``input_scale`` tensors are written, added and removed. The bytes of every other tensor are
-copied, and the header says what was done.
+Only ``input_scale`` tensors are changed, added or removed. All other tensors are copied byte by
+byte, and the header records the change.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .writer import CheckpointWriter
 
 @dataclass(frozen=True)
 class RescaledLayer:
-    """One layer whose activations take a static scale: before and after, None for dynamic."""
+    """The input scale of one layer before and after; None means dynamic."""
 
     name: str
     format: str
@@ -40,20 +40,20 @@ class RescaledLayer:
 
     @property
     def change(self) -> float | None:
-        """The new scale as a multiple of the old one, where there are both."""
+        """The new scale as a multiple of the old one; None if one of them is dynamic."""
         return self.after / self.before if self.before and self.after is not None else None
 
 
 @dataclass(frozen=True)
 class RescaleReport:
-    """What became of the scales of a checkpoint.
+    """The changes to the input scales of a checkpoint.
 
     Attributes:
         source: the checkpoint that was read.
-        target: what was written; empty for a dry run.
-        layers: those whose activations are quantized, in the file's order.
-        compared: tensors whose values say that the statistics are of this model.
-        notes: what a user should know.
+        target: the file that was written; empty for a dry run.
+        layers: the layers that take an input scale, in the file's order.
+        compared: number of tensors whose values match the model of the calibration.
+        notes: warnings for the user.
     """
 
     source: str
@@ -79,23 +79,24 @@ def rescale_checkpoint(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> RescaleReport:
-    """Write a copy of a checkpoint with the static scales that policy and statistics give.
+    """Write a copy of a checkpoint with the static input scales of a policy and a calibration.
 
-    One tensor is in memory at a time. The target appears complete or not at all, so it may be the
-    checkpoint itself, with ``overwrite``. A layer the statistics do not know for sure gets no
-    static scale, as when it is quantized with them.
+    One tensor is in memory at a time. The target appears complete or not at all, so with
+    ``overwrite`` it may be the checkpoint itself. A layer that was not observed reliably gets no
+    static scale, as in a conversion.
 
     Args:
         path: a checkpoint of this or another tool.
-        policy: what the scales represent.
-        statistics: calibration of the model the checkpoint was made from.
-        target: the file to write; None changes nothing and only reports.
+        policy: how the scales are chosen.
+        statistics: calibration of the model that the checkpoint was made from.
+        target: the file to write; None for a dry run.
         overwrite: replace an existing target.
+        on_progress: called after each tensor.
 
     Raises:
-        SourceError, CheckpointError: the checkpoint cannot be read, holds no layer that takes a
+        SourceError, CheckpointError: the checkpoint cannot be read, has no layer that takes a
             static scale, or the target cannot be written.
-        CalibrationError: the statistics are of another model, or a file of scales is wrong.
+        CalibrationError: the calibration is from another model, or a file of scales is invalid.
     """
     _require_statistics(policy, statistics)
     with open_tensors(path) as file:
@@ -136,15 +137,15 @@ def _scaled_layers(path: str | Path, layers: Mapping[str, StoredLayer]) -> dict[
     scaled = {name: layer for name, layer in layers.items() if takes_input_scale(layer)}
     if not scaled:
         raise CheckpointError(
-            f"{path}: no layer takes an input_scale; only layers that are marked and multiplied "
-            "as NVFP4 or float8 do. Quantize the file first. That also brings NVFP4 files of "
-            "other tools into the form that ComfyUI loads"
+            f"{path}: no layer takes an input_scale. Only layers that are marked as NVFP4 or "
+            "float8 and multiplied in that format take one. Quantize the file first; that also "
+            "converts NVFP4 files of other tools to the form that ComfyUI loads"
         )
     return scaled
 
 
 def _resolved(target: Path | None, paths: tuple[Path, ...]) -> Path | None:
-    """Return the file itself where the target is a link to it; refuse one of several shards."""
+    """Return the target with links resolved; refuse to overwrite one of several shards."""
     if target is None or not target.exists():
         return target
     if len(paths) > 1 and any(target.samefile(path) for path in paths):
@@ -153,7 +154,7 @@ def _resolved(target: Path | None, paths: tuple[Path, ...]) -> Path | None:
 
 
 def takes_input_scale(layer: StoredLayer) -> bool:
-    """Whether ComfyUI quantizes the layer's inputs by a scale of the whole tensor."""
+    """Return whether ComfyUI quantizes the layer's inputs by a scale for the whole tensor."""
     fmt = layer.format
     if fmt is None or fmt.activation_divisor is None:
         return False
@@ -177,15 +178,15 @@ def _notes(statistics: CalibrationStatistics | None, compared: int) -> tuple[str
     if statistics is None or compared:
         return ()
     return (
-        "warning: the file holds no value to recognise the model by, only its shapes fit the "
-        "statistics. Make sure they are of this model, and of this expert",
+        "warning: the file has no values to recognise the model by; only the shapes match the "
+        "calibration. Make sure that the calibration is from this model, and from this expert",
     )
 
 
 def _record(
     policy: InputScalePolicy, statistics: CalibrationStatistics | None
 ) -> Mapping[str, Any]:
-    """Return what the header will say of this change."""
+    """Return the record of this change for the header."""
     name = policy.path.name if policy.path else None
     return {
         "tool": f"nvfp4-foundry {VERSION}",
@@ -219,12 +220,12 @@ def _write(
             done += spec.nbytes
             if on_progress:
                 on_progress(done, total, name)
-        file.close()  # Windows replaces no file that is open
+        file.close()  # Windows cannot replace an open file
         writer.commit()
 
 
 def _specs(file: TensorSource, scales: Mapping[str, float | None]) -> dict[str, TensorSpec]:
-    """Announce the file's tensors in their order; a scale that is new follows its weight."""
+    """Return the specs of the file's tensors in their order; a new scale follows its weight."""
     specs: dict[str, TensorSpec] = {}
     scalar = TensorSpec((), torch.float32)
     for name, info in file.tensors.items():
@@ -240,13 +241,13 @@ def _specs(file: TensorSource, scales: Mapping[str, float | None]) -> dict[str, 
 
 
 def _require_written(target: Path, prefix: str, layers: tuple[RescaledLayer, ...]) -> None:
-    """Read the scales back."""
+    """Read the scales back and raise `CheckpointError` if they differ."""
     with open_tensors(target) as written:
         for layer in layers:
             name = f"{prefix}{layer.name}.{INPUT_SCALE}"
             stored = float(written.load(name)) if name in written.tensors else None
             if stored != layer.after:
                 raise CheckpointError(
-                    f"{target}: {name} reads back as {stored}, {layer.after} was written; the disk "
-                    "may be failing"
+                    f"{target}: {name} reads back as {stored}, but {layer.after} was written. The "
+                    "disk may be failing; write the file to another disk"
                 )

@@ -1,4 +1,4 @@
-"""Read a checkpoint back and check everything a user relies on."""
+"""Read a checkpoint back and check it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from ..sources.stored_layers import INPUT_SCALE, MARKER, StoredLayer, announced_
 from .provenance import read_provenance, tensor_digest
 
 # A recorded error was computed by the same arithmetic, in another order of summation, and
-# rounded to five digits. The tighter, the smaller the damage that shows.
+# rounded to five digits. A tighter tolerance finds smaller damage.
 _RECORDED_TOLERANCE = 0.001
 
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """Problems found, each naming its layer; ``layers`` is how many were checked."""
+    """The problems found, each naming its layer, and the number of layers checked."""
 
     problems: tuple[str, ...]
     layers: int
@@ -34,11 +34,11 @@ class VerifyResult:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     def to_json(self) -> dict[str, Any]:
-        """Return ``ok``, ``problems`` and what was checked."""
+        """Return JSON-serialisable data with ``ok``, ``problems`` and what was checked."""
         return {
             "ok": self.ok,
             "problems": list(self.problems),
@@ -55,13 +55,13 @@ def verify_checkpoint(
     *,
     complete_from: str | Path | None = None,
 ) -> VerifyResult:
-    """Verify a checkpoint file, against the model it was made from if that is given.
+    """Verify a checkpoint file, and compare it with the source model if that is given.
 
     Checks that every marker has its tensors in the right shapes and dtypes, that scales are
-    finite and positive, that nothing quantized lacks a marker, and that weights decode to finite
-    values. With a source: that decoded weights match it within the format's error bound (and
-    match the error recorded at the time of writing), and that unquantized tensors are bit-equal.
-    ``complete_from`` is where tensors were taken from that the source lacks.
+    finite and positive, that no quantized weight lacks a marker, and that weights decode to finite
+    values. With a source, also checks that decoded weights match it within the format's error bound
+    (and with the recorded error), and that unquantized tensors are bit-equal. ``complete_from`` is
+    the file with the tensors that the source lacks.
 
     Raises:
         SourceError: a file cannot be read at all.
@@ -95,7 +95,7 @@ def verify_tensors(
         try:
             problems += _check_layer(checkpoint, layer, original, recorded)
         except (FoundryError, RuntimeError, ValueError) as error:
-            problems.append(f"{layer.name}: cannot be decoded: {error}")
+            problems.append(f"{layer.name}: the layer cannot be decoded: {error}")
         done += layer.nbytes
         if on_progress:
             on_progress(done, total, layer.name)
@@ -104,27 +104,27 @@ def verify_tensors(
 
 
 def _check_announcement(checkpoint: TensorSource, layers: dict[str, StoredLayer]) -> Iterator[str]:
-    """Compare markers with the header's ``_quantization_metadata``, where both exist.
+    """Compare the markers with the header's ``_quantization_metadata``, if both exist.
 
-    A file may do without marker tensors altogether, but not for some of its layers.
+    A file may have no marker tensors at all, but if some layers have them, all must.
     """
     announced = announced_markers(checkpoint)
     has_markers = any(MARKER in layer.tensors for layer in layers.values())
     for name, marker in announced.items():
         layer = layers.get(name)
         if layer is None:
-            yield f"{name}: announced in the header, but it has no weight"
+            yield f"{name}: the header announces this layer, but it has no weight"
         elif layer.marker != marker:
-            yield f"{name}: its marker says {layer.marker}, the header says {marker}"
+            yield f"{name}: the marker is {layer.marker}, but the header says {marker}"
         elif has_markers and MARKER not in layer.tensors:
-            yield f"{name}: its marker {name}.{MARKER} is missing, other layers have theirs"
+            yield f"{name}: the marker {name}.{MARKER} is missing, but other layers have theirs"
     for name, layer in layers.items():
         if announced and layer.marker is not None and name not in announced:
-            yield f"{name}: has a marker the header does not announce"
+            yield f"{name}: the layer has a marker, but the header does not announce it"
 
 
 def _check_names(layers: dict[str, StoredLayer], original: TensorSource) -> Iterator[str]:
-    """Every tensor of the source must be there, and nothing that is neither its nor ours."""
+    """Check that all tensors of the source are there, and no others except our own."""
     stored = {
         info.name
         for layer in layers.values()
@@ -133,18 +133,18 @@ def _check_names(layers: dict[str, StoredLayer], original: TensorSource) -> Iter
     }
     for name in original.tensors:
         if name not in stored:
-            yield f"{name}: is in the source and not in the checkpoint"
+            yield f"{name}: the checkpoint does not have this tensor of the source"
     for name in sorted(stored - set(original.tensors)):
-        yield f"{name}: is in the checkpoint and not in the source"
+        yield f"{name}: the source does not have this tensor of the checkpoint"
 
 
 def _check_rest(rest: TensorSource | None, original: TensorSource | None) -> Iterator[str]:
-    """Check what was copied beside the model, if it was: all of it, bit for bit."""
+    """Check that tensors beside the model, if they were copied, are complete and bit-equal."""
     if rest is None:
         return
     wanted = original.tensors if original else {}
     for name in sorted(set(rest.tensors) ^ set(wanted)):
-        yield f"{name}: is beside the model in only one of source and checkpoint"
+        yield f"{name}: only one of source and checkpoint has this tensor beside the model"
     if original is not None:
         for name in set(rest.tensors) & set(wanted):
             yield from _check_equal(rest, name, original)
@@ -161,13 +161,13 @@ def _check_layer(
         return
     fmt = layer.format
     if fmt is None:
-        yield f"{layer.name}: format {layer.marker.get('format')!r} is not known to this tool"
+        yield f"{layer.name}: this tool does not know the format {layer.marker.get('format')!r}"
         return
     shape = layer.shape()
     if original is not None and f"{layer.name}.weight" in original.tensors:
         shape = original.info(f"{layer.name}.weight").shape
     if len(shape) != 2:
-        yield f"{layer.name}: has a marker, but its weight has {len(shape)} dimensions, not 2"
+        yield f"{layer.name}: the layer has a marker, but its weight has {len(shape)} dimensions"
         return
     specs = fmt.tensor_specs(shape, torch.bfloat16)
     wrong = list(_check_specs(layer, specs))
@@ -185,7 +185,7 @@ def _check_layer(
     if digest is None:
         yield from _check_equal(checkpoint, bias, original)
     elif tensor_digest(checkpoint.load(bias)) != digest:
-        yield f"{bias}: is not the corrected bias that was written"
+        yield f"{bias}: the tensor differs from the corrected bias that was written"
 
 
 def _check_specs(layer: StoredLayer, specs: dict[str, TensorSpec]) -> Iterator[str]:
@@ -196,12 +196,12 @@ def _check_specs(layer: StoredLayer, specs: dict[str, TensorSpec]) -> Iterator[s
         elif info.shape != spec.shape or not _is_stored_as(info.dtype, spec.dtype, suffix):
             yield (
                 f"{layer.name}: {suffix} is {info.dtype} {info.shape}, "
-                f"the format needs {spec.dtype} {spec.shape}"
+                f"but the format needs {spec.dtype} {spec.shape}"
             )
 
 
 def _is_stored_as(found: torch.dtype, wanted: torch.dtype, suffix: str) -> bool:
-    """Whether loaders take one type for the other: they view block scales as what they are."""
+    """Return whether loaders accept the dtype: they view one-byte block scales as they need."""
     is_byte = found.itemsize == wanted.itemsize == 1
     return found == wanted or (suffix != "weight" and is_byte)
 
@@ -215,13 +215,13 @@ def _check_scales(
             continue
         values = fmt.read_scale(suffix, checkpoint.load(info.name))
         if not bool(torch.isfinite(values).all()):
-            yield f"{layer.name}: {suffix} holds NaN or Inf"
+            yield f"{layer.name}: {suffix} holds NaN or infinite values"
         elif bool((values < 0).any()):
             yield f"{layer.name}: {suffix} is negative"
         elif values.numel() == 1 and float(values) == 0:
             yield f"{layer.name}: {suffix} is zero"
         if suffix == INPUT_SCALE and info.dtype != torch.float32:
-            yield f"{layer.name}: input_scale is {info.dtype}, loaders need float32"
+            yield f"{layer.name}: input_scale is {info.dtype}, but loaders need float32"
 
 
 def _check_weight(
@@ -232,20 +232,20 @@ def _check_weight(
     original: TensorSource | None,
     recorded_error: float | None,
 ) -> Iterator[str]:
-    """Decode by bands of rows and compare the whole with the source."""
+    """Decode the weight in bands of rows and compare it with the source."""
     tensors = {
         suffix: checkpoint.load(layer.tensors[suffix].name)
         for suffix in fmt.tensor_specs(shape, torch.bfloat16)
     }
     name = f"{layer.name}.weight"
     source = original.load(name) if original is not None and name in original.tensors else None
-    # In units of the largest value, whose squares do not overflow.
+    # Values relative to the largest one, so that their squares do not overflow.
     unit = (float(tensor_amax(source)) if source is not None else 0.0) or 1.0
     squared_error = squared_norm = 0.0
     for rows in row_slices(*shape):
         decoded = fmt.decode(tensors, shape, rows)
         if not bool(torch.isfinite(decoded).all()):
-            yield f"{layer.name}: rows {rows.start}-{rows.stop} decode to NaN or Inf"
+            yield f"{layer.name}: rows {rows.start}-{rows.stop} decode to NaN or infinite values"
             return
         if source is None:
             continue
@@ -261,13 +261,13 @@ def _check_weight(
         return
     if relative > fmt.error_bound:
         yield (
-            f"{layer.name}: decoded weight differs from the source by {relative:.1%}, "
-            f"more than {fmt.name} can explain ({fmt.error_bound:.0%})"
+            f"{layer.name}: the decoded weight differs from the source by {relative:.1%}, "
+            f"more than the limit for {fmt.name} ({fmt.error_bound:.0%})"
         )
     elif known:
         yield (
-            f"{layer.name}: weight error is {relative:.4%}, {recorded_error:.4%} was recorded "
-            "when it was written"
+            f"{layer.name}: the weight error is {relative:.4%}, but it was {recorded_error:.4%} "
+            "when the file was written"
         )
 
 
@@ -276,7 +276,10 @@ def _check_unquantized(
 ) -> Iterator[str]:
     weight = layer.tensors.get("weight")
     if weight is not None and not weight.dtype.is_floating_point:
-        yield f"{layer.name}: weight is {weight.dtype} without a marker; ComfyUI would misread it"
+        yield (
+            f"{layer.name}: the weight is {weight.dtype} but has no marker, so ComfyUI would "
+            "misread it"
+        )
     for info in layer.tensors.values():
         yield from _check_equal(checkpoint, info.name, original)
 
@@ -284,17 +287,19 @@ def _check_unquantized(
 def _check_equal(
     checkpoint: TensorSource, name: str, original: TensorSource | None
 ) -> Iterator[str]:
-    """An unquantized tensor must be the source's bits, or its cast to the stored dtype."""
+    """Check that an unquantized tensor is bit-equal to the source, cast to the stored dtype."""
     stored = checkpoint.load(name)
     if original is None or name not in original.tensors:
         return
     wanted = original.load(name)
     if stored.shape != wanted.shape:
-        yield f"{name}: has shape {tuple(stored.shape)}, the source {tuple(wanted.shape)}"
+        yield (
+            f"{name}: the shape is {tuple(stored.shape)}, but {tuple(wanted.shape)} in the source"
+        )
     elif not torch.equal(_bits(stored), _bits(wanted.to(stored.dtype))):
-        yield f"{name}: differs from the source although it is not quantized"
+        yield f"{name}: the tensor is not quantized, but differs from the source"
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """View as bytes, so that NaN equals itself."""
+    """Return a view as bytes, in which NaN equals itself."""
     return tensor.contiguous().reshape(-1).view(torch.uint8)

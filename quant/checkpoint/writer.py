@@ -1,8 +1,8 @@
-"""A streaming, atomic writer of safetensors files.
+"""Write safetensors files as a stream, atomically.
 
-Shapes and dtypes are known before the data, so the header is laid out first and tensors are
-written in any order to their final place. Everything goes to a temporary file beside the target,
-which is renamed once it is complete and on disk: the target name never holds a partial file.
+Shapes and dtypes are known before the data, so the writer lays out the header first and writes
+tensors in any order to their final place. It writes to a temporary file beside the target and
+renames it once it is complete and on disk, so the target name never holds a partial file.
 """
 
 from __future__ import annotations
@@ -33,18 +33,19 @@ _PARTIAL = re.compile(r"\.(?P<target>.+)\.(?P<pid>\d+)-[0-9a-f]{8}\.partial")
 
 
 class CheckpointWriter:
-    """Write one safetensors file; a context manager that leaves all or nothing.
+    """Context manager that writes one safetensors file completely or not at all.
 
     Args:
         target: the final path. Its folder must exist.
         specs: every tensor that will be written.
         metadata: the header's string map.
-        header_slack: bytes kept free for a longer metadata given to `commit`.
-        overwrite: replace an existing target; otherwise it is an error, before any work and
-            again at the rename.
+        header_slack: bytes kept free for longer metadata passed to `commit`.
+        overwrite: replace an existing target. Otherwise an existing target is an error, before
+            any work and again at the rename.
 
     Raises:
-        CheckpointError: target exists, folder missing or not writable, too little free disk.
+        CheckpointError: the target exists, its folder is missing or not writable, or the disk has
+            too little free space.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class CheckpointWriter:
         header_slack: int = 0,
         overwrite: bool = False,
     ):
-        remove_stale_partials(target)  # first: on a full disk they are what is in the way
+        remove_stale_partials(target)  # before the check for free space, which they take up
         check_target(target, sum(s.nbytes for s in specs.values()), overwrite=overwrite)
         self.target = target
         self._specs = dict(specs)
@@ -65,7 +66,7 @@ class CheckpointWriter:
         self._pending = set(specs)
         self._offsets, data_bytes = _lay_out(specs)
         self._header_bytes = len(self._header(self._metadata)) + header_slack
-        self._header_bytes += -self._header_bytes % 8  # data starts aligned, as readers expect
+        self._header_bytes += -self._header_bytes % 8  # readers expect aligned data
         self._partial = target.with_name(
             f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
         )
@@ -78,7 +79,9 @@ class CheckpointWriter:
             self._file.truncate(self._size)
         except OSError as error:
             self._abandon()
-            raise CheckpointError(f"cannot write beside {self.target}: {error}") from error
+            raise CheckpointError(
+                f"cannot write to the folder of {self.target}: {error}. Choose another folder"
+            ) from error
         return self
 
     def __exit__(
@@ -93,8 +96,8 @@ class CheckpointWriter:
         """Write one tensor to its place.
 
         Raises:
-            CheckpointError: unannounced, already written, or of another shape or dtype; disk
-                errors.
+            CheckpointError: the tensor was not announced, was written before, or has another
+                shape or dtype, or the disk failed.
         """
         spec = self._specs.get(name)
         if spec is None or name not in self._pending:
@@ -110,14 +113,14 @@ class CheckpointWriter:
         self._pending.discard(name)
 
     def commit(self, metadata: Mapping[str, str] | None = None) -> None:
-        """Finish: header, fsync, rename.
+        """Finish the file: write the header, sync to disk, and rename.
 
         Args:
-            metadata: replaces the metadata given at first; must fit in ``header_slack``.
+            metadata: replaces the earlier metadata; must fit into ``header_slack``.
 
         Raises:
-            CheckpointError: tensors are missing, the metadata does not fit, the target appeared
-                meanwhile, or the disk failed.
+            CheckpointError: tensors are missing, the metadata does not fit, another program created
+                the target meanwhile, or the disk failed.
         """
         if self._pending:
             raise CheckpointError(
@@ -168,10 +171,10 @@ class CheckpointWriter:
 
 
 def _lay_out(specs: Mapping[str, TensorSpec]) -> tuple[dict[str, int], int]:
-    """Return each tensor's offset in the data, and the data's size.
+    """Return each tensor's offset in the data, and the size of the data.
 
-    Widest dtypes come first, as the reference serializer orders them, so that every tensor is
-    aligned for readers that map the file.
+    The widest dtypes come first, as in the reference serializer, so that every tensor is aligned
+    for readers that map the file.
     """
     ordered = sorted(specs, key=lambda name: -specs[name].dtype.itemsize)
     offsets: dict[str, int] = {}
@@ -192,20 +195,20 @@ def check_target(target: Path, data_bytes: int, *, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         raise CheckpointError(f"{target} exists; choose another name or allow overwriting")
     if not os.access(folder, os.W_OK):
-        raise CheckpointError(f"the folder {folder} is not writable")
+        raise CheckpointError(f"the folder {folder} is not writable; choose another folder")
     free = shutil.disk_usage(folder).free
     if free < data_bytes + _DISK_MARGIN:
         raise CheckpointError(
             f"{target} needs {data_bytes / 1e9:.2f} GB, but only {free / 1e9:.2f} GB are free in "
-            f"{folder}"
+            f"{folder}; free some space or choose a folder on another disk"
         )
 
 
 def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
-    """Give a finished file its name, atomically; without ``overwrite`` never onto another file.
+    """Rename a finished file to its target, atomically. Replaces a file only with ``overwrite``.
 
     Raises:
-        CheckpointError: the target appeared while the file was being written.
+        CheckpointError: another program created the target while the file was being written.
     """
     try:
         if overwrite:
@@ -213,9 +216,10 @@ def publish(partial: Path, target: Path, *, overwrite: bool) -> None:
         else:
             _rename_to_new(partial, target)
     except FileExistsError:
-        raise CheckpointError(f"{target} appeared while it was being written; kept as it is") from (
-            None
-        )
+        raise CheckpointError(
+            f"another program created {target} while it was being written; that file was kept. "
+            "Choose another name or allow overwriting"
+        ) from None
     except OSError as error:
         raise CheckpointError(f"cannot rename the finished file to {target}: {error}") from error
     _sync_folder(target.parent)
@@ -238,7 +242,7 @@ def _rename_to_new(partial: Path, target: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the rename itself durable where folders can be synced."""
+    """Make the rename durable, on systems where folders can be synced."""
     if os.name == "nt":
         return
     with contextlib.suppress(OSError):
@@ -250,7 +254,7 @@ def _sync_folder(folder: Path) -> None:
 
 
 def remove_stale_partials(target: Path) -> None:
-    """Delete what killed processes left of earlier attempts at this target."""
+    """Delete partial files of this target that killed processes left."""
     for path in target.parent.glob(".*.partial"):
         match = _PARTIAL.fullmatch(path.name)
         if match and match["target"] == target.name and not psutil.pid_exists(int(match["pid"])):

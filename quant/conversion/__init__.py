@@ -1,1 +1,1 @@
-"""The pipeline: a source and a plan become a checkpoint and a report of every layer."""
+"""The pipeline: turn a source and a plan into a checkpoint and a report on every layer."""

@@ -1,4 +1,4 @@
-"""Which rounding a layer really gets: second-order ones have to prove themselves first."""
+"""Choose the rounding of a layer. Second-order roundings must first do better on held-out rows."""
 
 from __future__ import annotations
 
@@ -14,26 +14,27 @@ from ..rounding import DEFAULT_ROUNDING, NEED_MOMENTS, get_rounding
 from .observed_input import ObservedInput
 from .output_trial import OutputError, OutputTrial
 
-# Above this the weight is hardly the model's any more, whatever the sampled inputs say.
+# With a larger weight error the layer no longer resembles the model's, whatever the sampled inputs
+# show.
 _MOST_WEIGHT_ERROR = 0.5
 _FEWEST_ROWS = 8
-#: The rounding of a weight that was quantized in the source and is not again.
+#: The name of the rounding for weights that keep the codes of the source.
 TAKEN_OVER = "source"
-# Of the squared error. On the demo model smaller gains, layer by layer, made latents worse: the
-# mean error differs between steps, and what one layer corrects another had made up for.
+# A share of the squared error. On the demo model, corrections with smaller gains made latents
+# worse: the mean error differs between steps, and another layer may have compensated for it.
 _LEAST_BIAS_GAIN = 0.1
-# Enough for an error figure of two digits, few enough to cost less than the encoding.
+# Enough for an error with two digits, and few enough to take less time than the encoding.
 _REPORTED_ROWS = 64
 
 
 @dataclass(frozen=True, eq=False)
 class ChosenEncoding:
-    """An encoded weight ``[out, in]`` and how it came to be.
+    """An encoded weight ``[out, in]``, its rounding and its errors.
 
-    ``rounding`` is what was really used, ``reason`` why it is not the one asked for, or what it
-    gained; empty when there is nothing to say. ``bias_shift`` float32 [out] is to be added to the
-    layer's bias, None when that would not help. ``error`` and ``runtime_scale_error`` (W4A4 with
-    the runtime's own activation scale) are on held-out inputs; None: not measured.
+    ``rounding`` is the rounding that was used. ``reason`` explains why it is not the requested one,
+    or what it gained; it may be empty. ``bias_shift`` float32 [out] must be added to the layer's
+    bias; None if that would not help. ``error`` and ``runtime_scale_error`` (W4A4 with the
+    runtime's own activation scale) are measured on held-out inputs; None: not measured.
     """
 
     encoded: EncodedWeight
@@ -55,20 +56,20 @@ def choose_encoding(
     measure_outputs: bool = True,
     correct_bias: bool = False,
 ) -> ChosenEncoding:
-    """Encode a weight, falling back to `DEFAULT_ROUNDING` where it does better on held-out rows.
+    """Encode a weight with a rounding, or `DEFAULT_ROUNDING` if that does better on held-out rows.
 
     Args:
         weight: ``[out, in]``, any float dtype, on the device to compute on.
         fmt: the format to store it in.
-        rounding: the rounding asked for.
-        observed: what calibration saw of its input, if anything.
-        input_scale: the static activation scale, None for the runtime's own.
-        measure_outputs: also measure output errors of roundings that need no proof.
-        correct_bias: try a correction of the bias, and keep it if it helps on held-out rows; not
-            with ``max``, which is there to compare with what others do.
+        rounding: the requested rounding.
+        observed: the calibration of its input, if it was observed.
+        input_scale: the static input scale; None for the runtime's own.
+        measure_outputs: measure output errors even if the choice does not need them.
+        correct_bias: try to correct the bias, and keep that if it helps on held-out rows. Ignored
+            for ``max``, which is a baseline for comparisons.
 
     Raises:
-        FormatError: the weight cannot be stored so.
+        FormatError: the weight cannot be stored in the format.
         CalibrationError: second moments are damaged.
     """
     plain = DEFAULT_ROUNDING if rounding in NEED_MOMENTS else rounding
@@ -79,7 +80,7 @@ def choose_encoding(
     has_moments = observed.statistics.moments is not None
     trial = None
     if measure_outputs or (has_moments and (rounding in NEED_MOMENTS or correct_bias)):
-        # Without moments nothing is decided by the figure.
+        # Without moments, the errors are only reported and decide nothing.
         rows = observed.held_out.rows[: None if has_moments else _REPORTED_ROWS]
         trial = OutputTrial(weight, rows, fmt, input_scale)
     encoded = fmt.encode(weight, observed.rule(plain), measure_error=True)
@@ -100,8 +101,9 @@ def taken_over(
     *,
     measure_outputs: bool = True,
 ) -> ChosenEncoding:
-    """Return codes and scales the source has already; its weight is what they decode to."""
-    chosen = ChosenEncoding(EncodedWeight(tensors, 0.0), TAKEN_OVER, "codes and scales as stored")
+    """Return the codes and scales of the source unchanged. The exact weight is their decoding."""
+    reason = "codes and scales of the source"
+    chosen = ChosenEncoding(EncodedWeight(tensors, 0.0), TAKEN_OVER, reason)
     if observed is None or not measure_outputs:
         return chosen
     weight = fmt.decode(tensors, shape)
@@ -133,10 +135,10 @@ def _prove(
     observed: ObservedInput,
     trial: OutputTrial | None,
 ) -> ChosenEncoding:
-    """Return the encoding of a second-order rounding if it does better, else the plain one.
+    """Return the encoding of a second-order rounding if it does better, otherwise the plain one.
 
-    Where ``gptaq`` does not hold, ``gptq`` is tried before. An input that repeats itself has too
-    few different tokens for the regression behind ``gptaq``: on new prompts ``gptq`` does better.
+    If ``gptaq`` does not do better, ``gptq`` is tried. An input that is the same in every step has
+    too few different tokens for the regression in ``gptaq``; for new prompts ``gptq`` is better.
     """
     refusal = _why_not(observed, trial, fmt)
     tried = [] if refusal else list(dict.fromkeys((rounding, "gptq")))
@@ -147,7 +149,7 @@ def _prove(
     for name in tried:
         try:
             encoded = fmt.encode(weight, observed.rule(name), measure_error=True)
-        except FormatError as error:  # of the moments: the weight could be stored before
+        except FormatError as error:  # due to the moments: the plain encoding succeeded
             refusals.append(str(error))
             break
         better = _measured(ChosenEncoding(encoded, name), weight, fmt, trial)
@@ -161,9 +163,9 @@ def _prove(
 
 
 def _judge(better: ChosenEncoding, plain: ChosenEncoding) -> tuple[str, bool]:
-    """Return what a second-order encoding changes, in words, and whether to accept it."""
+    """Return the change by a second-order encoding, in words, and whether to accept it."""
     if better.error is None or plain.error is None:
-        return "there is no output to judge by", False
+        return "the output error cannot be measured", False
     weight_error = better.encoded.relative_error or 0.0
     if weight_error > _MOST_WEIGHT_ERROR:
         return f"the weight would change by {weight_error:.0%}", False
@@ -172,7 +174,7 @@ def _judge(better: ChosenEncoding, plain: ChosenEncoding) -> tuple[str, bool]:
 
 
 def _why_not(observed: ObservedInput, trial: OutputTrial | None, fmt: WeightFormat) -> str:
-    """Return why a second-order rounding cannot be tried on a layer, or nothing."""
+    """Return why a second-order rounding cannot be tried on a layer; empty if it can."""
     if observed.statistics.moments is None:
         return "no Hessian was collected for its input"
     if observed.statistics.in_features % (fmt.feedback_block or 1):
@@ -182,11 +184,14 @@ def _why_not(observed: ObservedInput, trial: OutputTrial | None, fmt: WeightForm
 
 
 def _why_not_judged(observed: ObservedInput, trial: OutputTrial | None) -> str:
-    """Return why the sampled rows of an input cannot judge what its moments made, or nothing."""
+    """Return why the sampled rows cannot judge a result of the moments; empty if they can."""
     if trial is None or len(observed.held_out.rows) < _FEWEST_ROWS:
         return "too few sampled rows to judge it on"
     if observed.repeats_itself and not observed.held_out.from_other_runs:
-        return "its input is the same in every step, so another prompt has to judge; calibrate more"
+        return (
+            "its input is the same in every step, so another prompt must judge; calibrate with "
+            "more prompts"
+        )
     return ""
 
 
@@ -197,7 +202,7 @@ def _with_bias(
     observed: ObservedInput,
     trial: OutputTrial,
 ) -> ChosenEncoding:
-    """Add the correction of the bias if it makes held-out outputs better."""
+    """Return the encoding with a corrected bias, if that makes held-out outputs better."""
     if observed.means is None:
         return chosen
     refusal = _why_not_judged(observed, trial)
@@ -210,7 +215,8 @@ def _with_bias(
         return chosen
     change = f"error {chosen.error.w4a4:.2%} -> {corrected.w4a4:.2%}"
     gain = 1.0 - (corrected.w4a4 / chosen.error.w4a4) ** 2
-    # The mean of the rounded inputs is not that of 16-bit ones, which other hardware computes.
+    # The correction uses the mean of the rounded inputs. Hardware that computes with 16-bit inputs
+    # must not lose more than the native product gains.
     cost = (corrected.w4a16 / max(chosen.error.w4a16, 1e-9)) ** 2 - 1.0
     worth_it = gain >= max(_LEAST_BIAS_GAIN, cost) and corrected.beats(chosen.error)
     if not worth_it:
@@ -230,9 +236,10 @@ def bias_shift(
     fmt: WeightFormat,
     means: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
-    """Return ``E[x] W^T - E[xq] Wq^T``, float32 [out], given both means: to add to the bias.
+    """Return ``E[x] W^T - E[xq] Wq^T``, float32 [out], to add to the bias.
 
-    So the mean of the output, which is the same in every token and step and so adds up, is exact.
+    It makes the mean of the output exact. An error of the mean is the same in every token and step,
+    so it would add up.
     """
     mean, rounded = (m.to(weight.device) for m in means)
     seen = rounded if fmt.activation_divisor == NVFP4_MAX else mean

@@ -1,4 +1,4 @@
-"""What a conversion did, and what the user should know of it."""
+"""Compile the report of a conversion, with notes and warnings for the user."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .report import ConversionReport, LayerReport
 def conversion_report(
     job: ConversionJob, layers: tuple[LayerReport, ...], target: str
 ) -> ConversionReport:
-    """Return the report of a conversion that is done.
+    """Return the report of a finished conversion.
 
-    ``layers`` are in the plan's order; ``target`` is the file's name, empty if there is none.
+    ``layers`` are in the plan's order. ``target`` is the name of the file, empty if there is none.
     """
     return ConversionReport(
         source=job.source.description,
@@ -49,29 +49,29 @@ def _describe_calibration(job: ConversionJob) -> str:
 
 
 def _rest_notes(job: ConversionJob) -> Iterator[str]:
-    """Say what became of the tensors beside the model."""
+    """Yield a note on the tensors beside the model."""
     if job.source.rest is None:
         return
     count, size = len(job.source.rest.tensors), job.source.rest.nbytes
-    fate = "copied as they are" if job.whole_file else "left out: the result is the model alone"
-    yield f"{count} tensors beside the diffusion model ({size / 1e9:.2f} GB) are {fate}"
+    done = "copied as they are" if job.whole_file else "left out: the result is the model alone"
+    yield f"{count} tensors beside the diffusion model ({size / 1e9:.2f} GB) are {done}"
 
 
 def _calibration_warnings(job: ConversionJob) -> Iterator[str]:
-    """Say where the calibration does not quite fit the model."""
+    """Yield warnings if the calibration does not fit the model exactly or covers it in part."""
     if job.statistics is None:
         return
     drift = job.statistics.fingerprint.drift(job.source.fingerprint())
     if drift and any(layer.tensor.stored for layer, _ in job.layers):
         yield (
-            "the calibration was made on other weights, as before the source was quantized "
-            f"({drift}). It is nearly right"
+            "the calibration was made on other weights, such as the model before it was quantized "
+            f"({drift}). Its scales are nearly right"
         )
     elif drift:
         yield (
-            f"the calibration was made on other weights, such as without a LoRA that is applied "
-            f"now ({drift}). It is nearly right; for the best result calibrate the merged model, "
-            "under a new name"
+            "the calibration was made on other weights, such as the model without its LoRA "
+            f"({drift}). Its scales are nearly right; for the best result calibrate the model with "
+            "the LoRA under another name"
         )
     coverage = job.statistics.coverage(job.decisions)
     if coverage.uncovered:
@@ -81,17 +81,17 @@ def _calibration_warnings(job: ConversionJob) -> Iterator[str]:
 
 
 def _result_warnings(job: ConversionJob, layers: tuple[LayerReport, ...]) -> Iterator[str]:
-    """Say where the layers did not get what was asked for, or run at a risk."""
+    """Yield warnings if no layer got the requested rounding, or if activations may be clipped."""
     rounding = job.plan.recipe.rounding
     could = any(get_format(la.format).feedback_block for la in layers)
     if rounding in NEED_MOMENTS and could and not any(la.rounding in NEED_MOMENTS for la in layers):
         yield (
-            f"no layer got {rounding}: it needs a calibration with Hessians (hessians_mb in "
-            "Calibrate), and to prove itself on held-out inputs"
+            f"no layer got {rounding}: it needs a calibration with Hessians (set hessians_mb in "
+            "Calibrate), and must do better than the default rounding on held-out inputs"
         )
     clipped = [la.name for la in layers if la.runtime_scale == "1.0"]
     if clipped and not job.plan.architecture.is_text_encoder:
         yield (
-            f"{len(clipped)} float8 layers have no static input_scale: where float8 is native, "
-            "ComfyUI clips their activations at 448. Calibrate to avoid that."
+            f"{len(clipped)} float8 layers have no static input_scale. On GPUs with native float8, "
+            "ComfyUI clips their activations at 448; calibrate to avoid that"
         )

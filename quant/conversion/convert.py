@@ -1,4 +1,4 @@
-"""The pipeline: a source and a plan become a checkpoint, one layer in memory at a time."""
+"""The pipeline: turn a source and a plan into a checkpoint, one layer in memory at a time."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from .report import ConversionReport, LayerReport
 
 @dataclass(frozen=True)
 class QuantizedModel:
-    """A checkpoint in memory: tensors by name, header metadata, report."""
+    """A checkpoint in memory: tensors by name, header metadata and report."""
 
     tensors: Mapping[str, torch.Tensor]
     metadata: Mapping[str, str]
     report: ConversionReport
 
 
-#: A layer's weight, or the tensors of its format if the source has them; companions by name.
+#: A layer's weight, or the tensors of its format if the source has them, and companions by name.
 _Loaded = tuple[torch.Tensor | Mapping[str, torch.Tensor], dict[str, torch.Tensor]]
 
 
@@ -50,13 +50,13 @@ class _MemorySink:
     tensors: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def write(self, name: str, tensor: torch.Tensor) -> None:
-        # clone: a source may hand out tensors it owns, a checkpoint must not change with them
+        # A source may return tensors that it owns; the checkpoint must not change with them.
         self.tensors[name] = tensor.detach().cpu().clone()
 
 
 @dataclass(frozen=True)
 class _WithPrefix:
-    """Writes the model's tensors under the names they have in the file."""
+    """Sink that writes the model's tensors under their names in the file."""
 
     sink: _Sink
     prefix: str
@@ -79,22 +79,23 @@ def convert(
 ) -> ConversionReport:
     """Write a quantized checkpoint file.
 
-    Peak memory is a few layers whatever the model's size. The target appears complete or not at
+    Peak memory is a few layers, whatever the model's size. The target appears complete or not at
     all.
 
     Args:
-        source: the model, unprefixed names.
-        plan: made from this source.
+        source: the model, with names without prefix.
+        plan: the plan made from this source.
         target: the file to write.
         statistics: calibration of this model, for static input scales and output errors.
         overwrite: replace an existing target.
-        device: where weights are encoded.
-        measure_outputs: measure output errors on the statistics' sampled rows.
-        whole_file: also copy what the source holds beside the model, and keep all names as they
-            are in the file: a full checkpoint stays one.
+        device: the device that encodes weights.
+        measure_outputs: measure output errors on the sampled rows of the calibration.
+        whole_file: also copy the tensors beside the model, and keep all names of the file, so that
+            a full checkpoint stays a full checkpoint.
+        on_progress: called after each layer.
 
     Raises:
-        FoundryError: of the stage that failed, before any work where that can be known.
+        FoundryError: the error class of the stage that failed; before any work if possible.
     """
     _require_other_file(source.paths, target)
     job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
@@ -118,7 +119,7 @@ def quantize_to_memory(
     measure_outputs: bool = True,
     on_progress: OnProgress | None = None,
 ) -> QuantizedModel:
-    """Quantize into memory, for use in the same graph; arguments as for `convert`."""
+    """Quantize a model into memory, for use in the same graph. For the arguments see `convert`."""
     job = prepare_job(source, plan, statistics, device)
     sink = _MemorySink()
     layers = _in_order(job, _encode_all(job, sink, measure_outputs, on_progress))
@@ -133,7 +134,7 @@ def save_model(
     overwrite: bool = False,
     on_progress: OnProgress | None = None,
 ) -> None:
-    """Write a model quantized in memory; atomic like `convert`."""
+    """Write a model that was quantized in memory, atomically like `convert`."""
     _require_other_file((Path(model.report.source),), target)
     specs = {n: TensorSpec(tuple(t.shape), t.dtype) for n, t in model.tensors.items()}
     total, done = sum(s.nbytes for s in specs.values()), 0
@@ -147,23 +148,23 @@ def save_model(
 
 
 def _copy_rest(job: ConversionJob, sink: _Sink, on_progress: OnProgress | None) -> None:
-    """Copy what lies beside the model, tensor by tensor."""
+    """Copy the tensors beside the model, one at a time."""
     if job.rest is None:
         return
     for name in job.rest.tensors:
         sink.write(name, job.rest.load(name))
-        if on_progress:  # which may stop the conversion
+        if on_progress:  # may raise to stop the conversion
             on_progress(job.source.nbytes, job.source.nbytes, name)
 
 
 def _require_other_file(sources: tuple[Path, ...], target: Path) -> None:
-    """Refuse to replace a file of the source, which overwriting would allow."""
+    """Refuse to replace a file of the source, even if overwriting is allowed."""
     if target.exists() and any(path.exists() and target.samefile(path) for path in sources):
         raise CheckpointError(f"{target} is the source itself; choose another name")
 
 
 def _in_order(job: ConversionJob, reports: Iterator[LayerReport]) -> tuple[LayerReport, ...]:
-    """Return the reports in the plan's order, whatever order they come in."""
+    """Return the reports, which come in any order, in the plan's order."""
     by_name = {report.name: report for report in reports}
     return tuple(by_name[planned.name] for planned in job.plan.layers)
 
@@ -171,7 +172,7 @@ def _in_order(job: ConversionJob, reports: Iterator[LayerReport]) -> tuple[Layer
 def _encode_all(
     job: ConversionJob, sink: _Sink, measure_outputs: bool, on_progress: OnProgress | None
 ) -> Iterator[LayerReport]:
-    """Encode layer after layer, reading one ahead and writing one behind on other threads."""
+    """Encode layer after layer. Other threads read the next layer and write the previous one."""
     recipe = job.plan.recipe
     inputs = ObservedInputs(job.statistics)
     total, done = job.source.nbytes, 0
@@ -186,7 +187,7 @@ def _encode_all(
                 tensors, report = encode_layer(
                     layer,
                     planned,
-                    weight.to(job.device) if isinstance(weight, torch.Tensor) else weight,
+                    weight if isinstance(weight, Mapping) else weight.to(job.device),
                     recipe.rounding,
                     job.decisions.get(layer.name),
                     inputs.of(layer.name),
@@ -215,7 +216,7 @@ def _load(job: ConversionJob, index: int) -> _Loaded:
 
 
 def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:
-    """Load a tensor that is stored as it is; merged ones come in a wider dtype."""
+    """Load an unquantized tensor in its stored dtype; merged ones are wider."""
     try:
         return cast_plain(source.load(info.name), info.dtype)
     except FormatError as error:

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: ComfyUI's announcement of formats, and where it came from."""
+"""Header metadata of a checkpoint: ComfyUI's list of formats, and how the file was made."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from .choose_encoding import TAKEN_OVER
 from .job import ConversionJob
 from .report import LayerReport
 
-# Measured errors are recorded with this many digits after the first; none is longer as text.
+# Recorded errors have this many digits after the first; as text, no error is longer than this one.
 _ERROR_DIGITS = 4
 _LONGEST_ERROR = 1.2345e-300
 
 
 def header_metadata(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, str]:
-    """Return the header's string map: the source's own, ComfyUI's, and where this came from."""
+    """Return the header's string map: the source's own entries, ComfyUI's, and the provenance."""
     markers = {
         job.prefix + p.name: dict(get_format(p.format).marker_for(p.shape) or {})
         for p in job.plan.quantized()
@@ -43,7 +43,7 @@ def header_metadata(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[
 
 
 def _announced_beside(job: ConversionJob) -> dict[str, Any]:
-    """Return what the source's header says of quantized layers that are copied, by full name."""
+    """Return the markers of copied layers in the source's header, by full name."""
     if job.rest is None:
         return {}
     return {
@@ -74,7 +74,7 @@ def _provenance(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str,
 
 
 def _recipe(recipe: Recipe) -> dict[str, Any]:
-    """Return what is not as usual; of a file of input scales its name, not where it is kept."""
+    """Return the recipe without defaults. A file of input scales is named without its folder."""
     data = recipe.model_dump(mode="json", exclude_defaults=True)
     policy = recipe.input_scale
     if policy.path is not None:
@@ -83,7 +83,7 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
 
 
 def reserved_length(plan: Plan) -> int:
-    """Return how much longer `header_metadata` can get once all layers are encoded, in bytes."""
+    """Return by how many bytes `header_metadata` can grow once all layers are encoded."""
     names = [planned.name for planned in plan.quantized()]
     digests = dict.fromkeys(names, "0" * 8)
     roundings = dict.fromkeys((*ROUNDINGS, TAKEN_OVER), len(names))

@@ -1,4 +1,4 @@
-"""Everything about a conversion that is decided before the first weight is read."""
+"""The decisions of a conversion that are made before the first weight is read."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from .observed_input import ObservedInputs
 
 @dataclass(frozen=True)
 class ConversionJob:
-    """A source, the plan for it, and what follows from both.
+    """A source, its plan, and the decisions that follow from both.
 
-    ``layers`` are in the order they are encoded in; ``decisions`` are the static activation
-    scales by layer; ``started`` is `time.monotonic` of the beginning. ``whole_file``: the names
-    keep their prefix, and what the source holds beside the model is copied.
+    ``layers`` are in the order of encoding. ``decisions`` are the static input scales by layer.
+    ``started`` is `time.monotonic` at the beginning. ``whole_file``: names keep their prefix, and
+    the tensors beside the model are copied.
     """
 
     source: TensorSource
@@ -42,16 +42,16 @@ class ConversionJob:
 
     @property
     def prefix(self) -> str:
-        """What the names of the model's tensors begin with in the checkpoint."""
+        """Prefix of the names of the model's tensors in the checkpoint."""
         return self.source.prefix if self.whole_file else ""
 
     @property
     def rest(self) -> TensorSource | None:
-        """What is copied beside the model, as it is."""
+        """Tensors beside the model that are copied unchanged; None if there are none."""
         return self.source.rest if self.whole_file else None
 
     def specs(self) -> dict[str, TensorSpec]:
-        """Announce every tensor of the checkpoint, in the source's order."""
+        """Return the specs of all tensors of the checkpoint, in the source's order."""
         specs: dict[str, TensorSpec] = {}
         layers = {planned.name: (layer, planned) for layer, planned in self.layers}
         for layer, planned in (layers[planned.name] for planned in self.plan.layers):
@@ -79,20 +79,20 @@ def prepare_job(
     *,
     whole_file: bool = False,
 ) -> ConversionJob:
-    """Check that source, plan and statistics belong together, and decide what can be decided.
+    """Check that source, plan and calibration belong together, and decide on the input scales.
 
     Raises:
         PlanError: the plan was made for another model.
-        CalibrationError: the statistics are of another model, a file of theirs is damaged, or a
-            file of input scales is, or names layers the model does not have.
+        CalibrationError: the calibration is from another model, one of its files or a file of input
+            scales is damaged, or the file of scales names layers that the model does not have.
     """
     inventory = take_inventory(source)
     plan.require_layers(inventory, source.description)
     layers = inventory.layers
     if statistics is not None:
-        statistics.require_model(source.fingerprint(), "the calibration statistics")
+        statistics.require_model(source.fingerprint())
         if plan.recipe.rounding in NEED_MOMENTS or plan.recipe.bias_correction:
-            _require_moments(statistics)  # now, not after an hour
+            _require_moments(statistics)  # find damaged files before the work, not after an hour
     scaled = [
         layer.name
         for layer in plan.quantized()
@@ -119,9 +119,9 @@ def _decide_scales(
     scaled: Sequence[str],
     model_layers: Collection[str],
 ) -> dict[str, ScaleDecision]:
-    """Decide on static activation scales; those the source has itself serve where nothing else is.
+    """Decide on the static input scales. A source that has its own gives those that are missing.
 
-    They stand for the largest activation somebody else's calibration saw.
+    They represent the largest activation in the calibration that the source was made with.
     """
     policy = plan.recipe.input_scale
     decisions = decide_scales(policy, statistics, scaled, model_layers)

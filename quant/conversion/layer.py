@@ -1,4 +1,4 @@
-"""One layer: from a source weight to stored tensors and what is reported of them."""
+"""Encode one layer: from a source weight to stored tensors and their report."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .report import LayerReport
 
 
 def stored_name(layer: Layer, suffix: str) -> str:
-    """Return the tensor name of one part of a layer; bare parameters keep their own name."""
+    """Return the tensor name of one part of a layer. Bare parameters keep their own name."""
     is_weight = layer.tensor.name.endswith(".weight")
     return f"{layer.name}.{suffix}" if is_weight else layer.tensor.name
 
@@ -46,27 +46,27 @@ def encode_layer(
     measure_outputs: bool = True,
     correct_bias: bool = True,
 ) -> tuple[dict[str, torch.Tensor], LayerReport]:
-    """Encode one layer's weight and measure what it costs.
+    """Encode one layer's weight and measure its errors.
 
     Args:
-        layer: where the weight comes from.
-        planned: the format it gets.
-        weight: the source weight, any float dtype (merged ones are wider than
-            ``layer.tensor.dtype``), any device. Or the tensors of the format, by suffix, if the
-            source has them already: they are not changed.
-        rounding: how its numbers are chosen.
-        decision: the static activation scale, for formats that use one.
-        observed: of the layer's input, for roundings that look at it and for output errors.
+        layer: the layer of the source.
+        planned: the format that the layer gets.
+        weight: the source weight, any float dtype (merged weights are wider than
+            ``layer.tensor.dtype``), any device. If the source has the format already: its tensors
+            by suffix, which are kept unchanged.
+        rounding: how the codes are chosen.
+        decision: the static input scale, for formats that use one.
+        observed: the calibration of the layer's input, for some roundings and output errors.
         bias: the layer's bias as it will be stored, if it has one.
         measure_outputs: measure output errors on the sampled rows of the input.
-        correct_bias: correct the bias where that helps and the input's mean is known.
+        correct_bias: correct the bias if that helps and the input's mean is known.
 
     Returns:
-        tensors by full name, and the report. Companions are among the tensors only where they
-        differ from the source.
+        tensors by full name, and the report. Companions are among the tensors only if they differ
+        from the source.
 
     Raises:
-        FormatError: naming the layer, when the weight cannot be stored.
+        FormatError: the weight cannot be stored; the message names the layer.
     """
     fmt = get_format(planned.format)
     scale = input_scale_of(fmt, decision)
@@ -96,7 +96,7 @@ def encode_layer(
 
 
 def _cast(layer: Layer, fmt: WeightFormat, weight: torch.Tensor) -> ChosenEncoding:
-    """Return an unquantized weight; merged weights come wider than they are stored."""
+    """Return an unquantized weight in its stored dtype; merged weights are wider."""
     stored = fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"]
     return ChosenEncoding(fmt.encode(cast_plain(weight, stored.dtype), MaxRule()), "")
 

@@ -1,4 +1,4 @@
-"""What calibration knows of one input, loaded when it is asked for and shared by its layers."""
+"""The calibration of one input, loaded on demand and shared by the layers of the input."""
 
 from __future__ import annotations
 
@@ -13,39 +13,39 @@ from ..rounding import NEED_MOMENTS, GptqRule, Rounding, SecondMoments, get_roun
 
 
 class ObservedInput:
-    """One distinct input of a model; q, k and v have the same."""
+    """One distinct input of a model. Layers may share it, such as q, k and v."""
 
     def __init__(self, statistics: LayerStatistics, held_out: HeldOutRows) -> None:
-        """Load nothing yet."""
+        """Keep the statistics; second moments are loaded later."""
         self.statistics = statistics
         self.held_out = held_out
         self._rules: dict[str, Rounding] = {}
 
     @property
     def repeats_itself(self) -> bool:
-        """Whether most calls of a run brought the very tokens of the call before."""
+        """Whether most calls of a run had the same tokens as the call before."""
         return self.statistics.moments is not None and self.statistics.moments.repeats
 
     @cached_property
     def moments(self) -> SecondMoments | None:
-        """Second moments, None when none were gathered.
+        """Second moments; None if none were collected.
 
-        Raises `CalibrationError` when their file is damaged.
+        Raises `CalibrationError` if their file is damaged.
         """
         stored = self.statistics.moments
         return stored.load() if stored is not None else None
 
     @cached_property
     def means(self) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """``E[x]`` and ``E[xq]`` [K] for tokens of the moments, whose matrices are not loaded.
+        """``E[x]`` and ``E[xq]`` [K] over the tokens of the moments, without their matrices.
 
-        None without moments. Raises `CalibrationError` when their file is damaged.
+        None without moments. Raises `CalibrationError` if their file is damaged.
         """
         stored = self.statistics.moments
         return stored.load_means() if stored is not None else None
 
     def rule(self, rounding: str) -> Rounding:
-        """Return a rounding bound to this input; what it works out is shared by the layers."""
+        """Return a rounding bound to this input. The layers of the input share its results."""
         targeted = self._rules.get("gptaq")
         if rounding == "gptq" and rounding not in self._rules and isinstance(targeted, GptqRule):
             self._rules[rounding] = targeted.untargeted()
@@ -60,12 +60,12 @@ class ObservedInputs:
     """The inputs of a model's layers, one in memory at a time."""
 
     def __init__(self, statistics: CalibrationStatistics | None) -> None:
-        """Without statistics nothing was observed."""
+        """Start with a calibration; without one, no layer counts as observed."""
         self._statistics = statistics
         self._latest: ObservedInput | None = None
 
     def of(self, layer: str) -> ObservedInput | None:
-        """Return a layer's input, None when it was not observed."""
+        """Return a layer's input; None if it was not observed."""
         known = self._statistics.layers.get(layer) if self._statistics is not None else None
         if known is None or self._statistics is None:
             return None
@@ -74,23 +74,23 @@ class ObservedInputs:
         return self._latest
 
     def together(self, layers: Iterable[str]) -> list[str]:
-        """Return layers with those of one input behind each other, else in their order.
+        """Return the layers with those of one input next to each other, otherwise in their order.
 
-        Taken in this order, `of` loads and works out every Hessian once.
+        In this order, `of` loads every Hessian once.
         """
         known = self._statistics.layers if self._statistics is not None else {}
         groups: dict[str, list[str]] = {}
         for name in layers:
-            # a layer that was not observed is a group of its own; names are no input ids of others
+            # A layer that was not observed is its own group. The prefixes keep names and ids apart.
             key = f"input {known[name].input_id}" if name in known else f"layer {name}"
             groups.setdefault(key, []).append(name)
         return [name for names in groups.values() for name in names]
 
 
 def working_bytes(rounding: str, statistics: CalibrationStatistics | None) -> int:
-    """Return what a rounding needs on its device beside a layer: six matrices of the widest input.
+    """Return the bytes that a rounding needs on its device: six matrices of the widest input.
 
-    0 for roundings that need no second moments, or where there are none.
+    0 for roundings that need no second moments, or if there are none.
     """
     if rounding not in NEED_MOMENTS or statistics is None:
         return 0

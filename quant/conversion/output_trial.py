@@ -1,4 +1,4 @@
-"""How far a quantized layer's output is from the exact one, on inputs that were really seen."""
+"""Measure the output error of a quantized layer on sampled inputs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from ..formats import WeightFormat
 
 @dataclass(frozen=True, eq=False)
 class OutputError:
-    """Relative errors of a layer's output and the squared error of every row, float64 [R].
+    """Relative errors of a layer's output.
 
-    ``w4a16`` with 16-bit activations, ``w4a4`` with activations as the format's native product
-    rounds them; equal for formats that do not round them. ``by_row`` belongs to ``w4a4``.
+    ``w4a16``: with 16-bit activations. ``w4a4``: with activations rounded as in the format's native
+    product; equal to ``w4a16`` for formats that do not round them. ``by_row``: squared errors of
+    the rows for ``w4a4``, float64 [R].
     """
 
     w4a16: float
@@ -23,7 +24,7 @@ class OutputError:
     by_row: torch.Tensor
 
     def beats(self, other: OutputError) -> bool:
-        """Whether this one's squared error is smaller by more than twice its standard error."""
+        """Return whether this squared error is smaller by more than two standard errors."""
         gain = other.by_row - self.by_row
         if len(gain) < 2:
             return False
@@ -31,10 +32,10 @@ class OutputError:
 
 
 class OutputTrial:
-    """The exact outputs of one layer for sampled inputs, to measure candidates against.
+    """The exact outputs of one layer for sampled inputs, to compare candidates with.
 
-    ``||X W^T - Xq Wq^T|| / ||X W^T||`` over input rows ``X`` ``[R, in]``; ``Xq`` is X, or X as
-    the format's native product sees it.
+    The error is ``||X W^T - Xq Wq^T|| / ||X W^T||`` over input rows ``X`` ``[R, in]``. ``Xq`` is X,
+    or X rounded as in the format's native product.
     """
 
     def __init__(
@@ -55,7 +56,7 @@ class OutputTrial:
 
     @property
     def is_possible(self) -> bool:
-        """Whether there is anything to measure: rows, and outputs that are not all zero."""
+        """Whether errors can be measured: there are rows, and not all outputs are zero."""
         return 0.0 < self._norm < float("inf")
 
     @cached_property
@@ -70,9 +71,9 @@ class OutputTrial:
     def measure(
         self, decoded: torch.Tensor, bias_shift: torch.Tensor | None = None
     ) -> OutputError | None:
-        """Measure a decoded weight ``[out, in]``, with a change of the bias ``[out]`` if given.
+        """Return the errors of a decoded weight ``[out, in]``; None if they cannot be measured.
 
-        None when nothing can be measured.
+        ``bias_shift`` ``[out]`` is added to the bias.
         """
         if not self.is_possible:
             return None
@@ -86,7 +87,10 @@ class OutputTrial:
     def with_runtime_scale(
         self, decoded: torch.Tensor, bias_shift: torch.Tensor | None = None
     ) -> float | None:
-        """Return the W4A4 error if the runtime chose the activation scale itself."""
+        """Return the W4A4 error with the activation scale that the runtime would choose.
+
+        None if it cannot be measured, or if the format takes no static scale.
+        """
         if not self.is_possible or self._fmt.activation_divisor is None:
             return None
         shift = 0.0 if bias_shift is None else bias_shift

@@ -1,4 +1,4 @@
-"""What the user sees of a conversion: one record per layer, in text, JSON and HTML."""
+"""The report of a conversion: one record per layer."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from ..sources.base import AppliedLora
 class LayerReport:
     """One layer after encoding.
 
-    Errors are relative Frobenius norms: of the weight, and of the layer's output on sampled
-    calibration inputs with 16-bit (``output_error_w4a16``) and with quantized activations
-    (``output_error_w4a4``), and the latter had the runtime chosen the activation scale
-    (``output_error_runtime_scale``). None: not measured. ``rounding`` is the one really used,
-    ``rounding_reason`` and ``bias`` say what second-order rounding and the correction of the bias
-    gained or why they were not used; ``bias_digest`` is of the corrected bias. ``runtime_scale``
-    is what ComfyUI scales the layer's activations by when ``input_scale`` is None; empty where it
-    does not quantize them.
+    Errors are relative Frobenius norms; None means not measured. ``weight_error`` is the error of
+    the weight. The others are errors of the layer's output on sampled calibration inputs: with
+    16-bit activations (``output_error_w4a16``), with quantized activations
+    (``output_error_w4a4``), and the latter with the runtime's own activation scale
+    (``output_error_runtime_scale``).
+
+    ``rounding`` is the rounding that was used. ``rounding_reason`` and ``bias`` explain what
+    second-order rounding and the corrected bias gained, or why they were not used.
+    ``bias_digest`` is the digest of the corrected bias. ``runtime_scale`` is the scale that ComfyUI
+    uses for the activations if ``input_scale`` is None; empty if it does not quantize them.
     """
 
     name: str
@@ -49,12 +51,12 @@ class LayerReport:
 
     @property
     def runtime_scale_is_dynamic(self) -> bool:
-        """Whether ComfyUI would measure the activations itself without a static scale."""
+        """Whether ComfyUI measures the activations itself if there is no static scale."""
         return get_format(self.format).runtime_scale == "dynamic"
 
     @property
     def remarks(self) -> str:
-        """Why it is as it is, in words: format, rounding, bias, activation scale."""
+        """The reasons for format, rounding, bias and input scale, in words."""
         parts = [self.reason, self.rounding_reason, self.input_scale_reason]
         parts += [f"bias {self.bias}"] if self.bias else []
         return "; ".join(part for part in parts if part)
@@ -62,9 +64,9 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What was done to a model, layer by layer.
+    """The result of a conversion, layer by layer.
 
-    ``notes`` say how the source was read, ``warnings`` what a user may have to do about.
+    ``notes`` say how the source was read. ``warnings`` are problems that the user may want to fix.
     """
 
     source: str
@@ -91,7 +93,7 @@ class ConversionReport:
 
     @property
     def dynamic_layers(self) -> tuple[str, ...]:
-        """Layers that could have a static input_scale and have none."""
+        """Layers that could have a static ``input_scale`` but have none."""
         return tuple(
             la.name
             for la in self.layers
@@ -101,23 +103,23 @@ class ConversionReport:
         )
 
     def counts(self) -> dict[str, int]:
-        """Return the number of Linears per format, most first."""
+        """Return the number of Linear layers per format, largest first."""
         return dict(Counter(la.format for la in self.layers if la.kind == "linear").most_common())
 
     def roundings(self) -> dict[str, int]:
-        """Return the number of quantized layers per rounding that was really used, most first."""
+        """Return the number of quantized layers per rounding used, largest first."""
         return dict(Counter(la.rounding for la in self.layers if la.rounding).most_common())
 
     @property
     def corrected_biases(self) -> int:
-        """Layers whose bias was corrected."""
+        """Number of layers whose bias was corrected."""
         return sum(bool(la.bias_digest) for la in self.layers)
 
     def static_scale_verdict(self) -> str:
-        """Say what static activation scales bring over the runtime's own; empty: not measured.
+        """Return how static input scales compare with dynamic ones; empty if not measured.
 
-        By the W4A4 output errors of the layers that have one: how many are better or worse by
-        more than 1%, and by how much at the worst.
+        Compares the W4A4 output errors of layers with a static scale: how many are better or worse
+        by more than 1%, and the range of the change.
         """
         ratios = [
             la.output_error_w4a4 / la.output_error_runtime_scale
@@ -132,9 +134,9 @@ class ConversionReport:
         better = sum(ratio < 1 - _NOTABLE for ratio in ratios)
         worse = sum(ratio > 1 + _NOTABLE for ratio in ratios)
         return (
-            f"static scales against the runtime's own: {better} layers better by more than "
-            f"{_NOTABLE:.0%}, {worse} worse, {len(ratios) - better - worse} where they bring "
-            f"nothing in accuracy (error {min(ratios) - 1:+.2%} to {max(ratios) - 1:+.2%})"
+            f"static scales compared with dynamic ones: {better} layers are more than "
+            f"{_NOTABLE:.0%} better, {worse} are worse, {len(ratios) - better - worse} are about "
+            f"equal (the error changes by {min(ratios) - 1:+.2%} to {max(ratios) - 1:+.2%})"
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -154,5 +156,5 @@ class ConversionReport:
         return json.dumps(self.to_json(), indent=1)
 
 
-# Share of an error below which a difference is not worth a word.
+# A relative change of an error below this is not worth reporting.
 _NOTABLE = 0.01

@@ -1,1 +1,1 @@
-"""What a GPU runs natively, what this machine is, and what other hardware would compute."""
+"""Which formats a GPU runs natively, the hardware of this machine, and emulation of other GPUs."""

@@ -1,8 +1,8 @@
-"""Show on any machine what a GPU that multiplies the stored formats natively computes.
+"""Emulate a GPU that multiplies the stored formats natively, on any machine.
 
-Such a GPU rounds the input of a quantized layer to the format of its weight. Elsewhere the weight
-is decoded and the product taken in 16 bits. With the inputs rounded by hooks that product is the
-native one, but for the order of summation and one more rounding of the inputs to 16 bits.
+Such a GPU rounds the input of a quantized layer to the format of its weight. Other GPUs decode the
+weight and multiply in 16 bits. If hooks round the inputs, that product equals the native one except
+for the order of summation and one more rounding of the inputs to 16 bits.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..sources.stored_layers import INPUT_SCALE, read_layout
 class InputRounding:
     """How the native product of a layer rounds its input.
 
-    ``input_scale`` is the static scale of the checkpoint, None for the runtime's own.
+    ``input_scale`` is the static scale of the checkpoint; None for the runtime's own.
     """
 
     format: WeightFormat
@@ -41,8 +41,8 @@ class InputRounding:
 def read_input_roundings(checkpoint: TensorSource) -> dict[str, InputRounding]:
     """Return how native hardware rounds the inputs of a checkpoint's layers, by layer name.
 
-    Layers that are multiplied in 16 bits everywhere have no entry: unquantized ones, those whose
-    marker sets ``full_precision_matrix_mult``, and formats not known here.
+    Layers that every GPU multiplies in 16 bits have no entry: unquantized layers, layers whose
+    marker sets ``full_precision_matrix_mult``, and layers in unknown formats.
 
     Raises:
         CheckpointError: a marker is damaged.
@@ -61,9 +61,9 @@ def read_input_roundings(checkpoint: TensorSource) -> dict[str, InputRounding]:
 def emulated_layers(
     root: torch.nn.Module, roundings: Mapping[str, InputRounding]
 ) -> dict[str, torch.nn.Module]:
-    """Return the layers of a module tree whose inputs this machine does not round itself.
+    """Return the layers of a module tree whose inputs this machine does not round natively.
 
-    ComfyUI says so by ``_full_precision_mm``; modules without it are taken not to.
+    ComfyUI marks them by ``_full_precision_mm``. Modules without it count as not rounding.
 
     Raises:
         CheckpointError: the tree lacks a layer of the checkpoint.
@@ -73,7 +73,8 @@ def emulated_layers(
     if missing:
         raise CheckpointError(
             f"the model has no layer {missing[0]} ({len(missing)} of {len(roundings)} layers of "
-            "the checkpoint are missing): its native product cannot be emulated"
+            "the checkpoint are missing), so the native product cannot be emulated; use the "
+            "checkpoint of this model"
         )
     found = {name: modules[name] for name in roundings}
     return {n: m for n, m in found.items() if getattr(m, "_full_precision_mm", True)}
@@ -83,9 +84,9 @@ def emulated_layers(
 def emulate_native_product(
     root: torch.nn.Module, roundings: Mapping[str, InputRounding]
 ) -> Iterator[None]:
-    """Round the inputs of the layers as native hardware does; undone however the block ends.
+    """Round the inputs of the layers as native hardware does; stop however the block ends.
 
-    Hooks registered before see the inputs as they were: calibration is not disturbed.
+    Hooks registered before see the unrounded inputs, so a calibration is not disturbed.
 
     Raises:
         CheckpointError: the tree lacks a layer of the checkpoint.
@@ -113,6 +114,6 @@ def _hook(rounding: InputRounding) -> Callable[..., Any]:
 
 
 def is_rounded_natively(x: Any) -> TypeGuard[torch.Tensor]:
-    """Whether ComfyUI would quantize this input: plain floats, one token per row."""
+    """Return whether ComfyUI would quantize this input: plain floats, one token per row."""
     is_plain = type(x) in (torch.Tensor, torch.nn.Parameter)
     return is_plain and x.is_floating_point() and x.ndim >= 2 and x.numel() > 0

@@ -1,4 +1,4 @@
-"""Generations of GPUs by what their tensor cores multiply. Imports no torch."""
+"""GPU generations by the formats that their tensor cores multiply. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ GENERATIONS: dict[Generation, str] = {
     "blackwell": "Blackwell",
     "ada_hopper": "Ada or Hopper",
     "turing_ampere": "Turing or Ampere",
-    "none": "no NVIDIA GPU since Turing",
+    "none": "no NVIDIA GPU of the Turing generation or newer",
 }
-#: The names users give.
+#: The names that users can give.
 GPU_NAMES: dict[str, Generation] = {
     "blackwell": "blackwell",
     "hopper": "ada_hopper",
@@ -37,7 +37,7 @@ def generation_of(capability: Capability, *, is_nvidia: bool = True) -> Generati
 
 
 def capability_name(capability: Capability) -> str:
-    """Return the name of the first GPUs with a compute capability, such as ``Ada``."""
+    """Return the name of the generation that introduced a compute capability, such as ``Ada``."""
     return _NAMES.get(capability, f"SM {sm_number(capability)}")
 
 

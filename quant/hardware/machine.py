@@ -1,4 +1,4 @@
-"""What this machine runs natively, and the usual reasons why a quantized model is not faster."""
+"""The formats that this machine runs natively, and the usual reasons for no speed-up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .support import FormatSupport, Gpu, Software, format_support, supported_for
 
 @dataclass(frozen=True)
 class Machine:
-    """What was found, and what follows for NVFP4."""
+    """The software and GPUs of this machine, and advice for its user."""
 
     tool: str
     python: str
@@ -29,17 +29,17 @@ class Machine:
 
     @property
     def gpu(self) -> Gpu | None:
-        """The GPU that ComfyUI uses unless told otherwise, if there is one."""
+        """The GPU that ComfyUI uses by default; None if there is none."""
         return self.gpus[0] if self.gpus else None
 
     @property
     def generation(self) -> Generation:
-        """What that GPU's tensor cores can do."""
+        """The generation of that GPU."""
         return self.gpu.generation if self.gpu else "none"
 
     @property
     def software(self) -> Software:
-        """What decides besides the GPU."""
+        """The versions that matter besides the GPU."""
         return Software(self.torch, self.cuda, self.backends.get("cuda", "missing"))
 
     def support(self, format_name: str) -> FormatSupport:
@@ -47,11 +47,11 @@ class Machine:
         return format_support(format_name, self.gpu, self.software)
 
     def supported_formats(self) -> tuple[FormatSupport, ...]:
-        """Return how each quantized format runs here."""
+        """Return how each quantized format runs on this machine."""
         return supported_formats(self.gpu, self.software)
 
     def native_formats(self) -> list[str]:
-        """Return the formats the first GPU multiplies natively with this software."""
+        """Return the formats that the first GPU multiplies natively with this software."""
         return [s.format for s in self.supported_formats() if s.state == "native"]
 
     def to_json(self) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Machine:
 
 
 def examine_machine() -> Machine:
-    """Look at torch, CUDA, comfy-kitchen and the GPUs."""
+    """Examine torch, CUDA, comfy-kitchen and the GPUs."""
     gpus = _gpus()
     backends = _backends()
     cuda = torch.version.cuda
@@ -91,11 +91,11 @@ def pick_device(name: str) -> torch.device:
     """Return the device for ``auto``, ``cpu`` or ``cuda``.
 
     Raises:
-        ValueError: CUDA was asked for and there is none.
+        ValueError: CUDA is requested but not available.
     """
     available = torch.cuda.is_available()
     if name == "cuda" and not available:
-        raise ValueError("no CUDA device is available to this torch; use --device cpu")
+        raise ValueError("torch finds no CUDA device; use --device cpu")
     return torch.device("cuda" if available and name in ("auto", "cuda") else "cpu")
 
 
@@ -106,7 +106,7 @@ def _gpus() -> tuple[Gpu, ...]:
     for index in range(torch.cuda.device_count()):
         properties = torch.cuda.get_device_properties(index)
         capability = (properties.major, properties.minor)
-        # ROCm calls its architectures by numbers of the same kind.
+        # ROCm numbers its architectures in the same way.
         is_nvidia = torch.version.hip is None
         found.append(Gpu(properties.name, capability, properties.total_memory, is_nvidia))
     return tuple(found)
@@ -124,16 +124,16 @@ def _backends() -> dict[str, str]:
     return states
 
 
-# By generation, what a GPU is good for.
+# Advice by generation. It follows the name of the GPU.
 _CHOICES: dict[Generation, str] = {
-    "blackwell": "multiplies NVFP4 natively: presets are made for it.",
-    "ada_hopper": "multiplies float8 but not NVFP4: NVFP4 layers save memory there and run in 16 "
-    "bits, with unquantized activations, so a Blackwell GPU gives other pictures. For speed take "
-    "float8 (--gpu auto does).",
-    "turing_ampere": "multiplies neither NVFP4 nor float8, which save memory only. Its tensor "
-    "cores multiply integers: take convrot_w4a4 for 4 bits and int8_convrot for 8 (--gpu auto "
-    "does).",
-    "none": "multiplies no quantized format: they save memory only.",
+    "blackwell": "multiplies NVFP4 natively. Use any preset.",
+    "ada_hopper": "multiplies float8 natively, but not NVFP4. NVFP4 layers save memory and compute "
+    "in 16 bits with unquantized activations, so a Blackwell GPU gives other pictures. For speed "
+    "choose float8, as --gpu auto does.",
+    "turing_ampere": "multiplies neither NVFP4 nor float8 natively; these formats save memory "
+    "only. Its tensor cores multiply integers: for speed choose convrot_w4a4 (4 bits) or "
+    "int8_convrot (8 bits), as --gpu auto does.",
+    "none": "multiplies no quantized format natively. Quantized formats save memory only.",
 }
 
 
@@ -141,20 +141,20 @@ def _advice(gpus: tuple[Gpu, ...], software: Software) -> list[str]:
     advice = []
     if not gpus:
         advice.append(
-            "No CUDA GPU: converting and calibrating work, sampling computes in 16 bits. Files "
-            "made here are the same as anywhere."
+            "There is no CUDA GPU. You can calibrate and quantize; the files are the same as from "
+            "any other machine. Sampling computes in 16 bits."
         )
     advice += [f"{gpu.name} {_CHOICES[gpu.generation]}" for gpu in gpus]
     if gpus and software.kernels_problem:
         advice.append(
-            f"{software.kernels_problem}. Install torch from the cu130 index. This is the usual "
-            "reason for no speed-up."
+            f"The usual reason for no speed-up: {software.kernels_problem}. Install a torch that "
+            "is built for CUDA 13 (cu130)."
         )
     advice += [
-        "A LoRA applied at run time makes ComfyUI requantize the layers it touches; bake it in "
-        "before quantizing to keep calibrated quality.",
-        "Sampling is limited by attention for long videos: 4-bit Linears speed up their share of "
-        "the time only.",
+        "A LoRA on a quantized model makes ComfyUI requantize the layers that it changes. To keep "
+        "the calibrated quality, apply the LoRA before you calibrate and quantize.",
+        "Attention takes most of the time for long videos. 4-bit Linear layers speed up only their "
+        "own share.",
     ]
     return advice
 

@@ -1,7 +1,7 @@
-"""Which formats a GPU multiplies natively, and which merely save memory there.
+"""Which formats a GPU multiplies natively, and which only save memory.
 
-What ComfyUI 0.29 (``supports_*_compute`` in comfy/model_management.py) and the layouts and kernels
-of comfy-kitchen ask for.
+The requirements are those of ComfyUI 0.29 (``supports_*_compute`` in comfy/model_management.py) and
+of the layouts and kernels of comfy-kitchen.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ class Gpu:
 
     @property
     def generation(self) -> Generation:
-        """What its tensor cores can do, by their generation."""
+        """The generation of the GPU."""
         return generation_of(self.capability, is_nvidia=self.is_nvidia)
 
 
 @dataclass(frozen=True)
 class Software:
-    """What runs on the GPU: versions as text, CUDA's None without it.
+    """The software that uses the GPU: versions of torch and CUDA as text (None without CUDA).
 
-    ``kernels`` is what comfy-kitchen says of its CUDA kernels: ``available`` or why not.
+    ``kernels`` is the state of comfy-kitchen's CUDA kernels: ``available``, or why they are not.
     """
 
     torch: str
@@ -49,17 +49,18 @@ class Software:
 
     @property
     def kernels_problem(self) -> str:
-        """Why ComfyUI does without comfy-kitchen's CUDA kernels; empty if it uses them."""
+        """Why ComfyUI does not use comfy-kitchen's CUDA kernels; empty if it does."""
         if self.cuda is None or _version(self.cuda) < _KERNELS_CUDA:
-            return (
-                f"torch is built for CUDA {self.cuda or 'none'}, below 13 ComfyUI uses no kernels"
-            )
-        return "" if self.kernels == "available" else f"comfy-kitchen's kernels: {self.kernels}"
+            built = f"for CUDA {self.cuda}" if self.cuda else "without CUDA"
+            return f"torch is built {built}, but comfy-kitchen's CUDA kernels need CUDA 13"
+        if self.kernels == "available":
+            return ""
+        return f"comfy-kitchen's CUDA kernels are not available: {self.kernels}"
 
 
 @dataclass(frozen=True)
 class FormatSupport:
-    """How a format runs on a machine, and why."""
+    """How a format runs on a machine, with the reason."""
 
     format: str
     state: State
@@ -71,15 +72,15 @@ class FormatSupport:
 
 
 def format_support(name: str, gpu: Gpu | None, software: Software) -> FormatSupport:
-    """Return how a quantized format runs on a GPU (None: there is none)."""
+    """Return how a quantized format runs on a GPU (None: no GPU)."""
     fmt = get_format(name)
     if fmt.native_from is None:
-        return FormatSupport(name, "memory", "on any GPU: its products are in 16 bits")
+        return FormatSupport(name, "memory", "computes in 16 bits on any GPU")
     missing = _missing(fmt, fmt.native_from, gpu, software)
     if missing:
-        without_kernels = "integers without kernels, slower than 16 bits"
-        how = without_kernels if fmt.multiplies_integers else "16 bits"
-        return FormatSupport(name, "memory", f"{missing}; computes in {how}")
+        slow = "multiplies integers without kernels, slower than 16 bits"
+        how = slow if fmt.multiplies_integers else "computes in 16 bits"
+        return FormatSupport(name, "memory", f"{missing}; {how}")
     if fmt.needs_kernels and software.kernels_problem:
         return FormatSupport(name, "slow", software.kernels_problem)
     return FormatSupport(name, "native", fmt.native_note(gpu.capability) if gpu else "")
@@ -92,23 +93,23 @@ def supported_formats(gpu: Gpu | None, software: Software) -> tuple[FormatSuppor
 
 
 def _missing(fmt: WeightFormat, needed: Capability, gpu: Gpu | None, software: Software) -> str:
-    """Return what a machine lacks to multiply a format natively, or nothing."""
+    """Return what a machine lacks to multiply a format natively; empty if it lacks nothing."""
     if gpu is None:
         return "no CUDA GPU"
     if not gpu.is_nvidia:
         return f"{gpu.name} is not an NVIDIA GPU"
     if gpu.capability < needed:
         return (
-            f"needs {capability_name(needed)} or newer (SM {sm_number(needed)}), "
-            f"{gpu.name} is SM {sm_number(gpu.capability)}"
+            f"needs {capability_name(needed)} or newer (SM {sm_number(needed)}), but {gpu.name} is "
+            f"SM {sm_number(gpu.capability)}"
         )
     if fmt.native_torch is not None and _version(software.torch) < fmt.native_torch:
         wanted = ".".join(map(str, fmt.native_torch))
-        return f"needs torch {wanted}, this is {software.torch}"
+        return f"needs torch {wanted} or newer, but this is torch {software.torch}"
     return ""
 
 
 def _version(text: str) -> tuple[int, int]:
-    """Return major and minor; ``2.11.0+cu130`` is (2, 11)."""
+    """Return the major and minor version; ``2.11.0+cu130`` gives (2, 11)."""
     major, minor, *_ = (*text.split("+")[0].split("."), "0")
     return int(major), int("".join(filter(str.isdigit, minor)) or 0)

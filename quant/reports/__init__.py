@@ -1,1 +1,1 @@
-"""What a person reads: text, pages and pictures of every result."""
+"""Reports for people: text, pages and pictures of every result."""

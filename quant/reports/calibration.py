@@ -1,16 +1,16 @@
-"""A calibration as text: its runs, its coverage, and a line per layer."""
+"""Report a calibration as text."""
 
 from __future__ import annotations
 
 from ..calibration import ENOUGH_TOKENS, CalibrationStatistics
 from ..text import shorten, text_table
 
-# More would push the table of layers out of sight.
+# More runs would push the table of layers off the screen.
 _SHOWN_RUNS = 5
 
 
 def describe_statistics(statistics: CalibrationStatistics) -> str:
-    """Return statistics as text: runs, coverage, one line per layer."""
+    """Return a calibration as text: its runs, its coverage, one line per layer."""
     coverage = statistics.coverage()
     lines = [
         f"{len(statistics.runs)} runs, {statistics.model_calls} model calls, "
@@ -43,7 +43,7 @@ def describe_statistics(statistics: CalibrationStatistics) -> str:
 
 
 def _describe_moments(statistics: CalibrationStatistics) -> list[str]:
-    """Say how far the second moments are, if any were gathered."""
+    """Return a line on the Hessians collected, if there are any."""
     inputs = statistics.inputs.values()
     per_channel = [la.moments.tokens / la.in_features for la in inputs if la.moments]
     if not per_channel:
@@ -51,7 +51,7 @@ def _describe_moments(statistics: CalibrationStatistics) -> list[str]:
     enough = sum(tokens >= ENOUGH_TOKENS for tokens in per_channel)
     return [
         f"Hessians of {len(per_channel)} of {len(inputs)} inputs, {enough} of them from at least "
-        f"{ENOUGH_TOKENS} tokens a channel; more prompts add to them, except outside of blocks"
+        f"{ENOUGH_TOKENS} tokens per channel; sample more prompts to complete the inputs in blocks"
         if enough < len(inputs)
-        else f"Hessians of all {enough} inputs from at least {ENOUGH_TOKENS} tokens a channel"
+        else f"Hessians of all {enough} inputs from at least {ENOUGH_TOKENS} tokens per channel"
     ]

@@ -1,4 +1,4 @@
-"""What a model file holds, as text."""
+"""Report the content of a model file as text."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from ..text import format_bytes, text_table
 
 
 def describe_summary(summary: CheckpointSummary) -> str:
-    """Return what a model file holds: headline, notes, one line per layer."""
+    """Return the content of a model file as text: headline, notes, one line per layer."""
     formats = ", ".join(f"{count} {name}" for name, count in summary.counts().items())
     lines = [
         summary.path,
         f"model   {summary.architecture}",
-        f"Linears {formats}",
+        f"layers  {formats}",
         f"size    {format_bytes(summary.total_bytes)}",
         *(f"note: {note}" for note in summary.notes),
     ]

@@ -1,4 +1,4 @@
-"""Two checkpoints side by side, as text."""
+"""Report the comparison of two checkpoints as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..text import format_bytes, text_table
 
 
 def describe_comparison(comparison: CheckpointComparison) -> str:
-    """Return two checkpoints side by side: totals, what is missing, layers by error."""
+    """Return a comparison as text: sizes, missing layers, layers by error, totals."""
     lines = [
         f"A       {comparison.a}",
         f"B       {comparison.b}",
@@ -19,7 +19,7 @@ def describe_comparison(comparison: CheckpointComparison) -> str:
     for title, names in (
         ("only in A", comparison.only_a),
         ("only in B", comparison.only_b),
-        ("not compared, of a format this tool cannot decode", comparison.not_compared),
+        ("not compared, in formats that this tool cannot decode", comparison.not_compared),
     ):
         if names:
             lines.append(f"{title}: {', '.join(names)}")
@@ -40,7 +40,7 @@ def describe_comparison(comparison: CheckpointComparison) -> str:
     differing = sum(bool(la.relative_error or la.bias_error) for la in comparison.layers)
     totals = (
         f"{len(comparison.layers)} layers compared, {differing} differ; "
-        f"relative error of all weights and biases {comparison.relative_error:.3%}"
+        f"relative error of all weights and biases: {comparison.relative_error:.3%}"
     )
     return "\n".join([*lines, "", text_table(headings, rows), "", totals])
 

@@ -1,4 +1,4 @@
-"""A conversion as text: its outcome in a few lines, then a table of the layers."""
+"""Report a conversion as text: a headline and a table of the layers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ HEADINGS = (
 
 
 def conversion_headline(report: ConversionReport) -> str:
-    """Return the outcome in a few lines."""
+    """Return the result of a conversion in a few lines."""
     formats = ", ".join(f"{count} {name}" for name, count in report.counts().items())
     static = sum(la.input_scale is not None for la in report.layers)
     lines = [
@@ -21,7 +21,7 @@ def conversion_headline(report: ConversionReport) -> str:
         *([f"LoRAs       {', '.join(map(str, report.loras))}"] if report.loras else []),
         f"recipe      {report.recipe}, rounding {report.rounding}",
         *_rounding_lines(report),
-        f"Linears     {formats}",
+        f"layers      {formats}",
         f"size        {format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)} "
         f"({report.bytes_after / max(1, report.bytes_before):.0%})",
         f"calibration {report.calibration}",
@@ -39,13 +39,13 @@ def conversion_headline(report: ConversionReport) -> str:
 
 
 def describe_conversion(report: ConversionReport, *, every_layer: bool = True) -> str:
-    """Return the headline and a table of the quantized (or all) layers."""
+    """Return the headline and a table of all layers, or of the quantized ones only."""
     rows = [la for la in report.layers if every_layer or la.weight_error is not None]
     return f"{conversion_headline(report)}\n\n{text_table(HEADINGS, map(cells_of, rows))}"
 
 
 def cells_of(layer: LayerReport) -> tuple[str, ...]:
-    """Return a layer's row of the table, a cell per heading."""
+    """Return a layer's row of the table, one cell per heading."""
     return (
         layer.name,
         "x".join(map(str, layer.shape)),
@@ -62,9 +62,9 @@ def cells_of(layer: LayerReport) -> tuple[str, ...]:
 
 
 def _rounding_lines(report: ConversionReport) -> list[str]:
-    """Return which roundings the layers got, where that is not simply the one asked for."""
+    """Return a line on the roundings used, if they are not simply the requested one."""
     used = report.roundings()
     if set(used) <= {report.rounding} and not report.corrected_biases:
         return []
     counts = ", ".join(f"{count} {name}" for name, count in used.items())
-    return [f"            used for layers: {counts}; {report.corrected_biases} biases corrected"]
+    return [f"            layers by rounding: {counts}; {report.corrected_biases} biases corrected"]

@@ -1,4 +1,4 @@
-"""A conversion as one self-contained HTML page."""
+"""Report a conversion as an HTML page."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .conversion import HEADINGS, cells_of, conversion_headline
 
 
 def conversion_page(report: ConversionReport) -> str:
-    """Return a report-contained page."""
+    """Return a self-contained HTML page."""
     title = html.escape(f"NVFP4 Foundry: {report.target or report.source}")
     head = "".join(f"<th>{html.escape(h)}</th>" for h in HEADINGS)
     body = "\n".join(
@@ -39,8 +39,8 @@ tr.keep td, tr.bf16 td, tr.fp16 td, tr.fp32 td {{ opacity: .55; }}
 </style></head><body>
 <h1>{title}</h1>
 <pre>{headline}</pre>
-<p>Hover a row for why it got its format, rounding and scale.
-Errors are relative to the 16-bit layer.</p>
+<p>Point at a row to see the reasons for its format, rounding and scale.
+Errors are relative to the layer of the source.</p>
 <table><thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table></body></html>

@@ -1,4 +1,4 @@
-"""How the formats of a recipe run on a machine, as text."""
+"""Report how the formats of a recipe run on a machine, as text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine runs natively, as text."""
+"""Report the formats that this machine runs natively, as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..text import text_table
 
 
 def describe_machine(machine: Machine) -> str:
-    """Return the findings, how each format runs, then the advice."""
+    """Return the software and GPUs, how each format runs, and the advice."""
     lines = [
         f"{machine.tool}, Python {machine.python}",
         f"torch {machine.torch}, CUDA {machine.cuda or 'none'}",

@@ -1,4 +1,4 @@
-"""Recipes and mixes as text, for the command line and the nodes."""
+"""Report recipes and mixes as text."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..text import format_bytes, text_table
 
 
 def describe_recipe(recipe: Recipe) -> str:
-    """Return a recipe as text: its numbers, then its rules in their order."""
+    """Return a recipe as text: its settings, then its rules in their order."""
     policy = recipe.input_scale
     numbers = f"rounding {recipe.rounding}, input_scale {policy.text}"
     if policy.takes_headroom:
@@ -29,7 +29,7 @@ def describe_recipe(recipe: Recipe) -> str:
 
 
 def describe_mix(mix: Mix) -> str:
-    """Return a mix as text: what it costs beside its preset, and the frontier as a table."""
+    """Return a mix as text: size and error of mix and preset, and a table of the frontier."""
     what = _what_is_predicted(mix)
     lines = [
         f"model   {mix.plan.architecture}",
@@ -40,7 +40,7 @@ def describe_mix(mix: Mix) -> str:
         f"error   {mix.point.error:.2%} predicted, {what}; "
         f"preset {mix.preset_name}: {mix.preset.error:.2%}",
         *_doubts(mix),
-        *(f"note: of the {name}, {point.uncounted} layers of unknown error are not counted"
+        *(f"note: {point.uncounted} layers of the {name} have unknown errors, which do not count"
           for name, point in (("mix", mix.point), ("preset", mix.preset)) if point.uncounted),
         *(f"warning: {warning}" for warning in mix.plan.warnings),
     ]  # fmt: skip
@@ -61,20 +61,20 @@ def _what_is_predicted(mix: Mix) -> str:
 
 
 def _doubts(mix: Mix) -> list[str]:
-    """Say how far the prediction can be relied on, where that is not far."""
+    """Return warnings if the prediction is not reliable, or if the mix brings no gain."""
     if not mix.has_latents:
         return [
-            "warning: the sensitivity was not probed. By the errors of layers alone a mix may be "
-            "worse than its preset: probe short samplings by inputs, or compare samples"
+            "warning: the sensitivity was not probed. A mix made from the errors of single layers "
+            "may be worse than its preset; probe each input in short samplings, or compare samples"
         ]
     if not mix.is_of_samplings:
         return [
-            "warning: single model calls were probed. What adds up from step to step, as the "
-            "errors of text layers do, is underrated, and the mix may be no better than its "
-            "preset: probe short samplings, or compare samples"
+            "warning: single model calls were probed. They underrate errors that add up from step "
+            "to step, such as those of text layers, so the mix may not be better than its preset; "
+            "probe short samplings, or compare samples"
         ]
     if mix.point.error >= mix.preset.error and mix.point.bytes <= mix.preset.bytes:
-        return [f"note: no better than {mix.preset_name} at this size, by what was measured"]
+        return [f"note: no better than {mix.preset_name} at this size, by the probed sensitivity"]
     return []
 
 

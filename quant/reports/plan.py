@@ -1,22 +1,22 @@
-"""A plan as text: what each layer becomes, and why."""
+"""Report a plan as text: the format of each layer, and the reason."""
 
 from __future__ import annotations
 
 from ..planning import Plan, PlannedLayer
 from ..text import format_bytes, text_table
 
-# More would push the table of layers out of sight.
+# More reasons would push the table of layers off the screen.
 _SHOWN_REASONS = 32
 
 
 def describe_plan(plan: Plan, notes: tuple[str, ...] = ()) -> str:
-    """Return a plan as text: headline, warnings, Linears by reason, one line per layer."""
+    """Return a plan as text: headline, warnings, Linear layers by reason, one line per layer."""
     formats = ", ".join(f"{count} {name}" for name, count in plan.counts().items())
     lines = [
         f"model   {plan.architecture}",
         f"blocks  {', '.join(f'{n} {name}' for name, n in plan.blocks.items()) or 'none'}",
         f"recipe  {plan.recipe.name}",
-        f"Linears {formats}",
+        f"layers  {formats}",
         f"size    {format_bytes(plan.bytes_before)} -> {format_bytes(plan.bytes_after)}",
         *(f"note: {note}" for note in notes),
         *(f"warning: {warning}" for warning in plan.warnings),
@@ -34,13 +34,13 @@ def describe_plan(plan: Plan, notes: tuple[str, ...] = ()) -> str:
     ]
     headings = ("layer", "shape", "format", "before", "after", "reason")
     table = text_table(headings, rows, left=("layer", "reason"))
-    return "\n".join([*lines, *_linears_by_reason(plan), "", table])
+    return "\n".join([*lines, *_layers_by_reason(plan), "", table])
 
 
-def _linears_by_reason(plan: Plan) -> list[str]:
-    """Say which rule put how many Linears into which format, the largest part of the model first.
+def _layers_by_reason(plan: Plan) -> list[str]:
+    """Return a table of the Linear layers by format and reason, the largest group first.
 
-    Recipes that name layers one by one have too many reasons for that; their layers follow anyway.
+    Empty if there are too many reasons, as in recipes that name every layer.
     """
     groups: dict[tuple[str, str], list[PlannedLayer]] = {}
     for layer in plan.layers:
@@ -60,5 +60,5 @@ def _linears_by_reason(plan: Plan) -> list[str]:
             groups.items(), key=lambda item: -sum(la.bytes_before for la in item[1])
         )
     ]
-    headings = ("format", "Linears", "before", "after", "reason")
+    headings = ("format", "layers", "before", "after", "reason")
     return ["", text_table(headings, rows, left=("format", "reason"))]

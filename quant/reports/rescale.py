@@ -1,4 +1,4 @@
-"""What became of a checkpoint's input scales, for the command line and the nodes."""
+"""Report the changes to a checkpoint's input scales as text."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from ..text import text_table
 
 
 def describe_rescale(report: RescaleReport) -> str:
-    """Return the totals, then one line per layer, those that changed most first."""
+    """Return the totals, then one line per layer, largest changes first."""
     layers = report.layers
     static = sum(la.after is not None for la in layers)
     added = sum(la.before is None and la.after is not None for la in layers)
@@ -17,8 +17,8 @@ def describe_rescale(report: RescaleReport) -> str:
         report.source,
         f"{len(layers)} layers take a static scale: {static} have one now, "
         f"{len(layers) - static} are left to the runtime",
-        f"{added} added, {removed} removed, {same} as they were, "
-        f"{len(layers) - added - removed - same} changed",
+        f"{added} added, {removed} removed, {len(layers) - added - removed - same} changed, "
+        f"{same} unchanged",
         *report.notes,
     ]
     rows = [
@@ -38,7 +38,7 @@ def _change(layer: RescaledLayer) -> str:
 
 
 def _most_changed_first(layer: RescaledLayer) -> tuple[bool, float]:
-    """Order: static scales that came or went, then by the factor of the change."""
+    """Return a sort key: added and removed scales first, then the largest factors."""
     if layer.change is None:
         return layer.before == layer.after, 0.0
     return True, -max(layer.change, 1 / layer.change) if layer.change else 0.0

@@ -1,4 +1,4 @@
-"""How far two batches of samples are apart, as text."""
+"""Report the difference between two batches of samples as text."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def describe_samples(
     ssim: Sequence[float] = (),
     notes: Sequence[str] = (),
 ) -> str:
-    """Return the figures of a compared batch: all together, then item by item.
+    """Return the figures of a compared batch as text: for the whole batch, then per item.
 
     Args:
         title: what was compared.
         items: one difference per item.
-        peak: the largest possible value, for PSNR; None where there is none.
+        peak: the largest possible value, for PSNR; None if there is none.
         ssim: the structural similarity of each item, if it was measured.
-        notes: what the reader should know besides.
+        notes: further notes for the user.
     """
     whole = sum(items, Difference())
     columns = [
@@ -38,9 +38,9 @@ def describe_samples(
         columns.append(("SSIM", "SSIM", "{:.4f}", [sum(ssim) / len(ssim), *ssim]))
     lines = [title, *(f"{name:<18} {form.format(v[0])}" for name, _, form, v in columns)]
     if whole.is_finite and math.isinf(whole.relative_error):
-        lines.append("note: the reference is zero, so no error is relative to it")
+        lines.append("note: the reference is zero, so there is no relative error")
     if not whole.is_finite:
-        lines.append("warning: there are NaN or infinite values")
+        lines.append("warning: the samples have NaN or infinite values")
     lines += [f"note: {note}" for note in notes]
     if len(items) == 1:
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""A sensitivity as text: what is unknown, and a line per layer."""
+"""Report a sensitivity as text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ..text import text_table
 
 
 def describe_sensitivity(sensitivity: Sensitivity) -> str:
-    """Return sensitivities as text: what is unknown, then one line per layer, worst first."""
+    """Return a sensitivity as text: unknown layers, then one line per layer, worst first."""
     first, *others = sensitivity.formats
     lines = [
         f"{len(sensitivity.layers)} layers, rounding {sensitivity.rounding}",
@@ -17,7 +17,7 @@ def describe_sensitivity(sensitivity: Sensitivity) -> str:
         "output with 16-bit and with quantized inputs",
     ]
     if others:
-        lines.append(f"{', '.join(others)}: error of the output as that format runs natively")
+        lines.append(f"{', '.join(others)}: output error if the format runs natively")
     if sensitivity.has_latents:
         lines.append(f"latent: {_which_latent(sensitivity)}")
     for name in sensitivity.formats:
@@ -40,9 +40,9 @@ def describe_sensitivity(sensitivity: Sensitivity) -> str:
 
 def _which_latent(sensitivity: Sensitivity) -> str:
     if sensitivity.is_of_samplings:
-        return "how far the sampled latent moves with only that layer quantized in every step"
+        return "shift of the sampled latent if only this layer is quantized, in every step"
     sigmas = ", ".join(f"{sigma:.4g}" for sigma in _sigmas(sensitivity))
-    return f"how far the denoised latent moves with only that layer quantized, at sigma {sigmas}"
+    return f"shift of the denoised latent if only this layer is quantized, at sigma {sigmas}"
 
 
 def _sigmas(sensitivity: Sensitivity) -> list[float]:
@@ -51,7 +51,7 @@ def _sigmas(sensitivity: Sensitivity) -> list[float]:
 
 
 def _costliest(sensitivity: Sensitivity, name: str) -> tuple[int, float]:
-    """Order layers by what the first format they can take costs: unknown first, then the worst."""
+    """Return a sort key by the cost in the first format a layer can take: unknown, then worst."""
     candidates = sensitivity.candidates(name)
     rank, first = next((n, f) for n, f in enumerate(sensitivity.formats) if f in candidates)
     cost = sensitivity.cost(name, first)

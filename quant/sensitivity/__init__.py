@@ -1,1 +1,1 @@
-"""What each layer of a model loses in each format, measured."""
+"""Sensitivity: measure how much each layer of a model loses in each format."""

@@ -1,8 +1,8 @@
-"""The sensitivity artefact: what each layer of a model loses in each candidate format.
+"""The sensitivity of a model: how much each layer loses in each candidate format.
 
-Two kinds of evidence, either of which may be missing: the error of the layer's own output on
-captured inputs, and how far the model's output moves when only that layer is quantized. What is
-not known, or not finite, is *unknown*: never taken for harmless.
+There are two measures, and either may be missing: the error of the layer's own output on captured
+inputs, and the shift of the model's output if only that layer is quantized. Values that are missing
+or not finite are *unknown* and never count as harmless.
 """
 
 from __future__ import annotations
@@ -26,14 +26,15 @@ _KIND = "nvfp4_foundry.sensitivity"
 
 @dataclass(frozen=True)
 class CandidateErrors:
-    """Relative errors (Frobenius norms) of one layer in one format; None: unknown.
+    """Relative errors (Frobenius norms) of one layer in one format; None means unknown.
 
-    ``weight``: of the weight. ``w4a16`` and ``w4a4``: of the layer's output with 16-bit and with
-    quantized activations. ``latent_by_sigma``: how far the model's output moved when only this
-    layer was quantized, ``||v - v_ref|| / ||v_ref||``, by sigma; at 0: of the sampled latent.
+    ``weight``: error of the weight. ``w4a16`` and ``w4a4``: errors of the layer's output with
+    16-bit and with quantized activations. ``latent_by_sigma``: shift of the model's output if only
+    this layer is quantized, ``||v - v_ref|| / ||v_ref||``, by sigma; at sigma 0 it is the shift of
+    the sampled latent.
 
-    Values that are no error (NaN, infinite, negative) become unknown. One such sigma makes all
-    of them unknown: an average over the rest would pass for one over all.
+    Values that are not errors (NaN, infinite, negative) become unknown. If that happens at one
+    sigma, the shifts at all sigmas become unknown, because an average of the rest would mislead.
     """
 
     weight: float | None = None
@@ -42,7 +43,7 @@ class CandidateErrors:
     latent_by_sigma: Mapping[float, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Make unknown what is no error."""
+        """Replace values that are not errors by unknown."""
         for name in ("weight", "w4a16", "w4a4"):
             if not _is_error(getattr(self, name)):
                 object.__setattr__(self, name, None)
@@ -58,9 +59,9 @@ class CandidateErrors:
 
 @dataclass(frozen=True)
 class LayerSensitivity:
-    """One layer: its shape ``(out, in)``, the input it shares, and its errors per format.
+    """One layer: its shape ``(out, in)``, its input, and its errors per format.
 
-    ``input_id`` is equal for layers that always receive the same tensor (None: not observed).
+    Layers that always receive the same tensor have the same ``input_id`` (None: not observed).
     """
 
     name: str
@@ -71,7 +72,7 @@ class LayerSensitivity:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """Sensitivities of one model's layers by name, measured with one rounding."""
+    """The sensitivities of a model's layers by name, measured with one rounding."""
 
     fingerprint: ModelFingerprint
     rounding: str
@@ -79,11 +80,11 @@ class Sensitivity:
 
     @property
     def formats(self) -> tuple[str, ...]:
-        """The candidate formats of any layer, as the layer that can take most of them has them."""
+        """The candidate formats of all layers, in the order of the layer with the most formats."""
         by_number = sorted((la.candidates for la in self.layers.values()), key=len, reverse=True)
         return tuple(dict.fromkeys(name for candidates in by_number for name in candidates))
 
-    @cached_property  # `cost` asks for every layer
+    @cached_property  # `cost` reads it for every layer
     def has_latents(self) -> bool:
         """Whether the shift of the model's output was measured for any layer."""
         return any(
@@ -94,7 +95,7 @@ class Sensitivity:
 
     @property
     def is_of_samplings(self) -> bool:
-        """Whether the shifts are those of whole samplings' latents, not of single model calls'."""
+        """Whether the shifts are of the latents of whole samplings, not of single model calls."""
         found = [
             set(candidate.latent_by_sigma)
             for layer in self.layers.values()
@@ -104,11 +105,11 @@ class Sensitivity:
         return bool(found) and all(sigmas == {0.0} for sigmas in found)
 
     def cost(self, name: str, format_name: str) -> float | None:
-        """Return the squared error a layer in a format adds to the result; None: unknown.
+        """Return the squared error that a layer in a format adds to the result; None: unknown.
 
-        The relative squared shift of the model's output where that was measured for this model:
-        directly, or for another format of this layer and then scaled by the squared ratio of the
-        two output errors. Otherwise the squared W4A4 output error of the layer alone.
+        If the shifts of the model's output were measured, this is the relative squared shift. If it
+        was measured for another format of the layer only, it is scaled by the squared ratio of the
+        two output errors. Without shifts, this is the squared W4A4 output error of the layer.
         """
         candidate = self.candidates(name).get(format_name)
         if candidate is None:
@@ -125,7 +126,7 @@ class Sensitivity:
         return None
 
     def unknown(self, format_name: str) -> tuple[str, ...]:
-        """Return the layers that have this candidate format and no known `cost` in it."""
+        """Return the layers that can take this format but have an unknown `cost` in it."""
         return tuple(
             name
             for name, layer in self.layers.items()
@@ -135,14 +136,16 @@ class Sensitivity:
     def with_latents(
         self, format_name: str, shifts: Mapping[str, Mapping[float, float]]
     ) -> Sensitivity:
-        """Return a copy in which the latents of one format are these, and no others.
+        """Return a copy with these latent shifts for one format, which replace all earlier ones.
 
         ``shifts``: relative shift of the model's output by layer and sigma. Raises
         `CalibrationError` for a layer that does not have this candidate format.
         """
         odd = [name for name in shifts if format_name not in self.candidates(name)]
         if odd:
-            raise CalibrationError(f"the sensitivity has no {format_name} of {odd[0]}")
+            raise CalibrationError(
+                f"the sensitivity was not measured for {odd[0]} in {format_name}; measure it first"
+            )
         layers = {}
         for name, layer in self.layers.items():
             candidates = dict(layer.candidates)
@@ -153,21 +156,21 @@ class Sensitivity:
         return replace(self, layers=layers)
 
     def candidates(self, name: str) -> Mapping[str, CandidateErrors]:
-        """Return a layer's errors by format; none for a layer that was not measured."""
+        """Return a layer's errors by format; empty for a layer that was not measured."""
         layer = self.layers.get(name)
         return layer.candidates if layer else {}
 
     def require_model(self, fingerprint: ModelFingerprint) -> None:
-        """Raise `CalibrationError`, naming the difference, unless this is of that model."""
+        """Raise `CalibrationError`, naming the difference, if this is from another model."""
         difference = self.fingerprint.difference(fingerprint)
         if difference is not None:
             raise CalibrationError(
-                f"the sensitivity is of a different model: {difference}. Measure it again from "
+                f"the sensitivity is from a different model: {difference}. Measure it again with "
                 "this model"
             )
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-serialisable form, read back by `from_json`."""
+        """Return JSON-serialisable data that `from_json` reads back."""
         return {
             "kind": _KIND,
             "version": FORMAT_VERSION,
@@ -181,7 +184,7 @@ class Sensitivity:
                     "candidates": {
                         name: {
                             **asdict(errors),
-                            # JSON has no numbers as keys
+                            # pairs, because keys in JSON cannot be numbers
                             "latent_by_sigma": sorted(errors.latent_by_sigma.items()),
                         }
                         for name, errors in layer.candidates.items()
@@ -193,7 +196,7 @@ class Sensitivity:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Sensitivity:
-        """Rebuild from `to_json`'s form."""
+        """Return the sensitivity that `to_json` wrote."""
         layers = [
             LayerSensitivity(
                 name=str(entry["name"]),
@@ -219,9 +222,9 @@ class Sensitivity:
 
 
 def save_sensitivity(sensitivity: Sensitivity, path: Path) -> None:
-    """Write a sensitivity as JSON, atomically.
+    """Write a sensitivity file as JSON, atomically.
 
-    Raises `CalibrationError` when it cannot be written.
+    Raises `CalibrationError` if it cannot be written.
     """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
@@ -239,25 +242,33 @@ def save_sensitivity(sensitivity: Sensitivity, path: Path) -> None:
 def load_sensitivity(path: Path) -> Sensitivity:
     """Read a sensitivity file.
 
-    Raises `CalibrationError` naming the file and what is wrong: missing, no sensitivity file,
-    written by a newer version, or damaged.
+    Raises `CalibrationError`, naming the file and the problem: it is missing, not a sensitivity
+    file, written by a newer version, or damaged.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise CalibrationError(f"{path}: cannot read the sensitivity: {error}") from error
     except ValueError as error:
-        raise CalibrationError(f"{path}: not a sensitivity file: {error}") from error
+        raise CalibrationError(
+            f"{path} is not a sensitivity file: {error}; choose a file that nvfp4 sensitivity or "
+            "Measure Sensitivity wrote"
+        ) from error
     if not isinstance(data, dict) or data.get("kind") != _KIND:
-        raise CalibrationError(f"{path}: not a sensitivity file")
+        raise CalibrationError(
+            f"{path} is not a sensitivity file; choose a file that nvfp4 sensitivity or Measure "
+            "Sensitivity wrote"
+        )
     try:
         if int(data["version"]) > FORMAT_VERSION:
             raise CalibrationError(
-                f"{path}: written by a newer version of NVFP4 Foundry; update the node pack"
+                f"{path} was written by a newer version of NVFP4 Foundry; update the node pack"
             )
         return Sensitivity.from_json(data)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise CalibrationError(f"{path}: damaged sensitivity file: {error!r}") from error
+        raise CalibrationError(
+            f"{path}: the sensitivity file is damaged ({error!r}); measure it again"
+        ) from error
 
 
 def _number(value: Any) -> float | None:

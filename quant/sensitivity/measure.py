@@ -1,7 +1,7 @@
-"""What each layer loses in each candidate format, measured on captured inputs.
+"""Measure the errors of each layer in each candidate format, on the inputs of a calibration.
 
-One layer is in memory at a time. Nothing is sampled: how far the model's output moves is for
-`quant.probe`, which needs a sampler.
+One layer is in memory at a time. This needs no sampling. `LatentProbe` measures how far the model's
+output moves, which needs a sampler.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .artefact import CandidateErrors, LayerSensitivity, Sensitivity
 
 #: Every format that stores fewer bits.
 QUANTIZED_FORMATS = tuple(name for name, fmt in FORMATS.items() if fmt.is_quantized)
-#: What is measured unless told otherwise: what presets for Blackwell are made of.
+#: The formats measured by default, which presets for Blackwell use.
 DEFAULT_CANDIDATES = MEASURED["blackwell"]
-#: What recipes for Turing and Ampere are made of.
+#: The formats of recipes for Turing and Ampere.
 INTEGER_CANDIDATES = MEASURED["turing_ampere"]
 
 
@@ -44,29 +44,29 @@ def measure_sensitivity(
     device: torch.device | str = "cpu",
     on_progress: OnProgress | None = None,
 ) -> Sensitivity:
-    """Measure the weight and output errors of every Linear in every format it can take.
+    """Measure the weight and output errors of every Linear layer in every format it can take.
 
     Args:
-        source: the model, unprefixed names. A layer that is quantized in it already loses nothing
-            in the format it has.
-        statistics: of this model; their sampled rows are the inputs.
-        formats: candidates; a layer lacks those that refuse its shape.
-        layers: only these (default: every Linear that a candidate accepts).
-        rounding: how the numbers of a weight are chosen.
-        input_scale: policy of the static activation scales, as in a recipe.
-        device: where weights are encoded.
+        source: the model, with names without prefix. A layer that is quantized already loses
+            nothing in its own format.
+        statistics: calibration of this model; its sampled rows are the inputs.
+        formats: the candidate formats; a layer skips those that do not support its shape.
+        layers: the layers to measure (default: every Linear layer that can take a candidate).
+        rounding: how the codes of a weight are chosen.
+        input_scale: policy of the static input scales, as in a recipe.
+        device: the device that encodes weights.
         on_progress: called after each layer.
 
     Returns:
         errors by layer and format; unknown for layers without usable rows, or with NaN.
 
     Raises:
-        CalibrationError: the statistics are of another model, or a layer of ``layers`` cannot be
+        CalibrationError: the calibration is from another model, or a layer of ``layers`` cannot be
             measured.
-        FormatError, RecipeError: a format, or the rounding, is not known.
+        FormatError, RecipeError: a format, or the rounding, is unknown.
     """
-    statistics.require_model(source.fingerprint(), "the calibration statistics")
-    get_rounding(rounding)  # refuses names that are not known before any work
+    statistics.require_model(source.fingerprint())
+    get_rounding(rounding)  # refuses unknown names before any work
     inputs = ObservedInputs(statistics)
     candidates = candidate_layers(source, [quantized_format(name) for name in formats], layers)
     decisions = decide_scales(input_scale, statistics, candidates)
@@ -91,19 +91,22 @@ def measure_sensitivity(
 
 
 def quantized_format(name: str) -> WeightFormat:
-    """Return a quantized format by name; `FormatError` for others, naming the quantized ones."""
+    """Return a quantized format by name.
+
+    Raises `FormatError`, with the known names, for other formats.
+    """
     if name in FORMATS and name not in QUANTIZED_FORMATS:
         known = ", ".join(QUANTIZED_FORMATS)
-        raise FormatError(f"{name} quantizes nothing; candidate formats are {known}")
+        raise FormatError(f"{name} quantizes nothing; choose one of {known}")
     return get_format(name)
 
 
 def candidate_layers(
     source: TensorSource, formats: Sequence[WeightFormat], only: Collection[str] | None = None
 ) -> dict[str, tuple[Layer, tuple[WeightFormat, ...]]]:
-    """Return the Linears that at least one format accepts, with the formats that do.
+    """Return the Linear layers that can take at least one format, with the formats they can take.
 
-    Raises `CalibrationError` for names in ``only`` that are not among them, or if there is none.
+    Raises `CalibrationError` if there is none, or if ``only`` names others.
     """
     found = {}
     for layer in take_inventory(source).of_kind("linear"):
@@ -113,11 +116,15 @@ def candidate_layers(
     missing = sorted(set(only or ()) - set(found))
     if missing:
         raise CalibrationError(
-            f"{source.description} has no Linear that can be quantized named {shorten(missing, 3)}"
+            f"{source.description} has no Linear layer that can be quantized named "
+            f"{shorten(missing, 3)}; check the names with nvfp4 inspect"
         )
     if not found:
         names = ", ".join(fmt.name for fmt in formats) or "none"
-        raise CalibrationError(f"no Linear of {source.description} can take a format ({names})")
+        raise CalibrationError(
+            f"no Linear layer of {source.description} can take a format ({names}); choose other "
+            "formats"
+        )
     return found
 
 
@@ -129,13 +136,13 @@ def _measure(
     observed: ObservedInput | None,
     taken: Mapping[str, torch.Tensor] | None,
 ) -> CandidateErrors:
-    """Return one layer's errors in a format; ``taken``: its tensors if the source has them."""
+    """Return one layer's errors in a format. ``taken``: its tensors, if the source has them."""
     try:
         if taken is not None:
             chosen = taken_over(taken, tuple(weight.shape), fmt, observed, scale)
         else:
             chosen = choose_encoding(weight, fmt, rounding, observed, scale)
-    except FormatError:  # NaN in the weight: nothing is known of what it would cost
+    except FormatError:  # NaN in the weight: the errors are unknown
         return CandidateErrors()
     error = chosen.error
     return CandidateErrors(

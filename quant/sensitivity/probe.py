@@ -1,8 +1,8 @@
-"""How far a result moves when only the layers of one input, one layer, or one block is quantized.
+"""Probe how far a result moves if only one unit is quantized: an input, a layer, or a block.
 
-The result is that of a model call or, better, of a whole sampling. It is made again once per unit
-and format, with forward hooks that put the quantized product in place of the layers' own. Weights
-of the model are never touched.
+The result is that of a model call or, better, of a whole sampling. The probe computes it again once
+per unit and format, with forward hooks that replace the outputs of the unit's layers by those of
+quantized layers. It never changes the weights of the model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from .probed_layers import LayerEncoder, QuantizedLinear, replaced
 
 ProbeUnit = Literal["input", "layer", "block"]
 
-#: The sigma of a result that is a whole sampling's: where it ends.
+#: The sigma of the result of a whole sampling, which ends there.
 SAMPLED = 0.0
 #: Format and unit.
 _Run = tuple[str, str]
@@ -46,16 +46,17 @@ class _Squares:
     reference: float = 0.0
 
     def squared_shift(self) -> float:
-        """Return the relative squared shift; NaN for a reference of zero or without end."""
+        """Return the relative squared shift; NaN if the reference is zero or not finite."""
         if not 0 < self.reference < math.inf:
             return math.nan
         return self.difference / self.reference
 
 
 class LatentProbe:
-    """Gathers shifts of a model's output over any number of results; not thread-safe.
+    """Collect shifts of a model's output over any number of results. Not thread-safe.
 
-    Holds every probed weight packed, 4.5 bits for NVFP4 and 8 for float8, in CPU memory.
+    Keeps every probed weight packed in CPU memory, with 4.5 bits per value for NVFP4 and 8 for
+    float8.
     """
 
     def __init__(
@@ -73,27 +74,28 @@ class LatentProbe:
         """Encode the layers, one at a time.
 
         Args:
-            source: the model, unquantized, unprefixed names.
-            sensitivity: of this model, with output errors in the formats; `result` adds to it.
-            formats: the formats to probe. `Sensitivity.cost` scales the others by the first of
-                them, which is coarse: probe what a mix is to choose from.
-            unit: quantize together the layers that share an input (q, k and v), each layer alone,
-                or a block. The shift of a unit is shared among its layers. Layers of one input
-                round the same values, so their errors do not add up as independent ones.
-            statistics: of this model, for static input scales and rounding.
-            input_scale: policy of the static activation scales, as in a recipe.
-            device: where weights are encoded.
+            source: the model, unquantized, with names without prefix.
+            sensitivity: sensitivity of this model, with output errors in the formats; `result` adds
+                the shifts to it.
+            formats: the formats to probe. `Sensitivity.cost` only estimates the others from these,
+                so probe all formats that a mix may choose.
+            unit: the layers to quantize together: those that share an input (q, k and v), each
+                layer alone, or those of a block. The shift of a unit is divided among its layers.
+                Layers of one input round the same values, so their errors are not independent.
+            statistics: calibration of this model, for static input scales and rounding.
+            input_scale: policy of the static input scales, as in a recipe.
+            device: the device that encodes weights.
             on_progress: called after each layer.
 
         Raises:
-            CalibrationError: sensitivity or statistics are of another model, or no layer of the
-                sensitivity has one of the formats.
-            FormatError: no such format.
+            CalibrationError: sensitivity or calibration are from another model, or the sensitivity
+                was not measured for one of the formats.
+            FormatError: a format is unknown.
         """
         fingerprint = source.fingerprint()
         sensitivity.require_model(fingerprint)
         if statistics is not None:
-            statistics.require_model(fingerprint, "the calibration statistics")
+            statistics.require_model(fingerprint)
         self._sensitivity = sensitivity
         encode = LayerEncoder(source, sensitivity.rounding, device)
         found = _layers_by_format(source, sensitivity, formats)
@@ -114,22 +116,22 @@ class LatentProbe:
 
     @property
     def units(self) -> Mapping[str, tuple[str, ...]]:
-        """Layers by unit, of all formats."""
+        """Layers by unit, over all formats."""
         return {unit: names for units in self._units.values() for unit, names in units.items()}
 
     @property
     def runs(self) -> int:
-        """How often each probed result is made again: once per unit and format."""
+        """How often each probed result is computed again: once per unit and format."""
         return sum(map(len, self._units.values()))
 
     @property
     def calls(self) -> int:
-        """Results probed so far: model calls, or samplings."""
+        """Number of results probed so far: model calls, or samplings."""
         return self._calls
 
     @property
     def unreached(self) -> tuple[str, ...]:
-        """Layers that a probed result did not run, so that nothing is known of them."""
+        """Layers that a probed result did not run, so their shifts are unknown."""
         return tuple(sorted(self._unreached))
 
     def probe(
@@ -140,20 +142,21 @@ class LatentProbe:
         sigma: float,
         on_unit: OnProgress | None = None,
     ) -> None:
-        """Probe one model call, or one sampling: make it again once per unit and format.
+        """Probe one model call or sampling: compute it again once per unit and format.
 
-        Torch's random state is afterwards what it was before. An exception, of ``on_unit`` or the
-        model, leaves no hook behind and drops this call; calls probed before are kept.
+        Restores torch's random state afterwards. If ``on_unit`` or the model raises an exception,
+        all hooks are removed and this call is dropped; earlier calls are kept.
 
         Args:
-            root: the module tree that holds the layers by their names in the source.
-            run: makes the result once more from the same inputs, returning what ``reference`` is.
+            root: the module tree with the layers, under their names in the source.
+            run: computes the result again from the same inputs, in the form of ``reference``.
             reference: the model's own output or sampled latent, any shape.
             sigma: the noise level of the call, or `SAMPLED`.
-            on_unit: called before each run, with runs done and in all and the unit's name.
+            on_unit: called before each run with the number of runs done, the number of all runs,
+                and the unit's name.
 
         Raises:
-            CalibrationError: the model has active dropout, or lacks every probed layer.
+            CalibrationError: the model has active dropout, or has none of the probed layers.
         """
         _require_no_dropout(root)
         modules = find_linears(root, self._names())
@@ -175,10 +178,10 @@ class LatentProbe:
         self._add(round(float(sigma), 6), squares, unreached)
 
     def result(self) -> Sensitivity:
-        """Return the sensitivity with the shifts of the probed formats filled in.
+        """Return the sensitivity with the shifts of the probed formats.
 
-        Unknown stays what a probed call did not run, or where the output was not finite. Raises
-        `CalibrationError` when no call was probed.
+        The shift stays unknown for layers that a probed call did not run, and if the output was not
+        finite. Raises `CalibrationError` if no call was probed.
         """
         if not self._calls:
             raise CalibrationError("no model call was probed: sample with the probed model first")
@@ -204,10 +207,10 @@ class LatentProbe:
         return {name for linears in self._linears.values() for name in linears}
 
     def _shares(self, names: Collection[str], format_name: str) -> dict[str, float]:
-        """Return each layer's share of its unit's squared shift: they add up to one.
+        """Return each layer's share of its unit's squared shift. The shares add up to one.
 
-        In proportion to the squared output errors; an unknown one counts as much as the mean of
-        the known ones.
+        The shares are proportional to the squared output errors. An unknown error counts as the
+        mean of the known ones.
         """
         errors = {n: self._sensitivity.candidates(n)[format_name].w4a4 for n in names}
         known = [error**2 for error in errors.values() if error is not None]
@@ -230,7 +233,7 @@ class LatentProbe:
 
 
 class _Counter:
-    """Counts the bytes of the layers that are encoded, for all formats."""
+    """Progress of encoding, counted in bytes of the layers over all formats."""
 
     def __init__(
         self, found: Mapping[str, Mapping[str, Layer]], on_progress: OnProgress | None
@@ -254,7 +257,7 @@ def _encoded(
     inputs: ObservedInputs,
     counter: _Counter,
 ) -> Iterator[tuple[str, QuantizedLinear]]:
-    """Encode layers in one format; those with NaN in their weight are left out."""
+    """Yield the layers encoded in one format, without those that have NaN in their weight."""
     for name in inputs.together(layers):
         scale = input_scale_of(fmt, decisions[name])
         linear = encode(layers[name], fmt, scale, inputs.of(name))
@@ -273,7 +276,7 @@ def _layers_by_format(
         measured = [n for n in sensitivity.layers if name in sensitivity.candidates(n)]
         if not measured:
             raise CalibrationError(
-                f"the sensitivity was not measured for {name}; measure it with that format"
+                f"the sensitivity was not measured for {name}; measure it with that format first"
             )
         candidates = candidate_layers(source, (fmt,), measured)
         found[name] = {layer: candidate for layer, (candidate, _) in candidates.items()}
@@ -283,7 +286,10 @@ def _layers_by_format(
 def _units(
     layers: Collection[Layer], unit: ProbeUnit, sensitivity: Sensitivity
 ) -> dict[str, tuple[str, ...]]:
-    """Group layers by input or by block; what has none, or any with ``layer``, is a unit itself."""
+    """Return layers grouped by input or by block.
+
+    A layer without an input or block is its own unit, and so is every layer with ``layer``.
+    """
     units: dict[str, tuple[str, ...]] = {}
     for layer in layers:
         name = layer.name
@@ -299,14 +305,14 @@ def _require_no_dropout(root: nn.Module) -> None:
     for name, module in root.named_modules():
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p:
             raise CalibrationError(
-                f"{name} drops values at random, which would pass for sensitivity: put the model "
+                f"{name} drops values at random, which would look like sensitivity; put the model "
                 "into evaluation mode (model.eval())"
             )
 
 
 @contextmanager
 def _same_random_state(device: torch.device) -> Iterator[None]:
-    """Restore torch's random state of the CPU and of a device when the block ends."""
+    """Restore torch's random state on the CPU and on a device when the block ends."""
     is_gpu = device.type in ("cuda", "xpu")
     devices = [device.index] if is_gpu else []
     with torch.random.fork_rng(devices=devices, device_type=device.type if is_gpu else "cuda"):

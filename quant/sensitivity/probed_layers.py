@@ -1,4 +1,4 @@
-"""Single layers of a live model computing as they would once quantized, by forward hooks."""
+"""Make single layers of a live model compute as if quantized, with forward hooks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ..sources.base import TensorSource
 
 @dataclass(frozen=True)
 class QuantizedLinear:
-    """One layer as it is stored, and how its native product rounds the input."""
+    """One Linear layer as stored, and how its native product rounds the input."""
 
     rounding: InputRounding
     tensors: Mapping[str, Tensor]
@@ -29,7 +29,7 @@ class QuantizedLinear:
     bias: Tensor | None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map ``x`` [..., in] to [..., out], in its dtype and on its device."""
+        """Return the output [..., out] for ``x`` [..., in], in its dtype and on its device."""
         stored = {name: tensor.to(x.device) for name, tensor in self.tensors.items()}
         weight = self.rounding.format.decode(stored, self.shape).to(x.dtype)
         bias = None if self.bias is None else self.bias.to(x)
@@ -38,7 +38,7 @@ class QuantizedLinear:
 
 @dataclass(frozen=True)
 class LayerEncoder:
-    """Reads a layer and encodes it on a device; what is kept is on CPU."""
+    """Read a layer and encode it on a device. The result is on the CPU."""
 
     source: TensorSource
     rounding: str
@@ -51,7 +51,7 @@ class LayerEncoder:
         input_scale: float | None,
         observed: ObservedInput | None,
     ) -> QuantizedLinear | None:
-        """Return the layer, None if its weight holds NaN: its shift then stays unknown."""
+        """Return the layer; None if its weight has NaN, so that its shift stays unknown."""
         name = layer.tensor.name
         tensors = self.source.stored_tensors(name, fmt)
         if tensors is None:
@@ -68,7 +68,7 @@ class LayerEncoder:
             rounding=InputRounding(fmt, input_scale),
             tensors={suffix: tensor.cpu() for suffix, tensor in tensors.items()},
             shape=layer.shape,
-            # clone: a source may hand out tensors it owns
+            # A source may return tensors that it owns.
             bias=None if bias is None else bias.clone(),
         )
 
@@ -77,7 +77,7 @@ class LayerEncoder:
 def replaced(
     modules: Mapping[str, nn.Module], linears: Mapping[str, QuantizedLinear]
 ) -> Iterator[set[str]]:
-    """Quantize these modules while the block lasts; yields the names of those that ran."""
+    """Quantize these modules for the duration of the block; yield the names of those that ran."""
     reached: set[str] = set()
     handles = []
     try:

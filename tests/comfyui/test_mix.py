@@ -228,7 +228,7 @@ def test_what_cannot_be_had_is_an_error(
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (MIX, "sensitivity is of a different model"),
+        (MIX, "sensitivity is from a different model"),
         (PLAN, "the plan was made for another model: blocks.3."),
     ],
 )

@@ -1,4 +1,4 @@
-"""Static activation scales: how they are chosen, read from files and written for other tools."""
+"""Static input scales: choose them, read them from files, and write them for other tools."""
 
 from .decide import ScaleDecision, decide_scales, represented_amax
 from .policy import DEFAULT_HEADROOM, DEFAULT_POLICY, InputScalePolicy, parse_policy

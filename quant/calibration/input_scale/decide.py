@@ -1,4 +1,4 @@
-"""Which static scale each layer gets under a policy, and why."""
+"""Decide which static scale each layer gets under a policy, with the reason."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from .read import read_scales
 
 @dataclass(frozen=True)
 class ScaleDecision:
-    """The magnitude a layer's scale represents, or the scale itself, or neither: dynamic.
+    """The decision on one layer's static scale.
 
-    At most one of ``amax`` and ``input_scale`` is set. ``reason`` says why, in words.
+    Either ``amax``, the magnitude that the scale represents, is set, or ``input_scale``, the scale
+    itself, or neither: then the scale is dynamic. ``reason`` explains the decision to the user.
     """
 
     reason: str
@@ -30,9 +31,9 @@ class ScaleDecision:
         return self.amax is not None or self.input_scale is not None
 
     def scale_for(self, divisor: float) -> float | None:
-        """Return the ``input_scale`` to store, None for dynamic.
+        """Return the ``input_scale`` to store; None for a dynamic scale.
 
-        ``divisor`` is the largest value of the format: 6 * 448 = 2688 for NVFP4, 448 for FP8.
+        ``divisor`` is the largest value of the format: 6 * 448 = 2688 for NVFP4, 448 for float8.
         """
         return self.input_scale if self.amax is None else self.amax / divisor
 
@@ -42,17 +43,19 @@ def represented_amax(
 ) -> ScaleDecision:
     """Decide on the static scale of one layer.
 
-    ``layer`` is None when it was not observed; ``reference_calls`` is what
-    `CoverageReport.reference_calls` says a layer should have had.
+    ``layer`` is None if the layer was not observed. ``reference_calls`` are the calls it should
+    have, see `CoverageReport.reference_calls`.
     """
     if policy.kind == "dynamic":
-        return ScaleDecision("dynamic: asked for")
+        return ScaleDecision("dynamic: as requested")
     if policy.kind == "fixed":
-        return ScaleDecision("fixed: asked for", input_scale=policy.input_scale)
+        return ScaleDecision("static: fixed value, as requested", input_scale=policy.input_scale)
     if layer is None or layer.calls == 0:
         return ScaleDecision("dynamic: the layer was never observed")
     if is_partial(layer.calls, reference_calls):
-        return ScaleDecision(f"dynamic: only {layer.calls} of {reference_calls} calls were seen")
+        return ScaleDecision(
+            f"dynamic: only {layer.calls} of {reference_calls} calls were observed"
+        )
     if layer.nonfinite_calls:
         return ScaleDecision(f"dynamic: {layer.nonfinite_calls} calls had NaN or infinite inputs")
     if policy.kind == "amax":
@@ -73,10 +76,17 @@ def decide_scales(
     layers: Iterable[str],
     model_layers: Collection[str] = (),
 ) -> dict[str, ScaleDecision]:
-    """Decide for many layers of one model; without statistics none was observed.
+    """Decide on the static scales of many layers of one model.
 
-    ``model_layers``: all there are, which a file may name. Raises `CalibrationError` when a file
-    of scales cannot be read or names others.
+    Args:
+        policy: how the scales are chosen.
+        statistics: the calibration; without it no layer counts as observed.
+        layers: the layers that take a scale.
+        model_layers: all layers of the model, which a file of scales may name.
+
+    Raises:
+        CalibrationError: a file of scales cannot be read, or names layers that the model does not
+            have.
     """
     names = list(layers)
     if policy.path is not None:

@@ -1,8 +1,8 @@
-"""Statistics as the JSON of input scales that other converters read.
+"""Export the input scales of a calibration as JSON for other converters.
 
 ``layers``: ``{"layer": input_scale}``, for ``convert_to_quant --input-scales``. ``tensors``: the
-same by tensor name, ``layer.input_scale``. ``summary``: what was observed per layer, for
-``convert_nvfp4 --input-scale-summary-json``, which chooses and multiplies by itself.
+same by tensor name, ``layer.input_scale``. ``summary``: the values observed per layer, for
+``convert_nvfp4 --input-scale-summary-json``, which chooses the scales itself.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from . import InputScalePolicy, decide_scales
 from .read import ORIGIN, divisor_of
 
 FLAVOURS = ("layers", "tensors", "summary")
-# The columns of a summary, as the analyzer that invented it names them.
+# The percentiles of a summary, which convert_nvfp4 reads by these names.
 _PERCENTILES = (50.0, 90.0, 95.0, 99.0, 99.9)
 
 
 @dataclass(frozen=True)
 class ScaleExport:
-    """The JSON to write, how many layers it has, and the layers left out with the reason."""
+    """The JSON to write, its number of layers, and the layers left out, each with a reason."""
 
     data: Mapping[str, Any]
     layers: int
@@ -46,27 +46,29 @@ def export_scales(
     format_name: str = "nvfp4",
     prefix: str = "",
 ) -> ScaleExport:
-    """Return the static scales of every observed layer as other converters read them.
+    """Return the static scales of all observed layers in a form that other converters read.
 
     Args:
-        statistics: where they come from.
-        policy: what they represent; a summary ignores it, it holds what was seen.
+        statistics: the calibration.
+        policy: how the scales are chosen; a summary holds the observed values and ignores it.
         flavour: one of `FLAVOURS`.
-        format_name: the format the scales are for: amax / 2688 for NVFP4, amax / 448 for float8.
-        prefix: put before every name, as the other converter's source has it.
+        format_name: the format of the scales: amax / 2688 for NVFP4, amax / 448 for float8.
+        prefix: put before every name, if the other converter's source has such a prefix.
 
     Raises:
-        CalibrationError: a format without static scales, an unknown flavour, or no layer that
+        CalibrationError: the format takes no static scales, the flavour is unknown, or no layer
             gets a scale.
     """
     if flavour not in FLAVOURS:
-        raise CalibrationError(f"unknown kind of JSON {flavour!r}; known: {', '.join(FLAVOURS)}")
+        raise CalibrationError(f"unknown JSON layout {flavour!r}; known: {', '.join(FLAVOURS)}")
     divisor = divisor_of(format_name)
     decisions = decide_scales(policy, statistics, statistics.layers)
     scales = {n: s for n, d in decisions.items() if (s := d.scale_for(divisor)) is not None}
     if not scales:
         reason = next((d.reason for d in decisions.values()), "nothing was observed")
-        raise CalibrationError(f"no layer gets a static scale ({reason}): there is none to export")
+        raise CalibrationError(
+            f"there are no input scales to export: no layer gets a static scale ({reason})"
+        )
     left_out = {name: d.reason for name, d in decisions.items() if name not in scales}
     if flavour == "summary":
         data = _summary(statistics, list(scales), format_name, divisor, prefix)
@@ -78,13 +80,13 @@ def export_scales(
             "policy": str(policy),
             "runs": len(statistics.runs),
         }
-        # last: a reader that shows an example takes the first
+        # ORIGIN comes last, because readers show the first entry as an example.
         data = {**{f"{prefix}{n}{suffix}": s for n, s in scales.items()}, ORIGIN: origin}
     return ScaleExport(data, len(scales), left_out)
 
 
 def write_scales(export: ScaleExport, path: Path) -> None:
-    """Write an export, atomically; `CalibrationError` when that is not possible."""
+    """Write an export atomically. Raises `CalibrationError` if it cannot be written."""
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("x", encoding="utf-8") as file:

@@ -1,8 +1,9 @@
-"""Which activation magnitude a layer's static ``input_scale`` should represent.
+"""Policies for the activation magnitude that a layer's static ``input_scale`` represents.
 
-Too large a scale costs nothing over a wide range (1x to 64x of the true amax), too small a scale
-clips and ruins the layer. So the default is the largest value ever seen times a headroom, and a
-layer whose observation is in doubt gets no static scale: the runtime then computes one per call.
+A scale that is too large costs nothing over a wide range (1x to 64x of the true amax). A scale that
+is too small clips the activations and ruins the layer. So the default is the largest value seen
+times a headroom. A layer that was not observed reliably gets no static scale; the runtime then
+computes a dynamic scale per call.
 """
 
 from __future__ import annotations
@@ -22,13 +23,18 @@ PolicyKind = Literal["amax", "percentile", "fixed", "dynamic", "file"]
 
 @dataclass(frozen=True)
 class InputScalePolicy:
-    """How static input scales are chosen; `CalibrationError` for values without meaning.
+    """How static input scales are chosen. Raises `CalibrationError` for invalid values.
 
-    kind ``amax``: the largest amax of any call x ``headroom``. ``percentile``: the
-    ``percent``-th percentile over the amax of the calls (never over elements) x ``headroom``.
-    ``fixed``: ``input_scale`` itself for every layer. ``dynamic``: no static scale. ``file``: what
-    ``path`` says, see `input_scale_file`; ranges that were measured are multiplied by ``headroom``,
-    scales are taken as they are. ``format`` is what its scales are for, if it does not say.
+    Kinds:
+
+    - ``amax``: the largest amax of any call x ``headroom``.
+    - ``percentile``: the ``percent``-th percentile of the amax of the calls (not of elements) x
+      ``headroom``.
+    - ``fixed``: ``input_scale`` for every layer.
+    - ``dynamic``: no static scale.
+    - ``file``: the values in ``path``, see `read_scales`. Measured ranges are multiplied by
+      ``headroom``; scales are used as they are. ``format`` is the format of the scales, if the
+      file does not name it.
     """
 
     kind: PolicyKind = "amax"
@@ -43,29 +49,34 @@ class InputScalePolicy:
             raise CalibrationError(f"unknown input scale policy {self.kind!r}; {_KNOWN}")
         if not 1.0 <= self.headroom <= 1e6:
             raise CalibrationError(
-                f"the headroom of an input scale must be at least 1 (less clips) and at most 1e6, "
-                f"not {self.headroom:g}"
+                f"the headroom of an input scale must be between 1 and 1e6, not {self.headroom:g}; "
+                "less than 1 would clip activations"
             )
         if not 0.0 < self.percent <= 100.0:
             raise CalibrationError(
-                f"a percentile of calls lies above 0 and up to 100, not at {self.percent:g}"
+                f"the percentile of an input scale must be above 0 and at most 100, not "
+                f"{self.percent:g}"
             )
         if (self.kind == "fixed") != (self.input_scale is not None):
-            raise CalibrationError("a fixed input scale needs a value, the other policies none")
+            raise CalibrationError(
+                "a fixed input scale needs a value, such as fixed=0.01; other policies take none"
+            )
         if (self.kind == "file") != (self.path is not None) or (self.format and not self.path):
             raise CalibrationError(
-                "input scales from a file need its path, the other policies none"
+                "input scales from a file need its path, such as file=scales.json; other policies "
+                "take none"
             )
         if self.format:
             divisor_of(self.format)
         if self.input_scale is not None and not (2.0**-126 <= self.input_scale <= 1e38):
             raise CalibrationError(
-                f"a fixed input scale must be positive and fit float32, not {self.input_scale:g}"
+                f"a fixed input scale must be positive and fit into float32, not "
+                f"{self.input_scale:g}"
             )
 
     @property
     def takes_headroom(self) -> bool:
-        """Whether ``headroom`` means anything: not for ``fixed`` and ``dynamic``."""
+        """Whether the policy uses ``headroom``: all but ``fixed`` and ``dynamic`` do."""
         return self.kind in ("amax", "percentile", "file")
 
     @property
@@ -78,11 +89,11 @@ class InputScalePolicy:
         return f"p{self.percent:.12g}" if self.kind == "percentile" else self.kind
 
     def __str__(self) -> str:
-        """Return the text `parse_policy` reads back."""
+        """Return the policy as text that `parse_policy` reads back."""
         return f"{self.text}*{self.headroom!r}" if self.takes_headroom else self.text
 
 
-#: What recipes say unless told otherwise.
+#: The policy of recipes that name none.
 DEFAULT_POLICY = InputScalePolicy()
 
 _KNOWN = "known: amax, amax*4, p99.9, p99.9*1.5, fixed=0.01, dynamic, file=scales.json"
@@ -100,9 +111,9 @@ _FILE = re.compile(
 def parse_policy(text: str, headroom: float | None = None) -> InputScalePolicy:
     """Read a policy from text: ``amax``, ``amax*4``, ``p99.9*1.5``, ``fixed=0.01``, ``dynamic``.
 
-    ``file=PATH`` takes the values from a file, ``file:float8_e4m3fn=PATH`` says what they are for.
-    ``headroom`` applies where the text names none (default 4). Raises `CalibrationError` listing
-    what is known.
+    ``file=PATH`` takes the values from a file, ``file:float8_e4m3fn=PATH`` also names their format.
+    ``headroom`` applies if the text names none (default 4). Raises `CalibrationError`, listing the
+    known policies.
     """
     file = _FILE.fullmatch(text.strip())
     if file is not None:
@@ -128,7 +139,9 @@ def _file_policy(match: re.Match[str], headroom: float | None) -> InputScalePoli
     try:
         factor = float(match["headroom"]) if match["headroom"] else headroom
     except ValueError as error:
-        raise CalibrationError(f"cannot read the policy {match[0]!r}: {error}") from error
+        raise CalibrationError(
+            f"cannot read the input scale policy {match[0]!r}: {error}"
+        ) from error
     factor = DEFAULT_HEADROOM if factor is None else factor
     name = (match["format"] or "").lower()
     return InputScalePolicy("file", factor, path=Path(match["path"]), format=name)

@@ -1,15 +1,15 @@
-"""Static scales from files of other tools, by layer.
+"""Read the static scales of layers from files of other tools.
 
-What is read (`read_scales`):
+`read_scales` reads:
 
-- ``{"layer": input_scale, ...}``: what convert_to_quant reads and writes; keys may be tensor
+- ``{"layer": input_scale, ...}``, which convert_to_quant reads and writes. Keys may be tensor
   names (``layer.input_scale``), and the map may be the value of ``input_scales`` or ``layers``.
-- ``{"format": ..., "layers": [{"layer": ..., "scale_max": ..., "amax_max": ...}, ...]}``: the
-  summary that convert_nvfp4 makes of a log.
-- a quantized safetensors checkpoint, whose ``input_scale`` tensors are taken.
+- ``{"format": ..., "layers": [{"layer": ..., "scale_max": ..., "amax_max": ...}, ...]}``, the
+  summary that convert_nvfp4 makes from a log.
+- a quantized safetensors checkpoint with ``input_scale`` tensors.
 
-A scale means nothing without its format: the same activations need a scale six times as large in
-float8 as in NVFP4. So what is returned is the magnitude that a scale represents.
+A scale has no meaning without its format: the same activations need a scale six times as large in
+float8 as in NVFP4. So the functions return the magnitude that a scale represents.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from ...errors import CalibrationError
 from ...formats import FORMATS, format_of_marker
 from ...layer_names import describe_unknown, name_in_model
 
-#: What scales of a file that does not say are taken to be for.
+#: The format of the scales in a file that does not name it.
 DEFAULT_FORMAT = "nvfp4"
-#: The key under which our own files say what they are; readers look up layers only.
+#: The key under which our own files describe themselves; other readers look up layers only.
 ORIGIN = "_nvfp4_foundry"
 
 _NESTED = ("input_scales", "layers")
@@ -38,10 +38,10 @@ _SUFFIX = ".input_scale"
 
 @dataclass(frozen=True)
 class StoredScales:
-    """Magnitudes that the scales of a file represent, by layer name as written there.
+    """The magnitudes that the scales of a file represent, by the layer names in the file.
 
-    ``observed``: they are ranges that were measured, not scales that were chosen, so they leave
-    no room for larger activations.
+    ``observed``: they are measured ranges, not chosen scales, so they have no headroom for larger
+    activations.
     """
 
     file: str
@@ -51,29 +51,32 @@ class StoredScales:
     def by_model_name(self, known: Collection[str]) -> dict[str, float]:
         """Return the magnitudes by the model's own layer names.
 
-        Raises `CalibrationError` for a layer that is not among ``known``, naming the nearest.
+        Raises `CalibrationError` for a layer that is not in ``known``, with the nearest names.
         """
         found = {name_in_model(name, known): amax for name, amax in self.amax.items()}
         unknown = [name for name in found if name not in known]
         if unknown:
             raise CalibrationError(
-                f"{self.file} has scales for layers this model does not have: "
+                f"{self.file} has input scales for layers that this model does not have: "
                 f"{describe_unknown(unknown, known)}"
             )
         return found
 
 
 def formats_with_scales() -> dict[str, float]:
-    """Return the formats whose activations take a static scale, and what divides amax in each."""
+    """Return the formats that take a static scale, each with the divisor of its amax."""
     return {f.name: f.activation_divisor for f in FORMATS.values() if f.activation_divisor}
 
 
 def divisor_of(format_name: str) -> float:
-    """Return what divides amax in a format; `CalibrationError` for one without static scales."""
+    """Return the number that divides amax in a format.
+
+    Raises `CalibrationError` for a format without static scales.
+    """
     known = formats_with_scales()
     if format_name not in known:
         raise CalibrationError(
-            f"layers in {format_name} take no input_scale; those in {', '.join(known)} do"
+            f"{format_name} layers take no input_scale; choose one of {', '.join(known)}"
         )
     return known[format_name]
 
@@ -83,22 +86,25 @@ def read_scales(path: Path, format_name: str = "") -> StoredScales:
 
     Args:
         path: ``.json``, or ``.safetensors`` for a quantized checkpoint.
-        format_name: the format its scales are for; empty: as the file says, else NVFP4. Not for
-            checkpoints, which know each layer's.
+        format_name: the format of its scales; empty: the one the file names, else NVFP4. Ignored
+            for checkpoints, which store the format of each layer.
 
     Raises:
-        CalibrationError: unreadable, of another kind, or a scale that is no positive number.
+        CalibrationError: the file cannot be read, is not a file of scales, or has a scale that is
+            not a positive number.
     """
     if path.suffix == ".safetensors":
         return _checked(path, dict(_scales_of_checkpoint(path)), observed=False)
     try:
         data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
-        raise CalibrationError(f"cannot read the input scales {path}: {error}") from error
+        raise CalibrationError(f"{path}: cannot read the input scales: {error}") from error
     except ValueError as error:
-        raise CalibrationError(f"input scales {path}: not JSON: {error}") from error
+        raise CalibrationError(
+            f"{path} is not JSON: {error}; input scales need a .json or .safetensors file"
+        ) from error
     if not isinstance(data, dict) or not data:
-        raise CalibrationError(f"input scales {path}: no map of layers to scales")
+        raise CalibrationError(f"{path}: the file does not map layers to input scales")
     named = format_name or str(_origin(data).get("format") or data.get("format") or DEFAULT_FORMAT)
     divisor = divisor_of(named)
     if isinstance(data.get("layers"), list):
@@ -118,18 +124,18 @@ def _origin(data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _summary(path: Path, rows: list[Any], divisor: float) -> dict[str, float]:
-    """Return the largest amax per layer; a summary of other columns has the largest scale."""
+    """Return the largest amax per layer, computed from the largest scale if there is no amax."""
     found = {}
     for row in rows:
         if not isinstance(row, dict) or "layer" not in row:
-            raise CalibrationError(f"input scales {path}: an entry of 'layers' names no layer")
+            raise CalibrationError(f"{path}: an entry of 'layers' has no 'layer'")
         name = str(row["layer"])
         if "amax_max" in row:
             found[name] = _number(path, name, row["amax_max"])
         elif "scale_max" in row:
             found[name] = _number(path, name, row["scale_max"]) * divisor
         else:
-            raise CalibrationError(f"input scales {path}: {name} has no amax_max or scale_max")
+            raise CalibrationError(f"{path}: {name} has no amax_max and no scale_max")
     return found
 
 
@@ -147,11 +153,11 @@ def _scales_of_checkpoint(path: Path) -> Iterator[tuple[str, float]]:
                 divisor = _divisor_of_marker(marker)
                 if divisor is None:
                     raise CalibrationError(
-                        f"{path}: {tensor} belongs to no layer in a known format"
+                        f"{path}: {tensor} does not belong to a layer in a known format"
                     )
                 yield layer, float(file.get_tensor(tensor).float().reshape(-1)[0]) * divisor
     except (OSError, safetensors.SafetensorError, ValueError, KeyError) as error:
-        raise CalibrationError(f"cannot read the input scales of {path}: {error}") from error
+        raise CalibrationError(f"{path}: cannot read the input scales: {error}") from error
 
 
 def _announced(metadata: Mapping[str, str]) -> Mapping[str, Any]:
@@ -165,15 +171,17 @@ def _divisor_of_marker(marker: Any) -> float | None:
 
 def _number(path: Path, name: object, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise CalibrationError(f"input scales {path}: that of {name} is no number: {value!r}")
+        raise CalibrationError(f"{path}: the input scale of {name} is not a number: {value!r}")
     return float(value)
 
 
 def _checked(path: Path, amax: Mapping[str, float], *, observed: bool) -> StoredScales:
     if not amax:
-        raise CalibrationError(f"{path} holds no input scales")
+        raise CalibrationError(f"{path} has no input scales; choose a file that has some")
     allowed: Callable[[float], bool] = (lambda v: v >= 0) if observed else (lambda v: v > 0)
     for name, value in amax.items():
         if not (math.isfinite(value) and allowed(value)):
-            raise CalibrationError(f"{path}: the scale of {name} is not positive and finite")
+            raise CalibrationError(
+                f"{path}: the input scale of {name} is {value}, not a positive finite number"
+            )
     return StoredScales(path.name, amax, observed)

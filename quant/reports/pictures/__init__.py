@@ -1,1 +1,1 @@
-"""Results as PNG pictures."""
+"""Pictures of results."""

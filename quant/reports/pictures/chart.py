@@ -1,4 +1,4 @@
-"""The frame of a chart in plain Pillow: scales, round ticks, axes with labels."""
+"""Draw the frame of a chart with Pillow: scales, round ticks, axes with labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TEXT = (34, 38, 46)
 MUTED = (104, 112, 124)
 GRID = (228, 231, 236)
 
-#: Charts are drawn this much larger and scaled down, which smooths lines and letters.
+#: Charts are drawn larger by this factor and scaled down, which smooths lines and letters.
 OVERSAMPLING = 2
 
 
@@ -34,7 +34,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Axis:
-    """A scale with the values to mark, how to write them, and what they are."""
+    """A scale with its ticks, the text of a tick, and a label."""
 
     scale: Scale
     ticks: Sequence[float]
@@ -43,7 +43,7 @@ class Axis:
 
 
 def round_ticks(low: float, high: float, about: int = 7) -> list[float]:
-    """Return about so many multiples of 1, 2 or 5 times a power of ten within a range."""
+    """Return about ``about`` multiples of 1, 2 or 5 times a power of ten within a range."""
     rough = (high - low) / max(1, about)
     if rough <= 0:
         return [low]
@@ -54,7 +54,7 @@ def round_ticks(low: float, high: float, about: int = 7) -> list[float]:
 
 
 def tick_decimals(ticks: Sequence[float]) -> int:
-    """Return the decimals that tell the ticks apart, or that a single one takes to be written."""
+    """Return the number of decimals that distinguish the ticks, or that a single tick needs."""
     if len(ticks) < 2:
         written = f"{ticks[0]:.9g}" if ticks else ""
         return len(written.partition(".")[2]) if "e" not in written else 0
@@ -63,24 +63,24 @@ def tick_decimals(ticks: Sequence[float]) -> int:
 
 
 def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
-    """Return Pillow's own font at a size in pixels of the finished chart."""
+    """Return Pillow's default font at a size in pixels of the finished chart."""
     return ImageFont.load_default(size * OVERSAMPLING)
 
 
 def new_canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
-    """Return an enlarged empty picture and its pen; `finished` gives it its size."""
+    """Return an enlarged empty picture and its pen; `finished` scales it to its size."""
     canvas = Image.new("RGB", (width * OVERSAMPLING, height * OVERSAMPLING), BACKGROUND)
     return canvas, ImageDraw.Draw(canvas)
 
 
 def finished(canvas: Image.Image) -> Image.Image:
-    """Return the canvas at the size it was asked for."""
+    """Return the canvas scaled down to the requested size."""
     size = (canvas.width // OVERSAMPLING, canvas.height // OVERSAMPLING)
     return canvas.resize(size, Image.Resampling.LANCZOS)
 
 
 def draw_axes(draw: ImageDraw.ImageDraw, x: Axis, y: Axis) -> None:
-    """Draw a grid, tick labels left and below, and the labels of both axes."""
+    """Draw a grid, tick labels at the left and below, and the labels of both axes."""
     left, right, bottom, top = x.scale.start, x.scale.end, y.scale.start, y.scale.end
     width, gap = OVERSAMPLING, 8 * OVERSAMPLING
     for value in x.ticks:

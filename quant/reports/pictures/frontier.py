@@ -1,4 +1,4 @@
-"""The picture of a mix: what error each size costs, where the mix is, where the preset was."""
+"""Draw the frontier of a mix: error over size, with this mix and the preset."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _PRESET = (96, 102, 112)
 
 @dataclass(frozen=True)
 class _Unit:
-    """What sizes are given in: 10^9 bytes, or 10^6 where that would be zero point something."""
+    """The unit of sizes: 10^9 bytes, or 10^6 bytes if all sizes are smaller than 10^9."""
 
     name: str
     bytes: float
@@ -46,7 +46,7 @@ class _Unit:
 
 @dataclass(frozen=True)
 class _Mark:
-    """A point that is named, in pixels of the canvas."""
+    """A point with a label, in pixels of the canvas."""
 
     x: float
     y: float
@@ -57,8 +57,8 @@ class _Mark:
 def draw_frontier(mix: Mix) -> Image.Image:
     """Return the frontier as an RGB picture of `WIDTH` by `HEIGHT`.
 
-    Size to the right, predicted error in percent upwards, both axes from where the points are;
-    the error's from zero.
+    The x axis shows the size and covers the range of the points. The y axis shows the predicted
+    error in percent and starts at zero.
     """
     canvas, draw = new_canvas(WIDTH, HEIGHT)
     points = [*mix.frontier, mix.point, mix.preset]
@@ -96,11 +96,11 @@ def _size_axis(points: Sequence[MixPoint], unit: _Unit) -> Axis:
     decimals = tick_decimals(ticks)
     start, end = _LEFT * OVERSAMPLING, (WIDTH - _RIGHT) * OVERSAMPLING
     scale = Scale(low - margin, high + margin, start, end)
-    return Axis(scale, ticks, lambda v: f"{v:.{decimals}f}", f"size of the file, {unit.name}")
+    return Axis(scale, ticks, lambda v: f"{v:.{decimals}f}", f"file size, {unit.name}")
 
 
 def _error_axis(points: Sequence[MixPoint], of_output: bool) -> Axis:
-    # room above for the label of the highest point
+    # leaves room for the label of the highest point
     high = max(point.error for point in points) * 100 * 1.2 or 1.0
     ticks = round_ticks(0.0, high, 7)
     decimals = tick_decimals(ticks)
@@ -110,10 +110,10 @@ def _error_axis(points: Sequence[MixPoint], of_output: bool) -> Axis:
 
 
 def _draw_labels(draw: ImageDraw.ImageDraw, marks: Sequence[_Mark]) -> None:
-    """Write above each mark, to the right of it if there is room.
+    """Write a label above each mark, to its right if there is room.
 
-    The curve falls to the right, so there it leaves the label alone; to the left the label has
-    to stand higher. A label that would hide the one before stands above it.
+    The curve falls to the right, so it does not cross a label there. A label at the left must be
+    higher. A label that would hide an earlier one is placed above it.
     """
     gap = 14 * OVERSAMPLING
     drawn: list[tuple[float, float, float, float]] = []
@@ -136,5 +136,5 @@ def _draw_title(draw: ImageDraw.ImageDraw, mix: Mix) -> None:
     formats = ", ".join(f"{count} {name}" for name, count in mix.point.counts.items())
     draw.text((left, 18 * OVERSAMPLING), title, TEXT, font(22))
     draw.text(
-        (left, 50 * OVERSAMPLING), f"this mix, {mix.budget} asked for: {formats}", MUTED, font(15)
+        (left, 50 * OVERSAMPLING), f"this mix (budget {mix.budget}): {formats}", MUTED, font(15)
     )

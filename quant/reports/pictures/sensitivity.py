@@ -1,4 +1,4 @@
-"""A heat map of what quantizing each layer costs: kinds of layer down, blocks across."""
+"""Draw a heat map of the error from quantizing each layer, by kind of layer and block."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from ...sources.base import TensorInfo
 
 MARGIN = 24
 ROW = 22
-#: A panel is about this wide; cells of deep models are narrower.
+#: The approximate width of a panel. Deep models have narrower cells.
 PANEL_WIDTH = 880
 _CELL_WIDTHS = (14, 54)
 # Narrower cells have no room for their number.
 _NUMBER_WIDTH = 40
 _LEGEND_WIDTH, _LEGEND_HEIGHT = 360, 14
-# Layers outside of blocks are named, so their strip may not grow without end.
+# Each layer outside of blocks takes a row, so their number is limited.
 _MOST_OUTSIDE = 24
-# Beyond this ratio a linear scale shows the worst layer and nothing else.
+# Above this ratio a linear scale would show only the worst layers.
 _LINEAR_RATIO = 8.0
 
 _PAPER, _TEXT, _MUTED, _LINE = (255, 255, 255), (28, 30, 36), (104, 110, 120), (203, 207, 214)
 _HATCH, _HATCH_GROUND = (150, 154, 162), (232, 233, 236)
-# Light to dark at an even pace, readable without colour vision.
+# Evenly from light to dark, so that the map is readable without colour vision.
 _COLOURS = (
     (255, 250, 222), (253, 220, 154), (250, 176, 96), (240, 120, 72), (204, 66, 84),
     (140, 38, 98), (70, 18, 78),
@@ -40,7 +40,7 @@ _Font: TypeAlias = ImageFont.ImageFont | ImageFont.FreeTypeFont
 
 @dataclass(frozen=True)
 class _Panel:
-    """One list of blocks: values by (kind of layer, block), None unknown; absent: no such layer."""
+    """One list of blocks, with values by (kind of layer, block); None means unknown."""
 
     title: str
     kinds: tuple[str, ...]
@@ -50,7 +50,7 @@ class _Panel:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Maps values to colours, linearly or by their logarithm."""
+    """Map from values to colours, linear or logarithmic."""
 
     low: float
     high: float
@@ -74,11 +74,11 @@ class _Scale:
 
 
 def draw_sensitivity(sensitivity: Sensitivity, format_name: str = "nvfp4") -> Image.Image:
-    """Draw what each layer costs in one format.
+    """Return a heat map of the error from quantizing each layer to one format.
 
-    The colour is the shift of the model's output where that was measured, otherwise the output
-    error of the layer (both the square root of `Sensitivity.cost`). Unknown layers are hatched;
-    layers that cannot take the format are left out. Layers outside of blocks get a strip below.
+    The colour shows the shift of the model's output if that was measured, otherwise the output
+    error of the layer (both are the square root of `Sensitivity.cost`). Unknown layers are hatched.
+    Layers that cannot take the format are left out. Layers outside of blocks follow below.
     """
     values = _values(sensitivity, format_name)
     panels, outside = _arrange(sensitivity, values)
@@ -111,7 +111,7 @@ def _values(sensitivity: Sensitivity, format_name: str) -> dict[str, float | Non
 def _arrange(
     sensitivity: Sensitivity, values: dict[str, float | None]
 ) -> tuple[list[_Panel], dict[str, float | None]]:
-    """Sort layers into lists of blocks, and those outside of any."""
+    """Return the layers in lists of blocks, and those outside of any block."""
     infos = (
         TensorInfo(f"{name}.weight", shape, torch.bfloat16)
         for name, shape in sensitivity.fingerprint.shapes.items()
@@ -140,7 +140,7 @@ def _headings(
 ) -> tuple[str, str]:
     if sensitivity.has_latents:
         latent = "sampled" if sensitivity.is_of_samplings else "denoised"
-        what = f"shift of the {latent} latent with one layer in {format_name}"
+        what = f"shift of the {latent} latent if one layer is in {format_name}"
     else:
         what = f"error of each layer's output in {format_name}"
     worst = sorted((v, n) for n, v in values.items() if v is not None)[::-1][:3]
@@ -166,7 +166,7 @@ class _Sheet:
         self._y = MARGIN
 
     def heading(self, title: str, subtitle: str) -> None:
-        """Write the title and a line below it, wide enough for both."""
+        """Write the title and a line below it, and make the picture wide enough for both."""
         lines = ((title, 20, _TEXT, 28), (subtitle, 13, _MUTED, 30))
         for text, size, colour, height in lines:
             font = _font(size)
@@ -192,7 +192,7 @@ class _Sheet:
         self._y += 16
 
     def outside(self, layers: dict[str, float | None]) -> None:
-        """Draw the layers outside of blocks, each with its number."""
+        """Draw the layers outside of blocks, each with its value."""
         if not layers:
             return
         left, small = MARGIN + self._labels, _font(12)
@@ -212,7 +212,7 @@ class _Sheet:
         self._y += 16
 
     def legend(self, has_known: bool, has_unknown: bool) -> None:
-        """Draw the colours with numbers, and what hatching means."""
+        """Draw the legend: colours with values, and hatching for unknown layers."""
         left, top, small, scale = MARGIN + self._labels, self._y, _font(12), self._scale
         box = (left, top, left + _LEGEND_WIDTH, top + _LEGEND_HEIGHT)
 
@@ -282,7 +282,7 @@ def _hatch(draw: ImageDraw.ImageDraw, box: tuple[int, int, int, int]) -> None:
 
 
 def _colour(position: float) -> tuple[int, int, int]:
-    """Return the colour at a position from 0, light, to 1, dark."""
+    """Return the colour at a position from 0 (light) to 1 (dark)."""
     scaled = position * (len(_COLOURS) - 1)
     index = min(int(scaled), len(_COLOURS) - 2)
     red, green, blue = (
@@ -293,7 +293,7 @@ def _colour(position: float) -> tuple[int, int, int]:
 
 
 def _percent(value: float) -> str:
-    """Return a value in percent, with one or two digits that count."""
+    """Return a value in percent with one or two significant decimals."""
     percent = 100 * value
     if percent >= 1:
         return f"{percent:.1f}%"

@@ -1,4 +1,4 @@
-"""A picture of two samples and their difference, enlarged where they are small."""
+"""Draw two samples and their difference side by side."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 GAP = 8
 LABEL_HEIGHT = 22
-#: Small pictures are enlarged, without smoothing, to about this width ...
+#: Small pictures are enlarged, without smoothing, to about this width.
 WIDTH = 256
-#: ... but to no more than this height.
+#: The largest height that pictures are enlarged to.
 HEIGHT = 1024
 
 _BACKGROUND = (18, 20, 24)
@@ -17,19 +17,19 @@ _TEXT = (236, 238, 242)
 
 
 def enlargement(height: int, width: int) -> int:
-    """Return the factor a panel is enlarged by."""
+    """Return the factor by which a panel is enlarged."""
     return max(1, min(-(-WIDTH // width), HEIGHT // height))
 
 
 def side_by_side(
     reference: torch.Tensor, other: torch.Tensor, gain: float, titles: tuple[str, str, str]
 ) -> torch.Tensor:
-    """Draw reference, other, and ``gain * |other - reference|`` beside each other.
+    """Return a picture of reference, other, and ``gain * |other - reference|`` side by side.
 
     Args:
-        reference, other: ``[H, W, 3]``, 0 black to 1 white.
-        gain: what the difference is multiplied by.
-        titles: what to write above the three.
+        reference, other: ``[H, W, 3]``, from 0 (black) to 1 (white).
+        gain: the factor for the difference.
+        titles: the titles above the three panels.
 
     Returns:
         ``[LABEL_HEIGHT + H f, 3 W f + 2 GAP, 3]`` float32, with ``f`` the `enlargement`.
@@ -50,7 +50,7 @@ def side_by_side(
 
 
 def image_pixels(image: torch.Tensor) -> torch.Tensor:
-    """Return an image ``[H, W, C]`` as ``[H, W, 3]`` float32 on CPU."""
+    """Return an image ``[H, W, C]`` as ``[H, W, 3]`` float32 on the CPU."""
     image = image.detach().float().cpu()
     return image[..., :3] if image.shape[-1] >= 3 else image[..., :1].expand(-1, -1, 3)
 
@@ -58,10 +58,10 @@ def image_pixels(image: torch.Tensor) -> torch.Tensor:
 def latent_pixels(
     reference: torch.Tensor, other: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return two latents ``[C, H, W]`` or ``[C, T, H, W]`` as ``[H, W, 3]``.
+    """Return two latents ``[C, H, W]`` or ``[C, T, H, W]`` as pictures ``[H, W, 3]``.
 
-    The first three channels as colours, of a video its middle frame; the range of the reference
-    becomes 0 to 1 in both.
+    The first three channels become colours. A video gives its middle frame. The range of the
+    reference maps to 0 to 1 in both pictures.
     """
     wanted, given = (image_pixels(_frame(latent).movedim(0, -1)) for latent in (reference, other))
     low, high = wanted.nan_to_num(0.0).aminmax()

@@ -1,4 +1,4 @@
-"""Small models and an independent recorder of what their linears receive."""
+"""Small models and an independent recorder of the inputs of their Linear layers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Inputs = dict[str, list[torch.Tensor]]
 
 
 class TinyBlock(torch.nn.Module):
-    """q, k, v share one tensor; the rest have inputs of their own."""
+    """q, k and v share one input tensor; the other layers have their own inputs."""
 
     def __init__(self, width: int = 16, ffn: int = 40) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ def _recording(root: torch.nn.Module) -> Iterator[Inputs]:
 
 
 def _check_layer(layer: LayerStatistics, inputs: list[torch.Tensor]) -> None:
-    """Compare with plain float64 arithmetic over all recorded inputs of one layer."""
+    """Compare one layer with plain float64 arithmetic over all its recorded inputs."""
     rows = torch.cat([x.reshape(-1, x.shape[-1]) for x in inputs])
     exact = rows.double()
     assert layer.calls == len(inputs)
@@ -96,7 +96,7 @@ def fingerprint() -> ModelFingerprint:
 
 @pytest.fixture
 def sample_statistics(fingerprint: ModelFingerprint) -> Callable[..., CalibrationStatistics]:
-    """Make statistics of one run over a tiny block."""
+    """Make a calibration of one run over a tiny block."""
 
     def make(seed: int = 0, calls: int = 3, rows: int = 8, tokens: int = 6, **settings: int):
         generator = torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Collected statistics against plain arithmetic over the recorded inputs."""
+"""A calibration, compared with plain arithmetic over the recorded inputs."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def test_linears_are_found_by_duck_typing_and_names_normalized(fingerprint) -> N
         assert not model["blocks"][0]["_orig_mod"]["q"]._forward_pre_hooks
         assert model["meta"]._forward_pre_hooks
     with (
-        pytest.raises(CalibrationError, match="no linear layer"),
+        pytest.raises(CalibrationError, match="none of the Linear layers"),
         collector.observe(model, ["absent"]),
     ):
         pass
@@ -239,7 +239,7 @@ def test_run_arguments_are_checked() -> None:
     run = collector.new_run()
     with pytest.raises(CalibrationError, match="already has a run"):
         collector.new_run(run_id=run)
-    with pytest.raises(CalibrationError, match="uuid"):
+    with pytest.raises(CalibrationError, match="UUID"):
         collector.new_run(run_id="yesterday")
     with pytest.raises(CalibrationError, match="JSON"):
         collector.new_run(settings={"model": object()})

@@ -1,4 +1,4 @@
-"""Logs of patched ComfyUI installs: each line counts once, and what is odd is said."""
+"""Logs of patched ComfyUI installs: each line counts once, and notes name bad lines."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ AMAX = {"b.0.q": [2.5, 7.25, 3.0], "b.0.k": [2.5, 7.25, 3.0], "b.0.o": [0.5, 0.2
 
 
 def line(layer: str, amax: float, fmt: str = "nvfp4", shape: str = "(6, 16)") -> str:
-    """As the patch of convert_nvfp4 writes it; the scale is amax / 2688 in every format."""
+    """Return a line as the patch of convert_nvfp4 writes it: the scale is always amax / 2688."""
     return f"{fmt}\tdynamic\t{layer}\t{amax / 2688:.6f}\t{amax:.6f}\t{shape}\n"
 
 
@@ -72,7 +72,7 @@ def test_every_line_is_a_call(tmp_path: Path, suffix: str, prefix: str) -> None:
 
 
 def test_a_scale_is_never_taken_for_an_amax(tmp_path: Path) -> None:
-    """The patch divides by 2688 for float8 layers too."""
+    """The patch divides by 2688 for float8 layers, too."""
     statistics = imported(write(tmp_path, log_text(fmt="float8_e4m3fn")))
     assert statistics.layers["b.0.q"].amax == 7.25
     assert statistics.runs[0].settings["formats"] == {"float8_e4m3fn": 9}
@@ -126,7 +126,9 @@ def test_provided_lines_tell_nothing(tmp_path: Path) -> None:
     provided = "nvfp4\tprovided\tb.0.q\t0.500000\t-\t(6, 16)\n"
     both = import_activation_log(write(tmp_path, provided + log_text()), MODEL)
     assert both.statistics.layers["b.0.q"].amax == 7.25
-    assert any("1 lines are of layers with a static scale" in note for note in both.notes)
+    assert any(
+        "1 lines were skipped: their layers have a static scale" in note for note in both.notes
+    )
     with pytest.raises(CalibrationError, match="log a checkpoint without input_scale"):
         imported(write(tmp_path, provided))
 
@@ -146,7 +148,7 @@ BAD = ["nvfp4\tdynamic\tb.0.q\t0.1\n", "x" * 200 + "\n", "a\tb\tc\td\te\tf\n",
 def test_a_few_bad_lines_are_skipped_and_named(tmp_path: Path, bad: str) -> None:
     result = import_activation_log(write(tmp_path, line("b.0.q", 1.0) + bad + log_text()), MODEL)
     assert result.statistics.layers["b.0.q"].calls == 4
-    assert any(n.startswith("1 lines make no sense") and "line 2" in n for n in result.notes)
+    assert any(n.startswith("1 lines cannot be read") and "line 2" in n for n in result.notes)
 
 
 def test_many_bad_lines_are_an_error(tmp_path: Path) -> None:
@@ -168,7 +170,7 @@ def test_damaged_archives_and_missing_files_are_named(tmp_path: Path) -> None:
 
 def test_another_model_is_refused(tmp_path: Path) -> None:
     wide = line("b.0.q", 1.0, shape="(6, 32)")
-    with pytest.raises(CalibrationError, match=r"inputs of b\.0\.q are 32 wide .* takes 16"):
+    with pytest.raises(CalibrationError, match=r"inputs of b\.0\.q have width 32 .* takes 16"):
         imported(write(tmp_path, log_text() + wide))
     with pytest.raises(CalibrationError, match=r"1 of 4 layers .* b\.0\.kk; .* nearest .* b\.0\.k"):
         imported(write(tmp_path, log_text() + line("b.0.kk", 1.0)))
@@ -180,7 +182,7 @@ def test_layers_of_a_text_encoder_can_be_left_out(tmp_path: Path) -> None:
     text = log_text() + "".join(line(f"transformer.{i}.q", 9.0) for i in range(5))
     result = import_activation_log(write(tmp_path, text), MODEL, ignore_unknown=True)
     assert set(result.statistics.layers) == set(AMAX)
-    assert any("left out, not in the model: transformer.0.q" in note for note in result.notes)
+    assert any("does not have them: transformer.0.q" in note for note in result.notes)
 
 
 def test_a_log_of_the_first_calls_only_is_warned_of(tmp_path: Path) -> None:

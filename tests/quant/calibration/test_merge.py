@@ -1,4 +1,4 @@
-"""Merging adds up runs, in any order, and never twice."""
+"""Merging adds up runs in any order, and no run twice."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FINGERPRINT = ModelFingerprint(shapes={"a": (4, 4)}, probe={"a.bias": (0.5,)})
 
 @cache
 def _part(seed: int, rows: int, layers: str, shared: bool, dtype: torch.dtype):
-    """Statistics of one run in which some of three layers saw a few random tensors."""
+    """Make a calibration of one run in which some of three layers saw a few random tensors."""
     generator = torch.Generator().manual_seed(seed)
     linears = torch.nn.ModuleDict({n: torch.nn.Linear(4, 4, dtype=dtype) for n in "abc"})
     collector = ActivationCollector(CollectorSettings(rows))
@@ -140,7 +140,7 @@ def test_other_models_and_nothing_are_refused() -> None:
     expert = ModelFingerprint(shapes={"a": (4, 4)}, probe={"a.bias": (0.7,)})
     with pytest.raises(CalibrationError, match=r"values of a\.bias differ"):
         merge(a, replace(_part(2, 5, "a", True, torch.float32), fingerprint=expert))
-    with pytest.raises(CalibrationError, match="no statistics"):
+    with pytest.raises(CalibrationError, match="no calibration to merge"):
         merge_all([])
 
 

@@ -1,4 +1,4 @@
-"""The budget for second moments: kept, shared by the inputs run by run, enough in the end."""
+"""The budget for second moments is kept, and all inputs get enough after some runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.moments_by_hand import BIG, Observed
 
 
 def test_the_budget_goes_round(observe: Callable[..., Observed], tmp_path: Path) -> None:
-    """Room for one wide or a few narrow inputs at a time: after some runs all have theirs."""
+    """The budget has room for one wide or a few narrow inputs; after some runs all have theirs."""
     budget = moments_bytes(40) + moments_bytes(16)
     folder = tmp_path / "moments"
     collector = ActivationCollector(
@@ -43,26 +43,28 @@ def test_a_run_gathers_enough_whatever_its_steps() -> None:
 
 
 def test_the_budget_says_what_is_still_missing(observe: Callable[..., Observed]) -> None:
-    """Inputs of width 16 and 40; with room for the narrow ones only."""
+    """Of inputs of width 16 and 40, the budget has room for the narrow ones only."""
     settings = CollectorSettings(rows_per_layer=4, moments_budget_bytes=2 * moments_bytes(16))
     statistics, _ = observe(1, ActivationCollector(settings))
     text = describe_budget(statistics, settings)
-    assert text.startswith("no room for the Hessians of 1 inputs, such as ffn.2: they take up to 1")
-    assert "about 2 more runs until the Hessians of 1 inputs have 8 tokens a channel" in text
+    assert text.startswith(
+        "hessians_mb is too small for the Hessians of 1 input, such as ffn.2: they need up to 1"
+    )
+    assert "Hessians of 1 input need about 2 more runs to reach 8 tokens per channel" in text
     assert describe_budget(statistics, CollectorSettings()) == ""
     roomy = CollectorSettings(rows_per_layer=4, moments_budget_bytes=BIG)
     assert describe_budget(observe(3, ActivationCollector(roomy))[0], roomy) == ""
 
 
 def test_the_runs_left_are_those_it_takes(observe: Callable[..., Observed]) -> None:
-    """However few tokens a run brings: the announced number of runs is about what it takes."""
+    """The announced number of runs is about right, even if a run has few tokens."""
     settings = CollectorSettings(
         rows_per_layer=4, moments_budget_bytes=BIG, moments_tokens_per_channel=60.0
     )
     collector = ActivationCollector(settings)
     text = describe_budget(observe(1, collector)[0], settings)
-    announced = int(text.removeprefix("about ").split()[0])
-    assert announced > 6 and text.endswith("inputs have 60 tokens a channel")
+    announced = int(text.split("need about ")[1].split()[0])
+    assert announced > 6 and text.endswith("to reach 60 tokens per channel")
     assert describe_budget(observe(announced - 4, collector)[0], settings)
     assert describe_budget(observe(6, collector)[0], settings) == ""
 
@@ -70,12 +72,12 @@ def test_the_runs_left_are_those_it_takes(observe: Callable[..., Observed]) -> N
 def test_inputs_that_are_the_prompts_do_not_ask_for_runs(
     observe: Callable[..., Observed],
 ) -> None:
-    """Every call of a run brings the same tokens, as a text encoder's do: 60 rows a run."""
+    """Every call of a run has the same tokens, as from a text encoder: 60 rows per run."""
     settings = CollectorSettings(
         rows_per_layer=4, moments_budget_bytes=BIG, moments_tokens_per_channel=60.0
     )
     text = describe_budget(observe(1, ActivationCollector(settings), same=True)[0], settings)
-    assert "more runs" not in text and "more prompts, if you have them" in text
+    assert "more runs" not in text and text.endswith("more prompts")
 
 
 def test_no_more_is_gathered_than_is_enough(observe: Callable[..., Observed]) -> None:
@@ -83,13 +85,13 @@ def test_no_more_is_gathered_than_is_enough(observe: Callable[..., Observed]) ->
         rows_per_layer=4, moments_budget_bytes=BIG, moments_tokens_per_channel=10.0
     )
     statistics, _ = observe(4, ActivationCollector(settings))
-    for name, parts in (("q", 1), ("ffn.2", 2)):  # 240 tokens a run for 16 and for 40 channels
+    for name, parts in (("q", 1), ("ffn.2", 2)):  # 240 tokens per run for 16 and for 40 channels
         moments = statistics.layers[name].moments
         assert moments is not None and len(moments.parts) == parts
 
 
 class Fan(torch.nn.Module):
-    """Layers that share an input, or get each its own."""
+    """Layers that share one input, or that each get their own."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +103,7 @@ class Fan(torch.nn.Module):
 
 
 def test_layers_that_part_need_room_of_their_own(fingerprint: ModelFingerprint) -> None:
-    """Six layers share an input in the first run and not in the third: the budget still holds."""
+    """Six layers share an input in the first run but not in the third; the budget still holds."""
     settings = CollectorSettings(0, moments_budget_bytes=2 * moments_bytes(16))
     fan, collector = Fan(), ActivationCollector(settings)
     shared = torch.randn(20, 16)

@@ -1,4 +1,4 @@
-"""Second moments: exact sums of what is new, added up part by part."""
+"""Second moments: exact sums over new tokens, added up part by part."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_rows_with_nan_are_left_out() -> None:
 
 
 def test_a_call_that_repeats_counts_once_and_in_full() -> None:
-    """Of the first call four tokens are left, the others were sampled as rows."""
+    """The first call lacks all but four tokens, because the others were sampled as rows."""
     torch.manual_seed(2)
     rows = torch.randn(10, 32)
     accumulator = MomentAccumulator(32, torch.device("cpu"))
@@ -62,7 +62,7 @@ def test_a_call_that_repeats_counts_once_and_in_full() -> None:
 
 
 def test_branches_that_take_turns_repeat_each_by_itself() -> None:
-    """Guidance in two calls a step: the text of each branch is completed by its own repetition."""
+    """With two guidance calls per step, each branch is completed by its own repetition."""
     torch.manual_seed(3)
     texts = {(0,): torch.randn(10, 32), (1,): torch.randn(6, 32)}
     accumulator = MomentAccumulator(32, torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Second moments on disk: beside their statistics, through copies, merges and damage."""
+"""Second moments on disk: beside their calibration, after copies, merges and damage."""
 
 from __future__ import annotations
 
@@ -141,7 +141,9 @@ def test_files_are_as_readable_as_others(tmp_path: Path) -> None:
 
 def test_a_renamed_statistics_file_keeps_its_hessians(saved: Path) -> None:
     renamed = saved.rename(saved.with_name("good.safetensors"))
-    lost = gathered(torch.randn(4, 16), folder=moments_folder(saved))  # of no statistics file
+    lost = gathered(
+        torch.randn(4, 16), folder=moments_folder(saved)
+    )  # does not belong to a calibration file
     whole = {part for la in load_statistics(renamed).inputs.values() for part in moment_ids(la)}
     assert len(whole) == 8
     delete_moments(saved)
@@ -159,7 +161,7 @@ def moment_ids(layer: LayerStatistics) -> list[str]:
 def test_a_full_disk_leaves_no_tokens_for_the_next_run(
     observe: Callable[..., Observed], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What could not be written is gone: it must not count as part of a later run."""
+    """Moments that could not be written must not count in a later run."""
     settings = CollectorSettings(0, moments_budget_bytes=BIG, moments_folder=tmp_path / "m")
     collector = ActivationCollector(settings)
     with monkeypatch.context() as patch:

@@ -1,4 +1,4 @@
-"""Second moments collected while sampling: apart from the sampled rows and the held-out run."""
+"""Second moments collected while sampling, without the sampled rows and the held-out run."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_collected_while_sampling(observe: Callable[..., Observed]) -> None:
 def test_sampled_rows_and_moments_share_no_token(
     tiny_block: Callable, fingerprint: ModelFingerprint
 ) -> None:
-    """Each token has a channel of its own, so that the Hessian's diagonal names those used."""
+    """Each token has its own channel, so the Hessian's diagonal shows which tokens were used."""
     settings = CollectorSettings(rows_per_layer=5, moments_budget_bytes=BIG)
     collector = ActivationCollector(settings)
     layer = torch.nn.Sequential(torch.nn.Linear(64, 16))
@@ -100,7 +100,7 @@ def test_observed_output_is_bit_equal_and_off_is_off(
 
 
 def test_layers_that_part_ways(tiny_block: Callable, fingerprint: ModelFingerprint) -> None:
-    """q and k share an input for a run; then k gets another: moments stay true for both."""
+    """q and k share an input for one run, then k gets another; both keep correct moments."""
 
     class Pair(torch.nn.Module):
         def __init__(self) -> None:
@@ -133,7 +133,7 @@ def test_layers_that_part_ways(tiny_block: Callable, fingerprint: ModelFingerpri
 def test_another_seed_is_another_run_but_the_same_context(
     fingerprint: ModelFingerprint, repeats: bool
 ) -> None:
-    """What a prompt makes of an input cannot be judged by the same prompt; a latent can."""
+    """The same prompt cannot judge an input that depends on the prompt alone."""
     torch.manual_seed(6)
     first, second = torch.randn(2, 50, 32)
     collector = ActivationCollector(CollectorSettings(400, moments_budget_bytes=BIG))

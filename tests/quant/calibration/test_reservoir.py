@@ -11,7 +11,7 @@ from nvfp4_foundry.quant.calibration.reservoir import Reservoir, keep_lowest
 
 
 def _fill(reservoir: Reservoir, counts: list[int], seed: int) -> None:
-    """Feed rows numbered from 0, as a caller does."""
+    """Add rows numbered from 0, as a caller does."""
     rng = np.random.default_rng(seed)
     start = 0
     for call, count in enumerate(counts):

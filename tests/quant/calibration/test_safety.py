@@ -1,4 +1,4 @@
-"""Observation must leave no trace: outputs, hooks, random state, memory, device queue."""
+"""Observing changes nothing: outputs, hooks, random state, memory, device queue."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that share an input are measured once, and never wrongly."""
+"""Layers that share an input are measured once, and correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views of the artefact: coverage, sigma bins, branches, summary."""
+"""Views of a calibration: coverage, sigma bins, branches, summary."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The file: everything comes back, and every kind of damage is named."""
+"""Calibration files: everything is read back, and errors name every kind of damage."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def test_loading_does_not_hold_the_file(saved, sample_statistics) -> None:
 @pytest.mark.parametrize("keep", [0, 4, 8, 200, -1])
 def test_truncated(saved, keep) -> None:
     saved.write_bytes(saved.read_bytes()[:keep])
-    with pytest.raises(CalibrationError, match=r"stats\.safetensors: damaged or truncated"):
+    with pytest.raises(CalibrationError, match=r"stats\.safetensors is damaged or truncated"):
         load_statistics(saved)
 
 
@@ -98,7 +98,7 @@ def test_missing_and_unrelated_files(tmp_path, saved) -> None:
         load_statistics(tmp_path / "absent")
     weights = tmp_path / "weights.safetensors"
     safetensors.torch.save_file({"w": torch.ones(2)}, weights)
-    with pytest.raises(CalibrationError, match="not a calibration statistics file"):
+    with pytest.raises(CalibrationError, match="is not a calibration file"):
         load_statistics(weights)
     text = tmp_path / "text"
     text.write_text("hello world, this is no tensor file")
@@ -137,7 +137,7 @@ def test_newer_version(saved) -> None:
 )
 def test_inconsistent_contents(saved, change) -> None:
     _edit(saved, change)
-    with pytest.raises(CalibrationError, match=r"stats\.safetensors: damaged"):
+    with pytest.raises(CalibrationError, match=r"stats\.safetensors: the calibration is damaged"):
         load_statistics(saved)
 
 

@@ -18,7 +18,7 @@ from tests.helpers.conversions import Toy
 from tests.helpers.source_kinds import gguf
 
 LAYER = "blocks.0.ffn.0"
-#: What a layer's format is called, and the divisor of its static input scale if it has one.
+#: The name of a layer's format, and the divisor of its static input scale if it has one.
 LABELS = {
     "scaled fp8": ("float8_e4m3fn (scaled_fp8)", 448),
     "scaled fp8 in 16 bits": ("float8_e4m3fn (scaled_fp8)", None),
@@ -92,7 +92,7 @@ def test_two_conventions_of_one_format_hardly_differ(tmp_path: Path, toy_wan: To
 def test_a_gguf_beside_a_model_of_diffusers(
     tmp_path: Path, toy_wan: Toy, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The GGUF lacks the patch embedding, which makes it no source; it can be looked into."""
+    """The GGUF lacks the patch embedding: it cannot be quantized, but it can be inspected."""
     model = toy_wan(blocks=2)
     brought = gguf(tmp_path, model, {})
     theirs = {wan_to_diffusers(name): tensor for name, tensor in qf.modelopt(model).items()}

@@ -1,4 +1,4 @@
-"""Only input scales change: as quantizing again would set them, all else byte for byte."""
+"""Rescaling gives the input scales of a new conversion and copies all other tensors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ AMAX = parse_policy("amax*4")
 
 
 def statistics_of(path: Path, amax: float, skipped: tuple[str, ...] = ()) -> CalibrationStatistics:
-    """Statistics of a model whose Linears received ``amax`` at most."""
+    """Make a calibration of a model whose Linear layers received at most ``amax``."""
     root = torch.nn.Module()
     with open_source(path) as source:
         for number, (name, info) in enumerate(source.tensors.items()):
@@ -58,7 +58,7 @@ def source(tmp_path: Path, toy_wan: Toy) -> Path:
 
 @pytest.fixture
 def quantize(source: Path, tmp_path: Path) -> Callable[..., Path]:
-    """Return a function that converts the source with some statistics."""
+    """Return a function that converts the source with a calibration."""
 
     def run(name: str, statistics: CalibrationStatistics | None) -> Path:
         target = tmp_path / f"{name}.safetensors"

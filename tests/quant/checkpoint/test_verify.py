@@ -1,4 +1,4 @@
-"""Every kind of damage is found and named; a sound file has no problem."""
+"""``verify`` finds and names every kind of damage, and finds none in a sound file."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def forget_quantization(tensors: Tensors, metadata: Metadata, layer: str) -> Non
 
 
 Damage = Callable[[Tensors, Metadata], object]
-#: What is done, the layer that must be named, and whether it shows without the source.
+#: The damage, the layer to name, and whether the damage shows without the source.
 DAMAGES: dict[str, tuple[Damage, str, bool]] = {
     "bytes of a weight": (lambda t, m: flip_half(t, f"{Q}.weight"), Q, False),
     "16 bytes of a weight": (lambda t, m: flip_some(t, f"{Q}.weight", 16), Q, False),
@@ -250,7 +250,7 @@ def test_another_model_as_source(files: tuple[Path, Path], toy_wan: Toy) -> None
     save_file(toy_wan(seed=9), source)
     problems = verify_checkpoint(target, source).problems
     assert len(problems) >= 40
-    assert any(problem.startswith(f"{Q}: decoded weight differs") for problem in problems)
+    assert any(problem.startswith(f"{Q}: the decoded weight differs") for problem in problems)
 
 
 def test_unreadable_metadata_is_a_problem(files: tuple[Path, Path]) -> None:

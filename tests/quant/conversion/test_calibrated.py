@@ -1,4 +1,4 @@
-"""Conversions with statistics: input scales, output errors, and whose statistics they take."""
+"""Conversions with a calibration: input scales, output errors, and refused calibrations."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.helpers.conversions import MARKERS, Toy, assert_same, metadata_of, pl
 
 
 class Blocks(torch.nn.Module):
-    """The Linears of the toy's blocks, by their names, all fed the same input."""
+    """The Linear layers of the toy's blocks by name, all with the same input."""
 
     def __init__(self, tensors: Mapping[str, torch.Tensor], leave_out: str = ""):
         super().__init__()
@@ -51,7 +51,7 @@ class Blocks(torch.nn.Module):
 def calibrated(
     toy_wan: Toy,
 ) -> tuple[dict[str, torch.Tensor], CalibrationStatistics, dict[str, float]]:
-    """Return a toy, statistics of three calls that miss one layer, and the amax of each layer."""
+    """Return a toy, a calibration of three calls without one layer, and each layer's amax."""
     tensors = toy_wan()
     model = Blocks(tensors, leave_out="blocks.0.cross_attn.q")
     generator = torch.Generator().manual_seed(1)
@@ -201,13 +201,13 @@ def test_statistics_of_the_base_are_taken_for_a_merge_with_a_warning(
 def test_statistics_of_the_model_serve_its_quantized_source(
     calibrated: tuple[dict[str, torch.Tensor], CalibrationStatistics, dict[str, float]], kind: str
 ) -> None:
-    """The calibration's scales come before the file's own; what differs is put down to the file."""
+    """The calibration's scales replace the file's own, and the warning names the file as cause."""
     base, statistics, amax = calibrated
     source = decoded(StateDictSource(qf.MAKERS[kind](base)))
     lines = f"blocks.* = {'nvfp4' if 'nvfp4' in kind else 'float8_e4m3fn'}"
     model = quantize_to_memory(source, plan_of(source, lines), statistics=statistics)
     (warning,) = [w for w in model.report.warnings if "made on other weights" in w]
-    assert "before the source was quantized" in warning and "LoRA" not in warning
+    assert "the model before it was quantized" in warning and "LoRA" not in warning
     layers = {layer.name: layer for layer in model.report.layers}
     layer = layers["blocks.1.ffn.0"]
     assert (layer.rounding, layer.weight_error, layer.output_error_w4a16) == ("source", 0, 0)

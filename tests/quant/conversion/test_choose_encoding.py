@@ -1,4 +1,4 @@
-"""Second-order rounding is kept only where held-out inputs say that it is better."""
+"""Second-order rounding is kept only if it is better on held-out inputs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ Draw = Callable[[int], torch.Tensor]
 
 
 def low_rank(rank: int = 8, offset: float = 0.0) -> Draw:
-    """Inputs in few directions: whatever one channel loses others can make up for."""
+    """Return inputs in few directions, so that channels can compensate for each other."""
     mixing = torch.randn(rank, WIDTH, generator=torch.Generator().manual_seed(0))
 
     def draw(seed: int) -> torch.Tensor:
@@ -51,7 +51,7 @@ def white(seed: int) -> torch.Tensor:
 
 
 def observe(draw: Draw, runs: int = 2, rows: int = 200, **settings: int) -> ObservedInput:
-    """Collect four calls a run; the second run is held out."""
+    """Collect four calls per run; the second run is held out."""
     collector = ActivationCollector(
         CollectorSettings(rows, **{"moments_budget_bytes": 2**28, **settings})
     )
@@ -82,11 +82,11 @@ def test_what_helps_is_kept_and_says_what_it_gained(rounding: str) -> None:
     assert plain.error is not None and chosen.error is not None
     assert chosen.error.w4a4 < plain.error.w4a4
     assert f"{plain.error.w4a4:.2%} -> {chosen.error.w4a4:.2%}" in chosen.reason
-    assert "held-out tokens of other runs" in chosen.reason
+    assert "held-out tokens from other runs" in chosen.reason
 
 
 def test_what_does_not_help_is_not_kept() -> None:
-    """The prompts judged on lie in other directions than those the Hessian was made of."""
+    """The held-out prompts have other directions than the prompts of the Hessian."""
 
     def draw(seed: int) -> torch.Tensor:
         return low_rank()(seed) if seed < 10 else 4 * white(seed)
@@ -115,7 +115,7 @@ def test_an_input_that_repeats_needs_another_prompt_to_judge() -> None:
         return low_rank()(seed // 10)  # the same in every call of a run
 
     chosen = choose_encoding(weight_of(), NVFP4, "gptq", observe(draw, runs=1), None)
-    assert chosen.rounding == "weighted" and "another prompt has to judge" in chosen.reason
+    assert chosen.rounding == "weighted" and "another prompt must judge" in chosen.reason
     chosen = choose_encoding(weight_of(), NVFP4, "gptaq", observe(draw, runs=2), None)
     assert chosen.rounding == "gptq"
     assert "not gptaq: its input is the same in every step" in chosen.reason
@@ -143,7 +143,7 @@ def test_layers_of_one_input_share_its_hessian(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_bias_makes_up_for_the_mean_error() -> None:
-    """Inputs with a large mean: correcting the bias removes the mean of the output's error."""
+    """If inputs have a large mean, correcting the bias removes the mean output error."""
     observed = observe(low_rank(offset=3.0))
     weight = weight_of()
     kept = choose_encoding(weight, NVFP4, "mse", observed, None)
@@ -167,7 +167,7 @@ def test_the_bias_makes_up_for_the_mean_error() -> None:
 
 
 def test_a_bias_is_not_judged_by_the_prompt_it_was_made_of() -> None:
-    """A context of two tokens, the same in every step: their mean error is no other's."""
+    """The mean error of a context of two tokens, equal in all steps, says nothing on others."""
 
     def draw(seed: int) -> torch.Tensor:
         return low_rank(offset=0.5)(seed // 10)[:2].repeat(200, 1)
@@ -175,7 +175,7 @@ def test_a_bias_is_not_judged_by_the_prompt_it_was_made_of() -> None:
     for runs, judged in ((1, False), (2, True)):
         observed = observe(draw, runs=runs)
         chosen = choose_encoding(weight_of(), NVFP4, "mse", observed, None, correct_bias=True)
-        assert ("another prompt has to judge" not in chosen.bias_reason) == judged
+        assert ("another prompt must judge" not in chosen.bias_reason) == judged
         assert judged or chosen.bias_shift is None
 
 
@@ -189,7 +189,7 @@ def test_a_bias_that_would_not_help_is_kept() -> None:
 
 
 class Toy(torch.nn.Module):
-    """Two blocks of two Linears; the first of each sees inputs of low rank with a large mean."""
+    """Two blocks of two Linear layers. The first gets inputs of low rank with a large mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -245,7 +245,8 @@ def test_a_checkpoint_with_corrected_biases(
         metadata = dict(written.metadata)
     save_file(stored, target, metadata)
     (problem,) = verify_checkpoint(target, path).problems
-    assert problem == f"{corrected[0]}.bias: is not the corrected bias that was written"
+    name = f"{corrected[0]}.bias"
+    assert problem == f"{name}: the tensor differs from the corrected bias that was written"
     off = replace(plan, recipe=recipe.model_copy(update={"bias_correction": False}))
     report = convert(source, off, target, statistics=statistics, overwrite=True)
     assert report.corrected_biases == 0
@@ -268,7 +269,7 @@ def test_the_report_counts_what_layers_really_got(
 def test_layers_of_one_input_are_encoded_together_and_reported_in_order(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """k and v share an input, o between them has another: two Hessians are loaded, not three."""
+    """k and v share an input and o between them does not: two Hessians are loaded, not three."""
 
     class Attention(torch.nn.Module):
         def __init__(self) -> None:
@@ -339,11 +340,11 @@ def test_static_scales_are_compared_with_the_runtimes_own(
     for layer in report.layers:
         assert layer.output_error_w4a4 is not None
         assert layer.output_error_w4a4 == pytest.approx(layer.output_error_runtime_scale, rel=0.02)
-    assert "where they bring nothing in accuracy" in conversion_headline(report)
+    assert "about equal (the error changes by" in conversion_headline(report)
 
 
 def test_moments_that_cannot_be_used_leave_the_plain_rounding() -> None:
-    """Inputs whose squares overflow: one such layer must not stop a conversion."""
+    """A layer with inputs whose squares overflow must not stop a conversion."""
 
     def draw(seed: int) -> torch.Tensor:
         return 1e19 * low_rank()(seed)

@@ -1,4 +1,4 @@
-"""What a checkpoint's header says of itself, before and after the layers are encoded."""
+"""The header of a checkpoint, before and after the layers are encoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is decided before the first weight is read: tensors to come, scales, order, refusals."""
+"""Decisions before the first weight is read: tensors, scales, order, refusals."""
 
 from __future__ import annotations
 
@@ -43,7 +43,8 @@ def test_scales_the_source_has_serve_where_nothing_else_does(tmp_path: Path, toy
     layer = "blocks.1.self_attn.q"
     with open_source(path) as again:
         decision = prepare_job(again, plan_of(again, rules), None, "cpu").decisions[layer]
-        assert decision.amax == pytest.approx(0.25 * 2688) and "the source's own" in decision.reason
+        assert decision.amax == pytest.approx(0.25 * 2688)
+        assert "the source's own" in decision.reason
         dynamic = prepare_job(again, plan_of(again, rules, input_scale="dynamic"), None, "cpu")
         assert not any(d.is_static for d in dynamic.decisions.values())
 

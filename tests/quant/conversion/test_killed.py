@@ -1,4 +1,4 @@
-"""A process killed while it converts leaves no partial file under the target's name."""
+"""A process that is killed while converting leaves no partial file as the target."""
 
 from __future__ import annotations
 
@@ -59,6 +59,6 @@ def test_killed_at_any_moment(tmp_path: Path) -> None:
         if target.exists():
             assert verify_checkpoint(target, source).problems == ()
         partials += len(list(tmp_path.glob(".out.safetensors.*.partial")))
-        # a new attempt removes what the killed one left: never more than one
+        # a new attempt removes the file of the killed one, so there is at most one
         assert len(list(tmp_path.glob(".*.partial"))) <= 1
     assert partials, "no attempt was killed in the middle of a conversion"

@@ -1,4 +1,4 @@
-"""One layer: the tensors that are written for it, and what is reported of them."""
+"""One layer: the tensors written for it, and its report."""
 
 from __future__ import annotations
 

@@ -132,7 +132,7 @@ def test_other_source_dtypes(tmp_path: Path, toy_wan: Toy, dtype: torch.dtype) -
 
 
 def test_shapes_that_need_padding_and_names_beyond_ascii(tmp_path: Path) -> None:
-    """Rows are padded to 16; every name is written twice into the header, escaped."""
+    """Rows are padded to 16, and names are escaped twice in the header."""
     torch.manual_seed(0)
     tensors = {
         f'blocks.{i}.{"ö" * 40}"\\{p}.{leaf}': torch.randn((40, 96) if leaf == "weight" else (40,))

@@ -1,4 +1,4 @@
-"""Conversions of merged weights: exact until they are stored, with their LoRAs listed."""
+"""Conversions of merged weights: exact until stored, and the report lists the LoRAs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.helpers.conversions import RULES, Toy, bits, plan_of
 
 
 class Merged(StateDictSource):
-    """A source whose weights were merged: float32, announced in the dtype they are stored in."""
+    """A source of merged weights: float32, announced in their stored dtype."""
 
     def __init__(self, merged: Mapping[str, torch.Tensor], dtype: torch.dtype):
         super().__init__({name: tensor.to(dtype) for name, tensor in merged.items()})

@@ -1,4 +1,4 @@
-"""Converted checkpoints say what was made of what, in their metadata and when inspected."""
+"""The metadata of converted checkpoints records how they were made."""
 
 from __future__ import annotations
 

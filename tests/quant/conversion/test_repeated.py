@@ -1,4 +1,4 @@
-"""One model converts to the same tensors in memory, in a file, again, and under a prefix."""
+"""A model gives the same tensors in memory, in a file, when repeated, and with a prefix."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Conversions that stop or fail name the cause, leave no file, and count bytes until then."""
+"""Conversions that stop or fail name the cause, leave no file, and report progress."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_a_damaged_weight_is_named(tmp_path: Path, toy_wan: Toy, value: float, l
 
 
 class Stop(BaseException):
-    """As ComfyUI's interruption, no Exception."""
+    """Like ComfyUI's interruption, this is not an `Exception`."""
 
 
 @pytest.mark.parametrize("at", [0, 5, -1])

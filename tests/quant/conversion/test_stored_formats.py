@@ -1,4 +1,4 @@
-"""Files in every format: written, read back, described, compared, and damage to them found."""
+"""Files in every format: write, read, describe and compare them, and find damage."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_a_file_is_read_as_it_was_written(name: str, source: Path, tmp_path: Pat
 
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_every_format_compares_with_every_other(name: str, source: Path, tmp_path: Path) -> None:
-    """Padded or packed, the weight is the same one."""
+    """Padded and packed weights compare as the same weight."""
     first, second = tmp_path / "first.safetensors", tmp_path / "second.safetensors"
     quantize(source, first, {"format": name})
     quantize(source, second, {"format": "nvfp4"})
@@ -128,7 +128,12 @@ def test_which_inputs_native_hardware_rounds(name: str, source: Path, tmp_path: 
 @pytest.mark.parametrize(
     ("name", "suffix", "change", "problem"),
     [
-        ("mxfp8", "weight_scale", lambda t: t.fill_(255), "NaN or Inf"),
+        (
+            "mxfp8",
+            "weight_scale",
+            lambda t: t.fill_(255),
+            "weight_scale holds NaN or infinite values",
+        ),
         ("int8_rowwise", "weight_scale", lambda t: t.neg(), "negative"),
         ("int8_rowwise", "weight_scale", lambda t: t.reshape(-1), "the format needs"),
         ("convrot_w4a4", "weight_scale", lambda t: t[:-1].contiguous(), "the format needs"),
@@ -151,7 +156,7 @@ def test_damage_is_found(
 
 @pytest.mark.parametrize("name", ["nvfp4", "mxfp8"])
 def test_block_scales_may_be_bytes_or_floats(name: str, source: Path, tmp_path: Path) -> None:
-    """ComfyUI views them; other tools write what they like."""
+    """ComfyUI views them as it needs; other tools write either."""
     target = tmp_path / "out.safetensors"
     quantize(source, target, {"format": name})
     tensors = load_file(target)

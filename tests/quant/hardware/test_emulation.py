@@ -1,4 +1,4 @@
-"""Emulated activations against comfy-kitchen bit for bit, the emulated product against float64."""
+"""Emulated activations equal comfy-kitchen's bits; the emulated product is close to float64."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ E2M1 = torch.tensor([0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0])
 
 
 def activations(shape: tuple[int, ...], dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
-    """Rows of very different size, as activations have."""
+    """Return rows of very different magnitude, as in activations."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(shape, generator=generator)
     return (x * 8 * torch.rand((*shape[:-1], 1), generator=generator) ** 4).to(dtype)
 
 
 def kitchen_nvfp4(x: torch.Tensor, input_scale: float | None) -> torch.Tensor:
-    """What ComfyUI's layout and comfy-kitchen make of an input, as float32."""
+    """Return an input as rounded by ComfyUI's layout and comfy-kitchen, as float32."""
     scale = x.abs().amax() / 2688 if input_scale is None else torch.tensor(input_scale)
     scale = scale.float()
     codes, blocks = comfy_kitchen.quantize_nvfp4(x, scale, pad_16x=True)
@@ -128,7 +128,7 @@ def test_rounding_to_e2m1_takes_the_nearest_value_and_even_codes_at_ties() -> No
 def stored(
     formats: Mapping[str, str], input_scale: float | None = None
 ) -> tuple[nn.ModuleDict, StateDictSource]:
-    """Linears of decoded weights and the checkpoint they come from; 64 -> 48."""
+    """Return Linear layers (64 -> 48) with decoded weights, and their checkpoint."""
     generator = torch.Generator().manual_seed(3)
     model, tensors = nn.ModuleDict(), {}
     for name, format_name in formats.items():

@@ -1,4 +1,4 @@
-"""What runs natively where, with GPUs made up."""
+"""Which formats run natively on which GPU, with invented GPUs."""
 
 from __future__ import annotations
 

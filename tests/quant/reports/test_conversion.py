@@ -1,4 +1,4 @@
-"""The report's numbers and its three faces."""
+"""The report of a conversion: numbers, text, JSON and HTML."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_text(report: ConversionReport) -> None:
     text = describe_conversion(report)
     for line in (
         "in.safetensors -> out.safetensors",
-        "Linears     2 nvfp4",
+        "layers      2 nvfp4",
         "size        8.3 kB -> 2.7 kB (33%)",
         "input_scale 1 static, 1 left to the runtime",
         "without a static scale: blocks.1.q",
@@ -115,7 +115,7 @@ def test_tables_are_aligned() -> None:
 
 
 def test_the_short_table_has_what_is_quantized_even_without_an_error() -> None:
-    """What the source has already loses nothing, and is listed."""
+    """Layers taken from the source lose nothing, and are listed."""
     taken = replace(QUANTIZED, name="taken", weight_error=0.0, rounding="source")
     text = describe_conversion(
         ConversionReport("a", "b", "c", "WAN", "max", (taken, KEPT)), every_layer=False

@@ -1,4 +1,4 @@
-"""What a mix says of how far its prediction can be relied on."""
+"""Warnings of a mix about how reliable its prediction is."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FORMATS = ("nvfp4", "float8_e4m3fn")
 
 
 def described(sigmas: tuple[float, ...], costs: Costs, budget: Budget | None = None) -> str:
-    """Return the report of a mix by shifts of these squares at every sigma."""
+    """Return the report of a mix from shifts with these squares at every sigma."""
     inventory = inventory_from(dict.fromkeys(NAMES, (64, 64)))
     base = make_plan(Recipe(default="nvfp4", name="mine"), inventory)
     sensitivity = sensitivity_of(inventory, costs)

@@ -1,4 +1,4 @@
-"""The toy model as a source, its statistics and its measured sensitivity."""
+"""The toy model as a source, its calibration and its measured sensitivity."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def source(toy_model: nn.Module) -> StateDictSource:
 
 @pytest.fixture
 def statistics(toy_model: nn.Module, source: StateDictSource) -> CalibrationStatistics:
-    """Of every layer of the toy model, over four inputs."""
+    """Return a calibration of all layers of the toy model over four inputs."""
     collector = ActivationCollector()
     with torch.no_grad(), collector.observe(toy_model):
         for seed in range(4):

@@ -1,4 +1,4 @@
-"""The sensitivity artefact: unknown stays unknown, files come back as they were."""
+"""Sensitivities: unknown values stay unknown, and files are read back unchanged."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def fingerprint() -> ModelFingerprint:
 
 @pytest.fixture
 def sensitivity(fingerprint: ModelFingerprint) -> Sensitivity:
-    """Two layers that share an input, in two formats; nothing but the weight is known of o."""
+    """Return two layers that share an input, in two formats; for o only the weight is known."""
     unknown = CandidateErrors(weight=0.09)
     layers = {
         "q": LayerSensitivity("q", (16, 16), "q", {"nvfp4": NVFP4, "float8_e4m3fn": FLOAT8}),
@@ -81,7 +81,7 @@ def test_latents_replace_output_errors_and_scale_to_other_formats(sensitivity: S
     shift = (0.03**2 + 0.04**2) / 2
     assert probed.cost("q", "nvfp4") == pytest.approx(shift)
     assert probed.cost("q", "float8_e4m3fn") == pytest.approx(shift * (0.02 / 0.1) ** 2)
-    assert probed.unknown("nvfp4") == ("o",)  # an output error is no shift
+    assert probed.unknown("nvfp4") == ("o",)  # an output error is not a shift
 
 
 def test_new_latents_leave_no_old_ones(sensitivity: Sensitivity) -> None:
@@ -96,7 +96,7 @@ def test_new_latents_leave_no_old_ones(sensitivity: Sensitivity) -> None:
 def test_latents_of_what_was_not_measured_are_refused(
     sensitivity: Sensitivity, layer: str, name: str
 ) -> None:
-    with pytest.raises(CalibrationError, match=f"no {name} of {layer}"):
+    with pytest.raises(CalibrationError, match=f"not measured for {layer} in {name}"):
         sensitivity.with_latents(name, {layer: {0.5: 0.1}})
 
 
@@ -155,7 +155,7 @@ def test_damaged_files_are_named(
 def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "other.json"
     path.write_bytes(content)
-    with pytest.raises(CalibrationError, match=r"other\.json: not a sensitivity file"):
+    with pytest.raises(CalibrationError, match=r"other\.json is not a sensitivity file"):
         load_sensitivity(path)
 
 

@@ -1,4 +1,4 @@
-"""Per layer errors on captured inputs, against float64 by hand."""
+"""Errors per layer on captured inputs, compared with float64 by hand."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def source(toy_model: torch.nn.Module) -> StateDictSource:
 
 @pytest.fixture
 def statistics(toy_model: torch.nn.Module, source: StateDictSource) -> CalibrationStatistics:
-    """Of every layer but the first, over calls whose loudest row is kept too."""
+    """Return a calibration of all layers but the first; the largest row of each call is kept."""
     collector = ActivationCollector()
     names = [n for n, m in toy_model.named_modules() if isinstance(m, torch.nn.Linear)]
     generator = torch.Generator().manual_seed(1)
@@ -200,7 +200,7 @@ def test_statistics_of_another_model_are_refused(
 def test_what_is_stored_in_a_format_already_loses_nothing_in_it(
     tmp_path: Path, toy_wan: Toy
 ) -> None:
-    """It is taken over: to round it again by searched scales would change it by 3%."""
+    """The layer is copied; rounding it again with searched scales would change it by 3%."""
     path = tmp_path / "model.safetensors"
     tensors = qf.modelopt(toy_wan(blocks=1))
     save_file({n: t.contiguous() for n, t in tensors.items()}, path)

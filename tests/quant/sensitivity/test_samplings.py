@@ -1,4 +1,4 @@
-"""Whole samplings and several formats: as by hand in float64, and what a mix makes of them."""
+"""Whole samplings in several formats, compared with float64 by hand, and mixes from them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GROUP = ["blocks.1.q", "blocks.1.k", "blocks.1.v"]
 
 
 class ByHand(nn.Module):
-    """A quantized Linear in float64."""
+    """A quantized Linear layer in float64."""
 
     def __init__(self, linear: nn.Linear, weight: Tensor, rounded: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -47,7 +47,7 @@ def nvfp4(linear: nn.Linear, reference: ModuleType) -> ByHand:
 
 
 def sampled(model: nn.Module, x: Tensor) -> Tensor:
-    """Return where three steps of Euler end."""
+    """Return the result of three Euler steps."""
     for _ in range(3):
         x = x - 0.3 * nn.functional.pad(model(x), (0, 12))
     return x
@@ -57,7 +57,7 @@ def sampled(model: nn.Module, x: Tensor) -> Tensor:
 def both(
     toy_model: nn.Module, source: StateDictSource, sensitivity: Sensitivity, statistics: object
 ) -> LatentProbe:
-    """A probe of one sampling in two formats."""
+    """Return a probe of one sampling in two formats."""
     measured = measure_sensitivity(source, statistics, FORMATS, rounding="max")
     probe, x = LatentProbe(source, measured, formats=FORMATS), random_input()
     with torch.no_grad():

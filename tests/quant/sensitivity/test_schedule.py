@@ -1,4 +1,4 @@
-"""The steps that are probed: spread evenly, each branch once."""
+"""Probed steps are spread evenly, and each branch is probed once."""
 
 from __future__ import annotations
 

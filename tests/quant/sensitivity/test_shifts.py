@@ -1,4 +1,4 @@
-"""The probe's shifts: as by hand in float64, shared among the layers of a unit."""
+"""The probe's shifts, compared with float64 by hand, and divided among a unit's layers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ BLOCK = ("q", "k", "v", "o", "ffn.0", "ffn.2")
 
 
 class ByHand(nn.Module):
-    """A quantized Linear in float64, rounded value by value."""
+    """A quantized Linear layer in float64, rounded value by value."""
 
     def __init__(self, linear: nn.Linear, amax: float | None, reference: ModuleType) -> None:
         super().__init__()
@@ -154,7 +154,7 @@ def test_calls_of_one_sigma_are_pooled(
 def test_other_dtypes_keep_their_own(
     toy_model: nn.Module, source: StateDictSource, sensitivity: Sensitivity, dtype: torch.dtype
 ) -> None:
-    """The layers of a 16-bit model see 16-bit inputs and must answer in kind."""
+    """The layers of a 16-bit model get 16-bit inputs and must return 16-bit outputs."""
     exact = LatentProbe(source, sensitivity, unit="layer")
     probe_once(exact, toy_model)
     probe, model, x = (

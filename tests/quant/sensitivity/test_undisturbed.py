@@ -1,4 +1,4 @@
-"""The probe disturbs no sampling and leaves nothing behind."""
+"""The probe does not disturb a sampling and leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.probing import hooks, latents, probe_once, random_input
 
 
 class Interrupted(BaseException):
-    """As ComfyUI's interruption: no Exception."""
+    """Like ComfyUI's interruption, this is not an `Exception`."""
 
 
 @pytest.mark.parametrize("where", ["between units", "in the model", "in a layer"])

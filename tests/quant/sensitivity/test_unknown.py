@@ -1,4 +1,4 @@
-"""What the probe cannot tell stays unknown or is refused, never called harmless."""
+"""Values that the probe cannot measure stay unknown or are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.helpers.probing import latents, probe_once, random_input
 def test_what_did_not_run_is_unknown_not_harmless(
     toy_model: nn.Module, source: StateDictSource, sensitivity: Sensitivity
 ) -> None:
-    """A cache that answers for the model would make every layer look free of error."""
+    """A cache that replaces the model call would make every layer look harmless."""
     probe, x = LatentProbe(source, sensitivity, unit="layer"), random_input()
     reference = toy_model(x)
     probe.probe(toy_model, lambda: reference, reference, 0.5)

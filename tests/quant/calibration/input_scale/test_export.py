@@ -1,4 +1,4 @@
-"""What is exported is what the other converters' own readers would take from it."""
+"""Exported scales are correct for the readers of the other converters."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_formats_and_tensor_names(sample_statistics) -> None:
 
 
 def test_a_summary_for_convert_nvfp4(sample_statistics) -> None:
-    """Its reader takes ``scale_pNN`` of each entry of ``layers``, and multiplies by itself."""
+    """Its reader takes ``scale_pNN`` of each entry of ``layers``, and multiplies it itself."""
     statistics = sample_statistics(calls=20)
     data = export_scales(statistics, POLICY, flavour="summary").data
     row = next(row for row in data["layers"] if row["layer"] == "ffn.2")
@@ -83,9 +83,9 @@ def test_doubtful_layers_are_left_out_and_named(sample_statistics) -> None:
 
 
 def test_nothing_to_export_is_an_error(sample_statistics) -> None:
-    with pytest.raises(CalibrationError, match="asked for"):
+    with pytest.raises(CalibrationError, match="as requested"):
         export_scales(sample_statistics(), parse_policy("dynamic"))
-    with pytest.raises(CalibrationError, match="bf16 take no input_scale"):
+    with pytest.raises(CalibrationError, match="bf16 layers take no input_scale"):
         export_scales(sample_statistics(), POLICY, format_name="bf16")
     with pytest.raises(CalibrationError, match="known: layers, tensors, summary"):
         export_scales(sample_statistics(), POLICY, flavour="csv")

@@ -1,4 +1,4 @@
-"""Static scales: what they represent, and when there is none."""
+"""The magnitude that static scales represent, and layers that get none."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_doubtful_layers_stay_dynamic(sample_statistics) -> None:
     zero = replace(layer, call_amax=np.zeros_like(layer.call_amax))
     broken = replace(layer, call_amax=np.where(np.arange(6) == 2, np.nan, layer.call_amax))
     for decision, word in (
-        (represented_amax(parse_policy("dynamic"), layer), "asked"),
+        (represented_amax(parse_policy("dynamic"), layer), "as requested"),
         (represented_amax(amax, None), "never observed"),
         (represented_amax(amax, layer, reference_calls=7), "only 3 of 7"),
         (represented_amax(amax, zero), "zero"),

@@ -1,4 +1,4 @@
-"""Scales from files of other tools: each layout is read as its own reader or writer means it."""
+"""Scales from files of other tools: each layout is read as its own tool reads or writes it."""
 
 from __future__ import annotations
 
@@ -42,17 +42,19 @@ def test_maps_of_scales(tmp_path: Path, data: Any) -> None:
 
 
 def test_a_scale_means_its_format(tmp_path: Path) -> None:
-    """The same number is six times less in float8; taken for NVFP4's it would clip."""
+    """The same scale represents a magnitude six times as small in float8 as in NVFP4."""
     path = write(tmp_path, SCALES)
     assert read_scales(path, "float8_e4m3fn").amax["blocks.0.q"] == 0.015 * 448
     path = write(tmp_path, {**SCALES, "_nvfp4_foundry": {"format": "float8_e4m3fn"}})
     assert read_scales(path).amax["blocks.0.q"] == 0.015 * 448
-    with pytest.raises(CalibrationError, match="nvfp4_w4a16 take no input_scale; those in nvfp4"):
+    with pytest.raises(
+        CalibrationError, match="nvfp4_w4a16 layers take no input_scale; choose one of nvfp4"
+    ):
         read_scales(path, "nvfp4_w4a16")
 
 
 def test_a_summary_is_of_ranges_that_were_seen(tmp_path: Path) -> None:
-    """As analyze_input_scale_log.py of convert_nvfp4 writes it; figures of a real WAN 2.2 layer."""
+    """The layout is that of analyze_input_scale_log.py (convert_nvfp4), for a WAN 2.2 layer."""
     row = {"layer": "blocks.0.q", "count": 1280, "scale_min": 0.00036, "scale_max": 0.000683,
            "scale_p99": 0.000683, "amax_min": 0.966797, "amax_max": 1.834961}  # fmt: skip
     bare = {"layer": "blocks.1.q", "scale_max": 0.001}
@@ -81,22 +83,24 @@ def test_scales_of_a_checkpoint_are_by_its_layers_formats(tmp_path: Path) -> Non
     save_file(tensors, path, {"_quantization_metadata": json.dumps(announced)})
     assert read_scales(path).amax == {"blocks.0.q": 0.5 * 2688, "blocks.1.q": 0.5 * 448}
     save_file(tensors, path)
-    with pytest.raises(CalibrationError, match=r"blocks\.1\.q\.input_scale belongs to no layer"):
+    with pytest.raises(
+        CalibrationError, match=r"blocks\.1\.q\.input_scale does not belong to a layer"
+    ):
         read_scales(path)
 
 
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ({}, "no map"),
-        ([1], "no map"),
-        ({"a": "loud"}, "that of a is no number: 'loud'"),
-        ({"a": True}, "is no number"),
-        ({"a": 0}, "the scale of a is not positive"),
-        ({"a": float("inf")}, "not positive and finite"),
-        ({"layers": [{"scale_max": 1}]}, "names no layer"),
+        ({}, "does not map layers to input scales"),
+        ([1], "does not map layers to input scales"),
+        ({"a": "loud"}, "the input scale of a is not a number: 'loud'"),
+        ({"a": True}, "is not a number"),
+        ({"a": 0}, "the input scale of a is 0.0, not a positive finite number"),
+        ({"a": float("inf")}, "the input scale of a is inf, not a positive"),
+        ({"layers": [{"scale_max": 1}]}, "an entry of 'layers' has no 'layer'"),
         ({"layers": [{"layer": "a", "scale_mean": 1}]}, "a has no amax_max"),
-        ({"_nvfp4_foundry": {}}, "holds no input scales"),
+        ({"_nvfp4_foundry": {}}, "has no input scales"),
     ],
 )
 def test_nonsense_is_refused(tmp_path: Path, data: Any, message: str) -> None:

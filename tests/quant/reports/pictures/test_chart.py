@@ -1,4 +1,4 @@
-"""Ticks are round, even and inside the range; scales map ends to ends."""
+"""Ticks are round, evenly spaced and inside the range; scales map ends to ends."""
 
 from __future__ import annotations
 

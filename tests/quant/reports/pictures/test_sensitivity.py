@@ -1,4 +1,4 @@
-"""The heat map: every layer in its place, darker is worse, unknown is hatched."""
+"""The heat map: every layer is in its place, darker is worse, unknown is hatched."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ KINDS = ("attn.q", "attn.o", "ffn.0")
 
 
 def make(errors: dict[str, float | None], blocks: int = 20) -> Sensitivity:
-    """A model of three kinds of layer per block and one outside; errors default to 0.1."""
+    """Return a model with three kinds of layer per block and one outside; errors default to 0.1."""
     names = [f"blocks.{b}.{kind}" for b in range(blocks) for kind in KINDS] + ["head"]
     layers = {
         n: LayerSensitivity(n, (64, 64), n, {"nvfp4": CandidateErrors(w4a4=errors.get(n, 0.1))})
@@ -73,7 +73,7 @@ def test_a_layer_that_cannot_take_the_format_is_left_out() -> None:
 
 
 def test_latents_are_drawn_where_they_were_measured() -> None:
-    """Block 4 is the worst by its output, block 6 by the latent."""
+    """Block 4 has the worst output error, block 6 the worst latent shift."""
     whole = make({"blocks.4.attn.q": 0.4})
     shifts = {name: {0.5: 0.9 if name == "blocks.6.attn.q" else 0.5} for name in whole.layers}
     errors, latents = (draw_sensitivity(s) for s in (whole, whole.with_latents("nvfp4", shifts)))
