@@ -61,7 +61,7 @@ def test_unknown_commands_and_options_are_2() -> None:
         (("plan", TINY, "--preset", "wan2.2-ti2v-5b"), "WAN T2V"),
         (("plan", TINY, "--preset", "all", "--set", "blocks.0.ffn.9=bf16"), "blocks.0.ffn.0"),
         (("inspect", "missing.safetensors"), "does not exist"),
-        (("stats", "show", TINY), "statistics"),
+        (("stats", "show", TINY), "calibration"),
         (("quantize", TINY, "no-such-folder/o.safetensors", "--preset", "all"), "no-such-folder"),
     ],
 )
