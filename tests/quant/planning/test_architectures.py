@@ -118,11 +118,11 @@ REFUSED = [
     (["single_transformer_blocks.0.attn.to_q"], "diffusers", "Flux with diffusers names: .*joins"),
     (["down_blocks.0.resnets.0.conv1"], "diffusers", "U-Net with diffusers names"),
     (["text_model.encoder.layers.0.mlp.fc1"], "clip", "does not load quantized CLIP"),
-    (["encoder.block.0.layer.0.SelfAttention.k"], "t5", "no quantized T5 but T5-XXL"),
+    (["encoder.block.0.layer.0.SelfAttention.k"], "t5", "quantized T5 only as T5-XXL"),
     (["blocks.0.attn.proj_qkv.vid", "vid_in.proj"], "seedvr2",
-     "SeedVR2: ComfyUI needs positive_conditioning and negative_conditioning"),
+     "SeedVR2: the file lacks positive_conditioning and negative_conditioning"),
     (["cap_embedder.1", "noise_refiner.0.attention.k_norm"], "lumina",
-     r"only Z-Image \(3840\) and Lumina 2 \(2304\)"),
+     r"only these widths: Z-Image \(3840\) and Lumina 2 \(2304\)"),
 ]  # fmt: skip
 
 
