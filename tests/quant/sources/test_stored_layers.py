@@ -117,7 +117,7 @@ def test_what_files_of_comfyui_leave_unmarked_is_not_guessed(
         del made["blocks.0.ffn.0.comfy_quant"]
     path = tmp_path / "model.safetensors"
     save_file({n: t.contiguous() for n, t in made.items()}, path, metadata)
-    with pytest.raises(SourceError, match=r"belongs to no quantized weight"):
+    with pytest.raises(SourceError, match=r"does not belong to any known quantized weight"):
         open_source(path)
 
 
