@@ -83,7 +83,7 @@ def test_a_merged_lora_is_drift_and_no_other_model(
     for a, b in ((base, merged), (merged, base)):
         drift = fingerprint(a).drift(fingerprint(b))
         assert drift is not None
-        assert "8 of 8 probed matrices differ" in drift
+        assert "8 of 8 compared weights differ" in drift
     assert fingerprint(merged).drift(fingerprint(merged)) is None
 
 

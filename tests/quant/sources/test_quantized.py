@@ -204,7 +204,8 @@ def test_fp8_error_explains_the_difference(
         ({"m.weight": torch.zeros(2, 4, 8, dtype=torch.uint8), "m.weight_scale_2": torch.ones(2),
           "m.weight_scale": torch.zeros(2, 4, 1).to(torch.float8_e4m3fn)}, "bank of experts"),
         ({"m.weight": torch.zeros(4, 16, dtype=torch.uint8), "m.weight_scale_2": torch.ones(()),
-          "m.weight_scale": torch.zeros(4, 3).to(torch.float8_e4m3fn)}, "needs one-byte block scales .*follows an unknown convention"),
+          "m.weight_scale": torch.zeros(4, 3).to(torch.float8_e4m3fn)},
+         "needs one-byte block scales .*follows an unknown convention"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
 )  # fmt: skip
