@@ -81,14 +81,14 @@ class Plan:
         if odd:
             examples = ", ".join(odd[:_NAMED]) + (" and more" if len(odd) > _NAMED else "")
             raise PlanError(
-                f"the plan was made for another model: only one of the two has {examples}; "
+                f"the plan was made for another model: {examples} exist in only one of the two; "
                 f"make the plan again from {origin}"
             )
         for planned in self.layers:
             if layers[planned.name].shape != planned.shape:
                 raise PlanError(
-                    f"the plan was made for another model: the shape of {planned.name} is "
-                    f"{planned.shape} in the plan and {layers[planned.name].shape} in {origin}; "
+                    f"the plan was made for another model: {planned.name} is {planned.shape} "
+                    f"in the plan and {layers[planned.name].shape} in {origin}; "
                     f"make the plan again from {origin}"
                 )
 

@@ -1,4 +1,4 @@
-"""The demo end to end, on few digits and steps: files, figures and what they must say."""
+"""The demo from start to end on few digits and steps: its files and figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Telling models apart, and the same model from itself in another dtype."""
+"""Fingerprints of different models, and of one model in different dtypes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fingerprint(tensors: dict[str, torch.Tensor]) -> ModelFingerprint:
 
 
 def with_lora(tensors: dict[str, torch.Tensor], change: float) -> dict[str, torch.Tensor]:
-    """Merge a random LoRA of rank 16 that changes every 2-D weight by this part of its norm."""
+    """Merge a random LoRA of rank 16 that changes every 2-D weight by this share of its norm."""
     generator = torch.Generator().manual_seed(1)
     merged = dict(tensors)
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""What calibration saw decides: errors of rounded inputs by hand, ranges of runs, coverage."""
+"""Recipes from a calibration: errors of rounded inputs by hand, ranges of runs, coverage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def layer(name: str, amax: list[float], rows: torch.Tensor, run: list[int]) -> L
 
 
 def outliers() -> torch.Tensor:
-    """In each block of 16 one value far larger than the others."""
+    """Return inputs with one value in each block of 16 that is far larger than the others."""
     rows = torch.ones(8, WIDTH)
     rows[:, ::16] = 11.0
     return rows

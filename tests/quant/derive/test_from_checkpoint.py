@@ -1,4 +1,4 @@
-"""A mirrored recipe gives the same formats again, whoever made the file."""
+"""A recipe from a checkpoint gives the same formats again, for files of all tools."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The cheapest format within the limit, by hand; unknown is too much."""
+"""The smallest format within the limit, by hand. An unknown error counts as too large."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def renamed(inventory: Inventory, *changes: tuple[str, str]) -> Inventory:
 
 @pytest.mark.parametrize(("model", "identity"), [("flux1-dev", "flux1"), ("chroma", "chroma")])
 def test_norms_may_hold_scales(inventory_named: InventoryNamed, model: str, identity: str) -> None:
-    """So do the files of their makers; ComfyUI renames these when it loads them."""
+    """The original files have such names too. ComfyUI renames them when it loads them."""
     published = renamed(
         inventory_named(model), ("_norm.weight", "_norm.scale"), ("norms.0.weight", "norms.0.scale")
     )
@@ -152,7 +152,7 @@ READ = [
 def test_shapes_that_comfyui_reads_stay_readable(
     inventory_named: InventoryNamed, model: str, layer: str
 ) -> None:
-    """Formats that keep the shape are fine; ones that pack it are refused with the reason."""
+    """Formats that keep the shape are allowed. Formats that pack it are refused with a reason."""
     for wanted, given in (("nvfp4", "keep"), ("float8_e4m3fn", "float8_e4m3fn")):
         recipe = Recipe.model_validate(
             {"rules": [{"pattern": layer, "format": wanted}], "default": "float8_e4m3fn"}

@@ -191,7 +191,7 @@ def test_an_optional_rule_may_name_layers_that_are_not_there(wan: Inventory) -> 
 
 
 def test_presets_stay_usable_once_saved(wan: Inventory) -> None:
-    """A preset is for a family, whose models need not have every layer it names."""
+    """A preset is for a family, and some of its models lack layers that it names."""
     recipe = get_preset("smart").build()
     assert all(rule.optional for rule in recipe.rules)
     saved = Recipe.model_validate_json(recipe.to_json())

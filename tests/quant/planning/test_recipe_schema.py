@@ -1,4 +1,4 @@
-"""The JSON Schema says what recipes may be, as far as a schema can."""
+"""The JSON Schema accepts valid recipes, and refuses invalid ones as far as a schema can."""
 
 from __future__ import annotations
 

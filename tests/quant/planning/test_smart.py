@@ -1,4 +1,4 @@
-"""``smart`` on models of every family and on ones nobody knows."""
+"""``smart`` on models of every family and on unknown models."""
 
 from __future__ import annotations
 

@@ -72,6 +72,6 @@ def test_state_dict_source() -> None:
 
 @pytest.mark.parametrize("first", ["model.embed_tokens", "model.language_model.embed_tokens"])
 def test_language_models_keep_their_names(first: str) -> None:
-    """All their names begin with ``model.``, and ComfyUI knows them by that."""
+    """All of their names start with ``model.``, by which ComfyUI recognises them."""
     tensors = {f"{first}.weight": torch.ones(4, 2), "model.norm.weight": torch.ones(2)}
     assert find_prefix(StateDictSource(tensors).tensors) == ""

@@ -258,7 +258,7 @@ def test_nobody_measured_an_input_scale_of_one(tmp_path: Path, toy_wan: Toy, mar
 
 
 def test_comfyui_reads_scaled_fp8_by_its_marker_alone(tmp_path: Path, toy_wan: Toy) -> None:
-    """It ignores scales in a file without one, and takes e5m2 codes for e4m3."""
+    """ComfyUI ignores scales in a file without a marker, and reads e5m2 codes as e4m3."""
     path = tmp_path / "model.safetensors"
     for dtype, marked, reads in (
         ("float8_e4m3fn", True, True),

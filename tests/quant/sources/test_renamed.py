@@ -94,6 +94,6 @@ def test_text_encoders_of_llama_cpp(names: dict[str, str], tmp_path: Path) -> No
 
 
 def test_llama_is_left_alone() -> None:
-    """The rows of its q and k are permuted in a GGUF: other names alone would make it noise."""
+    """A GGUF permutes the rows of its q and k, so new names alone would give noise."""
     names = {name for name in QWEN if not name.endswith(".bias")}
     assert find_naming(names) is None

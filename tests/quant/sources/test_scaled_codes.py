@@ -41,7 +41,7 @@ def test_convolutions_have_scales_too(tmp_path: Path, shape: tuple[int, ...]) ->
 
 
 def test_scales_that_fit_nothing_name_the_layer(tmp_path: Path) -> None:
-    """Before a conversion has begun, not when it comes to that layer."""
+    """The error comes before the conversion starts, not when it reaches the layer."""
     path = tmp_path / "model.safetensors"
     codes = torch.zeros(12, 12).to(torch.float8_e4m3fn)
     for suffix, scales in (("weight_scale", (5, 7)), ("scale_weight", (3,))):
