@@ -68,8 +68,8 @@ class ModelFingerprint:
             if tuple(other.shapes[name]) != tuple(shape):
                 return f"{name} is {tuple(shape)} here and {tuple(other.shapes[name])} there"
         for name, values in self.probe.items():
-            probed = other.probe.get(name)
-            if probed is not None and not _close(values, probed):
+            theirs = other.probe.get(name)
+            if theirs is not None and not _close(values, theirs):
                 return f"the values of {name} differ: same architecture, other weights"
         return None
 
