@@ -1,7 +1,7 @@
-"""What observing costs: time of a WAN-like block with and without the collector's hooks.
+"""Measure what calibration costs: the time of a WAN-like block with and without the collector.
 
-Observed and plain forwards alternate, in random order within each pair; the figure is the median
-of the ratios of the pairs, so that drift of the machine cancels. Run as
+Observed and plain forwards alternate in pairs, in random order within a pair. The result is the
+median of the ratios of the pairs, so that slow changes of the machine cancel. Run
 ``python bench/calibration_overhead.py --dtype bf16 fp32``.
 """
 
@@ -32,14 +32,14 @@ class Attention(torch.nn.Module):
         self.norm_q, self.norm_k = torch.nn.RMSNorm(width), torch.nn.RMSNorm(width)
 
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """x [B, T, width] attends to context [B, S, width]."""
+        """Let x [B, T, width] attend to context [B, S, width]."""
         q, k, v = self.norm_q(self.q(x)), self.norm_k(self.k(context)), self.v(context)
         q, k, v = (t.unflatten(-1, (-1, _HEAD)).transpose(1, 2) for t in (q, k, v))
         return self.o(functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
 
 class Block(torch.nn.Module):
-    """One transformer block: self attention, cross attention to text, feed-forward."""
+    """One transformer block: self-attention, cross-attention to the text, feed-forward."""
 
     def __init__(self, width: int, ffn: int) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Block(torch.nn.Module):
         )
 
     def forward(self, x: torch.Tensor, context: torch.Tensor) -> torch.Tensor:
-        """x [B, T, width], context [B, S, width]."""
+        """Advance x [B, T, width], given context [B, S, width]."""
         y = self.norm1(x)
         x = x + self.self_attn(y, y)
         x = x + self.cross_attn(self.norm3(x), context)
@@ -58,7 +58,7 @@ class Block(torch.nn.Module):
 
 
 def measure_overhead(arguments: argparse.Namespace, dtype: str) -> dict[str, Any]:
-    """Time pairs of forwards; return seconds (median) and the ratio with its quartiles."""
+    """Time pairs of forwards. Return median seconds, and the ratio with its quartiles."""
     torch.manual_seed(0)
     device = torch.device(arguments.device)
     block = Block(arguments.width, arguments.ffn).to(device, _DTYPES[dtype]).eval()
@@ -108,12 +108,12 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def main() -> None:
-    """Parse the command line, measure each dtype and print."""
+    """Measure each dtype and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--width", type=int, default=1536)
     parser.add_argument("--ffn", type=int, default=8960)
     parser.add_argument("--tokens", type=int, default=2048)
-    parser.add_argument("--text", type=int, default=512, help="text tokens of cross attention")
+    parser.add_argument("--text", type=int, default=512, help="text tokens of cross-attention")
     parser.add_argument("--batch", type=int, default=1, choices=(1, 2), help="2: batched CFG")
     parser.add_argument("--rows", type=int, default=256, help="sampled rows per input")
     parser.add_argument("--mean-square-tokens", type=int, default=1024)

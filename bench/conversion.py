@@ -1,9 +1,9 @@
-"""Speed and peak memory of ``nvfp4 quantize`` and ``verify`` on a full-size WAN 2.2 TI2V 5B.
+"""Measure speed and peak memory of ``nvfp4 quantize`` and ``verify`` on a WAN 2.2 TI2V 5B.
 
-Writes a random model of 10 GB into a folder, converts it by each preset in a process of its own,
-verifies the result against the source, and deletes both. Speed is source bytes over the whole
-life of the process, imports included. ``--baseline`` times comfy-kitchen's eager NVFP4 quantizer
-on the same shapes, from memory to memory, to compare across machines. Run as
+Writes a random model of 10 GB into a folder, converts it by each preset in a separate process,
+verifies the result against the source, and deletes both. Speed is source bytes divided by the time
+of the whole process, including imports. ``--baseline`` also times comfy-kitchen's eager NVFP4
+quantizer on the same shapes in memory, to compare machines. Run
 ``python bench/conversion.py --baseline``.
 """
 
@@ -34,7 +34,7 @@ _POLL_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Run:
-    """One process: wall time, largest resident set seen, exit code, both streams' text."""
+    """One process: wall time, largest observed resident set, exit code, and printed text."""
 
     seconds: float
     peak_bytes: int
@@ -44,7 +44,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Conversion:
-    """One preset: quantize, then verify. Speeds are MB of source per second."""
+    """Quantizing and verifying by one preset. Speeds are MB of source per second."""
 
     preset: str
     seconds: float
@@ -58,7 +58,7 @@ class Conversion:
 
 
 def run_measured(command: list[str]) -> Run:
-    """Run a command to its end, watching its resident memory."""
+    """Run a command to its end, and watch its resident memory."""
     start, peak = time.perf_counter(), 0
     with tempfile.TemporaryFile("w+") as output:
         process = psutil.Popen(command, stdout=output, stderr=subprocess.STDOUT)
@@ -75,7 +75,7 @@ def run_measured(command: list[str]) -> Run:
 
 
 def measure(source: Path, target: Path, preset: str, *, cold: bool) -> Conversion:
-    """Convert and verify once; the target is deleted afterwards."""
+    """Convert and verify once, then delete the target."""
     size = source.stat().st_size
     if cold:
         forget_cached(source)
@@ -103,16 +103,16 @@ def measure(source: Path, target: Path, preset: str, *, cold: bool) -> Conversio
 
 
 def forget_cached(path: Path) -> None:
-    """Drop a file from the page cache, so that reading it means the disk (Linux)."""
+    """Drop a file from the page cache, so that it is read from the disk (Linux)."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def measure_baseline(blocks: int) -> float:
-    """Return MB/s of comfy-kitchen's eager quantizer over the weights inside the blocks.
+    """Return MB/s of comfy-kitchen's eager quantizer on the weights inside the blocks.
 
-    Each distinct shape is timed once, after a first call on a small weight.
+    Times each shape once, after a first call on a small weight.
     """
     shapes = wan_shapes(blocks)
     matrices = [s for name, s in shapes.items() if name.startswith("blocks.") and len(s) == 2]
@@ -131,9 +131,9 @@ def _time_baseline(shape: tuple[int, ...]) -> float:
 
 
 def main() -> int:
-    """Parse the command line, measure, print; exit code 1 if a checkpoint does not verify."""
+    """Measure and print. Return 1 if a checkpoint fails verification."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where the big files go (a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="folder for the large files (a temporary one)")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help="transformer blocks (30)")
     parser.add_argument("--preset", nargs="+", default=list(PRESETS), help="presets to measure")
     parser.add_argument("--repeats", type=int, default=1, help="conversions per preset")

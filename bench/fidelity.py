@@ -1,10 +1,11 @@
-"""How much error each rounding leaves, against the max rule that other converters use.
+"""Measure how much error each rounding leaves, compared with the max rule of other converters.
 
-Three parts: single layers with synthetic weights and inputs, layers with the shapes and activation
-levels of WAN 2.2, and whole models, the trained demo model above all. Everything is seeded; every
-figure is on inputs that calibration has not seen. Run as
-``python bench/fidelity.py --output docs/fidelity.md``; takes about half an hour on two CPU cores,
-``--quick`` a few minutes.
+There are three parts: single layers with synthetic weights and inputs, layers with the shapes and
+activation levels of WAN 2.2, and whole models, mainly the trained demo model. Everything is seeded,
+and every figure is on inputs that the calibration has not seen.
+
+Run ``python bench/fidelity.py --output tables.md``. It takes about half an hour on two CPU cores,
+and a few minutes with ``--quick``. The tables in ``docs/fidelity.md`` come from such a run.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ SYNTHETIC = tuple(
     for weights, heavy in (("Gaussian", False), ("Student-t(4)", True))
     for outliers in (0, 12)
 )
-# Levels as measured in WAN 2.2 5B; fewer outputs than the model's change no ratio.
+# The levels were measured in WAN 2.2 5B. The layers have fewer outputs than those of the model,
+# which does not change any ratio.
 WAN = (
     LayerCase("cross_attn.q, amax 50", 768, 3072, True, 12, amax=50.0),
     LayerCase("self_attn.q/k/v, amax 8.5", 768, 3072, True, 4, amax=8.5, prompt_spread=1.5),
@@ -38,16 +40,19 @@ WAN = (
 SEEDS, SAMPLES = 3, 400
 
 INTRO = """\
-What is left of a model after rounding, against the max rule that other converters use (`max`). The
-roundings are described in [methods](methods.md). All of one section have the same size, calibration
-and seeds; every figure is on inputs that calibration has not seen. W4A16: 16-bit activations, as on
-GPUs without native NVFP4. W4A4: activations rounded to NVFP4 as well, as on Blackwell. Smaller is
-better everywhere.
+How much error each rounding leaves, compared with the rule of other converters (`max`). \
+[Methods](methods.md) describes the roundings.
+
+- All rows of one section have the same size, calibration and seeds. Every figure is on inputs \
+that the calibration has not seen.
+- W4A16 means 16-bit activations, as on GPUs without native NVFP4. W4A4 means activations rounded \
+to NVFP4 as well, as on Blackwell.
+- Smaller is better everywhere.
 """
 
 
 def layer_table(cases: Sequence[LayerCase], seeds: int) -> Iterator[str]:
-    """Yield Markdown lines: medians over seeds."""
+    """Yield the Markdown lines of a table with medians over the seeds."""
     yield "| layer | rounding | kept | weight | W4A16 | W4A4 | W4A4 of max | static / dynamic |"
     yield "|---|---|---|---|---|---|---|---|"
     for case in cases:
@@ -68,9 +73,9 @@ def layer_table(cases: Sequence[LayerCase], seeds: int) -> Iterator[str]:
 
 
 def model_table(results: Sequence[ModelResult]) -> Iterator[str]:
-    """Yield Markdown lines; ratios to the first result, which is the max rule's."""
+    """Yield the Markdown lines of a table with ratios to the first result, that of `max`."""
     base = results[0]
-    yield "| model | MB | W4A16 error | ratio | W4A4 error | ratio | right digits |"
+    yield "| model | MB | W4A16 error | ratio | W4A4 error | ratio | correct digits |"
     yield "|---|---|---|---|---|---|---|"
     for result in results:
         digits = "-" if result.accuracy is None else f"{result.accuracy:.2%}"
@@ -82,7 +87,7 @@ def model_table(results: Sequence[ModelResult]) -> Iterator[str]:
 
 
 def whole_model(subject: Subject, preset: str, settings: dict[str, int]) -> Iterator[ModelResult]:
-    """Yield everything in NVFP4 by each rounding, then mixed precision at one size."""
+    """Yield the model with all layers in NVFP4 by each rounding, then in mixed precision."""
     dynamic = subject.quantize(subject.plan("all", "max"), static=False)
     yield subject.measure("all NVFP4, max, dynamic", dynamic)
     for rounding in ROUNDINGS:
@@ -102,13 +107,13 @@ def _median(values: Iterable[float]) -> float:
 def synthetic_layers(quick: bool) -> Iterator[str]:
     """Yield the section on synthetic layers."""
     seeds = 1 if quick else SEEDS
-    yield "## Synthetic layers"
+    yield "### Synthetic layers"
     yield ""
     yield (
-        f"1024 -> 512, 8 tokens a channel, medians of {seeds} seeds. *weight*, *W4A16* and *W4A4* "
-        "are squared errors as ratios to `max`; *kept*: how often the rounding proved itself; "
-        "*static / dynamic*: W4A4 error with the calibrated activation scale over that with the "
-        "runtime's own."
+        f"1024 -> 512, 8 tokens per channel, medians of {seeds} seeds. *weight*, *W4A16* and "
+        "*W4A4* are squared errors, as ratios to `max`. *kept* counts how often the pack accepted "
+        "the rounding. *static / dynamic* is the W4A4 error with the calibrated activation scale, "
+        "divided by the W4A4 error with the runtime's own scale."
     )
     yield ""
     yield from layer_table(SYNTHETIC, seeds)
@@ -116,40 +121,40 @@ def synthetic_layers(quick: bool) -> Iterator[str]:
 
 def wan_layers(quick: bool) -> Iterator[str]:
     """Yield the section on layers like WAN's."""
-    yield "## Layers like WAN 2.2's"
+    yield "### Layers like WAN 2.2's"
     yield ""
     yield (
-        "Widths, largest activations and the spread between prompts as in published statistics "
-        "of WAN 2.2; weights Student-t(4)."
+        "Widths, largest activations and the spread between prompts are as in published "
+        "statistics of WAN 2.2. Weights are Student-t(4)."
     )
     yield ""
     yield from layer_table(WAN[:2] if quick else WAN, 1)
 
 
 def demo_model(quick: bool, shift: float) -> Iterator[str]:
-    """Yield the section on the demo model, sampled with a shift of the schedule."""
+    """Yield the section on the demo model, sampled with this shift of the schedule."""
     samples = 40 if quick else SAMPLES
-    yield f"## The demo model, shift {shift:g}"
+    yield f"### The demo model, shift {shift:g}"
     yield ""
     with demo_subject(samples, shift) as subject:
         results = list(whole_model(subject, "wan2.2-14b", {"edge_blocks": 1}))
         yield (
-            f"{samples} digits, 20 Euler steps, guidance 2, equal noise. Errors of the latents; "
-            "ratios of squared errors to the first row. With exact weights and 4-bit activations "
-            f"the W4A4 ratio is {subject.floor() / results[0].w4a4:.3f}. The bf16 model draws "
-            f"{subject.reference_accuracy:.2%} right digits."
+            f"{samples} digits, 20 Euler steps, guidance 2, equal noise. The errors are errors of "
+            "the latents. The ratios compare squared errors with the first row. With exact weights "
+            f"and 4-bit activations, the W4A4 ratio is {subject.floor() / results[0].w4a4:.3f}. "
+            f"The bf16 model draws {subject.reference_accuracy:.2%} of the digits correctly."
         )
     yield ""
     yield from model_table(results)
 
 
 def demo_layers(quick: bool) -> Iterator[str]:
-    """Yield the section on the demo model's layers, one by one."""
-    yield "## The demo model's layers"
+    """Yield the section on the demo model's layers."""
+    yield "### The demo model's layers"
     yield ""
     yield (
-        "All NVFP4: W4A4 output errors of the layers on held-out inputs as ratios to those of "
-        "`max`, static scales. *Worse*: by more than 1%."
+        "All NVFP4, static scales. The figures are W4A4 output errors of the layers on held-out "
+        "inputs, as ratios to `max`. *Worse* means worse by more than 1%."
     )
     yield ""
     yield "| rounding | best | median | worst | worse than `max` |"
@@ -167,9 +172,9 @@ def demo_layers(quick: bool) -> Iterator[str]:
 
 def random_qwen(quick: bool) -> Iterator[str]:
     """Yield the section on the random model."""
-    yield "## A small random Qwen-Image"
+    yield "### A small random Qwen-Image"
     yield ""
-    yield "6 blocks of width 256, the velocity of unseen model calls."
+    yield "6 blocks of width 256. The errors are errors of the velocity in unseen model calls."
     yield ""
     with qwen_subject() as subject:
         yield from model_table(list(whole_model(subject, "qwen-image-2512", {})))
@@ -178,7 +183,7 @@ def random_qwen(quick: bool) -> Iterator[str]:
 PARTS: dict[str, Callable[[bool], Iterator[str]]] = {
     "synthetic": synthetic_layers,
     "wan": wan_layers,
-    # ComfyUI samples WAN with a shift of 8; the model was trained for that.
+    # ComfyUI samples WAN with a shift of 8, and the demo model was trained for this shift.
     "demo": partial(demo_model, shift=8.0),
     "demo-unshifted": partial(demo_model, shift=1.0),
     "demo-layers": demo_layers,
@@ -189,15 +194,19 @@ PARTS: dict[str, Callable[[bool], Iterator[str]]] = {
 def main() -> None:
     """Print the tables, and write them to a file if asked."""
     parser = argparse.ArgumentParser(
-        description="Measure how much error each rounding leaves against the max rule."
+        description="Measure how much error each rounding leaves, compared with the max rule."
     )
     parser.add_argument("--quick", action="store_true", help="fewer seeds, layers and samples")
     parser.add_argument("--part", choices=PARTS, help="only this part")
-    parser.add_argument("--output", type=Path, help="also write the document here")
+    parser.add_argument("--output", type=Path, help="also write the tables to this file")
     options = parser.parse_args()
     started = time.monotonic()
     command = "python bench/fidelity.py" + (" --quick" if options.quick else "")
-    lines = ["# Fidelity", "", INTRO, f"Made by `{command}`, torch {torch.__version__}.", ""]
+    made_by = (
+        f"These tables were made by `{command}`, torch {torch.__version__}. To repeat them, run it "
+        "with `--output tables.md`."
+    )
+    lines = ["# Fidelity", "", INTRO, "## Tables", "", made_by, ""]
     print("\n".join(lines), flush=True)
     for part in [options.part] if options.part else PARTS:
         for line in chain(PARTS[part](options.quick), [""]):

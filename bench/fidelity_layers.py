@@ -1,9 +1,9 @@
-"""Single layers for the fidelity bench: weights, inputs in prompts and steps, and what they lose.
+"""Single layers for the fidelity bench: weights, inputs by prompts and steps, and their errors.
 
-Inputs are drawn to behave as activations of diffusion transformers do: energy in few directions
-(the k-th principal deviation falls as ``1 / (1 + 32 k / K)``), channels of unequal energy
-(log-normal, deviation 0.5 in the demo model's layers), optional outlier channels, and a level
-that differs between prompts.
+Inputs behave like activations of diffusion transformers. Most energy is in few directions (the k-th
+principal deviation decreases as ``1 / (1 + 32 k / K)``), channels differ in energy (log-normal with
+deviation 0.5, as in the demo model), some channels may be outliers, and the level differs between
+prompts.
 """
 
 from __future__ import annotations
@@ -31,10 +31,11 @@ _STEPS = 8
 
 @dataclass(frozen=True)
 class LayerCase:
-    """One layer: its name, ``(out, in)``, and how weight and inputs are drawn.
+    """One layer: its name, its size, and how its weight and inputs are drawn.
 
-    ``prompt_spread`` is the ratio between the loudest and the quietest prompt, ``amax`` the
-    largest activation of the loudest, ``gelu`` whether inputs have passed a GELU.
+    ``prompt_spread`` is the ratio of levels between the prompts with the highest and the lowest
+    level. ``amax`` is the largest activation at the highest level. With ``gelu``, inputs have
+    passed a GELU.
     """
 
     title: str
@@ -49,11 +50,12 @@ class LayerCase:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """What one rounding of one layer costs, as ratios of squared error to the max rule's.
+    """The errors of one rounding of one layer.
 
-    ``weight``, ``w4a16``, ``w4a4`` (dynamic activation scale), ``max_w4a4`` the relative W4A4
-    error of the max rule itself, ``static_over_dynamic`` the ratio of the W4A4 errors with the
-    calibrated and with the dynamic scale, ``used`` the rounding that was really kept.
+    ``weight``, ``w4a16`` and ``w4a4`` (with a dynamic activation scale) are squared errors, as
+    ratios to the max rule. ``max_w4a4`` is the relative W4A4 error of the max rule.
+    ``static_over_dynamic`` is the W4A4 error with the calibrated scale, divided by the one with the
+    dynamic scale. ``used`` is the rounding that the pack accepted.
     """
 
     case: str
@@ -67,7 +69,7 @@ class LayerResult:
 
 
 class PromptInputs:
-    """Draws the inputs of a layer, prompt by prompt, always the same for a seed."""
+    """Draws the inputs of a layer by prompt. A seed always gives the same inputs."""
 
     def __init__(self, case: LayerCase, seed: int) -> None:
         self._case = case
@@ -85,7 +87,7 @@ class PromptInputs:
             self._level = case.amax / float(self.draw(0, 2048).abs().max())
 
     def draw(self, prompt: int, tokens: int) -> torch.Tensor:
-        """Return ``[tokens, in]`` of one prompt; the loudest prompt is number 0."""
+        """Return ``[tokens, in]`` of one prompt. Prompt 0 has the highest level."""
         case = self._case
         generator = torch.Generator().manual_seed(1_000_003 * (self._seed + 1) + prompt)
         share = float(torch.rand((), generator=generator)) if prompt else 0.0
@@ -96,7 +98,7 @@ class PromptInputs:
 
 
 def draw_weight(case: LayerCase, seed: int) -> torch.Tensor:
-    """Return a weight ``[out, in]``: Gaussian, or Student-t with 4 degrees of freedom."""
+    """Return a weight ``[out, in]``, Gaussian or Student-t with 4 degrees of freedom."""
     generator = torch.Generator().manual_seed(seed + 77)
     shape = (case.out_features, case.in_features)
     weight = torch.randn(shape, generator=generator)
@@ -107,9 +109,9 @@ def draw_weight(case: LayerCase, seed: int) -> torch.Tensor:
 
 
 def calibrate(inputs: PromptInputs, case: LayerCase, tokens: int) -> CalibrationStatistics:
-    """Let the pack's own collector observe the layer: 4 prompts of 8 steps."""
+    """Let the pack's own collector observe the layer with 4 prompts of 8 steps."""
     prompts = 4
-    per_call = -(-tokens // (3 * _STEPS))  # one of the four prompts is held out by the collector
+    per_call = -(-tokens // (3 * _STEPS))  # the collector holds out one of the four prompts
     layer = torch.nn.Linear(case.in_features, 1)
     root = torch.nn.Sequential()
     root.add_module("layer", layer)
@@ -129,7 +131,7 @@ def calibrate(inputs: PromptInputs, case: LayerCase, tokens: int) -> Calibration
 def measure_layer(
     case: LayerCase, seed: int, roundings: Sequence[str] = ROUNDINGS, tokens: int = 8192
 ) -> Iterator[LayerResult]:
-    """Quantize one layer by each rounding and measure it on prompts nothing has seen."""
+    """Quantize one layer by each rounding, and measure it on prompts that were not used."""
     weight, inputs = draw_weight(case, seed), PromptInputs(case, seed)
     statistics = calibrate(inputs, case, tokens)
     observed = ObservedInputs(statistics).of("layer")
@@ -161,7 +163,7 @@ def _squared_errors(
     held_out: Sequence[torch.Tensor],
     input_scale: float | None,
 ) -> tuple[float, float, float]:
-    """Return squared weight, W4A16 and W4A4 error, each relative to what it is an error of."""
+    """Return the relative squared errors of the weight, of W4A16 and of W4A4."""
     fmt, norm, weight_only, both = NVFP4(), 0.0, 0.0, 0.0
     for x in held_out:
         exact = x @ weight.T

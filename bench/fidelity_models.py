@@ -1,4 +1,4 @@
-"""Whole models for the fidelity bench: the trained demo model, and a small random Qwen-Image."""
+"""Whole models for the fidelity bench: the trained demo model and a small random Qwen-Image."""
 
 from __future__ import annotations
 
@@ -34,13 +34,16 @@ _PROBED_SEEDS, _PROBED_STEPS = (1, 2), 4
 _COMPARISON_SEED = 1000
 _BATCH = 100
 _COLLECTING = CollectorSettings(moments_budget_bytes=2**30, moments_tokens_per_channel=1e9)
-#: Rounding of the mixes and of what they are compared with.
+#: The rounding of mixes, and of the presets that they are compared with.
 MIX_ROUNDING = "gptaq"
 
 
 @dataclass(frozen=True)
 class ModelResult:
-    """One quantized model: squared latent errors relative to the squared reference, and digits."""
+    """One quantized model: its size, its relative squared errors, and the share of correct digits.
+
+    Errors are relative to the squared reference.
+    """
 
     title: str
     megabytes: float
@@ -51,7 +54,7 @@ class ModelResult:
 
 @dataclass(frozen=True)
 class Subject:
-    """A model, its weights as a source, calibrated, with a way to run it and compare the result."""
+    """A calibrated model with its source, and functions to run it and to compare the results."""
 
     root: torch.nn.Module
     source: TensorSource
@@ -62,12 +65,12 @@ class Subject:
     accuracy: Callable[[torch.Tensor], float] | None = None
 
     def plan(self, preset: str, rounding: str, **settings: int) -> Plan:
-        """Return a preset's plan. Biases are left alone with ``max``, as other tools do."""
+        """Return a preset's plan. With ``max``, biases stay as they are, as in other tools."""
         recipe = get_preset(preset).build(settings).with_numbers(rounding)
         return make_plan(recipe, take_inventory(self.source))
 
     def quantize(self, plan: Plan, *, static: bool = True) -> QuantizedModel:
-        """Quantize; without ``static`` the activation scales are the runtime's own."""
+        """Quantize the model. Without ``static``, the runtime chooses the activation scales."""
         if not static:
             recipe = plan.recipe.with_numbers(input_scale="dynamic")
             plan = make_plan(recipe, take_inventory(self.source))
@@ -75,22 +78,22 @@ class Subject:
 
     @contextmanager
     def rounding_inputs(self, checkpoint: QuantizedModel) -> Iterator[None]:
-        """Let the model round its inputs for a while as a checkpoint's layers do on Blackwell."""
+        """Let the model round its inputs like the layers of a checkpoint on Blackwell."""
         stored = StateDictSource(checkpoint.tensors, metadata=checkpoint.metadata)
         with emulate_native_product(self.root, read_input_roundings(stored)):
             yield
 
     @property
     def reference_accuracy(self) -> float:
-        """Share of right digits of the unquantized model; NaN without a judge."""
+        """The share of correct digits of the unquantized model; NaN without a judge."""
         return self.accuracy(self.reference) if self.accuracy else float("nan")
 
     def squared_error(self, result: torch.Tensor) -> float:
-        """Return a result's squared distance from the reference, relative to the reference."""
+        """Return the squared error of a result, relative to the squared reference."""
         return float((result - self.reference).square().mean() / self.reference.square().mean())
 
     def measure(self, title: str, checkpoint: QuantizedModel) -> ModelResult:
-        """Run the quantized model and compare it with the unquantized one at equal noise."""
+        """Run the quantized model, and compare it with the unquantized model at equal noise."""
         with torch.no_grad(), _weights_of(self.root, checkpoint):
             weight_only = self.run()
             with self.rounding_inputs(checkpoint):
@@ -113,13 +116,13 @@ class Subject:
         }
 
     def floor(self) -> float:
-        """Return the squared error of exact weights whose inputs are all rounded to NVFP4."""
+        """Return the squared error with exact weights and all inputs rounded to NVFP4."""
         checkpoint = self.quantize(self.plan("all", "max"))
         with torch.no_grad(), self.rounding_inputs(checkpoint):
             return self.squared_error(self.run())
 
     def mixed(self, base: Plan) -> Plan:
-        """Return the auto mix at the size of ``base``, by probed sensitivities."""
+        """Return the mix at the size of ``base``, from a probed sensitivity."""
         formats = [name for name in MIX_FORMATS if name in QUANTIZED_FORMATS]
         sensitivity = measure_sensitivity(
             self.source, self.statistics, formats, rounding=base.recipe.rounding
@@ -133,13 +136,13 @@ class Subject:
 
 
 def _run_id(seed: int) -> str:
-    """Return a fixed id: which rows calibration samples depends on it."""
+    """Return a fixed id, because it decides which rows the calibration samples."""
     return uuid.UUID(int=seed).hex
 
 
 @contextmanager
 def _weights_of(root: torch.nn.Module, checkpoint: QuantizedModel) -> Iterator[None]:
-    """Let a model compute with a checkpoint's decoded weights for a while."""
+    """Let a model compute with the decoded weights of a checkpoint."""
     stored = StateDictSource(checkpoint.tensors, metadata=checkpoint.metadata)
     original = {name: tensor.clone() for name, tensor in root.state_dict().items()}
     decoded: Mapping[str, torch.Tensor] = decoded_tensors(stored)
@@ -152,7 +155,7 @@ def _weights_of(root: torch.nn.Module, checkpoint: QuantizedModel) -> Iterator[N
 
 @contextmanager
 def _single_thread() -> Iterator[None]:
-    """Operations of so small a model mostly await each other on several threads."""
+    """Compute on one thread. With several, the operations of so small a model mostly wait."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -163,7 +166,7 @@ def _single_thread() -> Iterator[None]:
 
 @contextmanager
 def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
-    """Yield the trained demo model, sampling with a shift of the schedule (ComfyUI's is 8)."""
+    """Yield the trained demo model, which samples with this shift (ComfyUI uses 8)."""
     plain = sampling.simple_sigmas
 
     def shifted(steps: int) -> torch.Tensor:
@@ -205,14 +208,14 @@ def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
 def _short_sampling(
     model: TinyWan, task: DigitsTask, seed: int
 ) -> tuple[float, Callable[[], torch.Tensor]]:
-    """Return a sampling of each digit in few steps, to be probed."""
+    """Return a function for a probe that samples each digit in few steps."""
     digits = torch.arange(CLASSES)
     return SAMPLED, lambda: sampling.sample(model, digits, seed, _PROBED_STEPS, GUIDANCE, task=task)
 
 
 @contextmanager
 def qwen_subject(seed: int = 0) -> Iterator[Subject]:
-    """Yield a small random Qwen-Image; its output is the velocity of 8 unseen model calls."""
+    """Yield a small random Qwen-Image. Its results are the velocities of 8 unseen model calls."""
     model = new_model(seed)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     source = StateDictSource(weights, "a random Qwen-Image")

@@ -1,9 +1,8 @@
-"""Whether ``nvfp4 quantize`` ever leaves a broken file: kill it at random moments.
+"""Kill ``nvfp4 quantize`` at random moments, and check that it never leaves a broken file.
 
-Every run is killed with SIGKILL after a uniformly random part of the time a whole run takes. The
-target must then be absent or complete (``nvfp4 verify`` against the source), and the next run
-must remove what the killed one left. A run ended with SIGTERM must leave nothing itself. Run as
-``python bench/kill.py --blocks 3``.
+Each run is killed with SIGKILL at a uniformly random moment. Then the target must be absent or
+complete (``nvfp4 verify`` against the source), and the next run must remove the unfinished file. A
+run that ends with SIGTERM must not leave any file. Run ``python bench/kill.py --blocks 3``.
 """
 
 from __future__ import annotations
@@ -25,14 +24,18 @@ NVFP4 = (sys.executable, "-m", "nvfp4_foundry.quant.cli")
 
 @dataclass
 class Counts:
-    """What was seen; ``broken``, ``stale`` and ``left_by_sigterm`` must be zero.
+    """Counts of outcomes. ``broken``, ``stale`` and ``left_by_sigterm`` must be zero.
 
     Attributes:
-        left_partials: kills that left an unfinished file, for the next run to remove.
-        broken: kills after which the target was there and did not verify.
-        stale: runs that began to write without removing an earlier unfinished file.
-        left_by_sigterm: files there after the run ended by SIGTERM.
-        final_run: whether a run left alone verified and left nothing unfinished behind.
+        kills: number of killed runs.
+        target_absent: kills after which there was no target.
+        target_complete: kills after which the target verified.
+        left_partials: kills that left an unfinished file, which the next run must remove.
+        broken: kills after which there was a target that did not verify.
+        stale: runs that started to write without removing an earlier unfinished file.
+        left_by_sigterm: number of files after the run that SIGTERM ended.
+        sigterm_code: exit code of that run.
+        final_run: whether an undisturbed run verified and left no unfinished file.
     """
 
     kills: int = 0
@@ -47,12 +50,12 @@ class Counts:
 
     @property
     def ok(self) -> bool:
-        """Whether the promise held every time."""
+        """Whether no run broke the promise."""
         return self.final_run and not (self.broken or self.stale or self.left_by_sigterm)
 
 
 class Victim:
-    """The conversion that is killed, and what it leaves in its folder."""
+    """The conversion to kill, and the files in its folder."""
 
     def __init__(self, folder: Path, preset: str):
         self.source, self.target = folder / "wan.safetensors", folder / "wan_nvfp4.safetensors"
@@ -64,14 +67,18 @@ class Victim:
         return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
     def run(self) -> float:
-        """Run to the end; return the seconds it took, or raise if it failed."""
+        """Run to the end, and return the time in seconds.
+
+        Raises:
+            SystemExit: the run failed.
+        """
         start = time.perf_counter()
         if code := self.start().wait():
             raise SystemExit(f"nvfp4 quantize failed with exit code {code}")
         return time.perf_counter() - start
 
     def is_complete(self) -> bool:
-        """Whether ``nvfp4 verify`` finds the target clean."""
+        """Whether ``nvfp4 verify`` finds no problem in the target."""
         command = [*NVFP4, "verify", str(self.target), "--source", str(self.source)]
         return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
 
@@ -81,7 +88,7 @@ class Victim:
 
 
 def kill_once(victim: Victim, delay: float, counts: Counts) -> None:
-    """Kill one run after ``delay`` seconds and look at what is there."""
+    """Kill one run after ``delay`` seconds, and count the outcome."""
     victim.target.unlink(missing_ok=True)
     earlier = victim.partials()
     process = victim.start()
@@ -93,7 +100,7 @@ def kill_once(victim: Victim, delay: float, counts: Counts) -> None:
     counts.kills += 1
     left = victim.partials()
     counts.left_partials += bool(left - earlier)
-    # Killed before it began to write, a run has not come to removing anything yet.
+    # A run that is killed before it writes has not removed anything yet, so it does not count.
     counts.stale += bool(left & earlier) and bool(left - earlier or victim.target.exists())
     if not victim.target.exists():
         counts.target_absent += 1
@@ -104,7 +111,7 @@ def kill_once(victim: Victim, delay: float, counts: Counts) -> None:
 
 
 def terminate_once(victim: Victim, delay: float, counts: Counts) -> None:
-    """Ask one run to stop ``delay`` seconds after it began to write."""
+    """Send SIGTERM to one run ``delay`` seconds after it started to write."""
     victim.target.unlink(missing_ok=True)
     earlier = victim.partials()
     process = victim.start()
@@ -117,7 +124,7 @@ def terminate_once(victim: Victim, delay: float, counts: Counts) -> None:
 
 
 def run_kills(folder: Path, blocks: int, kills: int, seed: int, preset: str) -> Counts:
-    """Write the source, kill, terminate, and finish with a run that is left alone."""
+    """Write the source, kill runs, terminate one, and finish with an undisturbed run."""
     victim, counts, order = Victim(folder, preset), Counts(), random.Random(seed)
     write_wan(victim.source, blocks)
     seconds = victim.run()
@@ -133,13 +140,13 @@ def run_kills(folder: Path, blocks: int, kills: int, seed: int, preset: str) -> 
 
 
 def main() -> int:
-    """Parse the command line, kill, print; exit code 1 if the promise was broken."""
+    """Kill runs and print the counts. Return 1 if a run broke the promise."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where the big files go (a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="folder for the large files (a temporary one)")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help="transformer blocks (30)")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--preset", default="wan2.2-ti2v-5b")
-    parser.add_argument("--seed", type=int, default=0, help="of the moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nvfp4-bench-", dir=options.folder) as folder:

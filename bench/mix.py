@@ -1,9 +1,10 @@
-"""Whether predicted errors of mixes come true: the tiny WAN, probed in several ways and not at all.
+"""Compare predicted and measured errors of mixes for the tiny WAN, with and without probes.
 
     python bench/mix.py
 
-Prints, for the preset's own size and for bits per weight, the predicted error of each mix and the
-measured one: of the sampled latents, 4-bit activations emulated, on noise the probe has not seen.
+Prints the predicted and the measured error of each mix, at the preset's own size and at a number of
+bits per weight. Measured errors are of sampled latents with emulated 4-bit activations, on noise
+that the probe has not seen.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ State = tuple[float, torch.Tensor, torch.Tensor]
 
 
 class Experiment:
-    """The model, its calibration, the probes, and samplings to test by."""
+    """The model, its calibration, the probes, and the samplings to test with."""
 
     def __init__(self, source: TensorSource, folder: Path):
         self.source, self.folder = source, folder
@@ -66,7 +67,7 @@ class Experiment:
         return x - sigma * model(x, torch.full((len(x),), sigma * TIMESTEPS), self.context)
 
     def states(self, seed: int) -> Iterator[State]:
-        """Sample with the exact model and return the probed steps."""
+        """Sample with the exact model, and yield the steps to probe."""
         x = initial_noise(len(DIGITS), seed)
         for step, (sigma, following) in enumerate(pairwise(simple_sigmas(STEPS).tolist())):
             both = x.repeat(2, 1, 1, 1, 1)
@@ -77,16 +78,16 @@ class Experiment:
             x = x + (following - sigma) * guided(velocity, [0, 1], CFG)
 
     def probe_calls(self, probe: LatentProbe) -> LatentProbe:
-        """Run a probe at single calls of a sampling."""
+        """Run a probe on single calls of a sampling."""
         for sigma, x, denoised in self.states(PROBE_SEED):
-            # both names are bound now: the probe is done before the next step
+            # bind both names now, because the loop changes them
             probe.probe(
                 self.model, lambda s=sigma, y=x: self.denoised(self.model, s, y), denoised, sigma
             )
         return probe
 
     def probe_sampling(self, probe: LatentProbe) -> LatentProbe:
-        """Run a probe at one short sampling."""
+        """Run a probe on one short sampling."""
 
         def short() -> torch.Tensor:
             return self.sampled(self.model, PROBE_SEED, SHORT_STEPS)
@@ -95,7 +96,7 @@ class Experiment:
         return probe
 
     def measured(self, plan: Plan) -> float:
-        """Return the error of the sampled latents with the model quantized as planned."""
+        """Return the error of latents that are sampled with the quantized model."""
         path = self.folder / "mix.safetensors"
         convert(self.source, plan, path, statistics=self.statistics, overwrite=True)
         model = load_quantized(path, round_activations=True)

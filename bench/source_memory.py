@@ -1,9 +1,10 @@
-"""Peak memory of a conversion by kind and size of its source: it should not grow with the size.
+"""Measure the peak memory of a conversion by the kind and size of its source.
 
-Writes random WAN models (width of TI2V 5B, as many blocks as the size asks for) as safetensors,
-with the names of diffusers, quantized by others, and as GGUF, converts each in a process of its
-own and deletes it again. The peak is the process's largest resident set as the kernel counts it.
-Run as ``python bench/source_memory.py --sizes 1 5 20 --folder /scratch``.
+The peak should not grow with the size. Writes random WAN models with the width of TI2V 5B as
+safetensors, with the names of diffusers, quantized by other tools, and as GGUF. The size gives the
+number of blocks. Converts each in a separate process, and deletes it. The peak is the largest
+resident set of the process, as counted by the kernel. Run
+``python bench/source_memory.py --sizes 1 5 20 --folder FOLDER``.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Measured:
-    """One conversion: the source's kind, both sizes in bytes, peak resident bytes, wall time."""
+    """One conversion: kind of source, sizes in bytes, peak resident bytes, and wall time."""
 
     kind: str
     source_bytes: int
@@ -50,18 +51,18 @@ class Measured:
 def write_safetensors(
     path: Path, shapes: dict[str, Shape], rename: Callable[[str], str] = str
 ) -> None:
-    """Write a model in bf16, a layer in memory at a time."""
+    """Write a model in bf16, with one layer in memory at a time."""
     values = torch.empty(_POOL).normal_(std=_SIGMA).bfloat16()
     _write_tensors(path, {rename(name): (shape, values) for name, shape in shapes.items()})
 
 
 def write_diffusers(path: Path, shapes: dict[str, Shape]) -> None:
-    """Write it with the names of diffusers."""
+    """Write a model in bf16 with the names of diffusers."""
     write_safetensors(path, shapes, wan_to_diffusers)
 
 
 def write_scaled_fp8(path: Path, shapes: dict[str, Shape]) -> None:
-    """Write its matrices in float8 with a scale each, as ``scaled_fp8`` files do."""
+    """Write a model with 2-D weights in float8 with scales, as in ``scaled_fp8`` files."""
     plain = torch.empty(_POOL).normal_(std=_SIGMA).bfloat16()
     codes = (plain.float() * 4000).to(torch.float8_e4m3fn)
     tensors: dict[str, tuple[Shape, torch.Tensor]] = {"scaled_fp8": ((0,), codes)}
@@ -75,7 +76,7 @@ def write_scaled_fp8(path: Path, shapes: dict[str, Shape]) -> None:
 
 
 def write_modelopt(path: Path, shapes: dict[str, Shape]) -> None:
-    """Write its matrices in NVFP4 as ModelOpt packs it."""
+    """Write a model with 2-D weights in NVFP4 as packed by ModelOpt."""
     plain = torch.empty(_POOL).normal_(std=_SIGMA).bfloat16()
     codes = torch.randint(0, 256, (_POOL,), dtype=torch.uint8)
     scales = (torch.rand(_POOL) * 200 + 20).to(torch.float8_e4m3fn)
@@ -92,7 +93,7 @@ def write_modelopt(path: Path, shapes: dict[str, Shape]) -> None:
 
 
 def _write_tensors(path: Path, tensors: dict[str, tuple[Shape, torch.Tensor]]) -> None:
-    """Write tensors of these shapes, each filled with the values given for it."""
+    """Write tensors of these shapes, filled by repeating the given values."""
     specs = {name: TensorSpec(shape, values.dtype) for name, (shape, values) in tensors.items()}
     with CheckpointWriter(path, specs, {"format": "pt"}) as writer:
         for name, (shape, values) in tensors.items():
@@ -104,14 +105,14 @@ def _write_tensors(path: Path, tensors: dict[str, tuple[Shape, torch.Tensor]]) -
 
 
 def write_q8(path: Path, shapes: dict[str, Shape]) -> None:
-    """Write it as a GGUF whose matrices are Q8_0."""
+    """Write a GGUF whose 2-D weights are Q8_0."""
     blocks = np.random.default_rng(0).integers(0, 256, (_POOL // 32, 34), dtype=np.uint8)
     blocks[:, :2] = np.frombuffer(np.float16(_SIGMA / 64).tobytes(), dtype=np.uint8)
     _write_gguf(path, shapes, "Q8_0", blocks)
 
 
 def write_q4_k(path: Path, shapes: dict[str, Shape]) -> None:
-    """Write it as a GGUF whose matrices are Q4_K."""
+    """Write a GGUF whose 2-D weights are Q4_K."""
     blocks = np.random.default_rng(0).integers(0, 256, (_POOL // 256, 144), dtype=np.uint8)
     scale = np.frombuffer(np.float16(_SIGMA / 512).tobytes(), dtype=np.uint8)
     blocks[:, :2] = blocks[:, 2:4] = scale
@@ -119,7 +120,7 @@ def write_q4_k(path: Path, shapes: dict[str, Shape]) -> None:
 
 
 def _write_gguf(path: Path, shapes: dict[str, Shape], kind: str, blocks: np.ndarray) -> None:
-    """Write a GGUF tensor after tensor; matrices repeat some blocks, all else is F32."""
+    """Write a GGUF tensor by tensor. 2-D weights repeat some blocks, and the rest is F32."""
     quantized = gguf.GGMLQuantizationType[kind]
     block_size, block_bytes = gguf.GGML_QUANT_SIZES[quantized]
     writer = gguf.GGUFWriter(path, "wan")
@@ -156,13 +157,13 @@ KINDS: dict[str, tuple[Callable[[Path, dict[str, Shape]], None], str, float]] = 
 
 
 def shapes_of_size(size: float, bytes_per_value: float) -> dict[str, Shape]:
-    """Return a model of about so many bytes."""
+    """Return the shapes of a model of about ``size`` bytes."""
     empty, one = (sum(prod(s) for s in wan_shapes(n).values()) for n in (0, 1))
     return wan_shapes(max(1, round((size / bytes_per_value - empty) / (one - empty))))
 
 
 def measure(kind: str, size: float, folder: Path) -> Measured:
-    """Write a source, convert it, delete both."""
+    """Write a source, convert it, and delete both files."""
     write, suffix, bytes_per_value = KINDS[kind]
     source, target = folder / f"source{suffix}", folder / "target.safetensors"
     try:
@@ -188,9 +189,9 @@ def measure(kind: str, size: float, folder: Path) -> Measured:
 
 
 def main() -> None:
-    """Parse the command line, measure, print."""
+    """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="where the big files go (a temporary folder)")
+    parser.add_argument("--folder", type=Path, help="folder for the large files (a temporary one)")
     parser.add_argument("--sizes", type=float, nargs="+", default=[1, 5, 20], help="source GB")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--json", action="store_true", help="print one JSON document")

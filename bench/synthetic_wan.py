@@ -1,7 +1,7 @@
-"""A WAN 2.2 TI2V 5B checkpoint of full size with random weights, to measure on without a download.
+"""Write a full-size WAN 2.2 TI2V 5B with random weights, for measurements without a download.
 
-Names, shapes and dtype are the model's; with fewer blocks it stays a model the presets know. Run
-as ``python bench/synthetic_wan.py wan.safetensors --blocks 3``.
+Names, shapes and dtype are those of the model. With fewer blocks, presets still recognise it. Run
+``python bench/synthetic_wan.py wan.safetensors --blocks 3``.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from nvfp4_foundry.quant.formats import TensorSpec
 WIDTH, FFN, TEXT, FREQUENCIES, LATENT, BLOCKS = 3072, 14336, 4096, 256, 48, 30
 
 _SIGMA = 0.02
-# Values drawn once and sliced at odd offsets: drawing all five billion would take minutes.
+# Number of values to draw once and then slice at random offsets. Drawing all five billion values
+# would take minutes.
 _POOL = 1 << 24
 
 
 def wan_shapes(blocks: int = BLOCKS) -> dict[str, tuple[int, ...]]:
-    """Return every parameter's shape; 825 tensors, 4,999,787,712 values at full depth."""
+    """Return the shape of every parameter: 825 tensors, 4,999,787,712 values at full depth."""
     shapes: dict[str, tuple[int, ...]] = {
         "patch_embedding.weight": (WIDTH, LATENT, 1, 2, 2),
         "patch_embedding.bias": (WIDTH,),
@@ -56,16 +57,16 @@ def _block(name: str) -> dict[str, tuple[int, ...]]:
 
 
 def write_wan(path: Path, blocks: int = BLOCKS, *, seed: int = 0, overwrite: bool = False) -> int:
-    """Write the model in bf16, about one layer in memory at a time.
+    """Write the model in bf16, with about one layer in memory at a time.
 
     Args:
         path: the file to write.
-        blocks: how many transformer blocks; 30 are 10.0 GB, each is 0.32 GB.
-        seed: of the weights, ``N(0, 0.02)`` (norms: around 1).
-        overwrite: replace an existing file.
+        blocks: number of transformer blocks; 30 blocks are 10.0 GB, one is 0.32 GB.
+        seed: seed of the weights, ``N(0, 0.02)`` (norms are around 1).
+        overwrite: whether to replace an existing file.
 
     Returns:
-        the file's size in bytes.
+        The size of the file in bytes.
     """
     specs = {name: TensorSpec(s, torch.bfloat16) for name, s in wan_shapes(blocks).items()}
     generator = torch.Generator().manual_seed(seed)
@@ -81,7 +82,7 @@ def write_wan(path: Path, blocks: int = BLOCKS, *, seed: int = 0, overwrite: boo
 
 
 def _slices(pool: torch.Tensor, count: int, generator: torch.Generator) -> Iterator[torch.Tensor]:
-    """Yield pieces of the pool, each from a random offset to its end, ``count`` values in all."""
+    """Yield pieces of the pool that start at random offsets, with ``count`` values in total."""
     while count:
         start = int(torch.randint(len(pool) // 2, (), generator=generator))
         piece = pool[start : start + count]
@@ -90,7 +91,7 @@ def _slices(pool: torch.Tensor, count: int, generator: torch.Generator) -> Itera
 
 
 def main() -> None:
-    """Parse the command line and write the file."""
+    """Write the file that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path, help="the .safetensors file to write")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help="transformer blocks (30)")

@@ -1,6 +1,6 @@
-"""A small random transformer with Qwen-Image's layer names: two streams that attend jointly.
+"""A small random transformer with Qwen-Image's layer names and two streams that attend jointly.
 
-For measuring how quantized layers move a model's output where no trained weights are at hand.
+It shows how quantized layers change a model's output if there are no trained weights.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ WIDTH, HEADS, CHANNELS, TEXT = 256, 4, 64, 128
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm without weights, scaled and shifted."""
+    """Apply a layer norm without weights, then scale and shift."""
     return nn.functional.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
 
 
 class Projected(nn.Module):
-    """A Linear under the name ``proj``, and GELU."""
+    """A Linear layer named ``proj``, and a GELU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Projected(nn.Module):
 
 
 class FeedForward(nn.Module):
-    """``net.0.proj``, GELU, ``net.2``, as diffusers names them."""
+    """A feed-forward with the names of diffusers: ``net.0.proj``, GELU, ``net.2``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class FeedForward(nn.Module):
 
 
 class JointAttention(nn.Module):
-    """Image and text tokens attend to all of both."""
+    """Attention of image and text tokens to all tokens of both."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class JointAttention(nn.Module):
         self.to_add_out = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, image: Tensor, text: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what both streams gathered."""
+        """Return the attention output of both streams."""
         pairs = (("to_q", "add_q_proj"), ("to_k", "add_k_proj"), ("to_v", "add_v_proj"))
         q, k, v = (
             torch.cat([getattr(self, a)(image), getattr(self, b)(text)], dim=1)
@@ -65,7 +65,7 @@ class JointAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """One block of both streams, steered by the time."""
+    """One block of both streams, modulated by the time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class TinyQwen(nn.Module):
 
 
 def new_model(seed: int = 0) -> TinyQwen:
-    """Return a random model whose channels and blocks differ as a trained one's do."""
+    """Return a random model whose channels and layers differ in size as in a trained model."""
     torch.manual_seed(seed)
     model = TinyQwen().eval()
     with torch.no_grad():
@@ -124,7 +124,7 @@ def new_model(seed: int = 0) -> TinyQwen:
 
 
 def draw_calls(count: int, seed: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """Return inputs of so many model calls: smooth images under noise, texts, sigmas."""
+    """Return the inputs of ``count`` model calls: smooth images with noise, texts and sigmas."""
     generator = torch.Generator().manual_seed(seed)
     calls = []
     for index in range(count):

@@ -1,1 +1,1 @@
-"""A tiny trained WAN that makes every part of the pack runnable without downloading a model."""
+"""A tiny trained WAN, with which every part of the pack runs without the download of a model."""

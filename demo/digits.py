@@ -1,8 +1,8 @@
 """The demo's task: 8x8 grey digits as WAN latents, and one fixed text context per digit.
 
-The codec works in the space the model sees, which in ComfyUI is the latent *after*
-``latent_format.process_in``. A latent that ComfyUI's sampler returns has passed ``process_out``:
-put it through ``process_in`` before decoding it here.
+The codec works in the space of the model's inputs. In ComfyUI, this is the latent *after*
+``latent_format.process_in``. ComfyUI's sampler applies ``process_out`` to the latents it returns,
+so apply ``process_in`` to them before you decode them here.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ LATENT_CHANNELS = 16
 CONTEXT_TOKENS = 4
 CONTEXT_WIDTH = 4096
 
-# Mean and deviation of scikit-learn's digits over all pixels, with the pixels scaled to 0..1.
+# Mean and standard deviation of the pixels of scikit-learn's digits, scaled to 0 to 1.
 PIXEL_MEAN = 0.305
 PIXEL_DEVIATION = 0.376
 
 
 @dataclass(frozen=True)
 class DigitsTask:
-    """What turns digits into the model's inputs and its outputs back into digits.
+    """The codec between digits and latents, and the text embedding of each digit.
 
     Attributes:
-        direction: float32 [16], unit length: where in channel space a pixel's value lies.
-        class_contexts: [10, 4, 4096], the text embedding that stands for each digit.
+        direction: float32 [16], unit length, the direction of a pixel's value in channel space.
+        class_contexts: [10, 4, 4096], the text embedding of each digit.
         empty_context: [1, 4, 4096], the text embedding of an empty prompt.
     """
 
@@ -46,8 +46,8 @@ class DigitsTask:
     def encode(self, images: Tensor) -> Tensor:
         """Map images [B, 8, 8], 0 to 1, to latents [B, 16, 1, 8, 8] of about unit variance.
 
-        Each pixel, standardized, becomes a vector along ``direction``. The factor 4 makes the
-        mean square over the 16 channels one.
+        Each standardized pixel becomes a vector along ``direction``. The factor 4 makes the mean
+        square over the 16 channels one.
         """
         standardized = (images - PIXEL_MEAN) / PIXEL_DEVIATION
         amplitude = LATENT_CHANNELS**0.5 * self.direction.to(images)
@@ -56,18 +56,19 @@ class DigitsTask:
     def decode(self, latents: Tensor) -> Tensor:
         """Map latents [B, 16, 1, 8, 8] to images [B, 8, 8], not clamped to 0 to 1.
 
-        What lies across ``direction`` is dropped: the left inverse of ``encode``.
+        This is the left inverse of ``encode``. It drops the part that is orthogonal to
+        ``direction``.
         """
         direction = self.direction.to(latents)
         along = torch.einsum("bcfhw,c->bfhw", latents, direction)[:, 0]
         return along / LATENT_CHANNELS**0.5 * PIXEL_DEVIATION + PIXEL_MEAN
 
     def contexts(self, labels: Sequence[int] | Tensor) -> Tensor:
-        """Text contexts [B, 4, 4096] of the digits ``labels`` [B]."""
+        """Return the text contexts [B, 4, 4096] of the digits ``labels`` [B]."""
         return self.class_contexts[torch.as_tensor(labels).cpu()]
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors to store, by the names that ``load_task`` reads."""
+        """Return the tensors to store, by the names that ``load_task`` reads."""
         return {
             "codec.direction": self.direction,
             "context.classes": self.class_contexts,
@@ -78,9 +79,9 @@ class DigitsTask:
 def new_task(seed: int) -> DigitsTask:
     """Draw a codec and contexts from ``seed``.
 
-    A context has the form of a text encoder's output for a short prompt: tokens that carry the
-    meaning, an end token, and zeros as padding. The empty prompt begins with the end token.
-    Several tokens make the cross-attention's queries and keys matter.
+    A context has the form of a text encoder's output for a short prompt: tokens with the meaning,
+    an end token, and zeros as padding. The empty prompt starts with the end token. There are
+    several tokens, because with one token the queries and keys of cross-attention would not matter.
     """
     rng = np.random.default_rng(seed)
     signs = torch.from_numpy(rng.choice([-1.0, 1.0], size=LATENT_CHANNELS)).float()
@@ -100,7 +101,7 @@ def new_task(seed: int) -> DigitsTask:
 
 
 def load_task(path: str | Path | None = None) -> DigitsTask:
-    """Read the task the shipped model was trained on, or the one in ``path``."""
+    """Load the task that the demo model was trained on, or the one in ``path``."""
     tensors = load_file(path or DIGITS_PATH)
     return DigitsTask(
         direction=tensors["codec.direction"],

@@ -1,8 +1,8 @@
 """A WAN 2.1 text-to-video transformer in plain torch, small enough to sample in seconds on a CPU.
 
-Parameter names and arithmetic are those of WAN 2.1 (https://github.com/Wan-Video/Wan2.1), so the
-same file loads here and in ComfyUI. Every matrix is an ordinary ``nn.Linear``: forward hooks and
-replaced modules work as they do on a full-size model.
+It has the parameter names and the arithmetic of WAN 2.1 (https://github.com/Wan-Video/Wan2.1), so
+ComfyUI loads the same file. Every 2-D weight belongs to a plain ``nn.Linear``, so forward hooks and
+replaced modules work as on a full-size model.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROPE_THETA = 10000.0
 
 @dataclass(frozen=True)
 class WanDimensions:
-    """The sizes that tell one WAN text-to-video model from another."""
+    """The sizes of a WAN text-to-video model."""
 
     in_channels: int = 16
     out_channels: int = 16
@@ -40,10 +40,10 @@ class WanDimensions:
 
     @classmethod
     def from_state_dict(cls, state_dict: Mapping[str, Tensor]) -> WanDimensions:
-        """Read the sizes off the tensors' shapes.
+        """Return the sizes, read from the shapes of tensors.
 
         Raises:
-            SourceError: a tensor that carries a size is missing, or the width is not whole heads.
+            SourceError: a tensor is missing, or the width is not a multiple of the head size.
         """
         try:
             width, in_channels = state_dict["patch_embedding.weight"].shape[:2]
@@ -52,7 +52,9 @@ class WanDimensions:
             text = state_dict["text_embedding.0.weight"].shape[1]
             frequency = state_dict["time_embedding.0.weight"].shape[1]
         except KeyError as missing:
-            raise SourceError(f"not a WAN text-to-video model: no tensor {missing}") from missing
+            raise SourceError(
+                f"the file is not a WAN text-to-video model: it has no tensor {missing}"
+            ) from missing
         if width % HEAD_DIM:
             raise SourceError(f"WAN width {width} is not a multiple of the head size {HEAD_DIM}")
         numbers = {int(m[1]) for m in (re.match(r"blocks\.(\d+)\.", k) for k in state_dict) if m}
@@ -68,7 +70,7 @@ class WanDimensions:
 
 
 def timestep_features(timestep: Tensor, size: int) -> Tensor:
-    """Sinusoidal features of the time: cosines, then sines, of geometrically spaced frequencies.
+    """Return sinusoidal features of the time: cosines, then sines, of a geometric series.
 
     Args:
         timestep: [B], 0 to 1000.
@@ -84,13 +86,13 @@ def timestep_features(timestep: Tensor, size: int) -> Tensor:
 
 
 def rope_rotations(grid: tuple[int, int, int], device: torch.device) -> Tensor:
-    """Rotary position angles as unit complex numbers, one axis of the grid after the other.
+    """Return rotary position angles as complex numbers of length 1, for each axis in turn.
 
-    Height and width each get ``2 * (HEAD_DIM // 6)`` channels, time the rest.
+    Height and width get ``2 * (HEAD_DIM // 6)`` channels each, and time gets the rest.
 
     Args:
         grid: frames, rows and columns in patches.
-        device: where to make them.
+        device: the device of the result.
 
     Returns:
         complex64 [tokens, HEAD_DIM / 2].
@@ -108,18 +110,18 @@ def rope_rotations(grid: tuple[int, int, int], device: torch.device) -> Tensor:
 
 
 def rotate(heads: Tensor, rotations: Tensor) -> Tensor:
-    """Turn neighbouring channel pairs of ``heads`` [B, H, L, 128] by ``rotations`` [L, 64]."""
+    """Rotate pairs of adjacent channels of ``heads`` [B, H, L, 128] by ``rotations`` [L, 64]."""
     pairs = torch.view_as_complex(heads.float().unflatten(-1, (-1, 2)).contiguous())
     return torch.view_as_real(pairs * rotations).flatten(-2).to(heads.dtype)
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """Layer norm without weights, then scale and shift by the time; all [B, L or 1, width]."""
+    """Apply a layer norm without weights, then scale and shift; all are [B, L or 1, width]."""
     return nn.functional.layer_norm(x, x.shape[-1:], eps=NORM_EPS) * (1 + scale) + shift
 
 
 class Attention(nn.Module):
-    """Multi-head attention with RMS norm over the full width of queries and keys."""
+    """Multi-head attention with an RMS norm over the full width of queries and keys."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -131,7 +133,7 @@ class Attention(nn.Module):
         self.norm_k = nn.RMSNorm(width, eps=NORM_EPS)
 
     def forward(self, x: Tensor, source: Tensor, rotations: Tensor | None = None) -> Tensor:
-        """Let ``x`` [B, L, width] look at ``source`` [B, S, width], with positions if given."""
+        """Let ``x`` [B, L, width] attend to ``source`` [B, S, width], with positions if given."""
         q = self._split_heads(self.norm_q(self.q(x)))
         k = self._split_heads(self.norm_k(self.k(source)))
         v = self._split_heads(self.v(source))
@@ -146,7 +148,10 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Self-attention, cross-attention to the text, feed-forward; the time steers 1 and 3."""
+    """Self-attention, cross-attention to the text, and feed-forward.
+
+    The time modulates the first and the last.
+    """
 
     def __init__(self, width: int, ffn: int) -> None:
         super().__init__()
@@ -177,7 +182,7 @@ class Head(nn.Module):
         self.head = nn.Linear(width, patch_outputs)
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
-        """Map ``x`` [B, L, width] under ``time`` [B, 1, width] to [B, L, patch_outputs]."""
+        """Map ``x`` [B, L, width] and ``time`` [B, 1, width] to [B, L, patch_outputs]."""
         shift, scale = (self.modulation + time).chunk(2, dim=1)
         return self.head(modulate(x, shift, scale))
 
@@ -208,13 +213,13 @@ class TinyWan(nn.Module):
         """Build the model that ``state_dict`` describes, in evaluation mode.
 
         Args:
-            state_dict: tensors under WAN's own names, without a prefix.
+            state_dict: tensors with WAN's own names, without a prefix.
             dtype: compute dtype. The patch embedding stays float32, as in ComfyUI.
 
         Raises:
-            SourceError: the names or shapes are not those of a WAN text-to-video model.
+            SourceError: the names or shapes do not fit a WAN text-to-video model.
         """
-        # Parameters made on the meta device cost nothing and are then replaced, not filled.
+        # Parameters on the meta device take no memory, and loading replaces them.
         with torch.device("meta"):
             model = cls(WanDimensions.from_state_dict(state_dict))
         converted = {
@@ -224,26 +229,28 @@ class TinyWan(nn.Module):
         try:
             model.load_state_dict(converted, assign=True)
         except RuntimeError as mismatch:
-            raise SourceError(f"not a WAN text-to-video model: {mismatch}") from mismatch
+            raise SourceError(
+                f"the file is not a WAN text-to-video model: {mismatch}"
+            ) from mismatch
         return model.eval()
 
     @property
     def dtype(self) -> torch.dtype:
-        """Compute dtype: that of a parameter no quantizer touches."""
+        """Compute dtype, taken from a parameter that no format quantizes."""
         return self.head.modulation.dtype
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """The device on which the model computes."""
         return self.head.modulation.device
 
     def forward(self, latent: Tensor, timestep: Tensor, context: Tensor) -> Tensor:
         """Predict the velocity ``noise - clean``.
 
         Args:
-            latent: [B, C, F, H, W], H and W even, cast to the compute dtype.
+            latent: [B, C, F, H, W], with even H and W; cast to the compute dtype.
             timestep: [B], sigma * 1000.
-            context: [B, S, text] text embedding, cast to the compute dtype.
+            context: [B, S, text], the text embedding; cast to the compute dtype.
 
         Returns:
             [B, out_channels, F, H, W] in the compute dtype.
@@ -271,16 +278,16 @@ class TinyWan(nn.Module):
 
 
 def load_model(path: str | Path | None = None, dtype: torch.dtype = torch.float32) -> TinyWan:
-    """Read a WAN text-to-video file, by default the trained one that ships with the package.
+    """Load a WAN text-to-video model from a file, by default the trained demo model.
 
     Args:
-        path: a plain (not quantized) safetensors file; None for ``demo/tiny_wan.safetensors``.
+        path: a safetensors file that is not quantized; None for ``demo/tiny_wan.safetensors``.
         dtype: compute dtype.
 
     Raises:
-        SourceError: the file is missing or is not such a model.
+        SourceError: the file is missing, or is not such a model.
     """
     file = Path(path) if path is not None else MODEL_PATH
     if not file.is_file():
-        raise SourceError(f"no model file at {file}")
+        raise SourceError(f"{file} does not exist")
     return TinyWan.from_state_dict(load_file(file), dtype)

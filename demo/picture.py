@@ -1,4 +1,4 @@
-"""The demo's picture: rows of digits with labels, in plain Pillow."""
+"""Draw the demo's picture, rows of digits with labels, with Pillow."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Row:
     """One row of the picture.
 
     Attributes:
-        title: what the row shows.
+        title: the label of the row.
         note: a smaller second line.
-        images: float [N, 8, 8]; 0 black to 1 white, or signed in -1 to 1 for a difference.
-        is_difference: colour by sign: orange above zero, blue below, background at zero.
+        images: float [N, 8, 8], from 0 (black) to 1 (white), or from -1 to 1 for a difference.
+        is_difference: whether to colour by sign: orange above zero, blue below.
     """
 
     title: str
@@ -41,16 +41,16 @@ class Row:
 
 
 def picture_size(rows: Sequence[Row]) -> tuple[int, int]:
-    """Return width and height in pixels of `draw_rows`' picture."""
+    """Return the width and height, in pixels, of the picture that `draw_rows` draws."""
     columns = max(len(row.images) for row in rows)
     width = 2 * MARGIN + LABEL_WIDTH + columns * (CELL + GAP) - GAP
     return width, MARGIN + _tops(rows)[-1] + CELL
 
 
 def draw_rows(title: str, subtitle: str, rows: Sequence[Row]) -> Image.Image:
-    """Draw rows of images below each other, labels to the left.
+    """Draw rows of images below each other, with labels on the left.
 
-    Pixels are enlarged without smoothing: an error of one pixel stays one pixel.
+    Pixels are enlarged without smoothing, so an error of one pixel stays one pixel.
     """
     picture = Image.new("RGB", picture_size(rows), _BACKGROUND)
     draw = ImageDraw.Draw(picture)
@@ -68,7 +68,7 @@ def draw_rows(title: str, subtitle: str, rows: Sequence[Row]) -> Image.Image:
 
 
 def _tops(rows: Sequence[Row]) -> list[int]:
-    """Return where each row begins; a difference stands close to the row it belongs to."""
+    """Return the top of each row, in pixels. A difference is close to the row above it."""
     tops = [MARGIN + TITLE_HEIGHT]
     for row in rows[1:]:
         tops.append(tops[-1] + CELL + (GAP if row.is_difference else GROUP_GAP))

@@ -1,7 +1,7 @@
-"""Run a quantized WAN checkpoint in plain torch, with the arithmetic of a chosen GPU generation.
+"""Run a quantized WAN checkpoint in plain torch, with or without native products.
 
-ComfyUI and its kernels are not needed: weights are decoded once, and activations go through the
-rounding that the native product applies to them.
+It needs neither ComfyUI nor its kernels. Weights are decoded once, and activations are rounded as
+the native product rounds them.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from .model import TinyWan
 
 
 class QuantizedLinear(nn.Module):
-    """A Linear whose input is rounded as the native product of its format rounds it.
+    """A Linear layer that rounds its input like the native product of its format.
 
-    The product itself is taken in the dtype of the input: what remains beside the rounding is the
-    order of summation.
+    The product is computed in the dtype of the input, so only the order of summation differs from
+    the native product.
     """
 
     def __init__(self, linear: nn.Linear, rounding: InputRounding) -> None:
-        """Take over the decoded weight and the bias of ``linear``."""
+        """Take the decoded weight and the bias from ``linear``."""
         super().__init__()
         self.weight = linear.weight
         self.bias = linear.bias
@@ -39,17 +39,17 @@ class QuantizedLinear(nn.Module):
 def load_quantized(
     path: str | Path, *, round_activations: bool, dtype: torch.dtype = torch.float32
 ) -> TinyWan:
-    """Read a checkpoint that the pipeline wrote from a WAN text-to-video model.
+    """Load a checkpoint that was quantized from a WAN text-to-video model.
 
     Args:
         path: the safetensors file.
-        round_activations: compute as a GPU that multiplies the stored formats natively does
-            (Blackwell: W4A4 and float8). Otherwise only the weights are rounded (W4A16), as on
-            hardware that decodes them first.
+        round_activations: whether to round activations, as on a GPU that multiplies the formats
+            natively (Blackwell: W4A4 and float8). Otherwise only the weights are rounded (W4A16),
+            as on GPUs that decode them first.
         dtype: compute dtype.
 
     Raises:
-        SourceError: the file is missing, of another model, or holds a format not known here.
+        SourceError: the file is missing, is another model, or holds an unknown format.
         CheckpointError: its markers are damaged.
     """
     with open_tensors(path) as source:

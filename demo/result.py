@@ -1,4 +1,4 @@
-"""What the demo measured, as a table and as data."""
+"""The results of the demo, as a table and as data."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ from ..quant.text import format_bytes, text_table
 
 @dataclass(frozen=True)
 class VariantResult:
-    """What one variant costs.
+    """The size and errors of one variant.
 
     Attributes:
-        path: the checkpoint.
-        file_bytes: its size.
-        bits_per_weight: over the Linears inside the blocks, scales included.
-        static_scales: layers with a stored ``input_scale``.
-        error_w4a16: relative latent error with rounded weights only.
-        error_w4a4: the same with activations rounded as well, each layer in its own format.
-        accuracy: fraction of the digits the judge recognises, with rounded activations.
+        name: id of the variant.
+        title: name of the variant for users.
+        path: path of the checkpoint.
+        file_bytes: size of the checkpoint.
+        bits_per_weight: bits with scales, averaged over the Linear layers inside the blocks.
+        static_scales: number of layers with a stored ``input_scale``.
+        error_w4a16: relative latent error with rounded weights.
+        error_w4a4: relative latent error with rounded weights and rounded activations, each layer
+            in its own format.
+        accuracy: share of the digits that the judge recognises, with rounded activations.
     """
 
     name: str
@@ -36,10 +39,10 @@ class VariantResult:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The demo's figures and files.
+    """The figures and files of the demo.
 
-    Errors are ``||latents - reference|| / ||reference||`` over all images, at equal noise.
-    ``reference_accuracy`` and ``reference_bytes`` are of the source model.
+    Errors are ``||latents - reference|| / ||reference||`` over all images, with equal noise. The
+    reference is the source model.
     """
 
     folder: str
@@ -84,26 +87,27 @@ class DemoResult:
             [
                 text_table(_HEADINGS, [reference, *rows]),
                 "",
-                f"Latent errors on {self.images} digits, {self.steps} steps, from noise that "
-                "calibration has not seen.",
+                f"Latent errors on {self.images} digits with {self.steps} steps, from noise that "
+                "the calibration has not seen.",
                 *_LEGEND,
                 "",
                 *(f"wrote {path}" for path in self.files()),
-                f"time  {self.seconds:.0f} s, {self.calibration_calls} model calls of calibration",
+                f"time  {self.seconds:.0f} s, {self.calibration_calls} model calls in the "
+                "calibration",
             ]
         )
 
     def files(self) -> list[str]:
-        """Return every file that was written, and the folder of Hessians."""
+        """Return the paths of all written files, and of the folder with the Hessians."""
         checkpoints = [variant.path for variant in self.variants]
         hessians = str(moments_folder(self.calibration))
         return [self.calibration, hessians, *checkpoints, *self.reports, self.picture]
 
 
 _LEGEND = (
-    "bits    per weight of the Linears inside the blocks, scales included",
-    "W4A16   weights rounded, activations in full precision: hardware without native NVFP4",
-    "W4A4    activations rounded as well: Blackwell (float8 layers: 8 bits for both)",
-    "static  a calibrated activation scale per layer; dynamic: the GPU takes one per call",
+    "bits    per weight, with scales, in the Linear layers inside the blocks",
+    "W4A16   rounded weights, exact activations, as on GPUs without native NVFP4",
+    "W4A4    rounded weights and activations, as on Blackwell (8 bits in float8 layers)",
+    "static  a calibrated input scale per layer; dynamic: the GPU takes a scale per call",
 )
-_HEADINGS = ("variant", "file", "bits", "W4A16 error", "W4A4 error", "right digits")
+_HEADINGS = ("variant", "file", "bits", "W4A16 error", "W4A4 error", "correct digits")

@@ -1,11 +1,11 @@
-"""``nvfp4 demo``: the whole pipeline on the tiny trained WAN, and what it costs, in a minute.
+"""``nvfp4 demo``: run the whole pipeline on the tiny trained WAN in about a minute.
 
-Sample, calibrate, quantize to files in several variants, verify them, read them back, sample
-again and compare. Nothing is simulated but the GPU: statistics, plans, files and the verification
-are what a full-size model goes through.
+The demo samples, calibrates, quantizes several variants to files, verifies them, loads them,
+samples again and compares. Only the GPU is emulated. Calibration, plans, files and verification are
+the same as for a full-size model.
 
-The comparison computes in float32: the stored weights are exact there, so an error is what
-quantization did, without the 0.8% that computing in bfloat16 adds to these latents.
+The comparison computes in float32, which holds the stored weights exactly. So the errors come only
+from quantization, without the 0.8% that a computation in bfloat16 adds to these latents.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from ..quant.calibration import (
 from ..quant.checkpoint import verify_checkpoint
 from ..quant.conversion.convert import convert
 from ..quant.conversion.report import ConversionReport
-from ..quant.errors import CheckpointError
+from ..quant.errors import CheckpointError, SourceError
 from ..quant.formats import get_format
 from ..quant.planning import Plan, get_preset, make_plan, take_inventory
 from ..quant.reports.conversion_page import conversion_page
 from ..quant.rounding import DEFAULT_ROUNDING
 from ..quant.sources import TensorSource, open_source
-from .digits import CLASSES, DigitsTask, load_task
+from .digits import CLASSES, DIGITS_PATH, DigitsTask, load_task
 from .judge import Judge, load_judge
 from .model import MODEL_PATH, TinyWan, load_model
 from .picture import Row, draw_rows
@@ -48,11 +48,11 @@ from .result import DemoResult, VariantResult
 from .sampling import sample
 
 GUIDANCE = 2.0
-#: Seeds of the noise. The comparison is on noise that the calibration has not seen.
+#: Seeds of the noise. The comparison uses noise that the calibration has not seen.
 CALIBRATION_SEEDS = (1, 2, 3)
 COMPARISON_SEED = 1000
 
-#: Hessians of this model take a hundredth of it.
+#: The Hessians of this model need a hundredth of this budget.
 HESSIAN_BYTES = 2**30
 
 CALIBRATION_FILE = "calibration.safetensors"
@@ -67,7 +67,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Variant:
-    """One way to quantize the model: a preset, its settings, a rounding, calibrated or not."""
+    """One way to quantize the model."""
 
     name: str
     title: str
@@ -78,18 +78,18 @@ class Variant:
 
     @property
     def file_name(self) -> str:
-        """The checkpoint's name in the output folder."""
+        """The name of the checkpoint in the output folder."""
         return f"tiny_wan_{self.name}.safetensors"
 
 
 VARIANTS = (
-    # What converters that round to the maximum and know no calibration make.
+    # The result of converters that use the max rule and no calibration.
     Variant("nvfp4_max", "all NVFP4, max, dynamic", "all", calibrated=False, rounding="max"),
     Variant("nvfp4_max_static", "all NVFP4, max, static", "all", rounding="max"),
     Variant("nvfp4_static", "all NVFP4, static", "all"),
     Variant("nvfp4_gptq", "all NVFP4, gptq, static", "all", rounding="gptq"),
     Variant("nvfp4_gptaq", "all NVFP4, gptaq, static", "all", rounding="gptaq"),
-    # Two edge blocks at each end, the preset's default, would be all four of this model.
+    # One edge block at each end, because the preset's default of two would cover all four blocks.
     Variant(
         "mixed_static",
         "mixed (wan2.2-14b), gptaq, static",
@@ -104,7 +104,7 @@ REPORTED = "mixed_static"
 
 @dataclass(frozen=True)
 class _Setup:
-    """What every step of one demo needs."""
+    """Values that every step of a demo needs."""
 
     folder: Path
     steps: int
@@ -114,19 +114,19 @@ class _Setup:
     say: Say
 
     def latents(self, model: TinyWan) -> Tensor:
-        """Sample the digits of the comparison."""
+        """Return sampled latents of the digits to compare."""
         return sample(model, self.labels, COMPARISON_SEED, self.steps, GUIDANCE, task=self.task)
 
     def accuracy(self, latents: Tensor) -> float:
-        """Return the fraction of the digits that are right."""
+        """Return the share of correct digits."""
         return self.judge.accuracy(self.task.decode(latents), self.labels)
 
 
 @contextmanager
 def _single_thread() -> Iterator[None]:
-    """Compute on one thread: operations are so short here that threads mostly await each other.
+    """Compute on one thread, because the operations are so short that threads mostly wait.
 
-    On a machine with other work to do several threads were several times slower than one.
+    On a busy machine, several threads are several times slower than one.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -149,20 +149,22 @@ def run_demo(
 
     Writes ``calibration.safetensors``, one ``tiny_wan_*.safetensors`` per variant,
     ``report.html``, ``report.json`` and ``samples.png`` into a folder, which is made if needed.
-    Files of these names there are replaced, so that the demo can be repeated; no other file is
-    touched.
+    Replaces existing files of these names, so that the demo can run again. Does not change other
+    files.
 
     Args:
         output: the folder.
-        quiet: say nothing meanwhile; otherwise one line per step goes to standard error.
-        images: digits to compare on.
-        calibration_images: digits per calibration run.
-        steps: sampling steps, of calibration and comparison.
+        quiet: whether to print nothing. Otherwise, one line per step goes to standard error.
+        images: number of digits to compare.
+        calibration_images: number of digits per calibration run.
+        steps: sampling steps in calibration and comparison.
 
     Raises:
+        SourceError: the model or the digits of the demo are missing.
         CheckpointError: the folder cannot be made, or a written checkpoint fails verification.
     """
     started = time.monotonic()
+    _require_files()
     setup = _Setup(
         folder=_make_folder(output),
         steps=steps,
@@ -202,6 +204,17 @@ def run_demo(
     )
 
 
+def _require_files() -> None:
+    """Raise `SourceError` if the download lacks a file of the demo."""
+    missing = [path for path in (MODEL_PATH, DIGITS_PATH) if not path.is_file()]
+    if missing:
+        names = " and ".join(str(path) for path in missing)
+        raise SourceError(
+            f"the demo's files are not part of this download ({names} missing); run the demo from "
+            "a clone of the repository"
+        )
+
+
 def _make_folder(output: Path) -> Path:
     try:
         output.mkdir(parents=True, exist_ok=True)
@@ -218,7 +231,7 @@ def _plan(variant: Variant, source: TensorSource) -> Plan:
 def _calibrate(
     setup: _Setup, model: TinyWan, source: TensorSource, plan: Plan, count: int
 ) -> CalibrationStatistics:
-    """Watch the model sample, both branches of the guidance told apart, and save what was seen."""
+    """Calibrate the model while it samples with both branches, and save the calibration."""
     collector = ActivationCollector(CollectorSettings(moments_budget_bytes=HESSIAN_BYTES))
     labels = torch.arange(count) % CLASSES
     layers = {planned.name for planned in plan.quantized()}
@@ -231,7 +244,7 @@ def _calibrate(
         with collector.observe(model, layers):
             sample(model, labels, seed, setup.steps, GUIDANCE, collector.begin_call, setup.task)
     path = setup.folder / CALIBRATION_FILE
-    shutil.rmtree(moments_folder(path), ignore_errors=True)  # of an earlier demo
+    shutil.rmtree(moments_folder(path), ignore_errors=True)  # left by an earlier demo
     statistics = collector.snapshot(source.fingerprint())
     save_statistics(statistics, path)
     return statistics
@@ -244,14 +257,14 @@ def _quantize(
     source: TensorSource,
     statistics: CalibrationStatistics,
 ) -> ConversionReport:
-    """Write and verify one checkpoint, and the report if this variant is the one reported."""
+    """Write and verify one checkpoint, and write the report of the reported variant."""
     setup.say(f"quantizing: {variant.title}")
     target = setup.folder / variant.file_name
     calibration = statistics if variant.calibrated else None
     report = convert(source, plan, target, statistics=calibration, overwrite=True)
     verdict = verify_checkpoint(target, MODEL_PATH)
     if not verdict.ok:
-        raise CheckpointError(f"{target} is not as it should be: {'; '.join(verdict.problems)}")
+        raise CheckpointError(f"{target} failed verification: {'; '.join(verdict.problems)}")
     if variant.name == REPORTED:
         for name, text in zip(REPORT_FILES, (conversion_page(report), report.dumps()), strict=True):
             (setup.folder / name).write_text(text, encoding="utf-8")
@@ -261,7 +274,7 @@ def _quantize(
 def _compare(
     setup: _Setup, variant: Variant, report: ConversionReport, reference: Tensor
 ) -> tuple[VariantResult, Tensor]:
-    """Sample with a checkpoint as it was written; return its figures and its W4A4 latents."""
+    """Sample with a written checkpoint, and return its figures and its W4A4 latents."""
     path = setup.folder / variant.file_name
     setup.say(f"sampling with {path.name}, 16-bit activations")
     weight_only = setup.latents(load_quantized(path, round_activations=False))
@@ -287,7 +300,7 @@ def relative_error(latents: Tensor, reference: Tensor) -> float:
 
 
 def _bits_per_weight(report: ConversionReport) -> float:
-    """Return the stored bits per weight of the Linears inside the blocks."""
+    """Return the stored bits per weight of the Linear layers inside the blocks."""
     layers = [la for la in report.layers if la.kind == "linear" and la.name.startswith("blocks.")]
     stored = sum(get_format(la.format).nbytes(la.shape, torch.bfloat16) for la in layers)
     return 8 * stored / sum(prod(la.shape) for la in layers)
@@ -299,7 +312,7 @@ def _draw(
     results: list[VariantResult],
     latents: Mapping[str, Tensor],
 ) -> None:
-    """Draw the first digits of the reference and of every variant, and the differences."""
+    """Draw the first digits of the reference and of each variant, and their differences."""
     wanted = setup.task.decode(reference)[:PICTURE_COLUMNS]
     rows = [Row("bf16", "the model as it was trained", wanted)]
     for result in results:
@@ -315,8 +328,8 @@ def _draw(
             ),
         ]
     subtitle = (
-        f"{setup.steps} steps at equal noise; weights and activations rounded as on Blackwell. "
-        "Differences: orange brighter, blue darker than bf16."
+        f"{setup.steps} steps from equal noise; weights and activations rounded as on Blackwell. "
+        "Differences: orange is brighter, blue is darker than bf16."
     )
     draw_rows("Digits from the demo model", subtitle, rows).save(setup.folder / PICTURE_FILE)
 

@@ -1,7 +1,7 @@
-"""Euler sampling of the flow with classifier-free guidance, as ComfyUI does it for WAN 2.1.
+"""Euler sampling of a flow with classifier-free guidance, like ComfyUI's for WAN 2.1.
 
-A KSampler with ``euler``, ``simple``, shift 8 and the same seed gives the same latents, up to
-``latent_format.process_out``, which it applies to its result.
+A KSampler with ``euler``, ``simple``, shift 8 and the same seed gives the same latents, except that
+it applies ``latent_format.process_out`` to its result.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ OnStep = Callable[[float, list[int]], None]
 
 
 def shift_time(time: Tensor, shift: float = SHIFT) -> Tensor:
-    """Sigma of a time in 0 to 1, moved toward noise: ``shift * t / (1 + (shift - 1) * t)``.
+    """Return the sigma of a time from 0 to 1: ``shift * t / (1 + (shift - 1) * t)``.
 
-    Esser et al. 2024 (https://arxiv.org/abs/2403.03206), section 5.3.2.
+    The shift moves it toward noise. Source: Esser et al. 2024 (https://arxiv.org/abs/2403.03206),
+    section 5.3.2.
     """
     return shift * time / (1 + (shift - 1) * time)
 
 
 def simple_sigmas(steps: int, shift: float = SHIFT) -> Tensor:
-    """ComfyUI's ``simple`` schedule: evenly spaced entries of the 1000 sigmas, then zero.
+    """Return ComfyUI's ``simple`` schedule: evenly spaced entries of the 1000 sigmas, then zero.
 
     Returns:
-        float32 [steps + 1], falling from 1 to 0.
+        float32 [steps + 1], decreasing from 1 to 0.
 
     Raises:
         ValueError: ``steps`` is not in 1 to 1000.
@@ -49,7 +50,7 @@ def simple_sigmas(steps: int, shift: float = SHIFT) -> Tensor:
 
 
 def initial_noise(count: int, seed: int) -> Tensor:
-    """Noise float32 [count, 16, 1, 8, 8], drawn on the CPU as ComfyUI draws it."""
+    """Return noise float32 [count, 16, 1, 8, 8], drawn on the CPU as in ComfyUI."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn((count, LATENT_CHANNELS, 1, IMAGE_SIZE, IMAGE_SIZE), generator=generator)
 
@@ -67,14 +68,14 @@ def sample(
     """Generate the digits ``labels``.
 
     Args:
-        model: predicts the velocity; its ``device`` is where sampling runs.
+        model: predicts the velocity. Sampling runs on its ``device``.
         labels: one digit per image, [B].
-        seed: of the initial noise.
-        steps: Euler steps.
-        cfg: guidance scale. At 1 only the conditional branch runs, as in ComfyUI.
-        on_step: called before each model call with sigma (1 to 0) and the branch of each equal
-            chunk of the batch (0 conditional, 1 unconditional), ComfyUI's ``cond_or_uncond``.
-        task: contexts and codec, by default those the shipped model was trained with.
+        seed: seed of the initial noise.
+        steps: number of Euler steps.
+        cfg: guidance scale. At 1, only the conditional branch runs, as in ComfyUI.
+        on_step: called before each model call with sigma (1 to 0) and the branch of each chunk of
+            the batch (0 conditional, 1 unconditional), like ComfyUI's ``cond_or_uncond``.
+        task: contexts and codec; by default those that the demo model was trained with.
 
     Returns:
         float32 [B, 16, 1, 8, 8] on the model's device, in the space of ``DigitsTask.decode``.
@@ -98,7 +99,7 @@ def sample(
 
 
 def guided(velocity: Tensor, branches: list[int], cfg: float) -> Tensor:
-    """Combine the branches' chunks of ``velocity`` by classifier-free guidance."""
+    """Combine the chunks of ``velocity``, one per branch, by classifier-free guidance."""
     if branches == [COND]:
         return velocity
     conditional, unconditional = velocity.chunk(2)

@@ -1,7 +1,7 @@
-"""Train the demo model, its codec and its judge: ``python -m nvfp4_foundry.demo.train``.
+"""Train the demo model and its judge: ``python -m nvfp4_foundry.demo.train``.
 
-Takes about five minutes on two CPU cores and needs scikit-learn (the extra ``demo-train``) for
-the data: 1,797 handwritten digits of 8x8 pixels.
+This takes about five minutes on two CPU cores. It needs scikit-learn (the extra ``demo-train``) for
+the data, 1,797 handwritten digits of 8x8 pixels.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def load_images() -> tuple[Tensor, Tensor]:
         from sklearn.datasets import load_digits
     except ImportError as missing:
         raise ImportError(
-            "training the demo model needs scikit-learn: pip install scikit-learn"
+            "training the demo model needs scikit-learn; run 'pip install scikit-learn'"
         ) from missing
     data = load_digits()
     return torch.from_numpy(data.images).float() / 16, torch.from_numpy(data.target).long()
@@ -74,8 +74,8 @@ def training_batch(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Draw clean latents [B, 16, 1, 8, 8], contexts [B, 4, 4096] and sigmas [B].
 
-    The times are logit-normal and go through the sampler's own shift, so that the model is
-    trained most where sampling spends its steps.
+    The times are logit-normal and get the shift of the sampler, so that training is densest where
+    sampling has its steps.
     """
     picks = torch.randint(len(images), (training.batch,))
     contexts = task.contexts(labels[picks]).float()
@@ -113,13 +113,13 @@ def train_flow(task: DigitsTask, images: Tensor, labels: Tensor, training: Train
 
 
 def learning_rate_factor(step: int, training: Training) -> float:
-    """Linear warm-up, then half a cosine down to zero."""
+    """Return the factor of the learning rate: a linear warm-up, then half a cosine to zero."""
     decay = 0.5 * (1 + math.cos(math.pi * step / training.steps))
     return min(1.0, (step + 1) / training.warmup) * decay
 
 
 def generated_accuracy(model: TinyWan, task: DigitsTask, judge: Judge, count: int) -> float:
-    """Class accuracy of ``count`` generated digits, equally many of each class."""
+    """Return the accuracy of ``count`` generated digits, with equally many of each class."""
     labels = torch.arange(count) % CLASSES
     images = [
         task.decode(sample(model, chunk, seed=seed, task=task))
@@ -129,7 +129,7 @@ def generated_accuracy(model: TinyWan, task: DigitsTask, judge: Judge, count: in
 
 
 def save_model(model: TinyWan, path: Path, training: Training) -> None:
-    """Write the weights in bfloat16 under WAN's own names."""
+    """Write the weights in bfloat16, with WAN's own names."""
     weights = {
         name: tensor.to(torch.bfloat16).contiguous() for name, tensor in model.state_dict().items()
     }
@@ -145,7 +145,7 @@ def save_model(model: TinyWan, path: Path, training: Training) -> None:
 
 
 def save_task(task: DigitsTask, judge: Judge, path: Path, training: Training) -> None:
-    """Write codec, contexts and judge into one file."""
+    """Write the codec, the contexts and the judge into one file."""
     metadata = {
         "description": "Codec, text contexts and judge of NVFP4 Foundry's demo model",
         "license": "Apache-2.0",
@@ -156,13 +156,18 @@ def save_task(task: DigitsTask, judge: Judge, path: Path, training: Training) ->
 
 
 def main() -> None:
-    """Train, write both files, and score what was written."""
+    """Train, write both files, and measure the accuracy of the written model."""
     parser = argparse.ArgumentParser(description="Train the demo model on 8x8 digits.")
     parser.add_argument("--steps", type=int, default=Training.steps)
     parser.add_argument("--seed", type=int, default=Training.seed)
     parser.add_argument("--samples", type=int, default=500, help="digits to generate and judge")
     parser.add_argument("--model", type=Path, default=MODEL_PATH, help="where to write the model")
-    parser.add_argument("--digits", type=Path, default=DIGITS_PATH, help="where to write the task")
+    parser.add_argument(
+        "--digits",
+        type=Path,
+        default=DIGITS_PATH,
+        help="where to write the codec, contexts and judge",
+    )
     args = parser.parse_args()
     training = Training(steps=args.steps, seed=args.seed)
 
@@ -177,7 +182,7 @@ def main() -> None:
     save_model(train_flow(task, images[kept], labels[kept], training), args.model, training)
     model = load_model(args.model)
     accuracy = generated_accuracy(model, task, judge, args.samples)
-    print(f"{accuracy:.1%} of {args.samples} generated digits are judged right")
+    print(f"{accuracy:.1%} of {args.samples} generated digits are correct")
 
 
 if __name__ == "__main__":

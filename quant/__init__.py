@@ -1,4 +1,4 @@
-"""The backend: torch, numpy, safetensors, comfy-kitchen, gguf; never ComfyUI."""
+"""The backend. It uses torch, numpy, safetensors, comfy-kitchen and gguf, but never ComfyUI."""
 
-#: Recorded in what the tool writes; a test keeps it equal to pyproject.toml.
+#: The version, which written files record. A test keeps it equal to pyproject.toml.
 VERSION = "0.1.0"

@@ -1,4 +1,4 @@
-"""How far two tensors are apart: figures for samples, images and weights alike."""
+"""Measure how much two tensors differ, for samples, images and weights."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import torch
 
 from .errors import CompareError
 
-# Elements per step: the float64 copies stay small however long the video is.
+# Elements per step, so that the float64 copies of a long video stay small.
 _STEP = 1 << 20
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Sums over the values of two tensors of one shape; adding two covers both.
+    """Sums over the values of two tensors of one shape. Differences of several pairs can be added.
 
     Attributes:
         squared_error: ``sum((other - reference)^2)``.
@@ -40,7 +40,7 @@ class Difference:
 
     @property
     def relative_error(self) -> float:
-        """``||other - reference|| / ||reference||``; infinite where only the reference is zero."""
+        """``||other - reference|| / ||reference||``; infinite if only the reference is zero."""
         if self.squared_norm:
             return math.sqrt(self.squared_error / self.squared_norm)
         return math.inf if self.squared_error else 0.0
@@ -52,7 +52,7 @@ class Difference:
 
     @property
     def is_finite(self) -> bool:
-        """Whether neither tensor holds NaN or infinite values."""
+        """Whether both tensors hold neither NaN nor infinite values."""
         return math.isfinite(self.squared_error) and math.isfinite(self.squared_norm)
 
     def psnr(self, peak: float = 1.0) -> float:
@@ -62,7 +62,9 @@ class Difference:
 
 
 def difference(reference: torch.Tensor, other: torch.Tensor) -> Difference:
-    """Compare two tensors of one shape, any dtypes, any devices, in float64 and little memory.
+    """Compare two tensors of one shape in float64, with any dtypes and on any devices.
+
+    Works in steps, which keeps memory small.
 
     Raises:
         CompareError: the shapes differ.
@@ -90,10 +92,13 @@ def differences(reference: torch.Tensor, other: torch.Tensor) -> tuple[Differenc
 def _require_same_shape(reference: torch.Tensor, other: torch.Tensor) -> None:
     if reference.shape != other.shape:
         a, b = ("x".join(map(str, tensor.shape)) for tensor in (reference, other))
-        raise CompareError(f"the shapes differ: reference is {a}, other is {b}")
+        raise CompareError(
+            f"the shapes differ: the reference is {a}, the other is {b}; compare results of the "
+            "same size"
+        )
 
 
 def _steps(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
     if tensor.numel():
         for part in tensor.detach().reshape(-1).split(_STEP):
-            yield part.cpu().to(torch.float64)  # not every device knows float64
+            yield part.cpu().to(torch.float64)  # some devices do not support float64

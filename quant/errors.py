@@ -1,21 +1,21 @@
-"""One exception class per stage of the pipeline, all under ``FoundryError``.
+"""One exception class per stage of the pipeline, all derived from ``FoundryError``.
 
-The message is for the user: what is wrong, in which file or layer, and what to do.
+Messages are for users: they say what is wrong, in which file or layer, and what to do.
 """
 
 from __future__ import annotations
 
 
 class FoundryError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of all errors that the package raises on purpose."""
 
 
 class UsageError(FoundryError):
-    """Arguments of the command line that make no sense together (exit code 2)."""
+    """Arguments of the command line are wrong or contradict each other (exit code 2)."""
 
 
 class SourceError(FoundryError):
-    """A source file is missing, malformed, ambiguous or of a kind not supported."""
+    """A source file is missing, malformed, ambiguous or not supported."""
 
 
 class RecipeError(FoundryError):
@@ -31,7 +31,7 @@ class FormatError(FoundryError):
 
 
 class CalibrationError(FoundryError):
-    """Statistics are missing, damaged, or belong to another model."""
+    """A calibration is missing, damaged, or of another model."""
 
 
 class CheckpointError(FoundryError):
@@ -39,4 +39,4 @@ class CheckpointError(FoundryError):
 
 
 class CompareError(FoundryError):
-    """Two samples or checkpoints are not of the same kind, shape or model."""
+    """Two samples or checkpoints differ in kind, shape or model, and cannot be compared."""

@@ -1,12 +1,16 @@
-"""Recognise a model again: are these statistics from the model that is being quantized?
+"""Fingerprints of models, which show whether a calibration belongs to a model.
 
-A fingerprint holds the shape of every 2-D weight, a probe of values from a few 1-D tensors (biases
-and norms) and one from a few 2-D weights. Shapes tell architectures apart; the 1-D probe tells two
-models of one architecture apart (the two experts of WAN 2.2 have equal keys): such models are
-refused, see `ModelFingerprint.difference`. The 2-D probe tells a model with a LoRA merged in from
-its base: statistics of one are nearly right for the other, so that is only a reason to warn, see
-`ModelFingerprint.drift`. Values are compared with a tolerance because the same model may be held
-in bf16 on one side and fp32 on the other.
+A fingerprint holds the shape of every 2-D weight, some values of a few 1-D tensors (biases and
+norms), and some values of a few 2-D weights:
+
+- Shapes distinguish architectures.
+- The 1-D values distinguish models of one architecture, such as the two experts of WAN 2.2. A
+  calibration of another model is refused, see `ModelFingerprint.difference`.
+- The 2-D values distinguish a model with a merged LoRA from its base. A calibration of one is
+  nearly right for the other, so this only causes a warning, see `ModelFingerprint.drift`.
+
+Values are compared with a tolerance, because one side may hold the model in bf16 and the other in
+fp32.
 """
 
 from __future__ import annotations
@@ -25,21 +29,22 @@ _Shapes = Mapping[str, tuple[int, ...]]
 
 _PROBE_TENSORS = 8
 _PROBE_VALUES = 16
-# bf16 keeps 8 significant bits; fp8-rounded copies of a bias are a different model.
+# bf16 keeps 8 significant bits. A bias rounded to fp8 counts as a different model.
 _PROBE_TOLERANCE = 2.0**-7
 
 _PROBE_MATRICES = 8
 _MATRIX_ROWS = 4
-# Relative to the values, root mean square: rounding to bf16 is 0.17%, stochastic rounding 0.24%.
-# A LoRA at full strength typically changes a weight by 1 to 5%.
+# Relative root mean square. Rounding to bf16 gives 0.17%, stochastic rounding 0.24%, and a LoRA at
+# full strength typically 1 to 5%.
 _MATRIX_TOLERANCE = 0.005
 
 
 @dataclass(frozen=True)
 class ModelFingerprint:
-    """Shapes of the 2-D weights by layer name, and probed values by tensor name.
+    """Shapes of the 2-D weights by layer name, and values of some tensors by tensor name.
 
-    ``matrices`` are values of 2-D weights; empty in fingerprints saved before there were any.
+    ``probe`` holds values of 1-D tensors, ``matrices`` values of 2-D weights. ``matrices`` may be
+    empty in old files.
     """
 
     shapes: _Shapes
@@ -48,12 +53,12 @@ class ModelFingerprint:
 
     @property
     def digest(self) -> str:
-        """Hex SHA-256 (16 characters) of the shapes: equal for one architecture and size."""
+        """First 16 hex characters of the SHA-256 of the shapes, the same for one architecture."""
         text = json.dumps(sorted((k, list(v)) for k, v in self.shapes.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def difference(self, other: ModelFingerprint) -> str | None:
-        """Return what differs in words, or None when both describe the same model."""
+        """Return in words what differs, or None if both describe the same model."""
         missing = sorted(set(self.shapes) - set(other.shapes))
         added = sorted(set(other.shapes) - set(self.shapes))
         if missing or added:
@@ -69,9 +74,9 @@ class ModelFingerprint:
         return None
 
     def drift(self, other: ModelFingerprint) -> str | None:
-        """Return how far the matrices of the same model were changed, or None if they were not.
+        """Return in words how much the 2-D weights differ, or None if they do not.
 
-        Merged LoRAs do that. Says nothing where either fingerprint holds no matrices.
+        Merged LoRAs change them. Also returns None if one fingerprint holds no 2-D weights.
         """
         common = [name for name in self.matrices if name in other.matrices]
         changes = {n: _relative_change(self.matrices[n], other.matrices[n]) for n in common}
@@ -80,11 +85,12 @@ class ModelFingerprint:
             return None
         most = max(changed, key=lambda name: changed[name])
         return (
-            f"{len(changed)} of {len(common)} probed matrices differ, {most} by {changed[most]:.1%}"
+            f"{len(changed)} of {len(common)} compared weights differ, "
+            f"{most} by {changed[most]:.1%}"
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON-serialisable form, read back by `from_json`."""
+        """Return JSON-serialisable data for `from_json`."""
         return {
             "shapes": {k: list(v) for k, v in self.shapes.items()},
             "probe": {k: list(v) for k, v in self.probe.items()},
@@ -93,7 +99,7 @@ class ModelFingerprint:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> ModelFingerprint:
-        """Rebuild a fingerprint from `to_json`'s form."""
+        """Return the fingerprint from the data of `to_json`."""
         return cls(
             shapes={k: tuple(v) for k, v in data["shapes"].items()},
             probe={k: tuple(v) for k, v in data["probe"].items()},
@@ -106,13 +112,13 @@ def compute_fingerprint(
     load: Callable[[str], torch.Tensor],
     load_runs: Callable[[str, Sequence[int], int], torch.Tensor],
 ) -> ModelFingerprint:
-    """Fingerprint a model given the shape of every tensor and ways to load parts of it.
+    """Return the fingerprint of a model.
 
     Args:
-        shapes: by full tensor name (``blocks.0.ffn.0.weight``).
-        load: returns a tensor; asked for a handful of 1-D tensors.
+        shapes: shapes by full tensor name (``blocks.0.ffn.0.weight``).
+        load: returns a tensor; called for a few 1-D tensors.
         load_runs: returns consecutive elements of a tensor from flat positions, ``[starts,
-            length]`` (see `TensorSource.load_runs`); asked for a handful of 2-D weights.
+            length]`` (see `TensorSource.load_runs`); called for a few 2-D weights.
     """
     weights = {
         name.removesuffix(".weight"): tuple(shape)
@@ -131,9 +137,9 @@ def compute_fingerprint(
 
 
 def _matrix_names(shapes: _Shapes) -> list[str]:
-    """Pick matrices spread over the depth, of the shape that most of those in blocks have.
+    """Return weights spread over the depth, of the most frequent shape inside the blocks.
 
-    Those are as a rule the attention's projections, which nearly every LoRA changes.
+    These are usually the projections of the attention, which nearly every LoRA changes.
     """
     inside = [
         name
@@ -146,12 +152,12 @@ def _matrix_names(shapes: _Shapes) -> list[str]:
     commonest = min(counts, key=lambda shape: (-counts[shape], prod(shape), shape))
     names = sorted((n for n in inside if tuple(shapes[n]) == commonest), key=_in_depth_order)
     last = _PROBE_MATRICES - 1
-    # from the first to the last: a fixed step would find the same projection of every block
+    # spread from the first to the last, because a fixed step could find only one projection
     return [names[i] for i in sorted({i * (len(names) - 1) // last for i in range(last + 1)})]
 
 
 def _in_block(name: str) -> bool:
-    """Whether a number with a named layer below it is in a name: not so ``time_embedding.0``."""
+    """Whether a name holds a number with a named layer below it, unlike ``time_embedding.0``."""
     return any(part.isdigit() for part in name.split(".")[:-2])
 
 
@@ -164,7 +170,7 @@ def _in_depth_order(name: str) -> tuple[list[int], str]:
 
 
 def _matrix_runs(rows: int, columns: int) -> tuple[list[int], int]:
-    """Return flat positions in rows spread over a matrix, and how many values to take there."""
+    """Return flat positions spread over a matrix, and the number of values to take from each."""
     length = min(_PROBE_VALUES, columns)
     starts = [
         (rows * (2 * i + 1) // (2 * _MATRIX_ROWS)) * columns
@@ -183,7 +189,7 @@ def _relative_change(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def _probe_names(shapes: _Shapes) -> Iterable[str]:
-    """Pick 1-D tensors spread evenly over the sorted names."""
+    """Return 1-D tensors spread evenly over the sorted names."""
     candidates = sorted(
         name
         for name, shape in shapes.items()

@@ -1,4 +1,4 @@
-"""Layer names as other tools write them, and those that a model does not have."""
+"""Translate layer names of other tools, and explain names that a model does not have."""
 
 from __future__ import annotations
 
@@ -14,15 +14,14 @@ _SUFFIXES = (".input_scale", ".weight")
 
 
 def module_name(name: str) -> str:
-    """Return a module's name without the wrappers that torch.compile puts around modules."""
+    """Return a module's name without the wrappers of torch.compile."""
     return name.replace(_COMPILED, "")
 
 
 def name_in_model(name: str, known: Collection[str]) -> str:
-    """Return a layer's name as the model has it, the name itself if it has no such layer.
+    """Return the model's own name of a layer; ``name`` itself if the model has no such layer.
 
-    Removed are the prefixes of full checkpoints and of compiled modules, and the suffixes of
-    tensor names.
+    Removes prefixes of full checkpoints and compiled modules, and suffixes of tensor names.
     """
     plain = module_name(name)
     for suffix in _SUFFIXES:
@@ -36,16 +35,16 @@ def name_in_model(name: str, known: Collection[str]) -> str:
 
 
 def nearest_names(name: str, known: Iterable[str]) -> list[str]:
-    """Return up to three known names like this one, the likest first."""
+    """Return up to three known names that are similar to this one, the most similar first."""
     return get_close_matches(name, list(known), n=_NEAREST)
 
 
 def describe_unknown(unknown: Sequence[str], known: Iterable[str]) -> str:
-    """Return names that a model lacks, in words, and the nearest that it has.
+    """Return text that lists the unknown names and the nearest known names.
 
     Args:
-        unknown: at least one name.
-        known: the model's own.
+        unknown: names that the model lacks, at least one.
+        known: the layer names of the model.
     """
     known = list(known)
     named = ", ".join(unknown[:_NAMED])

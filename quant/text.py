@@ -1,4 +1,4 @@
-"""Text that every report is made of: tables, sizes, lists of names."""
+"""Format tables, sizes and lists of names for reports."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from collections.abc import Iterable, Sequence
 def text_table(
     headings: Sequence[str], rows: Iterable[Iterable[str]], left: Iterable[str] | None = None
 ) -> str:
-    """Return columns aligned by spaces, to the right but for those in ``left`` (the first)."""
+    """Return a table with columns aligned by spaces.
+
+    Columns whose heading is in ``left`` are aligned to the left (default: the first column), and
+    all others to the right.
+    """
     table = [list(headings), *(list(row) for row in rows)]
     widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
     to_left = set(headings[:1] if left is None else left)
@@ -31,12 +35,12 @@ def format_bytes(count: float) -> str:
 
 
 def shorten(names: Iterable[str], limit: int = 6) -> str:
-    """Return the first names and how many more there are."""
+    """Return the first ``limit`` names, and how many more there are."""
     listed = list(names)
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
 
 
 def format_percent(value: float | None) -> str:
-    """Return a share with two decimals, ``-`` for an unknown one."""
+    """Return a share in percent with two decimals, ``-`` for None."""
     return "-" if value is None else f"{value:.2%}"

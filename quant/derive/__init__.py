@@ -1,4 +1,4 @@
-"""Recipes made from something: a GGUF, a checkpoint, a calibration, measured sensitivities."""
+"""Recipes derived from a GGUF, a checkpoint, a calibration or a sensitivity; and mixes."""
 
 from .from_calibration import recipe_from_statistics
 from .from_checkpoint import recipe_from_checkpoint

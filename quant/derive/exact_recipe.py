@@ -1,4 +1,4 @@
-"""A plan as a recipe that names every layer, so that it can be saved and used again."""
+"""Turn a plan into a recipe that names every layer, so that it can be saved and used again."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from ..planning.plan import PlannedLayer
 from ..planning.recipe import Recipe, Rule
 
-# What a pattern would read as more than itself: glob characters, and "re:" at its beginning.
+# The parts of a name that a pattern would interpret: glob characters, and "re:" at the start.
 _SPECIAL = re.compile(r"[*?\[]|\Ar(?=e:)")
 
 
@@ -22,8 +22,9 @@ def exact_recipe(
 ) -> Recipe:
     """Return a recipe that gives each layer its planned format, by name.
 
-    Numbers, architectures and default are those of ``base``. ``chosen`` names the layers whose
-    format is not ``base``'s own choice, for the rules' reasons.
+    Everything else, such as rounding, architectures and default, is taken from ``base``.
+    ``chosen`` names the layers whose format was not chosen by ``base``. It decides the reason
+    that a rule shows.
     """
     patterns: dict[tuple[str, str], list[str]] = {}
     for layer in layers:
@@ -37,5 +38,5 @@ def exact_recipe(
 
 
 def exact_pattern(name: str) -> str:
-    """Return the pattern that matches this layer name alone."""
+    """Return a pattern that matches only this layer name."""
     return _SPECIAL.sub(lambda found: f"[{found[0]}]", name)

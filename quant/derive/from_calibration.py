@@ -1,16 +1,19 @@
-"""A recipe by what calibration saw: which inputs can be rounded, and which are not known.
+"""Derive a recipe from a calibration: find the layers whose inputs do not tolerate rounding.
 
-Statistics are of inputs, not of weights. They tell three things about a layer:
+A calibration describes inputs, not weights. It shows three things about a layer:
 
-- whether it was observed at all. What never was may not be called in normal use, or be called by
-  another way than a Linear; nothing is known of it, so it is left in 16 bits.
-- how much its sampled inputs lose when they are rounded as the format does natively, with the
-  static scale it would get. 9 to 10% is usual for NVFP4 (normally distributed values lose 9.5%);
-  much more comes of values beside others hundreds of times as large.
-- how far its largest input differs between runs, so between prompts. A static scale covers the
-  largest seen times the headroom; a layer whose ranges differ by more may be clipped by the next.
+- Whether the layer was observed at all. A layer that was never observed may not run in normal use,
+  or the model may call it in another way than a Linear layer. Its inputs are unknown, so it stays
+  in 16 bits.
+- How much its sampled inputs lose when they are rounded as the format does natively, with the
+  static scale that the layer would get. For NVFP4, 9 to 10% is usual (normally distributed values
+  lose 9.5%). A much larger error means that some values are hundreds of times as large as others.
+- How much its largest input differs between runs, and so between prompts. A static scale covers
+  the largest observed value times the headroom. If the ranges of a layer differ by more, the next
+  prompt may be clipped.
 
-The last two are harmless where activations are not rounded: in ``nvfp4_w4a16``, as small as NVFP4.
+The last two do no harm in a format that does not round activations. ``nvfp4_w4a16`` is such a
+format and takes the same space as NVFP4.
 """
 
 from __future__ import annotations
@@ -46,33 +49,37 @@ def recipe_from_statistics(
     careful: str = "nvfp4_w4a16",
     unseen: str = "keep",
 ) -> DerivedRecipe:
-    """Give layers whose inputs do not bear rounding, or are not known, another format.
+    """Return ``base`` with other formats for layers whose inputs are unknown or lose too much.
 
     Args:
-        statistics: calibration of the model.
-        base: says which layers are quantized at all and in which format, and the numbers.
-        max_input_error: largest relative error of the sampled inputs, 0.12 for 12%.
-        max_spread: largest ratio of the amax of two runs; None: the headroom of ``base``.
-        careful: the format of layers beyond either.
+        statistics: the calibration of the model.
+        base: decides which layers are quantized and in which format, the rounding and the scales.
+        max_input_error: the largest relative error of the sampled inputs, 0.12 for 12%.
+        max_spread: the largest ratio between the amax of two runs; None means the headroom of
+            ``base``.
+        careful: the format of layers that exceed one of these limits.
         unseen: the format of layers that were not observed in full.
 
     Raises:
-        RecipeError: a limit that is none, or no observed layer that ``base`` quantizes.
-        FormatError: an unknown format.
+        RecipeError: a limit is out of range, or ``base`` quantizes no observed layer.
+        FormatError: a format is unknown.
     """
     max_spread = base.headroom if max_spread is None else max_spread
     if not 0 < max_input_error < 1 or not max_spread >= 1:
         raise RecipeError(
-            "the largest input error lies between 0 and 1 (100%) and the largest spread is at "
+            "the largest input error must be between 0 and 1 (100%) and the largest spread at "
             f"least 1, not {max_input_error:g} and {max_spread:g}"
         )
     for name in (careful, unseen):
         get_format(name)
     considered = quantized_linears(base, layers_by_shape(statistics.fingerprint.shapes))
     if not any(name in statistics.layers for name in considered):
-        raise RecipeError(f"recipe {base.name} quantizes none of the layers that were observed")
+        raise RecipeError(
+            f"recipe {base.name} quantizes none of the layers that the calibration observed; "
+            "choose a recipe for this model"
+        )
     reference = statistics.coverage(considered).reference_calls
-    judged: dict[tuple[str, str], str] = {}  # q, k and v have one input
+    judged: dict[tuple[str, str], str] = {}  # q, k and v share one input: judge it once
     overrides: dict[str, Override] = {}
     for name, (_, fmt) in considered.items():
         layer = statistics.layers.get(name)
@@ -88,7 +95,7 @@ def recipe_from_statistics(
         base,
         _different(overrides, {name: fmt for name, (_, fmt) in considered.items()}),
         name=f"{base.name}-calibrated",
-        description=f"{base.name}, with other formats where calibration advises against it",
+        description=f"{base.name}, with other formats where the calibration advises them",
     )
     return DerivedRecipe(recipe, tuple(count_overrides(overrides, considered)))
 
@@ -100,11 +107,11 @@ def _different(
 
 
 def _doubt(layer: LayerStatistics | None, reference_calls: int) -> str:
-    """Return why nothing can be said of a layer, empty if something can."""
+    """Return why the inputs of a layer are unknown, or an empty text if they are known."""
     if layer is None or layer.calls == 0:
         return "never observed"
     if is_partial(layer.calls, reference_calls):
-        return "observed in a part of the calls only"
+        return "observed in only a part of the model calls"
     if layer.nonfinite_calls:
         return "NaN or infinite inputs"
     return ""
@@ -113,19 +120,19 @@ def _doubt(layer: LayerStatistics | None, reference_calls: int) -> str:
 def _problem(
     layer: LayerStatistics, format_name: str, base: Recipe, max_error: float, max_spread: float
 ) -> str:
-    """Return why a format is not for this input, empty if it is."""
+    """Return why a format does not suit this input, or an empty text if it does."""
     if get_format(format_name).activation_divisor is None:
         return ""
     if spread(layer) > max_spread:
-        return f"largest input differs more than x {max_spread:g} between runs"
+        return f"the largest input differs by more than x {max_spread:g} between runs"
     error = input_error(layer, format_name, base)
     if error is not None and error > max_error:
-        return f"inputs lose more than {max_error:.1%} in {format_name}"
+        return f"the inputs lose more than {max_error:.1%} in {format_name}"
     return ""
 
 
 def spread(layer: LayerStatistics) -> float:
-    """Return the largest amax of a run over the smallest; 1 for a single run."""
+    """Return the ratio of the largest to the smallest amax of a run; 1 for a single run."""
     peaks = [float(layer.call_amax[layer.run == run].max()) for run in np.unique(layer.run)]
     positive = [peak for peak in peaks if peak > 0]
     return max(positive) / min(positive) if positive else 1.0
@@ -134,7 +141,8 @@ def spread(layer: LayerStatistics) -> float:
 def input_error(layer: LayerStatistics, format_name: str, recipe: Recipe) -> float | None:
     """Return ``||x - Q(x)|| / ||x||`` of the sampled inputs as a format rounds them natively.
 
-    With the static scale of the recipe; None without sampled rows, or where all are zero.
+    Uses the static scale of the recipe. Returns None if the format does not round activations, or
+    if no rows were sampled, or if all rows are zero.
     """
     fmt = get_format(format_name)
     if fmt.activation_divisor is None or not len(layer.rows):

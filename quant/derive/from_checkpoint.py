@@ -1,4 +1,4 @@
-"""A recipe that gives every layer the format it has in an existing quantized checkpoint."""
+"""Derive a recipe that gives every layer the format it has in a quantized checkpoint."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from ..sources.base import dtype_name
 from .exact_recipe import exact_pattern
 from .overrides import DerivedRecipe
 
-# Architectures that say nothing of which model it is.
+# Architectures that do not identify a model.
 _GENERIC = ("transformer", "unknown")
-# What weights without any scale are; the first that is a format here.
+# The formats of weights without a scale. The first one in the registry is used.
 _PLAIN = {
     torch.float8_e4m3fn: ("float8_e4m3fn",),
     torch.float8_e5m2: ("float8_e5m2", "float8_e4m3fn"),
@@ -26,17 +26,18 @@ _PLAIN = {
 
 
 def recipe_from_checkpoint(checkpoint: TensorSource, name: str) -> DerivedRecipe:
-    """Return the recipe a checkpoint could have been made by: layers by name, all else kept.
+    """Return a recipe that names the quantized layers of a checkpoint and keeps all others.
 
-    Rounding and scales are those of a new recipe: a file does not say how its numbers were
-    chosen. Layers that are not quantized there are kept as the source will have them.
+    A file does not tell how its codes and scales were chosen, so the recipe has the default
+    rounding and input scales.
 
     Args:
-        checkpoint: as `open_source` opens it, of this or another tool.
-        name: for messages and reports.
+        checkpoint: a file made by this or another tool, opened with `open_source`.
+        name: used in messages and reports.
 
     Raises:
-        RecipeError: it holds no quantized layer, or one in a format not known here.
+        RecipeError: the checkpoint holds no quantized layer, or one in a format that is not in
+            the registry.
     """
     inventory = take_inventory(checkpoint)
     formats: dict[str, str] = {}
@@ -50,10 +51,13 @@ def recipe_from_checkpoint(checkpoint: TensorSource, name: str) -> DerivedRecipe
         elif fmt:
             others.append(layer.name)
     if not formats:
-        raise RecipeError(f"{name} holds no quantized layer; its choices are all 'keep'")
-    notes = ["stored there: " + "; ".join(f"{n} {label}" for label, n in labels.most_common())]
+        raise RecipeError(
+            f"{name} holds no quantized layer; choose a quantized checkpoint to copy the formats of"
+        )
+    stored = "; ".join(f"{n} {label}" for label, n in labels.most_common())
+    notes = [f"quantized Linear layers in {name}: {stored}"]
     if others:
-        notes.append(f"not taken over, no Linear: {', '.join(others)}")
+        notes.append(f"kept, because they are not Linear layers: {', '.join(others)}")
     architecture = detect_architecture(inventory)
     known = architecture.problem is None and architecture.id not in _GENERIC
     recipe = Recipe(
@@ -66,15 +70,16 @@ def recipe_from_checkpoint(checkpoint: TensorSource, name: str) -> DerivedRecipe
 
 
 def _stored(layer: Layer, origin: str) -> tuple[str, str]:
-    """Return a layer's format and what to call how it is stored; empty if not quantized."""
+    """Return a layer's format (empty if it is not quantized), and a label of how it is stored."""
     stored = layer.tensor.stored
     if stored is None:
         plain = next((n for n in _PLAIN.get(layer.tensor.dtype, ()) if n in FORMATS), "")
         return plain, dtype_name(layer.tensor.dtype)
     if not stored.format:
         raise RecipeError(
-            f"{layer.name} of {origin} is stored as {stored.label}, which is none of the formats "
-            f"({', '.join(FORMATS)}); of a GGUF make the recipe by its bits: --from-gguf"
+            f"{layer.name} of {origin} is stored as {stored.label}, which is not one of the "
+            f"formats ({', '.join(FORMATS)}); to derive a recipe from a GGUF, use its bits: "
+            "--from-gguf"
         )
     return stored.format, stored.label
 

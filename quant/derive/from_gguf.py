@@ -1,4 +1,4 @@
-"""A GGUF as a map of what is sensitive: the bits its maker gave each layer become a recipe."""
+"""Derive a recipe from a GGUF: the bits of each layer show how sensitive its maker found it."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ _FOUR_BITS = "nvfp4"
 
 @dataclass(frozen=True)
 class GgufMapping:
-    """What becomes of a GGUF's types.
+    """Which format each type of a GGUF becomes.
 
-    A quantized type of at most ``bits_limit`` bits, by its name (Q4_0, Q4_K and IQ4_XS have 4),
-    becomes ``nvfp4``, a wider one ``higher``. F32 stays fp32, F16 fp16, BF16 bf16.
+    Quantized types of at most ``bits_limit`` bits become ``nvfp4``, and wider ones ``higher``. The
+    name of a type gives its bits (4 for Q4_0, Q4_K and IQ4_XS). F32 becomes fp32, F16 fp16 and
+    BF16 bf16.
 
     Attributes:
         bits_limit: 1 to 8.
         higher: a format name.
-        edge_blocks: how many blocks at each end get ``edge_format`` where they were quantized.
+        edge_blocks: how many blocks at each end get ``edge_format`` if the GGUF quantizes them.
         edge_format: a format name.
 
     Raises:
-        RecipeError: a number out of range, or an unknown format.
+        RecipeError: a number is out of range, or a format is unknown.
     """
 
     bits_limit: int = 4
@@ -47,7 +48,9 @@ class GgufMapping:
         if not 1 <= self.bits_limit <= 8:
             raise RecipeError(f"the bits limit must be from 1 to 8, not {self.bits_limit}")
         if self.edge_blocks < 0:
-            raise RecipeError(f"there cannot be {self.edge_blocks} edge blocks")
+            raise RecipeError(
+                f"the number of edge blocks must be 0 or more, not {self.edge_blocks}"
+            )
         for name in (self.higher, self.edge_format):
             try:
                 get_format(name)
@@ -55,7 +58,7 @@ class GgufMapping:
                 raise RecipeError(str(error)) from error
 
     def choice(self, tensor: GgufTensor, layer: Layer) -> tuple[str, str]:
-        """Return a layer's format, and why."""
+        """Return a layer's format and the reason for it."""
         if not tensor.is_quantized:
             return _FLOATS.get(tensor.type, "keep"), f"{tensor.type} in the GGUF"
         if self._is_edge(layer):
@@ -73,32 +76,33 @@ class GgufMapping:
 def recipe_from_gguf(
     path: Path, mapping: GgufMapping | None = None, target: Inventory | None = None
 ) -> DerivedRecipe:
-    """Return a recipe that names every 2-D weight of a GGUF, in ComfyUI's names.
+    """Return a recipe that names every 2-D weight of a GGUF, under ComfyUI's names.
 
-    Anything else (norms, biases, convolutions), embeddings that the GGUF quantizes, and what it
-    lacks stay as the source of the conversion has them.
+    The recipe does not name norms, biases, convolutions, and embeddings that the GGUF quantizes.
+    They stay as they are in the source of the conversion, and so do layers that the GGUF lacks.
 
     Args:
-        path: the GGUF; no weights are read, so types need not be ones that can be decoded.
-        mapping: what becomes of its types.
-        target: the model the recipe is for. Layers it does not have are left out and named in the
-            notes, and so are Linears of it that the GGUF lacks.
+        path: the GGUF. Its weights are not read, so it may have types that cannot be decoded.
+        mapping: which format each type becomes.
+        target: the model that the recipe is for. The recipe leaves out layers that this model
+            lacks. The notes name them, and the Linear layers that the GGUF lacks.
 
     Raises:
         SourceError: the file cannot be read.
-        RecipeError: it holds no 2-D weights, or none that the target has.
+        RecipeError: the file holds no 2-D weights, or none that the target has.
     """
     mapping = mapping or GgufMapping()
     layers = dict(_layers(path))
     if not layers:
-        raise RecipeError(f"{path} holds no 2-D weights to take a recipe from")
+        raise RecipeError(f"{path} holds no 2-D weights, so no recipe can be derived from it")
     notes: list[str] = []
     if target is not None:
         unknown = [name for name in layers if name not in target.layers]
         layers = {name: layers[name] for name in layers if name in target.layers}
         if not layers:
             raise RecipeError(
-                f"{path} is of another model: it has {unknown[0]}, for example, and this has not"
+                f"{path} is of another model: this model does not have any of its layers, such as "
+                f"{unknown[0]}; use a GGUF of the same model"
             )
         notes += _coverage_notes(unknown, layers, target)
     rules = _rules(layers, mapping)
@@ -113,7 +117,7 @@ def recipe_from_gguf(
 def _layers(path: Path) -> Iterator[tuple[str, tuple[GgufTensor, Layer]]]:
     """Yield the 2-D weights by layer name, as ComfyUI names them."""
     header = read_gguf_header(path)
-    # types without blocks other than floats are no weights
+    # unquantized types other than floats are not weights
     dtypes = {
         name: torch.bfloat16 if tensor.is_quantized or tensor.type in _FLOATS else torch.int32
         for name, tensor in header.tensors.items()
@@ -146,13 +150,13 @@ def _rules(
 def _describe(layers: Mapping[str, tuple[GgufTensor, Layer]], mapping: GgufMapping) -> str:
     types = sorted({tensor.type for tensor, _ in layers.values()})
     edge = (
-        f", {mapping.edge_blocks} blocks at each end {mapping.edge_format}"
+        f", {mapping.edge_format} in {mapping.edge_blocks} blocks at each end"
         if mapping.edge_blocks
         else ""
     )
     return (
-        f"The layer choices of a GGUF ({', '.join(types)}): up to {mapping.bits_limit} bits "
-        f"{_FOUR_BITS}, more {mapping.higher}{edge}."
+        f"Formats chosen by the bits of a GGUF ({', '.join(types)}): {_FOUR_BITS} up to "
+        f"{mapping.bits_limit} bits, {mapping.higher} above{edge}."
     )
 
 
@@ -161,12 +165,12 @@ def _coverage_notes(
 ) -> Iterator[str]:
     if unknown:
         yield (
-            f"{len(unknown)} layers of the GGUF are not in the model and left out, "
-            f"e.g. {unknown[0]}"
+            f"{len(unknown)} layers of the GGUF are not in the model, so the recipe leaves them "
+            f"out, e.g. {unknown[0]}"
         )
     missing = [layer.name for layer in target.of_kind("linear") if layer.name not in layers]
     if missing:
         yield (
-            f"{len(missing)} Linears of the model are not in the GGUF and stay as they are, "
+            f"{len(missing)} Linear layers of the model are not in the GGUF and stay as they are, "
             f"e.g. {missing[0]}"
         )

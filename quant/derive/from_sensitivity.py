@@ -1,4 +1,4 @@
-"""A recipe by a limit on the measured error: for each layer the smallest format that keeps it."""
+"""Derive a recipe from a sensitivity: each layer gets the smallest format below an error limit."""
 
 from __future__ import annotations
 
@@ -27,32 +27,38 @@ def recipe_from_sensitivity(
     formats: Sequence[str] = (),
     otherwise: str = "keep",
 ) -> DerivedRecipe:
-    """Give each Linear that a recipe quantizes the cheapest format whose error is small enough.
+    """Return ``base`` with the smallest format of each Linear layer whose error is small enough.
 
-    The error is the relative error of the layer's own output as the format runs natively (W4A4
-    for NVFP4). Cheapest is fewest bits; of as many bits, NVFP4 comes before its 16-bit product.
-    Layers that share an input get one format. An error that is not known is taken for too large.
+    Only layers that ``base`` quantizes can get another format. The error is the relative error of
+    the layer's own output when the format runs natively (W4A4 for NVFP4). The smallest format is
+    the one with the fewest bits; among equals, the order of the registry decides, so NVFP4 comes
+    before ``nvfp4_w4a16``. Layers that share an input get one format. An unknown error counts as
+    too large.
 
     Args:
         sensitivity: what each layer loses in each format.
-        base: says which layers are quantized at all, and the numbers.
+        base: decides which layers are quantized, the rounding and the scales.
         max_error: the limit, 0.08 for 8%.
-        formats: to choose from; empty: all that were measured.
-        otherwise: the format where none keeps the limit.
+        formats: the formats to choose from; empty means all that were measured.
+        otherwise: the format of layers whose error is too large in every format.
 
     Raises:
-        RecipeError: a limit that is none, a format that was not measured, or no layer to decide.
-        FormatError: an unknown format.
+        RecipeError: the limit is out of range, a format was not measured, or ``base`` quantizes
+            no measured layer.
+        FormatError: a format is unknown.
     """
     if not 0 < max_error < 1:
-        raise RecipeError(f"the largest error lies between 0 and 1 (100%), not at {max_error:g}")
+        raise RecipeError(f"the largest error must be between 0 and 1 (100%), not {max_error:g}")
     get_format(otherwise)
     ladder = _by_cost(sensitivity, formats)
-    shapes = dict(sensitivity.fingerprint.shapes)  # with what was not measured at all
+    shapes = dict(sensitivity.fingerprint.shapes)  # includes layers that were not measured
     shapes |= {name: layer.shape for name, layer in sensitivity.layers.items()}
     considered = quantized_linears(base, layers_by_shape(shapes))
     if not considered:
-        raise RecipeError(f"recipe {base.name} quantizes none of the layers that were measured")
+        raise RecipeError(
+            f"recipe {base.name} quantizes none of the layers that were measured; "
+            "choose a recipe for this model"
+        )
     overrides: dict[str, Override] = {}
     for names in _by_input(list(considered), sensitivity):
         chosen = _choose(names, sensitivity, ladder, max_error, otherwise)
@@ -69,13 +75,14 @@ def recipe_from_sensitivity(
 
 
 def _by_cost(sensitivity: Sensitivity, formats: Sequence[str]) -> list[str]:
-    """Return the formats to try, cheapest first."""
+    """Return the formats to try, smallest first."""
     measured = sensitivity.formats
     names = [get_format(name).name for name in formats] or list(measured)
     missing = [name for name in names if name not in measured]
     if missing:
         raise RecipeError(
-            f"{missing[0]} was not measured; the sensitivity knows {', '.join(measured)}"
+            f"{missing[0]} was not measured; choose from the measured formats: "
+            f"{', '.join(measured)}"
         )
     order = list(FORMATS)
     return sorted(names, key=lambda name: (FORMATS[name].bits, order.index(name)))
@@ -98,7 +105,7 @@ def _choose(
     max_error: float,
     otherwise: str,
 ) -> Override:
-    """Return the format for layers of one input."""
+    """Return the format of layers that share one input, and the reason for it."""
     unknown = True
     for name in ladder:
         errors = [_error(sensitivity, layer, name) for layer in names]
@@ -106,10 +113,10 @@ def _choose(
         if len(known) == len(errors):
             unknown = False
             if max(known) <= max_error:
-                return Override(name, f"measured error up to {max_error:.2%}")
+                return Override(name, f"measured error at most {max_error:.2%}")
     if unknown:
-        return Override(otherwise, "error unknown, so not known to be safe")
-    return Override(otherwise, f"error above {max_error:.2%} in every format")
+        return Override(otherwise, "the error is unknown")
+    return Override(otherwise, f"the error is above {max_error:.2%} in every format")
 
 
 def _error(sensitivity: Sensitivity, layer: str, format_name: str) -> float | None:

@@ -1,4 +1,4 @@
-"""Other formats for some layers of a recipe, by name, each with its reason."""
+"""Give some layers of a recipe other formats, by name, each with a reason."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .exact_recipe import exact_pattern
 
 @dataclass(frozen=True)
 class DerivedRecipe:
-    """A recipe made from something else, and what a user should know of how it came about."""
+    """A recipe derived from another file, and notes for the user on how it was derived."""
 
     recipe: Recipe
     notes: tuple[str, ...]
@@ -25,23 +25,23 @@ class DerivedRecipe:
 
 @dataclass(frozen=True)
 class Override:
-    """The format a layer gets instead of a recipe's own, and why."""
+    """The format that a layer gets instead of the recipe's choice, and the reason."""
 
     format: str
     why: str
 
 
 def layers_by_shape(shapes: Mapping[str, tuple[int, ...]]) -> Inventory:
-    """Return the layers that an artefact knows by name and weight shape alone."""
+    """Return an inventory made from nothing but layer names and weight shapes."""
     return inventory_of(
         TensorInfo(f"{name}.weight", shape, torch.bfloat16) for name, shape in shapes.items()
     )
 
 
 def quantized_linears(recipe: Recipe, inventory: Inventory) -> dict[str, tuple[Layer, str]]:
-    """Return the Linears a recipe quantizes, and in which format.
+    """Return the Linear layers that a recipe quantizes, and their formats.
 
-    Whether a shape fits the format is not asked: the plan will say.
+    Does not check whether a format can store a layer's shape. The plan checks this.
     """
     found = {}
     for layer in inventory.of_kind("linear"):
@@ -54,7 +54,7 @@ def quantized_linears(recipe: Recipe, inventory: Inventory) -> dict[str, tuple[L
 def with_overrides(
     base: Recipe, overrides: Mapping[str, Override], *, name: str, description: str
 ) -> Recipe:
-    """Return the base recipe with rules before its own that name the layers of the overrides."""
+    """Return ``base`` with one rule per override, placed before its own rules."""
     grouped: dict[Override, list[str]] = {}
     for layer, override in overrides.items():
         grouped.setdefault(override, []).append(exact_pattern(layer))
@@ -69,8 +69,8 @@ def with_overrides(
 def count_overrides(
     overrides: Mapping[str, Override], considered: Mapping[str, object]
 ) -> list[str]:
-    """Return how many layers got which format for which reason, in words."""
-    lines = [f"{len(considered)} Linears considered, {len(overrides)} get another format"]
+    """Return lines that say how many layers get which format, and the reason."""
+    lines = [f"{len(overrides)} of {len(considered)} quantized Linear layers get another format"]
     counts: dict[Override, int] = {}
     for override in overrides.values():
         counts[override] = counts.get(override, 0) + 1

@@ -1,4 +1,4 @@
-"""How each precision is stored: one file per format behind `WeightFormat`."""
+"""Storage formats: one file per format, each with a `WeightFormat`."""
 
 from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat
 from .markers import format_of_marker

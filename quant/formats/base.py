@@ -1,7 +1,7 @@
-"""The interface every storage format implements, and the values that cross it.
+"""The interface of storage formats, and the values that pass through it.
 
-A format knows how one 2-D weight is stored: which tensors, of which shape and dtype, under which
-marker, and how they decode. It does not choose scales: a `ScaleRule` does.
+A format defines how one 2-D weight is stored: the tensors with their shapes and dtypes, the
+marker, and how the tensors decode. It does not choose scales. A `ScaleRule` does that.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import torch
 
 from ..errors import FormatError
 
-# Elements per chunk. The working set (three fp32 buffers) stays in the last-level cache; larger
-# chunks gain little on CPU and would only raise peak memory.
+# Elements per chunk. The working set (three fp32 buffers) fits into the last-level cache. Larger
+# chunks are hardly faster on a CPU and need more memory.
 CHUNK_ELEMENTS = 1 << 20
-# On a GPU a chunk has to be worth the launches of its kernels.
+# A GPU needs larger chunks, so that the work outweighs the launches of its kernels.
 _GPU_CHUNK_ELEMENTS = 1 << 24
-# Below this a decode scale is subnormal in fp32, and GPUs may flush it to zero.
+# A smaller scale is subnormal in fp32, and GPUs may flush it to zero.
 _SMALLEST_SCALE = 2.0**-126
 #: The key of a marker that asks ComfyUI to multiply in 16 bits.
 FULL_PRECISION = "full_precision_matrix_mult"
@@ -34,7 +34,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Shape and dtype of a tensor that will be written, known before its data."""
+    """Shape and dtype of a tensor to write, known before its data."""
 
     shape: tuple[int, ...]
     dtype: torch.dtype
@@ -47,12 +47,12 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class EncodedWeight:
-    """A weight as it is stored.
+    """The stored tensors of a weight.
 
     Attributes:
         tensors: by suffix of the layer name (``weight``, ``weight_scale``, ...).
-        relative_error: ``||W - decode(encode(W))|| / ||W||`` (Frobenius), or None if not measured.
-            Zero for an all-zero weight.
+        relative_error: ``||W - decode(encode(W))|| / ||W||`` (Frobenius norm); 0 for an all-zero
+            weight, None if it was not measured.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -68,20 +68,23 @@ class BlockGrid(Protocol):
         ...
 
     def candidates(self, block_amax: torch.Tensor) -> torch.Tensor:
-        """Return the codes of the scales to try, uint8 ``[B, C]``, for maxima ``[B]`` float32."""
+        """Return the scale codes to try, uint8 ``[B, C]``, for block maxima ``[B]`` float32."""
         ...
 
     def scales(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return the float32 scales that codes stand for, in their shape."""
+        """Return the float32 scales of codes, in the shape of the codes."""
         ...
 
     def round_in_place(self, values: torch.Tensor, scratch: torch.Tensor) -> None:
-        """Round float32 values, in units of their scale; ``scratch`` is like them."""
+        """Round float32 values, given in units of their scale, in place.
+
+        ``scratch`` has the same shape and dtype, and is overwritten.
+        """
         ...
 
 
 class ErrorFeedback(Protocol):
-    """Rounds a weight so that channels make up for the errors of those rounded before."""
+    """Rounds a weight channel by channel, and lets later channels compensate earlier errors."""
 
     def round_blocks(
         self, weight: torch.Tensor, grid: BlockGrid, *, rounded_input: bool
@@ -90,37 +93,37 @@ class ErrorFeedback(Protocol):
 
         Args:
             weight: ``[out, in]``, any float dtype, ``in`` a multiple of the grid's block.
-            grid: what can be stored.
+            grid: the values that the format can store.
             rounded_input: whether the runtime rounds the layer's activations too.
 
         Returns:
-            float32 values ``[out, in]`` on the grid, uint8 codes of scales ``[out, in / block]``.
+            float32 values ``[out, in]`` on the grid, uint8 scale codes ``[out, in / block]``.
         """
         ...
 
 
 class ScaleRule(Protocol):
-    """How the numbers of a weight are chosen (implemented in ``rounding``).
+    """How the codes and scales of a weight are chosen; implemented in ``quant/rounding``.
 
-    A rule knows no format. A format asks whether to search its scales, and by which weights of
-    the channels, and offers its grid to error feedback if it has blocks.
+    A rule does not know any format. The format asks the rule whether to search for scales and how
+    much each channel counts. A format with blocks also offers its grid to error feedback.
     """
 
     name: str
 
     @property
     def searches(self) -> bool:
-        """Whether scales are searched for the least squared error; if not, the max rule's."""
+        """Whether to search for the scales of least squared error. If not, use the max rule."""
         ...
 
     @property
     def channel_weights(self) -> torch.Tensor | None:
-        """How much the squared error of each channel counts, float32 ``[in]``; None: alike."""
+        """How much the squared error of each channel counts, float32 ``[in]``; None: equally."""
         ...
 
     @property
     def feedback(self) -> ErrorFeedback | None:
-        """What rounds with error feedback; None: every value goes to the nearest."""
+        """The error feedback to round with; None means round every value to the nearest."""
         ...
 
 
@@ -130,29 +133,32 @@ class WeightFormat(ABC):
     name: str
     #: Bits per weight including scales, for estimates.
     bits: float
-    #: The content of ``<layer>.comfy_quant``; None for formats ComfyUI needs no marker for.
+    #: The content of ``<layer>.comfy_quant``; None if ComfyUI needs no marker.
     marker: Mapping[str, Any] | None = None
     #: Whether the native product rounds the layer's input (see `emulate_activations`).
     rounds_activations: bool = False
-    #: ``input_scale = largest activation / activation_divisor``; None where ComfyUI uses none.
+    #: ``input_scale = largest activation / activation_divisor``; None if ComfyUI does not use an
+    #: ``input_scale``.
     activation_divisor: float | None = None
-    #: What ComfyUI scales activations by without a stored input_scale; empty: it does not.
+    #: How ComfyUI scales activations without a stored ``input_scale``; empty if it does not.
     runtime_scale: str = ""
-    #: The first compute capability whose tensor cores multiply the format; None: no GPU's do.
+    #: The first compute capability whose tensor cores multiply the format; None: no GPU does.
     native_from: tuple[int, int] | None = None
-    #: The oldest torch that multiplies it there; None: any this pack runs on.
+    #: The oldest torch that multiplies it natively; None: any supported torch.
     native_torch: tuple[int, int] | None = None
-    #: Whether the fast product is one of comfy-kitchen's CUDA kernels; torch has others itself.
+    #: Whether the native product needs comfy-kitchen's CUDA kernels. If not, torch has it.
     needs_kernels: bool = True
-    #: Whether ComfyUI multiplies integers on every device, by general code without kernels.
+    #: Whether ComfyUI multiplies integers on every device, with general code where it has no
+    #: kernels.
     multiplies_integers: bool = False
-    #: Kinds of layers ComfyUI loads the format for.
+    #: Kinds of layers that ComfyUI loads the format for.
     kinds: tuple[str, ...] = ("linear",)
-    #: Whether a `ScaleRule` has anything to choose: False where the max rule is as good as any.
+    #: Whether a `ScaleRule` can improve on the max rule.
     has_scale_choice: bool = True
     #: Input channels per block, for formats that offer a `BlockGrid`; None: no error feedback.
     feedback_block: int | None = None
-    #: Relative Frobenius error (any weights, any sane rounding) above which a file is damaged.
+    #: Relative error (Frobenius norm) that no rounding exceeds. A larger error means that the file
+    #: is damaged.
     error_bound: float = 0.0
 
     @property
@@ -161,7 +167,7 @@ class WeightFormat(ABC):
         return self.marker is not None
 
     def marker_for(self, shape: tuple[int, ...]) -> Mapping[str, Any] | None:
-        """Return the marker of a weight of this shape: some formats fit parameters to it."""
+        """Return the marker of a weight of this shape. Some formats adapt parameters to it."""
         return self.marker
 
     @property
@@ -170,28 +176,32 @@ class WeightFormat(ABC):
         return is_full_precision(self.marker)
 
     def marker_bytes(self, shape: tuple[int, ...]) -> bytes:
-        """Return the marker of a weight of this shape as ComfyUI stores it; empty for none."""
+        """Return the stored bytes of the marker of a weight of this shape; empty if it has none."""
         marker = self.marker_for(shape)
         return b"" if marker is None else json.dumps(marker).encode()
 
     def of_marker(self, marker: Mapping[str, Any], shapes: Shapes) -> WeightFormat | None:
-        """Return the format that decodes a layer with a marker; None if that is another one's.
+        """Return the format that decodes a layer with this marker.
 
-        The format itself, or one like it with the parameters of the marker.
+        The result is the format itself, a copy with the marker's parameters, or None if the marker
+        belongs to another format.
 
         Args:
             marker: the JSON object of the layer, see `marker_parameter`.
-            shapes: of the layer's stored tensors by suffix; empty if they are not known.
+            shapes: shapes of the layer's stored tensors by suffix; empty if unknown.
         """
         same_product = self.is_full_precision == is_full_precision(marker)
         return self if same_product and self.is_named_by(marker) else None
 
     def is_named_by(self, marker: Mapping[str, Any]) -> bool:
-        """Whether a marker's ``format`` alone means this format, whatever its product."""
+        """Whether the ``format`` of a marker alone identifies this format's storage."""
         return self.marker is not None and self.marker.get("format") == marker.get("format")
 
     def stores_like(self, other: WeightFormat, shape: tuple[int, ...]) -> bool:
-        """Whether both store a weight of this shape in the same tensors; its product aside."""
+        """Whether both formats store a weight of this shape in the same way.
+
+        The product that the marker asks for may differ.
+        """
         mine, theirs = (
             {k: v for k, v in (f.marker_for(shape) or {}).items() if k != FULL_PRECISION}
             for f in (self, other)
@@ -200,47 +210,47 @@ class WeightFormat(ABC):
         return mine == theirs and next(specs) == next(specs)
 
     def logical_shape(self, stored: tuple[int, int], rows: int | None) -> tuple[int, int]:
-        """Return the shape of a weight from that of its stored tensor.
+        """Return the shape of a weight, given the shape of its stored tensor.
 
         Args:
             stored: shape of ``<layer>.weight``.
-            rows: how many the layer is known to have (by its bias), None if it is not known.
-                Without it, padding cannot be told from rows.
+            rows: number of rows of the layer, taken from its bias; None if unknown. Then padded
+                rows count as rows.
         """
         return stored
 
     def native_note(self, capability: tuple[int, int]) -> str:
-        """Return what is special about the native product on such a GPU; empty: nothing."""
+        """Return a note about the native product on such a GPU; empty if there is none."""
         return ""
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Return why a weight of this shape cannot be stored so, or None when it can."""
+        """Return why this format cannot store a weight of this shape, or None if it can."""
         return None
 
     @abstractmethod
     def tensor_specs(
         self, shape: tuple[int, ...], source_dtype: torch.dtype
     ) -> dict[str, TensorSpec]:
-        """Return the tensors `encode` will give, by suffix, without looking at data."""
+        """Return the specs of the tensors that `encode` returns, by suffix."""
 
     @abstractmethod
     def encode(
         self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
     ) -> EncodedWeight:
-        """Encode ``weight``.
+        """Encode ``weight`` with the scales that ``rule`` chooses.
 
         Raises:
-            FormatError: the weight holds NaN or Inf, or has a shape the format refuses.
+            FormatError: the weight holds NaN or Inf, or the format refuses its shape.
         """
 
     @abstractmethod
     def decode(
         self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
     ) -> torch.Tensor:
-        """Return the float32 weight ``shape`` (or the given rows of it) from stored tensors."""
+        """Decode stored tensors to the float32 weight of this shape, or to some of its rows."""
 
     def read_scale(self, suffix: str, stored: torch.Tensor) -> torch.Tensor:
-        """Return stored scales as the float32 numbers they stand for, in any order."""
+        """Return the float32 values of stored scales, in any order."""
         return stored.float()
 
     def emulate_activations(
@@ -249,24 +259,24 @@ class WeightFormat(ABC):
         input_scale: float | None,
         dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Return the values the native product sees for these activations.
+        """Return the values that the native product uses for these activations.
 
-        Never waits for the device, and takes no more memory than the result and a few chunks.
+        Does not wait for the device. Needs memory for the result and a few chunks.
 
         Args:
-            activations: ``[tokens, in]`` in the dtype the model runs in.
-            input_scale: the stored static scale, or None for the runtime's own.
-            dtype: of the result; float32 holds the values exactly.
+            activations: ``[tokens, in]`` in the dtype that the model runs in.
+            input_scale: the stored static scale, or None for the runtime's own scale.
+            dtype: dtype of the result; float32 holds the values exactly.
         """
         return activations.to(dtype)
 
     def nbytes(self, shape: tuple[int, ...], source_dtype: torch.dtype) -> int:
-        """Return the stored size of a weight in bytes, scales included, marker excluded."""
+        """Return the stored bytes of a weight with its scales, without its marker."""
         return sum(spec.nbytes for spec in self.tensor_specs(shape, source_dtype).values())
 
 
 def marker_parameter(marker: Mapping[str, Any], name: str, default: Any) -> Any:
-    """Return a parameter of a marker; it may be nested under ``params``, as ComfyUI reads it."""
+    """Return a parameter of a marker. Like ComfyUI, also look for it under ``params``."""
     nested = marker.get("params")
     fallback = nested.get(name, default) if isinstance(nested, dict) else default
     return marker.get(name, fallback)
@@ -278,7 +288,7 @@ def is_full_precision(marker: Mapping[str, Any] | None) -> bool:
 
 
 def safe_scale(amax: float, format_max: float) -> float:
-    """Return ``amax / format_max`` in fp32, never subnormal; 1.0 for an ``amax`` of zero."""
+    """Return ``amax / format_max`` in fp32, never subnormal; 1.0 if ``amax`` is zero."""
     if amax == 0:
         return 1.0
     scale = torch.tensor(amax, dtype=torch.float32) / torch.tensor(format_max)
@@ -286,23 +296,23 @@ def safe_scale(amax: float, format_max: float) -> float:
 
 
 def roundup(value: int, multiple: int) -> int:
-    """Round up to a multiple."""
+    """Return ``value`` rounded up to a multiple."""
     return -(-value // multiple) * multiple
 
 
 def require_finite(amax: torch.Tensor) -> None:
-    """Raise `FormatError` when a maximum over a weight says it holds NaN or Inf."""
+    """Raise `FormatError` if the maxima over a weight show that it holds NaN or Inf."""
     if not bool(torch.isfinite(amax).all()):
         raise FormatError(
-            "the weight holds NaN or Inf values; the source file is damaged or was saved in "
-            "fp16 from a model that overflows it. Get an intact bf16 or fp32 copy."
+            "the weight holds NaN or Inf; the source file is damaged, or was saved in fp16 "
+            "although its values do not fit fp16; start from an intact bf16 or fp32 file"
         )
 
 
 def relative_error(squares: Mapping[int, torch.Tensor]) -> float:
-    """Return the error of a weight from ``[squared error, squared norm]`` of each of its chunks.
+    """Return the relative error of a weight from ``[squared error, squared norm]`` of each chunk.
 
-    Keys order the sum, so that it does not depend on which chunk was finished first.
+    The keys give the order of the sum, so it does not depend on which chunk finishes first.
     """
     if not squares:
         return 0.0
@@ -324,7 +334,7 @@ def row_slices(rows: int, columns: int, elements: int = CHUNK_ELEMENTS) -> list[
 
 
 def tensor_amax(weight: torch.Tensor) -> torch.Tensor:
-    """Return ``max |weight|`` as 0-d float32, without a copy of the weight; NaN stays NaN."""
+    """Return ``max |weight|``, 0-d float32, without a copy of the weight. NaN stays NaN."""
     if not weight.numel():
         return torch.zeros((), dtype=torch.float32, device=weight.device)
     low, high = torch.aminmax(weight)

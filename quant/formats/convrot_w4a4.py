@@ -1,6 +1,7 @@
-"""ConvRot W4A4: 4-bit integers in a rotated basis, one scale per row.
+"""ConvRot W4A4: 4-bit integers in a rotated basis, with one scale per row.
 
-The 4-bit choice for GPUs before Blackwell. Two codes a byte, the even column in the low nibble.
+It is the 4-bit format for GPUs before Blackwell. A byte holds two codes, with the even column in
+the low nibble.
 """
 
 from __future__ import annotations
@@ -33,13 +34,13 @@ from .integers import (
 from .rotation import DEFAULT_GROUP, marked_group_size, rotate
 
 MARKER_NAME = "convrot_w4a4"
-# comfy-kitchen's kernels take 64 channels at a time.
+# comfy-kitchen's kernels process 64 channels at a time.
 _KERNEL_COLUMNS = 64
 _NO_INT4_FROM = (9, 0)  # Hopper
 
 
 class ConvRotW4A4(WeightFormat):
-    """4-bit weights; activations of 4 bits, or of 8 with ``linear_dtype`` int8."""
+    """4-bit weights with 4-bit activations, or 8-bit activations if ``linear_dtype`` is int8."""
 
     bits = 4.0
     marker: Mapping[str, Any] | None
@@ -47,7 +48,7 @@ class ConvRotW4A4(WeightFormat):
     runtime_scale = "per token"
     native_from = (7, 5)  # Turing
     multiplies_integers = True
-    # Max rounding leaves 15% whatever the weights, single outliers up to 30%.
+    # The max rule leaves 15% on usual weights, and up to 30% with single outliers.
     error_bound = 0.35
 
     def __init__(self, name: str, *, linear_dtype: str = "int4", group: int = DEFAULT_GROUP):
@@ -60,7 +61,7 @@ class ConvRotW4A4(WeightFormat):
             self.marker["linear_dtype"] = "int8"
 
     def of_marker(self, marker: Mapping[str, Any], shapes: Shapes) -> WeightFormat | None:
-        """Take the group size from the marker."""
+        """Return the format of a marker, with the group size of the marker."""
         size = marked_group_size(marker)
         inputs = marker_parameter(marker, "linear_dtype", "int4")
         if marker.get("format") != MARKER_NAME or size is None or inputs != self._linear_dtype:
@@ -70,32 +71,32 @@ class ConvRotW4A4(WeightFormat):
         )
 
     def is_named_by(self, marker: Mapping[str, Any]) -> bool:
-        """The name alone does not say how inputs are rounded."""
+        """Return False, because the name alone does not tell how inputs are rounded."""
         return False
 
     def native_note(self, capability: tuple[int, int]) -> str:
-        """Hopper and newer GPUs have no product of 4-bit integers."""
+        """Return a note for Hopper and newer GPUs, which do not multiply 4-bit integers."""
         if self._int8_inputs or capability < _NO_INT4_FROM:
             return ""
-        return "as convrot_w4a8: this GPU has no 4-bit integers"
+        return "runs as convrot_w4a8: this GPU does not multiply 4-bit integers"
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Refuse what comfy-kitchen cannot rotate and multiply in groups."""
+        """Refuse shapes that comfy-kitchen cannot rotate or multiply."""
         if len(shape) != 2:
-            return f"{MARKER_NAME} stores 2-D weights only, this one has {len(shape)} dimensions"
+            return f"{MARKER_NAME} is for 2-D weights, but this weight has {len(shape)} dimensions"
         size = max(self._group, _KERNEL_COLUMNS)
         if shape[1] % size:
-            return f"rotating needs in_features % {size} == 0, this layer is {shape[1]} wide"
+            return f"rotation needs in_features % {size} == 0, but in_features is {shape[1]}"
         return None
 
     def logical_shape(self, stored: tuple[int, int], rows: int | None) -> tuple[int, int]:
-        """Two columns a byte, no padding."""
+        """Return the shape of the weight. A byte holds two columns, and there is no padding."""
         return (stored[0], stored[1] * 2)
 
     def tensor_specs(
         self, shape: tuple[int, ...], source_dtype: torch.dtype
     ) -> dict[str, TensorSpec]:
-        """Packed weight and a scale per row."""
+        """Return the specs of the packed codes and of the scales."""
         return {
             "weight": TensorSpec((shape[0], shape[1] // 2), torch.int8),
             "weight_scale": TensorSpec((shape[0],), torch.float32),
@@ -104,9 +105,9 @@ class ConvRotW4A4(WeightFormat):
     def encode(
         self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
     ) -> EncodedWeight:
-        """Encode in float32; comfy-kitchen's bits for a float32 weight.
+        """Encode in float32; for a float32 weight, bit for bit as comfy-kitchen.
 
-        A bf16 or fp16 one comfy-kitchen rotates and divides in that dtype.
+        comfy-kitchen rotates and divides a bf16 or fp16 weight in its own dtype.
         """
         refusal = self.refusal(tuple(weight.shape))
         if refusal:
@@ -138,9 +139,9 @@ class ConvRotW4A4(WeightFormat):
         input_scale: float | None,
         dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Round each rotated token as Turing, Ampere and Ada do it.
+        """Round each rotated token as on Turing, Ampere and Ada.
 
-        Hopper and Blackwell have no int4 product: comfy-kitchen rounds to int8 there.
+        Hopper and Blackwell have no int4 product, so comfy-kitchen rounds to int8 there.
         """
         if self._int8_inputs:
             return round_inputs_to_int8(activations, self._group, dtype)
@@ -148,11 +149,11 @@ class ConvRotW4A4(WeightFormat):
 
 
 def pack_nibbles(codes: torch.Tensor) -> torch.Tensor:
-    """Return int8 ``[rows, columns / 2]`` of codes -8 to 7, int8 ``[rows, columns]``."""
+    """Pack codes from -8 to 7, int8 ``[rows, columns]``, into int8 ``[rows, columns / 2]``."""
     return (codes[:, 0::2] & 0x0F).bitwise_or_(codes[:, 1::2] << 4)
 
 
 def unpack_nibbles(packed: torch.Tensor) -> torch.Tensor:
-    """Return the codes, int8 ``[rows, 2 * columns]``, of packed ones."""
+    """Unpack int8 ``[rows, columns]`` to codes int8 ``[rows, 2 * columns]``."""
     low = (packed << 4) >> 4  # an arithmetic shift extends the sign
     return torch.stack([low, packed >> 4], dim=-1).reshape(len(packed), -1)

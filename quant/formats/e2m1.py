@@ -1,7 +1,7 @@
-"""E2M1: rounding to the sixteen 4-bit floating-point values, and packing two in a byte.
+"""E2M1: round to the sixteen 4-bit floating-point values, and pack two into a byte.
 
-Magnitudes {0, 0.5, 1, 1.5, 2, 3, 4, 6} are codes 0-7, the sign is bit 3. ComfyUI packs the even
-column into the high nibble.
+The magnitudes {0, 0.5, 1, 1.5, 2, 3, 4, 6} have codes 0 to 7, and the sign is bit 3. ComfyUI packs
+the even column into the high nibble.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ _EXPONENT_OF_ONE = 0x3F800000
 class E2M1Workspace:
     """Scratch buffers for rounding chunks of at most ``capacity`` values.
 
-    Allocating per chunk would cost more than the arithmetic: the kernel hands out fresh pages.
+    New buffers for every chunk would take longer than the arithmetic, because the operating system
+    has to provide fresh pages.
     """
 
     def __init__(self, capacity: int, device: torch.device, *, keep_residual: bool = False):
@@ -29,17 +30,17 @@ class E2M1Workspace:
         self._residual = torch.empty_like(self.values) if keep_residual else None
 
     def encode(self, count: int) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Round the first ``count`` of `values` (even) to E2M1, half to even, saturating.
+        """Round the first ``count`` of `values` to E2M1, half to even, saturating.
 
-        `values` is overwritten.
+        ``count`` is even. `values` is overwritten.
 
         Returns:
-            packed codes as int16 ``[count / 2]`` holding 0-255, and ``|value| - |rounded|``
-            (float32 ``[count]``) when the workspace was made with ``keep_residual``.
+            Packed codes 0 to 255 as int16 ``[count / 2]``, and ``|value| - |rounded|`` (float32
+            ``[count]``) if the workspace was made with ``keep_residual``.
 
-        Adding 2^22 times the value's power of two leaves exactly the E2M1 grid in the low
-        mantissa bits of the sum, rounded half to even by the addition itself: spacing 0.5 below
-        2, 1 below 4, 2 above. The code is those bits plus two per binade.
+        Adding 2^22 times the value's power of two puts the E2M1 grid into the low mantissa bits of
+        the sum, and the addition itself rounds half to even. The spacing of the grid is 0.5 below
+        2, 1 below 4 and 2 above. The code is these bits plus two per binade.
         """
         values = self.values[:count]
         bits = values.view(torch.int32)
@@ -58,7 +59,7 @@ class E2M1Workspace:
         magic_bits.clamp_(min=_EXPONENT_OF_ONE).add_(22 << 23)
         values.add_(magic)
         if residual is not None:
-            residual.add_(magic.sub_(values))  # magic - values is exactly minus the rounded value
+            residual.add_(magic.sub_(values))  # magic - values is exactly -rounded
 
         torch.bitwise_right_shift(bits, 22, out=magic_bits)
         bits.add_(magic_bits).sub_(2).bitwise_and_(7)
@@ -76,8 +77,8 @@ class E2M1Workspace:
 def round_to_e2m1(values: torch.Tensor, scratch: torch.Tensor) -> None:
     """Round float32 values in place to the nearest E2M1 value, half to even, saturating.
 
-    Adding and subtracting 2^22 times the value's power of two leaves the grid, as in
-    `E2M1Workspace.encode`. NaN stays NaN. ``scratch`` is overwritten: float32, same shape.
+    Adds and subtracts 2^22 times the value's power of two, see `E2M1Workspace.encode`. NaN stays
+    NaN. ``scratch`` is float32 of the same shape and is overwritten.
     """
     values.clamp_(-E2M1_MAX, E2M1_MAX)
     magic_bits = scratch.view(torch.int32)
@@ -90,8 +91,8 @@ def round_to_e2m1(values: torch.Tensor, scratch: torch.Tensor) -> None:
 def unpack(packed: torch.Tensor) -> torch.Tensor:
     """Return float32 values ``[rows, 2 * columns]`` of packed uint8 codes ``[rows, columns]``.
 
-    As fp16 bits the same exponent and mantissa mean the value over 2^14. Each byte becomes a
-    pair of them, read as one little-endian int32: low half is the even column.
+    Read as fp16, the same exponent and mantissa bits mean the value divided by 2^14. Each byte
+    becomes two fp16 numbers in one little-endian int32. The low half is the even column.
     """
     rows, columns = packed.shape
     codes = packed.to(torch.int32)

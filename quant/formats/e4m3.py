@@ -1,4 +1,4 @@
-"""E4M3: reading float8_e4m3fn values."""
+"""E4M3: read float8_e4m3fn values."""
 
 from __future__ import annotations
 
@@ -6,15 +6,16 @@ import torch
 
 E4M3_MAX = 448.0
 
-# What the bits of NaN would be worth if they were a number.
+# The value that the bits of NaN would have as a number.
 _NAN_AS_NUMBER = 480.0
 
 
 def decode_e4m3(codes: torch.Tensor) -> torch.Tensor:
-    """Return float8_e4m3fn values of any shape as float32, NaN as NaN.
+    """Return float8_e4m3fn values of any shape as float32. NaN stays NaN.
 
-    Torch converts them one by one on CPU. As fp16 bits the same exponent and mantissa mean the
-    value over 256, subnormals included, and fp16 is converted several times faster.
+    On a CPU, torch converts float8 values one by one. Read as fp16, the same exponent and mantissa
+    bits mean the value divided by 256, also for subnormals, and torch converts fp16 several times
+    faster.
     """
     if codes.device.type != "cpu":
         return codes.float()

@@ -1,4 +1,4 @@
-"""E5M2: reading float8_e5m2 values."""
+"""E5M2: read float8_e5m2 values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ E5M2_MAX = 57344.0
 
 
 def decode_e5m2(codes: torch.Tensor) -> torch.Tensor:
-    """Return float8_e5m2 values of any shape as float32: they are the upper half of fp16's."""
+    """Return float8_e5m2 values of any shape as float32. E5M2 is the upper byte of fp16."""
     if codes.device.type != "cpu":
         return codes.float()
     bits = codes.contiguous().view(torch.int8).to(torch.int16).bitwise_left_shift_(8)

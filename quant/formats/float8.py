@@ -29,7 +29,7 @@ from .parallel import share_chunks
 
 
 class Float8(WeightFormat):
-    """What the two 8-bit float formats have in common."""
+    """Common base of the 8-bit float formats."""
 
     bits = 8.0
     kinds = ("linear", "embedding")
@@ -40,24 +40,24 @@ class Float8(WeightFormat):
     @staticmethod
     @abstractmethod
     def read(codes: torch.Tensor) -> torch.Tensor:
-        """Return stored codes as float32."""
+        """Return the float32 values of stored codes."""
 
     def choose_scale(self, weight: torch.Tensor, amax: float, rule: ScaleRule) -> float:
-        """Return the scale of a weight of this absolute maximum."""
+        """Return the scale of a weight with this absolute maximum."""
         if rule.searches and self.dtype == torch.float8_e4m3fn:
             return searched_e4m3_scale(weight, amax, rule.channel_weights)
-        return safe_scale(amax, self.largest)  # E5M2 has nothing to gain from a search
+        return safe_scale(amax, self.largest)  # a search does not help E5M2
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Refuse everything but 2-D weights."""
+        """Refuse weights that are not 2-D."""
         if len(shape) != 2:
-            return f"float8 is loaded for 2-D weights only, this one has {len(shape)} dimensions"
+            return f"float8 is for 2-D weights, but this weight has {len(shape)} dimensions"
         return None
 
     def tensor_specs(
         self, shape: tuple[int, ...], source_dtype: torch.dtype
     ) -> dict[str, TensorSpec]:
-        """Weight and a 0-d scale."""
+        """Return the specs of the codes and of the 0-d scale."""
         return {
             "weight": TensorSpec(tuple(shape), self.dtype),
             "weight_scale": TensorSpec((), torch.float32),
@@ -66,9 +66,10 @@ class Float8(WeightFormat):
     def encode(
         self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
     ) -> EncodedWeight:
-        """Encode by chunks of rows, rounding to nearest even, saturating.
+        """Encode in chunks of rows. Round half to even, saturating.
 
-        In float32 whatever the source: comfy-kitchen multiplies bf16 in bf16, rounding twice.
+        Computes in float32 for every source dtype. For bf16, comfy-kitchen multiplies in bf16 and
+        so rounds twice.
         """
         if weight.dim() != 2:
             raise FormatError(self.refusal(tuple(weight.shape)) or "float8 needs a 2-D weight")
@@ -106,14 +107,14 @@ class Float8(WeightFormat):
 
 
 class Float8E4M3(Float8):
-    """8-bit float weights and activations; native on Ada, Hopper, Blackwell."""
+    """8-bit float weights and activations; native on Ada, Hopper and Blackwell."""
 
     name = "float8_e4m3fn"
     dtype = torch.float8_e4m3fn
     largest = E4M3_MAX
     marker: Mapping[str, Any] | None = {"format": "float8_e4m3fn"}
     rounds_activations = True
-    # Without an input_scale ComfyUI uses 1.0 and clips activations at 448.
+    # Without an input_scale, ComfyUI uses 1.0 and clips activations at 448.
     activation_divisor = E4M3_MAX
     runtime_scale = "1.0"
     native_from = (8, 9)  # Ada
@@ -128,14 +129,15 @@ class Float8E4M3(Float8):
         input_scale: float | None,
         dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Round to float8 and back; without a stored scale ComfyUI uses 1.0.
+        """Round activations to float8 and back. Without a stored scale, ComfyUI uses 1.0.
 
-        Divides in float32 like comfy-kitchen's CUDA kernel (``per_tensor_quantize.cu``); its CPU
-        code multiplies by the reciprocal in the activations' own dtype.
+        Divides in float32 like comfy-kitchen's CUDA kernel (``per_tensor_quantize.cu``). Its CPU
+        code multiplies by the reciprocal in the dtype of the activations instead.
         """
         device = activations.device
         value = 1.0 if input_scale is None else input_scale
-        # As a tensor: torch multiplies by the reciprocal of a number on GPUs.
+        # The scale is a tensor because torch on a GPU divides by a Python number by multiplying
+        # with its reciprocal.
         scale = torch.full((), value, dtype=torch.float32, device=device)
         result = torch.empty(activations.shape, dtype=dtype, device=device)
 
@@ -149,9 +151,9 @@ class Float8E4M3(Float8):
 
 
 class Float8E4M3W8A16(Float8):
-    """8-bit float weights multiplied in 16 bits: smaller, not faster, activations untouched.
+    """8-bit float weights, multiplied in 16 bits. Saves memory but no time.
 
-    What older files ask for with a ``scaled_fp8`` tensor of two elements.
+    Older files ask for this product with a ``scaled_fp8`` tensor of two elements.
     """
 
     name = "float8_e4m3fn_w8a16"
@@ -166,10 +168,10 @@ class Float8E4M3W8A16(Float8):
 
 
 class Float8E5M2(Float8):
-    """8-bit float weights of two mantissa bits: smaller, not faster, activations untouched.
+    """8-bit float weights with two mantissa bits, multiplied in 16 bits. Saves memory but no time.
 
-    The marker asks for products in 16 bits because no GPU multiplies two e5m2 matrices: without
-    it ComfyUI rounds activations to e5m2, and torch refuses the product with a ``ValueError``.
+    The marker asks for a product in 16 bits because no GPU multiplies two E5M2 matrices. Without
+    it, ComfyUI rounds activations to E5M2, and torch refuses the product with a ``ValueError``.
     """
 
     name = "float8_e5m2"
@@ -181,6 +183,6 @@ class Float8E5M2(Float8):
     }
     # Two mantissa bits round by at most 1/8.
     error_bound = 0.13
-    # Searched scales took 0.4% off the squared error of Gaussian and Student-t weights.
+    # A search reduces the squared error of Gaussian and Student-t weights by only 0.4%.
     has_scale_choice = False
     read = staticmethod(decode_e5m2)

@@ -1,4 +1,4 @@
-"""The search for the scale of a float8 weight that leaves the least squared error."""
+"""Search for the scale of a float8 weight that leaves the least squared error."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .base import row_slices, safe_scale
 from .e4m3 import E4M3_MAX, decode_e4m3
 from .parallel import share_chunks
 
-# Scales tried within a factor of two, and how many values judge them.
+# Number of scales to try within a factor of two, and number of values that judge them.
 _STEPS = 8
 _SAMPLE = 1 << 18
 _PIECE = 1 << 15
@@ -22,14 +22,14 @@ def searched_e4m3_scale(
 ) -> float:
     """Return the best of eight scales from ``amax / 448`` up to almost twice that.
 
-    None is smaller than the max rule's, so nothing is clipped. E4M3 repeats itself with every
-    factor of two: within one, the scale decides how near to the coarse end of their binades
-    most large values fall. Judged by the squared error of values spread over every row and
-    column, where the max rule's scale is a candidate too.
+    No scale is smaller than the one of the max rule, which is the first candidate, so nothing is
+    clipped. A factor of two is enough because the E4M3 grid repeats with every factor of two.
+    Within it, the scale decides which values fall where the grid is coarse relative to them. The
+    squared error is measured on a sample of values from all rows and columns.
 
     Args:
         weight: ``[out, in]``, any float dtype.
-        amax: its absolute maximum.
+        amax: absolute maximum of the weight.
         channel_weights: how much the squared error of each channel counts, float32 ``[in]``.
     """
     smallest = safe_scale(amax, E4M3_MAX)
@@ -53,7 +53,7 @@ def searched_e4m3_scale(
 def _sample(
     weight: torch.Tensor, stride: int, piece: slice, channel_weights: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return every ``stride``-th value, those of ``piece``, and their channels' weights."""
+    """Return every ``stride``-th value in ``piece``, and the channel weights of these values."""
     last = min(piece.stop * stride, weight.numel())
     index = torch.arange(piece.start * stride, last, stride, device=weight.device)
     columns = index % weight.shape[1]
@@ -64,9 +64,9 @@ def _sample(
 
 
 def _sample_stride(rows: int, columns: int) -> int:
-    """Return a flat stride that takes about `_SAMPLE` values, from all rows and columns.
+    """Return a flat stride that takes about `_SAMPLE` values from all rows and columns.
 
-    Whole rows would miss a row far louder than the others, which is most of the error.
+    A sample of whole rows could miss a row of very large values, which causes most of the error.
     """
     stride = max(1, rows * columns // _SAMPLE)
     while gcd(stride, columns) > 1:
@@ -77,7 +77,8 @@ def _sample_stride(rows: int, columns: int) -> int:
 def _error(sample: torch.Tensor, channels: torch.Tensor | None, scale: float) -> torch.Tensor:
     """Return the squared error of values ``[n]``, weighted by ``channels``, in units of ``scale``.
 
-    Float64, 0-d: sums of another order, as GPUs have, must not choose another scale.
+    The result is 0-d float64, because the order of a sum differs on GPUs, and this must not change
+    which scale is chosen.
     """
     stored = torch.tensor(scale, dtype=torch.float32, device=sample.device)
     values = (sample * (1.0 / stored)).clamp_(-E4M3_MAX, E4M3_MAX)

@@ -1,7 +1,7 @@
 """int8 with one scale per tensor or per row, rotated or not: ``weight = code * weight_scale``.
 
-ComfyUI stores all of them under one name and multiplies them as int8 on every device: it rounds
-a layer's input to int8, with a scale per token, inside the product.
+ComfyUI stores all variants under one name and multiplies them as int8 on every device. Inside the
+product, it rounds the layer's input to int8 with one scale per token.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _LIMITS = (-128.0, INT8_MAX)
 
 
 class Int8(WeightFormat):
-    """8-bit integers; native on Turing and everything newer."""
+    """8-bit integers; native on Turing and newer GPUs."""
 
     bits = 8.0
     marker: Mapping[str, Any] | None = {"format": MARKER_NAME}
@@ -48,29 +48,29 @@ class Int8(WeightFormat):
         self.per_row = per_row
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Refuse everything but 2-D weights."""
+        """Refuse weights that are not 2-D."""
         if len(shape) != 2:
-            return f"int8 is loaded for 2-D weights only, this one has {len(shape)} dimensions"
+            return f"int8 is for 2-D weights, but this weight has {len(shape)} dimensions"
         return None
 
     def of_marker(self, marker: Mapping[str, Any], shapes: Shapes) -> WeightFormat | None:
-        """Tell one scale from one per row by the shape of the scales."""
+        """Return this format if the marker is not rotated and the shape of the scales fits."""
         if marker.get("format") != MARKER_NAME or marker_parameter(marker, "convrot", False):
             return None
         return self if self.per_row == has_row_scales(shapes) else None
 
     def is_named_by(self, marker: Mapping[str, Any]) -> bool:
-        """The name alone does not say whether the weight is rotated."""
+        """Return False, because the name alone does not tell whether the weight is rotated."""
         return False
 
     def group(self, columns: int) -> int | None:
-        """Return how many input channels are rotated together, None: they are not."""
+        """Return how many input channels are rotated together; None if they are not rotated."""
         return None
 
     def tensor_specs(
         self, shape: tuple[int, ...], source_dtype: torch.dtype
     ) -> dict[str, TensorSpec]:
-        """Weight and its scale or scales."""
+        """Return the specs of the codes and of the scales."""
         return {
             "weight": TensorSpec(tuple(shape), torch.int8),
             "weight_scale": TensorSpec((shape[0], 1) if self.per_row else (), torch.float32),
@@ -79,9 +79,9 @@ class Int8(WeightFormat):
     def encode(
         self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
     ) -> EncodedWeight:
-        """Encode in float32 by chunks of rows; comfy-kitchen's bits for a float32 weight.
+        """Encode in float32 in chunks of rows; for a float32 weight, bit for bit as comfy-kitchen.
 
-        For a bf16 or fp16 one comfy-kitchen divides in that dtype, rounding twice.
+        For a bf16 or fp16 weight, comfy-kitchen divides in that dtype and so rounds twice.
         """
         refusal = self.refusal(tuple(weight.shape))
         if refusal:
@@ -126,14 +126,14 @@ class Int8(WeightFormat):
         input_scale: float | None,
         dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Round each token to int8, in the rotated basis if the weight is in it."""
+        """Round each token to int8, in the rotated basis if the weight is rotated."""
         return round_inputs_to_int8(activations, self.group(activations.shape[1]), dtype)
 
 
 class RotatedInt8(Int8):
-    """Rows in the basis of ConvRot, where outliers of weights and inputs are spread.
+    """int8 in the rotated basis of ConvRot, which spreads outliers of weights and inputs.
 
-    Without a group size of its own it takes the largest that fits a layer.
+    Without ``group``, a layer gets the largest group size that divides its width.
     """
 
     def __init__(
@@ -144,11 +144,11 @@ class RotatedInt8(Int8):
         self.marker = {"format": MARKER_NAME, "convrot": True}
 
     def group(self, columns: int) -> int | None:
-        """Return the group size for a width."""
+        """Return the group size for a number of input channels."""
         return self._group or next((size for size in GROUPS if columns % size == 0), None)
 
     def of_marker(self, marker: Mapping[str, Any], shapes: Shapes) -> WeightFormat | None:
-        """Take the group size from the marker."""
+        """Return the format of a rotated marker, with the group size of the marker."""
         is_rotated = marker_parameter(marker, "convrot", False)
         if marker.get("format") != MARKER_NAME or not is_rotated:
             return None
@@ -165,19 +165,19 @@ class RotatedInt8(Int8):
         return RotatedInt8(self.name, self.error_bound, per_row=per_row, group=size)
 
     def marker_for(self, shape: tuple[int, ...]) -> Mapping[str, Any]:
-        """Name the group size."""
+        """Return the marker with the group size for this shape."""
         return {"format": MARKER_NAME, "convrot": True, "convrot_groupsize": self.group(shape[1])}
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Refuse widths that no group size divides."""
         size = self._group or GROUPS[-1]
         if len(shape) == 2 and shape[1] % size:
-            return f"rotating needs in_features % {size} == 0, this layer is {shape[1]} wide"
+            return f"rotation needs in_features % {size} == 0, but in_features is {shape[1]}"
         return super().refusal(shape)
 
 
 def has_row_scales(shapes: Shapes) -> bool:
-    """Whether a layer's stored scales are one per row of its weight."""
+    """Whether a layer stores one scale per row of its weight."""
     scale, weight = shapes.get("weight_scale"), shapes.get("weight")
     if scale is None or not weight:
         return False

@@ -1,6 +1,7 @@
-"""Scales of integer formats by search: clipping the largest values a little fits the others better.
+"""Search for the scales of integer formats.
 
-Everything is in units of the max rule's scale, where nothing overflows.
+A scale that clips the largest values slightly often fits the other values better. All values are
+in units of the max rule's scale, so that nothing overflows.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import torch
 from .base import ScaleRule, row_slices
 from .parallel import share_chunks
 
-# Scales tried for a row, as powers of two of the max rule's. A Gaussian row of a few thousand
-# values wants about 0.7 of it with fifteen codes, and next to all of it with 255.
+# Scales to try for a row, as log2 of the ratio to the max rule's scale. For a Gaussian row of a few
+# thousand values, the best ratio is about 0.7 with 15 codes, and almost 1 with 255 codes.
 _FEW_CODES, _MANY_CODES = [-step / 12 for step in range(13)], [-step / 70 for step in range(16)]
 _MANY = 16
-# For a tensor, where one value of millions may be far out: first coarse, then beside the best.
+# Scales to try for a tensor. One of its millions of values may be an extreme outlier, so the range
+# is wide: first coarse steps, then fine steps around the best.
 _COARSE_STEPS = [-step / 2 for step in range(13)]
 _FINE_STEPS = [step / 8 for step in range(-3, 4)]
 
@@ -26,15 +28,15 @@ def choose_row_scales(
 ) -> torch.Tensor:
     """Return one scale per row for codes from ``-largest`` to ``largest``, float32 ``[R]``.
 
-    A rotated channel weighs as much as its group does on average: the rotation spreads every
-    channel evenly over it.
+    A rotated channel gets the mean weight of its group, because the rotation spreads every channel
+    evenly over the group.
 
     Args:
         rows: the values, float32 ``[R, in]``.
-        amax: their absolute maxima, float32 ``[R]``.
+        amax: absolute maxima of the rows, float32 ``[R]``.
         largest: the largest code.
-        rule: whether to search, and by which weights.
-        group: of channels that were rotated together, None if they were not.
+        rule: decides whether to search, and with which channel weights.
+        group: number of channels that were rotated together; None for no rotation.
     """
     if not rule.searches:
         return max_row_scales(amax, largest)
@@ -47,14 +49,18 @@ def choose_row_scales(
 def choose_tensor_scale(
     weight: torch.Tensor, amax: float, largest: float, rule: ScaleRule
 ) -> float:
-    """Return the one scale of a weight ``[out, in]`` for codes up to ``largest``."""
+    """Return the scale of a weight ``[out, in]`` for codes from ``-largest`` to ``largest``."""
     if not rule.searches:
         return float(max_row_scales(torch.tensor(amax), largest))
     return search_tensor_scale(weight, amax, largest, _on(weight, rule.channel_weights))
 
 
 def max_row_scales(amax: torch.Tensor, largest: float) -> torch.Tensor:
-    """Return ``amax / largest``; as tensors, because GPUs divide by a number otherwise."""
+    """Return ``amax / largest``.
+
+    Divides by a tensor, because torch on a GPU divides by a Python number by multiplying with its
+    reciprocal.
+    """
     return amax / amax.new_full((), largest)
 
 
@@ -65,9 +71,9 @@ def search_row_scales(
 
     Args:
         rows: float32 ``[R, in]``.
-        amax: their absolute maxima, float32 ``[R]``.
+        amax: absolute maxima of the rows, float32 ``[R]``.
         largest: the largest code.
-        weights: how much the error of each channel counts, float32 ``[in]``; None: alike.
+        weights: how much the error of each channel counts, float32 ``[in]``; None: equally.
     """
     widest = max_row_scales(amax, largest)
     units = rows / widest.masked_fill(widest == 0, 1.0).unsqueeze(1)
@@ -85,7 +91,7 @@ def search_row_scales(
 def search_tensor_scale(
     weight: torch.Tensor, amax: float, largest: float, weights: torch.Tensor | None
 ) -> float:
-    """Return the one scale of a weight ``[out, in]`` with the least squared error."""
+    """Return the scale of a weight ``[out, in]`` with the least squared error."""
     widest = float(max_row_scales(torch.tensor(amax), largest))
     if widest == 0:
         return widest
@@ -103,14 +109,14 @@ def _best_ratio(
     largest: float,
     weights: torch.Tensor | None,
 ) -> int:
-    """Return which of the steps leaves the least error over all of a weight."""
+    """Return the index of the step that leaves the least error over the whole weight."""
     errors: dict[int, torch.Tensor] = {}
 
     def loop(chunks: Iterable[slice]) -> None:
         for chunk in chunks:
             units = weight[chunk].float() / widest
             found = [_squared_errors(units, 2.0**step, largest, weights) for step in steps]
-            # float64: sums of another order, as GPUs have, must not choose another scale
+            # float64, because the order of a sum differs on GPUs and must not change the choice
             errors[chunk.start] = torch.stack(found).double().sum(1)
 
     share_chunks(loop, row_slices(*weight.shape), weight.device)
@@ -120,12 +126,12 @@ def _best_ratio(
 def _squared_errors(
     units: torch.Tensor, ratio: float, largest: float, weights: torch.Tensor | None
 ) -> torch.Tensor:
-    """Return each row's (weighted) squared error ``[R]`` if its scale were ``ratio``."""
+    """Return the squared error ``[R]`` of each row with scale ``ratio``, weighted by channel."""
     error = (units * (1.0 / ratio)).round_().clamp_(-largest, largest).mul_(ratio)
     error.sub_(units).square_()
     return error.sum(1) if weights is None else error @ weights
 
 
 def _on(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor | None:
-    """Return channel weights on the device of some values."""
+    """Return channel weights on the device of ``values``."""
     return None if weights is None else weights.to(values.device)

@@ -1,6 +1,7 @@
-"""Rounding to integers of one scale per row: what the int8 and int4 formats have in common.
+"""Round to integers with one scale per row: common code of the int8 and int4 formats.
 
-The arithmetic and its order are comfy-kitchen's in float32, so codes and scales agree bit for bit.
+The operations and their order are those of comfy-kitchen in float32, so codes and scales agree bit
+for bit.
 """
 
 from __future__ import annotations
@@ -15,17 +16,18 @@ from .parallel import share_chunks
 from .rotation import rotate, rotate_inputs
 
 INT8_MAX, INT4_MAX = 127.0, 7.0
-# comfy-kitchen's floors of the scale: of int8 itself, of the largest value that int4 divides by 7.
+# Lower limits in comfy-kitchen: of the int8 scale, and of the amax from which the int4 scale
+# follows by a division by 7.
 INT8_FLOOR, _INT4_SMALLEST = 1e-30, 1e-10
 INT4_FLOOR = float(torch.tensor(_INT4_SMALLEST) / INT4_MAX)
 
-#: From rows float32 ``[R, in]`` and their absolute maxima ``[R]`` to scales ``[R]``.
+#: Takes rows float32 ``[R, in]`` and their absolute maxima ``[R]``, returns scales ``[R]``.
 RowScales = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True, eq=False)
 class IntegerRows:
-    """Codes int8 ``[out, in]``, their scales float32 ``[out]``, the relative error if measured."""
+    """Codes int8 ``[out, in]``, scales float32 ``[out]``, and the relative error if measured."""
 
     codes: torch.Tensor
     scales: torch.Tensor
@@ -40,14 +42,16 @@ def round_rows(
     *,
     measure_error: bool = False,
 ) -> IntegerRows:
-    """Round every row of a weight to integers of its scale, half to even, in chunks of rows.
+    """Round every row of a weight to integer multiples of its scale, half to even.
+
+    Works in chunks of rows.
 
     Args:
         values: ``[out, in]``, any float dtype, finite.
         row_scales: chooses the scale of each row.
         limits: the smallest and the largest code.
-        floor: of the scales.
-        measure_error: also return the relative Frobenius error.
+        floor: the smallest scale.
+        measure_error: whether to measure the relative error (Frobenius norm).
     """
     rows, columns = values.shape
     codes = torch.empty(rows, columns, dtype=torch.int8, device=values.device)
@@ -80,11 +84,11 @@ def row_amax(rows: torch.Tensor) -> torch.Tensor:
 
 
 def decode_rows(codes: torch.Tensor, scales: torch.Tensor, group: int | None) -> torch.Tensor:
-    """Return float32 values of codes ``[R, in]`` and scales: one, or one per row.
+    """Return float32 values of codes ``[R, in]`` with one scale, or one scale per row.
 
-    Codes are rotated back before they are scaled. Sums of so few small integers are exact in
-    float32, so the result does not depend on how many rows are decoded at once; comfy-kitchen
-    scales first, which differs in the last bits.
+    Codes are rotated back before they are scaled. In float32, sums of so few small integers are
+    exact, so the result does not depend on the number of rows that are decoded at once.
+    comfy-kitchen scales first, so its last bits differ.
     """
     values = codes.float()
     if group is not None:
@@ -95,12 +99,12 @@ def decode_rows(codes: torch.Tensor, scales: torch.Tensor, group: int | None) ->
 def round_inputs_to_int8(
     activations: torch.Tensor, group: int | None, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Return activations as comfy-kitchen's int8 product sees them: a scale per token.
+    """Return the activations that comfy-kitchen's int8 product uses, with one scale per token.
 
     Args:
-        activations: ``[tokens, in]``; divided in their own dtype, as the CUDA kernel does too.
-        group: of channels rotated together before, None if they are not.
-        dtype: of the result, in the basis of the input.
+        activations: ``[tokens, in]``; divided in their own dtype, as in the CUDA kernel.
+        group: number of channels that are rotated together first; None for no rotation.
+        dtype: dtype of the result, which is rotated back.
     """
 
     def encode(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -113,12 +117,12 @@ def round_inputs_to_int8(
 
 
 def round_inputs_to_int4(activations: torch.Tensor, group: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return activations as comfy-kitchen's int4 product sees them; see `round_inputs_to_int8`."""
+    """Return the activations that comfy-kitchen's int4 product uses; see `round_inputs_to_int8`."""
 
     def encode(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         scale = row_amax(rows).clamp(min=_INT4_SMALLEST).div_(INT4_MAX).unsqueeze(1)
         codes = (rows / scale).round_().clamp_(-INT4_MAX, INT4_MAX)
-        return codes.masked_fill_(scale == 0, 0.0), scale  # the floor is zero in fp16
+        return codes.masked_fill_(scale == 0, 0.0), scale  # in fp16, the lower limit is zero
 
     return _round_inputs(activations, group, dtype, encode)
 

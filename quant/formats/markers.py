@@ -1,4 +1,4 @@
-"""From a ``comfy_quant`` marker to the format that decodes the layer."""
+"""Find the format that decodes a layer, by its ``comfy_quant`` marker."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from .registry import FORMATS
 def format_of_marker(
     marker: Mapping[str, Any], shapes: Shapes | None = None
 ) -> WeightFormat | None:
-    """Return the format a marker names, or None if this pack lacks it.
+    """Return the format that a marker names, or None if the registry lacks it.
 
     Args:
         marker: the JSON object of the layer.
-        shapes: of the layer's stored tensors by suffix: an int8 marker does not say whether the
-            scale is per tensor or per row.
+        shapes: shapes of the layer's stored tensors by suffix. They are needed for int8, whose
+            marker does not tell scales per tensor from scales per row.
     """
     for fmt in FORMATS.values():
         found = fmt.of_marker(marker, shapes or {})
         if found is not None:
             return found
-    # full_precision_matrix_mult is valid on any format and changes nothing about storage.
+    # full_precision_matrix_mult is valid in every marker and does not change the storage.
     return next((fmt for fmt in FORMATS.values() if fmt.is_named_by(marker)), None)

@@ -1,7 +1,8 @@
-"""MXFP8: E4M3 values, a power of two per block of 32 input channels (OCP Microscaling, v1.0).
+"""MXFP8: E4M3 values, and a power of two per block of 32 input channels.
 
-``weight = code * 2^(block_scale - 127)``. Stored as comfy-kitchen's ``TensorCoreMXFP8Layout``:
-rows and columns padded to 32, block scales (E8M0) in cuBLAS' tiles.
+Source: OCP Microscaling Formats, v1.0. ``weight = code * 2^(block_scale - 127)``. The stored layout
+is comfy-kitchen's ``TensorCoreMXFP8Layout``: rows and columns padded to 32, block scales (E8M0) in
+cuBLAS tiles.
 """
 
 from __future__ import annotations
@@ -44,27 +45,27 @@ class MXFP8(WeightFormat):
     native_from = (10, 0)  # Blackwell
     native_torch = (2, 10)
     error_bound = 0.07
-    # No other power of two leaves less error in a block: smaller ones clip, larger ones only
-    # move values towards E4M3's subnormals.
+    # No other power of two leaves less error in a block. Smaller ones clip, and larger ones only
+    # move values towards the subnormals of E4M3.
     has_scale_choice = False
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Refuse everything but 2-D weights; padding makes any width multiply natively."""
+        """Refuse weights that are not 2-D. With padding, every width multiplies natively."""
         if len(shape) != 2:
-            return f"MXFP8 stores 2-D weights only, this one has {len(shape)} dimensions"
+            return f"MXFP8 is for 2-D weights, but this weight has {len(shape)} dimensions"
         return None
 
     def logical_shape(self, stored: tuple[int, int], rows: int | None) -> tuple[int, int]:
-        """Padded columns cannot be told from others."""
+        """Return the shape of the weight. Padded columns cannot be recognised, so they count."""
         return (rows or stored[0], stored[1])
 
     def tensor_specs(
         self, shape: tuple[int, ...], source_dtype: torch.dtype
     ) -> dict[str, TensorSpec]:
-        """Weight and tiled block scales.
+        """Return the specs of the codes and of the tiled block scales.
 
-        The scales are stored as plain bytes: ComfyUI views them as E8M0, but its own reader of
-        safetensors files knows no such type.
+        Scales are stored as plain bytes. ComfyUI views them as E8M0, but its reader of safetensors
+        files does not support this dtype.
         """
         rows, columns = roundup(shape[0], BLOCK), roundup(shape[1], BLOCK)
         return {
@@ -75,10 +76,10 @@ class MXFP8(WeightFormat):
     def encode(
         self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
     ) -> EncodedWeight:
-        """Encode by chunks of rows, for any float dtype with comfy-kitchen's bits.
+        """Encode in chunks of rows, for any float dtype bit for bit as comfy-kitchen.
 
-        Except in blocks below 2^-118, where its scale would be zero and its codes NaN: they are
-        stored as zeros.
+        Blocks below 2^-118 differ. comfy-kitchen gives them a scale of zero and codes of NaN, but
+        here they are stored as zeros.
         """
         if weight.dim() != 2:
             raise FormatError(self.refusal(tuple(weight.shape)) or "MXFP8 needs a 2-D weight")
@@ -119,7 +120,7 @@ class MXFP8(WeightFormat):
         return values[:, : shape[1]]
 
     def read_scale(self, suffix: str, stored: torch.Tensor) -> torch.Tensor:
-        """Scales are powers of two, stored as plain bytes or as E8M0; NaN becomes infinite."""
+        """Return the powers of two of block scales, stored as bytes or E8M0; inf for NaN."""
         is_blocks = suffix == "weight_scale"
         return powers_of_two(stored.view(torch.uint8)) if is_blocks else stored.float()
 
@@ -129,7 +130,7 @@ class MXFP8(WeightFormat):
         input_scale: float | None,
         dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Round activations as weights are rounded; ComfyUI ignores an input_scale here."""
+        """Round activations in the same way as weights. ComfyUI ignores an input_scale here."""
         rows, columns = activations.shape
         result = torch.empty(rows, columns, dtype=dtype, device=activations.device)
 
@@ -145,19 +146,21 @@ class MXFP8(WeightFormat):
 
 
 def scale_blocks(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return blocks over the smallest power of two that fits them into E4M3, and its codes.
+    """Divide blocks by the smallest power of two that makes them fit into E4M3.
 
     Args:
         rows: ``[R, in]``, any float dtype; columns are padded with zeros.
 
     Returns:
-        float32 ``[B, 32]`` within E4M3's range, and uint8 ``[B]``; 0 for a block of zeros.
-        comfy-kitchen's ``quantize_mxfp8`` in its order of operations.
+        Divided blocks float32 ``[B, 32]`` within the range of E4M3, and the codes of the powers of
+        two, uint8 ``[B]``, 0 for a block of zeros. The order of operations is that of
+        comfy-kitchen's ``quantize_mxfp8``.
     """
     padding = -rows.shape[1] % BLOCK
     blocks = torch.nn.functional.pad(rows, (0, padding)).float().view(-1, BLOCK)
     low, high = torch.aminmax(blocks, dim=1)
-    # As a tensor: torch multiplies by the reciprocal of a number on GPUs, which rounds otherwise.
+    # A tensor, because torch on a GPU divides by a Python number by multiplying with its
+    # reciprocal, which rounds differently.
     largest = blocks.new_full((), E4M3_MAX)
     needed = (torch.maximum(high, -low) / largest).clamp_(min=2.0**-_BIAS)
     code = needed.log2().ceil_().to(torch.int32).add_(_BIAS).clamp_(0, _LARGEST_CODE)
@@ -167,5 +170,5 @@ def scale_blocks(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def powers_of_two(code: torch.Tensor) -> torch.Tensor:
-    """Return what E8M0 codes stand for, float32; 0 for code 0 as comfy-kitchen reads it."""
+    """Return the float32 values of E8M0 codes; 0 for code 0, as in comfy-kitchen."""
     return code.to(torch.int32).bitwise_left_shift_(23).view(torch.float32)

@@ -1,8 +1,8 @@
 """NVFP4: E2M1 values, an E4M3 scale per block of 16 input channels, an fp32 scale per tensor.
 
-``weight = code * block_scale * weight_scale_2``. The stored layout is the one comfy-kitchen's
-``TensorCoreNVFP4Layout`` and ComfyUI's loader read: rows and columns padded to 16, block scales
-in cuBLAS' 128x4 tiles.
+``weight = code * block_scale * weight_scale_2``. The stored layout is comfy-kitchen's
+``TensorCoreNVFP4Layout``, which ComfyUI loads: rows and columns padded to 16, block scales in
+cuBLAS tiles of 128x4.
 """
 
 from __future__ import annotations
@@ -55,30 +55,33 @@ class NVFP4(WeightFormat):
     runtime_scale = "dynamic"
     native_from: tuple[int, int] | None = (10, 0)  # Blackwell
     feedback_block = BLOCK
-    # Max rounding leaves 9% on Gaussian weights and GPTQ up to 15% (it trades weight error for
-    # output error); blocks of one outlier and fifteen small values reach 25%.
+    # On Gaussian weights, the max rule leaves 9%, and GPTQ up to 15%, because it trades weight
+    # error for output error. Blocks with one outlier and fifteen small values reach 25%.
     error_bound = 0.35
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
-        """Refuse what ComfyUI cannot load (not 2-D) or not multiply natively (alignment)."""
+        """Refuse weights that ComfyUI cannot load (not 2-D) or multiply natively (alignment)."""
         if len(shape) != 2:
-            return f"NVFP4 stores 2-D weights only, this one has {len(shape)} dimensions"
+            return f"NVFP4 is for 2-D weights, but this weight has {len(shape)} dimensions"
         rows, columns = shape
         if columns % 32 or rows % 8:
             return (
                 f"the native NVFP4 product needs in_features % 32 == 0 and out_features % 8 == 0, "
-                f"this layer is {columns} -> {rows}"
+                f"but they are {columns} and {rows}"
             )
         return None
 
     def logical_shape(self, stored: tuple[int, int], rows: int | None) -> tuple[int, int]:
-        """Two columns a byte; padded columns cannot be told from others."""
+        """Return the shape of the weight. A byte holds two columns.
+
+        Padded columns cannot be recognised, so they count.
+        """
         return (rows or stored[0], stored[1] * 2)
 
     def tensor_specs(
         self, shape: tuple[int, ...], source_dtype: torch.dtype
     ) -> dict[str, TensorSpec]:
-        """Packed weight, swizzled block scales, tensor scale."""
+        """Return the specs of the packed codes, the tiled block scales and the tensor scale."""
         rows, columns = roundup(shape[0], BLOCK), roundup(shape[1], BLOCK)
         scales = tiled_shape(rows, columns // BLOCK)
         return {
@@ -90,7 +93,7 @@ class NVFP4(WeightFormat):
     def encode(
         self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
     ) -> EncodedWeight:
-        """Encode ``weight`` ``[out, in]`` with the scales ``rule`` chooses."""
+        """Encode ``weight`` ``[out, in]`` with the scales that ``rule`` chooses."""
         if weight.dim() != 2:
             raise FormatError(self.refusal(tuple(weight.shape)) or "NVFP4 needs a 2-D weight")
         amax = block_amax(weight)
@@ -124,7 +127,7 @@ class NVFP4(WeightFormat):
     def decode(
         self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None
     ) -> torch.Tensor:
-        """Return float32 values; the multiplication is exact in fp32 up to one rounding."""
+        """Return float32 values, rounded once by the multiplication."""
         packed = tensors["weight"]
         rows = rows or slice(0, shape[0])
         codes = untile(tensors["weight_scale"], rows, packed.shape[1] * 2 // BLOCK)
@@ -134,7 +137,7 @@ class NVFP4(WeightFormat):
         return values[:, : shape[1]]
 
     def read_scale(self, suffix: str, stored: torch.Tensor) -> torch.Tensor:
-        """Block scales may be stored as plain bytes."""
+        """Return the float32 values of scales. Block scales may be stored as plain bytes."""
         is_bytes = stored.dtype == torch.uint8
         return (stored.view(torch.float8_e4m3fn) if is_bytes else stored).float()
 
@@ -144,10 +147,10 @@ class NVFP4(WeightFormat):
         input_scale: float | None,
         dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Round activations to NVFP4 and back as ComfyUI's runtime does.
+        """Round activations to NVFP4 and back, like ComfyUI's runtime.
 
-        Without a static scale the runtime takes ``amax / 2688`` of the call, in the activations'
-        own dtype; block scales always follow the max rule.
+        Without a static scale, the runtime uses ``amax / 2688`` of the call in the activations' own
+        dtype. Block scales always follow the max rule.
         """
         if input_scale is None:
             low, high = torch.aminmax(activations)
@@ -159,7 +162,7 @@ class NVFP4(WeightFormat):
 
 
 class NVFP4W4A16(NVFP4):
-    """NVFP4 weights multiplied in 16 bits: smaller, not faster, activations untouched."""
+    """NVFP4 weights, multiplied in 16 bits. Saves memory but no time."""
 
     name = "nvfp4_w4a16"
     marker: Mapping[str, Any] | None = {"format": "nvfp4", FULL_PRECISION: True}
@@ -174,15 +177,15 @@ class NVFP4W4A16(NVFP4):
         input_scale: float | None,
         dtype: torch.dtype = torch.float32,
     ) -> torch.Tensor:
-        """Activations stay in 16 bits."""
+        """Return the activations unchanged, because they stay in 16 bits."""
         return activations.to(dtype)
 
 
 def block_amax(weight: torch.Tensor) -> torch.Tensor:
     """Return the absolute maximum of every block, float32 ``[rows, ceil(columns / 16)]``.
 
-    NaN is reported as NaN. The maximum runs over the bits as integers: same order, and several
-    times faster than ``abs().amax()`` over short rows.
+    NaN stays NaN. The maximum is taken over the bits read as integers, which have the same order.
+    This is several times faster than ``abs().amax()`` over short rows.
     """
     rows, columns = weight.shape
     padded = roundup(columns, BLOCK)
@@ -212,15 +215,15 @@ def quantize_blocks(
 
     Args:
         weight: ``[rows, columns]``, any float dtype.
-        amax: `block_amax` of it.
+        amax: `block_amax` of the weight.
         tensor_scale: 0-d float32.
         block_scales: chooses the scale of each block (see `BlockScales`).
-        measure_error: also return the relative Frobenius error.
+        measure_error: whether to measure the relative error (Frobenius norm).
 
     Returns:
-        uint8 codes ``[rows16, columns16 / 2]`` and linear float8_e4m3fn block scales
-        ``[rows16, columns16 / 16]`` (both padded to multiples of 16), and the error.
-        With the max rule, bit-identical to comfy-kitchen's ``quantize_nvfp4``.
+        Packed uint8 codes ``[rows16, columns16 / 2]`` and untiled float8_e4m3fn block scales
+        ``[rows16, columns16 / 16]``, both padded to multiples of 16, and the error or None. With
+        the max rule, they are bit-identical to comfy-kitchen's ``quantize_nvfp4``.
     """
     rows, columns = weight.shape
     padded = roundup(columns, BLOCK)
@@ -256,7 +259,7 @@ def quantize_blocks(
 def pack_blocks(
     values: torch.Tensor, scales: torch.Tensor, tensor_scale: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Store values that are on the grid of their scales already.
+    """Pack values that are already on the grid of their scales.
 
     Args:
         values: float32 ``[rows, columns]``, columns a multiple of 16.
@@ -264,9 +267,9 @@ def pack_blocks(
         tensor_scale: 0-d float32.
 
     Returns:
-        codes and linear block scales as `quantize_blocks`.
+        Codes and untiled block scales as from `quantize_blocks`.
     """
-    # The scales take the place of the blocks' maxima: each chunk is handed its own.
+    # Pass the scales in place of the block maxima, so that each chunk gets its own scales back.
     packed, stored, _ = quantize_blocks(
         values, scales.float(), tensor_scale, lambda blocks, own, _: own.to(torch.float8_e4m3fn)
     )
@@ -274,8 +277,8 @@ def pack_blocks(
 
 
 def distance(weight: torch.Tensor, values: torch.Tensor) -> float:
-    """Return ``||weight - values|| / ||weight||``, chunk by chunk; 0 for an all-zero weight."""
-    unit = float(tensor_amax(weight)) or 1.0  # squares of extreme values leave float32
+    """Return ``||weight - values|| / ||weight||``; 0 for an all-zero weight."""
+    unit = float(tensor_amax(weight)) or 1.0  # squares of extreme values would overflow float32
     squares: dict[int, torch.Tensor] = {}
 
     def loop(chunks: Iterable[slice]) -> None:
@@ -291,15 +294,15 @@ def distance(weight: torch.Tensor, values: torch.Tensor) -> float:
 def round_through_nvfp4(
     activations: torch.Tensor, tensor_scale: torch.Tensor, dtype: torch.dtype
 ) -> torch.Tensor:
-    """Return what is left of values stored as NVFP4 with the max rule.
+    """Round values to NVFP4 and back with the max rule.
 
-    The same values as `quantize_blocks` with `max_block_scales` and decoding, without the codes
-    and without ever waiting for the device.
+    Gives the same values as `quantize_blocks` with `max_block_scales` and decoding, but makes no
+    codes and does not wait for the device.
 
     Args:
         activations: ``[rows, columns]``, any float dtype.
         tensor_scale: 0-d float32; zero gives zeros.
-        dtype: of the result.
+        dtype: dtype of the result.
     """
     rows, columns = activations.shape
     padded = roundup(columns, BLOCK)
@@ -341,10 +344,11 @@ def _divide_by_scale(values: torch.Tensor, total: torch.Tensor) -> None:
 def _sum_of_squares(
     scaled: torch.Tensor, total: torch.Tensor, source: torch.Tensor
 ) -> torch.Tensor:
-    """Return a chunk's sum of squares, float64, of values or errors in units of their scale.
+    """Return the float64 sum of squares of a chunk's values or errors.
 
-    In those units nothing overflows float32, whatever the magnitude of the weight. Blocks too
-    small for any scale are stored as zeros: there value and error are both the source.
+    ``scaled`` holds them in units of the scales ``total``, so that nothing overflows float32. A
+    block that is too small for any scale is stored as zeros, so its values and its errors are both
+    the source.
     """
     per_block = scaled.view(-1, BLOCK).square() @ scaled.new_ones(BLOCK)
     result = (per_block.double() * total.double().square()).sum()

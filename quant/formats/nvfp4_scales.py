@@ -1,8 +1,8 @@
-"""Scales of NVFP4: the max rule's, and the search for those of least squared error.
+"""Block scales of NVFP4: the max rule, and a search for the least squared error.
 
-The max rule spends the whole range on a block's largest value. Clipping it a little, or leaving
-room above it, often fits the other fifteen better. Measured on Gaussian and Student-t weights the
-search takes a fifth to a quarter of the squared error away at the same size.
+The max rule fits the whole range to a block's largest value. A scale that clips this value
+slightly, or leaves room above it, often fits the other fifteen values better. On Gaussian and
+Student-t weights, the search removes a fifth to a quarter of the squared error.
 """
 
 from __future__ import annotations
@@ -15,38 +15,40 @@ from .e2m1 import E2M1_MAX, round_to_e2m1
 from .e4m3 import E4M3_MAX, decode_e4m3
 
 BLOCK = 16
-#: Largest magnitude NVFP4 represents at a tensor scale of one.
+#: The largest magnitude of NVFP4 with a tensor scale of one.
 NVFP4_MAX = E2M1_MAX * E4M3_MAX
-#: Divides a weight's amax where block scales are searched: the block with the largest value then
-#: has scale code 256 of 448, which leaves room for the codes above.
+#: Divides a weight's amax if block scales are searched. The block with the largest value then has
+#: a block scale of 256, which leaves room for larger scales up to 448.
 SEARCH_DIVISOR = E2M1_MAX * 256.0
 
-# E4M3 codes tried, relative to the max rule's. Wider ranges were never chosen.
+# E4M3 codes to try, relative to the code of the max rule. Codes further away were never chosen.
 _FIRST, _LAST = -4, 5
 _LARGEST_CODE = 0x7E  # 448; 0x7F is NaN
 
-#: From blocks ``[B, 16]``, their maxima float32 ``[B]`` and the tensor scale (0-d) to one
-#: float8_e4m3fn scale per block ``[B]``.
+#: Takes blocks ``[B, 16]``, their maxima float32 ``[B]`` and the tensor scale (0-d), and returns
+#: one float8_e4m3fn scale per block ``[B]``.
 BlockScales = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 
 
 def max_block_scales(
     blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
 ) -> torch.Tensor:
-    """Return ``e4m3(min(block_amax / 6 / tensor_scale, 448))``.
+    """Return the scales of the max rule, ``e4m3(min(block_amax / 6 / tensor_scale, 448))``.
 
-    The max rule: what the runtime does to activations, in comfy-kitchen's order of operations.
+    The runtime does the same to activations. The order of operations is comfy-kitchen's.
     """
-    # As a tensor: torch multiplies by the reciprocal of a number on GPUs, which rounds otherwise.
+    # A tensor, because torch on a GPU divides by a Python number by multiplying with its
+    # reciprocal, which rounds differently.
     largest = block_amax.new_full((), E2M1_MAX)
     scales = (block_amax / largest).div_(tensor_scale).clamp_(max=E4M3_MAX)
     return scales.to(torch.float8_e4m3fn)
 
 
 def searched_block_scales(channel_weights: torch.Tensor | None) -> BlockScales:
-    """Return the search: ten E4M3 codes around the max rule's for every block, the best kept.
+    """Return a function that searches for the best scale of each block.
 
-    ``channel_weights``: how much the squared error of each channel counts, float32 ``[in]``.
+    It tries ten E4M3 codes around the code of the max rule. ``channel_weights`` says how much the
+    squared error of each channel counts, float32 ``[in]``.
     """
 
     def search(
@@ -72,7 +74,7 @@ def searched_block_scales(channel_weights: torch.Tensor | None) -> BlockScales:
 
 
 class NVFP4Grid:
-    """NVFP4's values under one tensor scale, a `BlockGrid`."""
+    """The `BlockGrid` of NVFP4 for one tensor scale."""
 
     block = BLOCK
 
@@ -81,21 +83,21 @@ class NVFP4Grid:
         self._tensor_scale = tensor_scale
 
     def candidates(self, block_amax: torch.Tensor) -> torch.Tensor:
-        """Return ten codes around the max rule's."""
+        """Return ten codes around the code of the max rule."""
         start = max_block_scales(block_amax, block_amax, self._tensor_scale)
         return torch.stack(_codes_around(start.view(torch.uint8).int()), 1).to(torch.uint8)
 
     def scales(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return block scale times tensor scale."""
+        """Return the block scales times the tensor scale."""
         return decode_e4m3(codes.view(torch.float8_e4m3fn)).mul_(self._tensor_scale)
 
     def round_in_place(self, values: torch.Tensor, scratch: torch.Tensor) -> None:
-        """Round to E2M1."""
+        """Round values to E2M1 in place."""
         round_to_e2m1(values, scratch)
 
 
 def _codes_around(start: torch.Tensor) -> list[torch.Tensor]:
-    """Return the E4M3 codes to try around the max rule's: ten integer tensors like ``start``."""
+    """Return the E4M3 codes to try around ``start``: ten integer tensors of its shape."""
     return [(start + step).clamp_(0, _LARGEST_CODE) for step in range(_FIRST, _LAST + 1)]
 
 
@@ -105,12 +107,12 @@ def _squared_error(
     weights: torch.Tensor | None,
     scratch: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
-    """Return each block's squared error ``[B]`` under ``scale`` ``[B]``.
+    """Return the squared error ``[B]`` of blocks with ``scale`` ``[B]``.
 
-    ``weights`` of the channels are in blocks, ``[ceil(in / 16), 16]``.
+    ``weights`` are the channel weights in blocks, ``[ceil(in / 16), 16]``.
     """
     values, magic = scratch
-    # A zero scale stores zeros: every value is its own error.
+    # A zero scale stores zeros, so the error of every value is the value itself.
     torch.div(magnitudes, scale.masked_fill(scale == 0, torch.inf).unsqueeze(-1), out=values)
     round_to_e2m1(values, magic)
     values.mul_(scale.unsqueeze(-1)).sub_(magnitudes).square_()
@@ -120,6 +122,6 @@ def _squared_error(
 
 
 def _padded(weights: torch.Tensor) -> torch.Tensor:
-    """Return channel weights as blocks ``[ceil(in / 16), 16]``; padding weighs nothing."""
+    """Return channel weights in blocks ``[ceil(in / 16), 16]``; padding has weight zero."""
     missing = -len(weights) % BLOCK
     return torch.nn.functional.pad(weights, (0, missing)).view(-1, BLOCK)

@@ -1,8 +1,8 @@
-"""Chunks of one weight on several cores.
+"""Process the chunks of one weight on several cores.
 
-Torch splits every single operation over the cores and waits for the slowest at its end. A chunk
-takes dozens of operations of a fraction of a millisecond: on a machine that does anything else
-the waiting takes far longer than the work. Here each core takes whole chunks instead.
+Torch splits every single operation over the cores and then waits for the slowest core. A chunk
+needs dozens of operations of a fraction of a millisecond each. On a busy machine, the waiting takes
+far longer than the work. Here each core processes whole chunks instead.
 """
 
 from __future__ import annotations
@@ -14,30 +14,31 @@ from functools import lru_cache
 
 import torch
 
-# More would wait for each other in the interpreter, and each holds buffers of its own.
+# More workers would wait for the interpreter, and each worker needs its own buffers.
 _MOST_WORKERS = 8
 
 ChunkLoop = Callable[[Iterable[slice]], None]
 
 
 def share_chunks(loop: ChunkLoop, chunks: Sequence[slice], device: torch.device) -> None:
-    """Run ``loop`` on several threads that draw their chunks from one supply.
+    """Run ``loop`` on several threads that take their chunks from one supply.
 
     Args:
-        loop: works through the chunks it is given, in any order, with buffers of its own; writes
-            its results where no other chunk does.
-        chunks: each is drawn once.
-        device: of the data; on GPUs, and under `torch.set_num_threads(1)`, ``loop`` simply runs.
+        loop: processes the chunks that it gets, in any order, with its own buffers. Each chunk
+            must write its results to a different place.
+        chunks: the chunks; each is processed once.
+        device: the device of the data. On GPUs and under `torch.set_num_threads(1)`, ``loop`` runs
+            in this thread.
 
     Raises:
-        Exception: what ``loop`` raised first; the chunks not yet drawn are dropped then.
+        Exception: the first error of ``loop``. The remaining chunks are then dropped.
     """
     workers = min(torch.get_num_threads(), _MOST_WORKERS)
     if device.type != "cpu" or workers == 1 or len(chunks) < 2:
         loop(chunks)
         return
     supply = _Supply(chunks)
-    inference = torch.is_inference_mode_enabled()  # per thread, and tensors remember it
+    inference = torch.is_inference_mode_enabled()  # each thread has its own mode
 
     def work() -> None:
         try:
@@ -56,7 +57,7 @@ def share_chunks(loop: ChunkLoop, chunks: Sequence[slice], device: torch.device)
 
 
 class _Supply:
-    """An iterator that several threads may draw from."""
+    """An iterator that several threads can use at once."""
 
     def __init__(self, chunks: Sequence[slice]):
         self._chunks = iter(chunks)
@@ -76,11 +77,11 @@ class _Supply:
 
 @lru_cache(maxsize=1)
 def _pool(workers: int) -> ThreadPoolExecutor:
-    """Return threads on which torch does not split operations; elsewhere it does as before."""
+    """Return threads on which torch does not split operations. Other threads are not affected."""
     started = threading.Barrier(workers)
 
     def start() -> None:
-        torch.get_num_threads()  # the first use in a thread resets the number, later ones do not
+        torch.get_num_threads()  # the first use in a thread resets the number, so do it first
         torch.set_num_threads(1)
         started.wait()
 

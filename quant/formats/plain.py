@@ -1,4 +1,4 @@
-"""Unquantized storage: keep the source's dtype, or cast to bf16, fp16 or fp32."""
+"""Unquantized formats: keep the source's dtype, or cast to bf16, fp16 or fp32."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat
 
 
 class Plain(WeightFormat):
-    """A weight without scales or marker, in one dtype (None: as the source has it)."""
+    """A weight without scales or marker, in one dtype (None: the dtype of the source)."""
 
     def __init__(self, name: str, dtype: torch.dtype | None, error_bound: float):
         self.name = name
@@ -22,13 +22,17 @@ class Plain(WeightFormat):
     def tensor_specs(
         self, shape: tuple[int, ...], source_dtype: torch.dtype
     ) -> dict[str, TensorSpec]:
-        """One tensor of the source's shape."""
+        """Return the spec of one tensor with the source's shape."""
         return {"weight": TensorSpec(tuple(shape), self.dtype or source_dtype)}
 
     def encode(
         self, weight: torch.Tensor, rule: ScaleRule, *, measure_error: bool = False
     ) -> EncodedWeight:
-        """Cast. A finite value that overflows the target dtype is an error."""
+        """Cast the weight to the dtype.
+
+        Raises:
+            FormatError: a finite value overflows fp16.
+        """
         if self.dtype is None or self.dtype == weight.dtype:
             return EncodedWeight({"weight": weight}, 0.0 if measure_error else None)
         cast = cast_plain(weight, self.dtype)
@@ -47,7 +51,7 @@ class Plain(WeightFormat):
 
 
 def cast_plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """Return a tensor in the dtype it is stored in, rounded to nearest.
+    """Return a tensor cast to ``dtype``, rounded to nearest.
 
     Raises:
         FormatError: a finite value overflows fp16.
@@ -57,7 +61,7 @@ def cast_plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     cast = tensor.to(dtype)
     if dtype == torch.float16 and bool((cast.isinf() & ~tensor.isinf()).any()):
         raise FormatError(
-            f"values above 65504 do not fit fp16 (largest {float(tensor.abs().amax()):.4g}); "
-            "use bf16 or keep for this layer"
+            "values above 65504 do not fit fp16 (the largest is "
+            f"{float(tensor.abs().amax()):.4g}); give this layer bf16 or keep"
         )
     return cast

@@ -1,4 +1,4 @@
-"""The formats by name."""
+"""The registry of formats by name."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ FORMATS: Mapping[str, WeightFormat] = {
         NVFP4W4A16(),
         Float8E4M3(),
         Plain("bf16", torch.bfloat16, 2.0**-8),
-        # fp16 flushes values below 6e-8; weights that small carry no signal.
+        # fp16 flushes values below 6e-8 to zero. Weights that small have no effect.
         Plain("fp16", torch.float16, 2.0**-8),
         Plain("fp32", torch.float32, 0.0),
         KEEP,
-        # A single outlier decides the scale of a whole tensor, or of its row.
+        # Large bounds, because one outlier decides the scale of a whole tensor or of its row.
         Int8("int8_tensorwise", 0.7, per_row=False),
         Int8("int8_rowwise", 0.3, per_row=True),
         RotatedInt8("int8_convrot", 0.05),
@@ -45,7 +45,7 @@ def get_format(name: str) -> WeightFormat:
     """Return a format by name.
 
     Raises:
-        FormatError: unknown name; the message lists the known ones.
+        FormatError: the name is unknown; the message lists the formats.
     """
     try:
         return FORMATS[name]

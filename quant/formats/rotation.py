@@ -1,8 +1,8 @@
-"""The rotation of ConvRot: groups of input channels times a regular Hadamard matrix.
+"""The rotation of ConvRot: multiply groups of input channels by a regular Hadamard matrix.
 
-A layer computes the same with rotated weights and rotated inputs, but outliers are spread over
-their group. The matrix is the Kronecker power of comfy-kitchen's 4x4 one with a -1 in every row
-and column (ConvRot, arXiv 2512.03673); it is symmetric, so it is its own inverse.
+With rotated weights and rotated inputs, a layer computes the same output, but outliers are spread
+over their group. The matrix is the Kronecker power of comfy-kitchen's 4x4 matrix with a -1 in every
+row and column (ConvRot, arXiv 2512.03673). It is symmetric, so it is its own inverse.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ import torch
 
 from .base import marker_parameter
 
-#: Group sizes that comfy-kitchen's CUDA kernels rotate themselves, the best first.
+#: Group sizes for which comfy-kitchen has CUDA kernels, the best first.
 GROUPS = (256, 64, 16)
-#: What ComfyUI assumes where a marker names no size (comfy/ops.py).
+#: The group size that ComfyUI assumes if a marker names none (comfy/ops.py).
 DEFAULT_GROUP = 256
 
 
 def is_group_size(size: int) -> bool:
-    """Whether there is a regular Hadamard matrix of this size: a power of 4."""
+    """Whether the size is a power of 4, for which there is a regular Hadamard matrix."""
     return size >= 4 and log2(size) % 2 == 0
 
 
 def marked_group_size(marker: Mapping[str, Any]) -> int | None:
-    """Return the group size a marker names, None if nothing can be rotated by it."""
+    """Return the group size of a marker, or None if it is not a valid size."""
     value = marker_parameter(marker, "convrot_groupsize", DEFAULT_GROUP)
     try:
         size = int(value)
@@ -38,17 +38,20 @@ def marked_group_size(marker: Mapping[str, Any]) -> int | None:
 
 
 def rotate(values: torch.Tensor, group: int) -> torch.Tensor:
-    """Return ``[rows, columns]`` with every ``group`` columns rotated, in the dtype of ``values``.
+    """Return ``[rows, columns]`` with groups of ``group`` columns rotated, in the same dtype.
 
-    The product is comfy-kitchen's own for weights, down to the transposed view of the symmetric
-    matrix. Sums of float32 depend on the order a matrix library takes, and that on the number of
-    rows and of threads: the same bits as there come from the whole weight at once only.
+    The product is the one that comfy-kitchen computes for weights, including the transposed view of
+    the symmetric matrix. The order of float32 sums in a matrix library depends on the number of
+    rows and threads, so only the whole weight at once gives the same bits as comfy-kitchen.
     """
     return _product(values, hadamard(group).T)
 
 
 def rotate_inputs(values: torch.Tensor, group: int) -> torch.Tensor:
-    """Return `rotate` of activations, which comfy-kitchen multiplies by the matrix as it is."""
+    """Rotate activations as in `rotate`, but by the matrix that is not transposed.
+
+    comfy-kitchen does the same.
+    """
     return _product(values, hadamard(group))
 
 
@@ -61,7 +64,7 @@ def _product(values: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
 @lru_cache(maxsize=4)
 def hadamard(size: int) -> torch.Tensor:
     """Return the orthogonal regular Hadamard matrix ``[size, size]``, float32 on CPU."""
-    with torch.inference_mode(False):  # a tensor made there could not be used elsewhere
+    with torch.inference_mode(False):  # the cached tensor must also work outside inference mode
         ones = 1.0 - 2.0 * torch.eye(4).flip(1)
         matrix = torch.ones(1, 1)
         while len(matrix) < size:

@@ -1,4 +1,4 @@
-"""Which layer gets which format: inventories, recipes, presets, plans."""
+"""Decide which layer gets which format: inventories, recipes, presets and plans."""
 
 from .architectures import Architecture, detect_architecture
 from .gpu_formats import for_gpu

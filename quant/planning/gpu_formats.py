@@ -1,6 +1,7 @@
-"""A recipe with the formats that a generation of GPUs multiplies natively.
+"""Adapt a recipe to the formats that a generation of GPUs multiplies natively.
 
-Presets are written for Blackwell. Other tensor cores have no NVFP4, and those before Ada no float8.
+Presets are written for Blackwell. Older tensor cores have no NVFP4, and cores before Ada have no
+float8.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from collections.abc import Mapping
 from ..hardware.generations import GENERATIONS, Generation
 from .recipe import USER_RULE, Recipe, Rule
 
-# Which format takes whose place, and where its shape does not fit, which one does. Formats that
-# are multiplied in 16 bits anywhere stay, and those that a generation runs natively.
+# By the format of a rule: the format that replaces it, and the fallback for layers whose shape
+# the replacement cannot store. Formats that are not listed stay. Either the generation runs them
+# natively, or every GPU multiplies them in 16 bits.
 _Place = tuple[str, str | None]
 _PLACES: Mapping[Generation, Mapping[str, _Place]] = {
     "blackwell": {"convrot_w4a4": ("nvfp4", None)},
@@ -28,8 +30,8 @@ _PLACES: Mapping[Generation, Mapping[str, _Place]] = {
 def for_gpu(recipe: Recipe, generation: Generation) -> Recipe:
     """Return a recipe whose formats run natively on a generation of GPUs.
 
-    Rules a user wrote stay as they are, and so does a recipe that needs no change. ``none``
-    changes nothing: a file made on such a machine is for another.
+    Rules that a user wrote do not change. ``none`` changes nothing, because a file made on a
+    machine without a supported GPU is meant for another machine.
     """
     places = _PLACES[generation]
     rules = tuple(_placed(rule, places) for rule in recipe.rules)

@@ -1,4 +1,4 @@
-"""What a source holds, as layers: names, kinds, and where in the depth of the model they sit."""
+"""The layers of a source: names, kinds, and positions in the model's lists of blocks."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from ..sources.base import TensorInfo, TensorSource
 Kind = Literal["linear", "embedding", "conv", "norm", "parameter", "buffer"]
 KINDS: tuple[Kind, ...] = ("linear", "embedding", "conv", "norm", "parameter", "buffer")
 
-# A 2-D weight read by row look-up, not by a product. Everything else 2-D is a Linear; names like
-# text_embedding.0 are Linears.
+# Names of 2-D weights that are read by row look-up, not by a product. All other 2-D weights are
+# Linear layers, also those with names such as text_embedding.0.
 _LOOKUP_TABLES = re.compile(
     r"(^|\.)(embed_tokens|embed_tokens_per_layer|shared|wte|wpe|\w*embeddings?|"
     r"relative_attention_bias|label_emb(edding)?_table|embedding_table)$"
@@ -24,10 +24,10 @@ _LOOKUP_TABLES = re.compile(
 
 @dataclass(frozen=True)
 class BlockPosition:
-    """Where a layer sits in a list of repeated blocks.
+    """The position of a layer in a list of repeated blocks.
 
-    ``container`` is the list's name (``blocks``), ``index`` counts from 0, ``count`` is how many
-    blocks the list has in this model.
+    ``container`` is the name of the list (``blocks``). ``index`` counts from 0. ``count`` is the
+    number of blocks that the list has in this model.
     """
 
     container: str
@@ -52,7 +52,7 @@ class Layer:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the weight and its companions as the source stores them."""
+        """Bytes of the weight and its companions in the source."""
         return self.tensor.file_bytes + sum(info.file_bytes for info in self.companions)
 
 
@@ -73,7 +73,7 @@ class Inventory:
 
     @property
     def containers(self) -> dict[str, int]:
-        """Return the lists of blocks and how many blocks each has."""
+        """The number of blocks of each list of blocks, by the name of the list."""
         found: dict[str, int] = {}
         for layer in self.layers.values():
             if layer.block:
@@ -87,10 +87,10 @@ def take_inventory(source: TensorSource) -> Inventory:
 
 
 def inventory_of(tensors: Iterable[TensorInfo]) -> Inventory:
-    """Group tensors into layers: ``X.weight`` with ``X.bias``, anything else by itself.
+    """Group tensors into layers: ``X.weight`` with ``X.bias``; any other tensor is its own layer.
 
     Raises:
-        PlanError: a bare tensor has the name of a layer.
+        PlanError: a tensor without ``.weight`` has the name of a layer.
     """
     infos = {info.name: info for info in tensors}
     positions = _block_positions(infos)
@@ -104,8 +104,8 @@ def inventory_of(tensors: Iterable[TensorInfo]) -> Inventory:
         companion = infos.get(f"{base}.bias") if is_weight else None
         if layer_name in layers:
             raise PlanError(
-                f"{layers[layer_name].tensor.name} and {name} would be one layer, {layer_name}; "
-                "rename one of them in the source"
+                f"the tensors {layers[layer_name].tensor.name} and {name} would both be the layer "
+                f"{layer_name}; rename one of them in the source"
             )
         layers[layer_name] = Layer(
             name=layer_name,
@@ -128,10 +128,11 @@ def _kind(name: str, info: TensorInfo, is_weight: bool) -> Kind:
 
 
 def _block_positions(infos: Mapping[str, TensorInfo]) -> dict[str, BlockPosition]:
-    """Find each layer's place in the outermost list of repeated blocks.
+    """Find each layer's position in the outermost list of repeated blocks.
 
     A list of blocks is a name followed by consecutive indices from 0, each with named children
-    that hold at least two 2-D weights. ``text_embedding.0`` has none, so it is no block.
+    that hold at least two 2-D weights. ``text_embedding.0`` has no such children, so it is not a
+    block.
     """
     weights: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
     for name, info in infos.items():
@@ -152,12 +153,12 @@ def _block_positions(infos: Mapping[str, TensorInfo]) -> dict[str, BlockPosition
             if container in containers:
                 layer = name.removesuffix(".weight")
                 positions[layer] = BlockPosition(container, index, containers[container])
-                break  # the outermost list is the depth of the model
+                break  # an inner list does not show how deep in the model a layer is
     return positions
 
 
 def _indexed(name: str) -> Iterable[tuple[str, int, str]]:
-    """Yield (container, index, rest) for every number in a dotted name, outermost first."""
+    """Yield (container, index, rest) for each number in a dotted name, outermost first."""
     parts = name.split(".")
     for i in range(1, len(parts) - 1):
         if parts[i].isdigit():

@@ -1,4 +1,4 @@
-"""A recipe resolved against one model: which layer gets which format, why, and what it costs."""
+"""Plans: a recipe resolved against one model, with each layer's format, reason and size."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAMED = 3
 
 @dataclass(frozen=True)
 class PlannedLayer:
-    """One layer's fate. Sizes include bias, scales and marker, in bytes."""
+    """What happens to one layer. Sizes are in bytes and include bias, scales and marker."""
 
     name: str
     kind: str
@@ -39,10 +39,10 @@ class PlannedLayer:
 
 @dataclass(frozen=True)
 class Plan:
-    """What will be done to each layer, before anything is done.
+    """What a conversion will do to each layer.
 
-    ``warnings`` name rules that matched nothing and layers that could not get what a rule asked.
-    ``blocks`` are the lists of blocks that were found, by name, with how many blocks each has.
+    ``warnings`` name rules that matched nothing, and layers that cannot get the format that a rule
+    gives them. ``blocks`` holds the number of blocks of each list of blocks, by its name.
     """
 
     recipe: Recipe
@@ -62,7 +62,7 @@ class Plan:
         return sum(layer.bytes_after for layer in self.layers)
 
     def counts(self, kind: str | None = "linear") -> dict[str, int]:
-        """Return how many layers each format gets, most first (``kind=None``: of any kind)."""
+        """Return the number of layers per format, most frequent first; None: all kinds."""
         chosen = Counter(la.format for la in self.layers if kind is None or la.kind == kind)
         return dict(chosen.most_common())
 
@@ -71,20 +71,25 @@ class Plan:
         return [layer for layer in self.layers if get_format(layer.format).is_quantized]
 
     def require_layers(self, inventory: Inventory, origin: str = "this model") -> None:
-        """Raise `PlanError`, naming a difference, unless the plan is of these layers."""
+        """Check that the plan was made for these layers.
+
+        Raises:
+            PlanError: the layers differ; the message names some differences.
+        """
         layers = inventory.layers
         odd = sorted(set(layers) ^ {planned.name for planned in self.layers})
         if odd:
             examples = ", ".join(odd[:_NAMED]) + (" and more" if len(odd) > _NAMED else "")
             raise PlanError(
-                f"the plan was made for another model: {examples} are not in both; "
-                f"plan again from {origin}"
+                f"the plan was made for another model: {examples} exist in only one of the two; "
+                f"make the plan again from {origin}"
             )
         for planned in self.layers:
             if layers[planned.name].shape != planned.shape:
                 raise PlanError(
                     f"the plan was made for another model: {planned.name} is {planned.shape} "
-                    f"there and {layers[planned.name].shape} here; plan again from {origin}"
+                    f"in the plan and {layers[planned.name].shape} in {origin}; "
+                    f"make the plan again from {origin}"
                 )
 
     def to_json(self) -> dict[str, Any]:
@@ -108,9 +113,9 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
 
     Raises:
         RecipeError: the recipe is for other architectures (unless ``any_architecture``).
-        PlanError: ComfyUI cannot load this model, nothing would be quantized, one of the user's
-            own rules matches no layer, or a rule that is not optional names a layer the model
-            does not have.
+        PlanError: ComfyUI cannot load this model, the recipe quantizes nothing although it names
+            quantized formats, a rule of the user matches no layer, or a rule that is not optional
+            names a layer that the model does not have.
     """
     architecture = detect_architecture(inventory)
     if architecture.problem:
@@ -130,14 +135,14 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     wanted = recipe.formats()
     if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
         raise PlanError(
-            f"recipe {recipe.name} quantizes no layer of this model, which is {architecture}; "
-            + ("; ".join(warnings) or "its rules match nothing")
+            f"recipe {recipe.name} quantizes no layer of this model, which is {architecture}: "
+            + ("; ".join(warnings) or "its rules match no layer")
         )
     return plan
 
 
 def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
-    """Return what a layer occupies in the checkpoint: weight, scales, marker, bias."""
+    """Return the bytes of a layer in the checkpoint: weight, scales, marker and bias."""
     size = fmt.nbytes(layer.shape, layer.tensor.dtype)
     size += sum(info.nbytes for info in layer.companions)
     if fmt.marker is not None:
@@ -148,12 +153,15 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
 
 
 def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:
-    """Return the format a recipe asks for, and the index of the rule; None: its default."""
+    """Return the format that a recipe gives a layer, and the index of the rule that decides.
+
+    The index is None if no rule matches and the default decides.
+    """
     for number, rule in enumerate(recipe.rules):
         if rule.matches(layer):
             return _ruled(layer, rule).name, number
     if get_format(recipe.default).is_quantized and layer.kind != "linear":
-        return "keep", None  # as a rule without kinds, a quantized default is for Linears
+        return "keep", None  # like a rule without kinds, a quantized default is for Linear layers
     return recipe.default, None
 
 
@@ -176,7 +184,7 @@ def _plan_layer(
     refusal = None if taken_over else why_not(layer, fmt, architecture)
     if refusal:
         refused.setdefault((fmt.name, refusal), []).append(layer.name)
-        reason = f"kept, {fmt.name} not possible: {refusal}"
+        reason = f"kept, because {fmt.name} is not possible: {refusal}"
         fmt = _or_as_stored(layer, "keep")
     return PlannedLayer(
         name=layer.name,
@@ -198,13 +206,13 @@ def _refusal_warning(names: list[str], fmt: str, refusal: str) -> str:
 
 
 def _or_as_stored(layer: Layer, name: str) -> WeightFormat:
-    """Return a format by name; ``keep`` is the one a quantized layer has in the source."""
+    """Return a format by name; for ``keep``, the format that the layer has in the source."""
     stored = layer.tensor.stored
     return get_format(stored.format if name == "keep" and stored and stored.format else name)
 
 
 def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
-    """Return why a layer of such a model cannot be stored in a format, or None when it can."""
+    """Return why a layer of a model cannot be stored in a format, or None if it can."""
     return _unsuited(layer, fmt) or _would_hide_shape(layer, fmt, architecture)
 
 
@@ -217,19 +225,22 @@ def _would_hide_shape(layer: Layer, fmt: WeightFormat, architecture: Architectur
 
 
 def _require_names(recipe: Recipe, inventory: Inventory) -> None:
-    """Refuse plain layer names that the model lacks, each of a list; globs may match nothing."""
+    """Refuse rules that name layers the model lacks. Globs may match nothing.
+
+    `_unmatched_rules` checks rules that a user wrote as a line.
+    """
     for rule in recipe.rules:
         unknown = [name for name in rule.layer_names() if name not in inventory.layers]
         is_line = rule.why == USER_RULE and isinstance(rule.pattern, str)
         if unknown and not rule.optional and not is_line:
             raise PlanError(
-                f"recipe {recipe.name} gives {rule.format} to layers this model does not have: "
-                f"{describe_unknown(unknown, inventory.layers)}"
+                f"recipe {recipe.name} gives {rule.format} to layers that this model does not "
+                f"have: {describe_unknown(unknown, inventory.layers)}"
             )
 
 
 def _ruled(layer: Layer, rule: Rule) -> WeightFormat:
-    """Return the format a rule gives a layer that it matches."""
+    """Return the format that a rule gives a layer it matches, or its fallback."""
     fmt = get_format(rule.format)
     if rule.fallback is None or _unsuited(layer, fmt) is None:
         return fmt
@@ -238,15 +249,19 @@ def _ruled(layer: Layer, rule: Rule) -> WeightFormat:
 
 def _unsuited(layer: Layer, fmt: WeightFormat) -> str | None:
     if layer.kind == "buffer" and fmt.name != "keep":
-        return f"it holds {layer.tensor.dtype}, which is no weight"
+        return f"it holds {layer.tensor.dtype}, so it is not a weight"
     if fmt.is_quantized and layer.kind not in fmt.kinds:
         kinds = " and ".join(fmt.kinds)
-        return f"its kind is {layer.kind}; ComfyUI loads {fmt.name} for {kinds} layers only"
+        return f"its kind is {layer.kind}; ComfyUI loads {fmt.name} only for {kinds} layers"
     return fmt.refusal(layer.shape)
 
 
 def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, int]) -> list[str]:
-    """Return warnings for rules that decided nothing; a user's own rule is an error."""
+    """Return warnings for rules that decide nothing.
+
+    Raises:
+        PlanError: a rule of the user matches no layer.
+    """
     warnings = []
     for number, rule in enumerate(recipe.rules):
         if used.get(number):
@@ -260,7 +275,7 @@ def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, in
         elif rule.why == USER_RULE:
             raise PlanError(_no_match(rule, inventory))
         elif not recipe.architectures:
-            continue  # a recipe for any model names layers that most models lack
+            continue  # a recipe for all models has rules for layers that many models lack
         else:
             warnings.append(f"rule {number + 1} ({rule.describe()}) matches no layer")
     return warnings
@@ -271,7 +286,7 @@ def _no_match(rule: Rule, inventory: Inventory) -> str:
     if named:
         kinds = ", ".join(sorted({layer.kind for layer in named}))
         return (
-            f"rule {rule.describe()} matches by name only layers it cannot apply to "
+            f"rule {rule.describe()} matches only names of layers that it does not apply to "
             f"({len(named)} of kind {kinds}, e.g. {named[0].name}){_block_hint(rule, inventory)}"
         )
     patterns = (rule.pattern,) if isinstance(rule.pattern, str) else rule.pattern
@@ -284,4 +299,4 @@ def _block_hint(rule: Rule, inventory: Inventory) -> str:
     if rule.blocks is None:
         return ""
     lists = ", ".join(f"{name}.0 to {n - 1}" for name, n in inventory.containers.items())
-    return f"; this model's blocks are {lists or 'none'}"
+    return f"; the blocks of this model: {lists or 'none'}"

@@ -1,4 +1,4 @@
-"""Presets: recipes with a few settings, one JSON file per model family."""
+"""Presets: recipes with settings, one JSON file per model family."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from ..errors import RecipeError
 from .architectures import Architecture
 from .recipe import Recipe, validated
 
-# ComfyUI imports the pack under a name nobody controls; the folder is where this file is.
+# ComfyUI imports the pack under any name, so the folder is found relative to this file.
 _FOLDER = Path(__file__).parents[2] / "presets"
 
 
 class Setting(BaseModel):
-    """One knob of a preset: an integer range or a choice of formats."""
+    """One setting of a preset: a whole number in a range, or a choice of formats."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -34,7 +34,11 @@ class Setting(BaseModel):
     choices: tuple[str, ...] = ()
 
     def check(self, value: Any, preset: str) -> int | str:
-        """Return the value if the setting admits it, else raise `RecipeError`."""
+        """Return the value of the setting, with text converted to a number where needed.
+
+        Raises:
+            RecipeError: the setting does not allow this value.
+        """
         if self.type == "int":
             if isinstance(value, str):
                 with contextlib.suppress(ValueError):
@@ -50,7 +54,7 @@ class Setting(BaseModel):
 
 
 class Preset(BaseModel):
-    """A recipe template. Rules may refer to settings as ``{name}``."""
+    """A recipe template. Rules refer to settings as ``{name}``."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -63,10 +67,10 @@ class Preset(BaseModel):
     default: str = "keep"
 
     def build(self, values: Mapping[str, Any] | None = None) -> Recipe:
-        """Return the recipe for these settings; missing ones take their default.
+        """Return the recipe for these values of the settings; missing values take the default.
 
         Raises:
-            RecipeError: unknown setting or value out of range.
+            RecipeError: a setting is unknown, or its value is not allowed.
         """
         known = {setting.name: setting for setting in self.settings}
         given = dict(values or {})
@@ -74,7 +78,7 @@ class Preset(BaseModel):
         if unknown:
             raise RecipeError(
                 f"preset {self.name} has no setting {', '.join(unknown)}; "
-                f"it has {', '.join(known) or 'none'}"
+                f"its settings are {', '.join(known) or 'none'}"
             )
         filled = {n: s.check(given.get(n, s.default), self.name) for n, s in known.items()}
         rules = [_fill(rule, filled) for rule in self.rules]
@@ -84,7 +88,7 @@ class Preset(BaseModel):
                 "name": self.name,
                 "description": self.description,
                 "architectures": self.architectures,
-                # first:0 and last:0 are how a setting of 0 switches a rule off
+                # a setting of 0 gives first:0 or last:0, which switches the rule off
                 "rules": [r for r in rules if r.get("blocks") not in ("first:0", "last:0")],
                 "default": self.default,
             },
@@ -107,7 +111,7 @@ def get_preset(name: str) -> Preset:
     """Return a preset by name.
 
     Raises:
-        RecipeError: unknown name; the message lists the known ones.
+        RecipeError: the name is unknown; the message lists the presets.
     """
     presets = load_presets()
     try:
@@ -119,10 +123,10 @@ def get_preset(name: str) -> Preset:
 
 
 def require_architecture(recipe: Recipe, architecture: Architecture) -> None:
-    """Refuse a recipe written for other models than the one recognised.
+    """Refuse a recipe that is written for other models.
 
     Raises:
-        RecipeError: names what was recognised and the presets that fit it.
+        RecipeError: the message names the recognised model and the presets that fit it.
     """
     if not recipe.architectures or architecture.id in recipe.architectures:
         return
@@ -135,9 +139,10 @@ def require_architecture(recipe: Recipe, architecture: Architecture) -> None:
 
 
 def _fill(rule: Mapping[str, Any], values: Mapping[str, int | str]) -> dict[str, Any]:
-    """Put settings into the fields that may refer to them (patterns may hold braces).
+    """Put the values of settings into the fields of a rule that may refer to them.
 
-    A preset is for a family: its models need not have every layer it names.
+    Patterns are not filled, because a regular expression may hold braces. The rules of a preset
+    are optional by default, because not every model of a family has all layers that they name.
     """
     filled = {"optional": True, **rule}
     for field in ("blocks", "format", "min_size"):

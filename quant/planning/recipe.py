@@ -1,4 +1,4 @@
-"""Recipes: ordered rules that say which layer gets which format. Validated data."""
+"""Recipes: validated data with ordered rules that decide which layer gets which format."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
 from .inventory import BlockPosition, Kind, Layer
 
 SCHEMA_VERSION = 1
-#: The ``why`` of rules a user wrote: they must match something, and nothing rewrites them.
+#: The ``why`` of rules that a user wrote. Such a rule must match a layer, and nothing rewrites it.
 USER_RULE = "your rule"
 _GLOB = re.compile(r"[*?\[]")
-# A recipe made by layer names lists hundreds; not every reason and warning has to.
+# A derived recipe lists hundreds of layer names. Reasons and warnings shorten such a list.
 _MOST_PATTERNS, _SHOWN_PATTERNS = 8, 2
 _BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
 
 
 def _known(find: Callable[[str], object]) -> AfterValidator:
-    """Return a validator of names that a function must find."""
+    """Return a validator that accepts the names that ``find`` knows."""
 
     def check(name: str) -> str:
         try:
@@ -63,14 +63,14 @@ def _require_compilable(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
 
 def _require_kinds(value: tuple[Kind, ...]) -> tuple[Kind, ...]:
     if not value:
-        raise ValueError("an empty list of kinds matches nothing; leave it out")
+        raise ValueError("an empty list of kinds matches nothing; list a kind, or leave kinds out")
     return value
 
 
 def _require_blocks(value: str) -> str:
     first, _, last = value.partition("-")
     if not _BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
-        raise ValueError(f"{value!r} is not any, first:N, last:N, N or N-M with N up to M")
+        raise ValueError(f"must be any, first:N, last:N, N or N-M with N up to M, not {value!r}")
     return value
 
 
@@ -78,16 +78,16 @@ def _require_version(value: int) -> int:
     if value < 1:
         raise ValueError(f"recipe versions start at 1, not {value}")
     if value > SCHEMA_VERSION:
-        raise ValueError(f"recipe version {value} is newer than this tool; update it")
+        raise ValueError(f"recipe version {value} is newer than NVFP4 Foundry; update the pack")
     return value
 
 
 def _read_policy(value: Any, info: ValidationInfo) -> InputScalePolicy:
-    """Parse the text of a policy; the recipe's headroom applies where the text names none."""
+    """Parse the text of a policy. If it names no headroom, the recipe's headroom applies."""
     if isinstance(value, InputScalePolicy):
         return value
     if not isinstance(value, str):
-        raise ValueError(f"an input scale policy is text such as amax, not {value!r}")
+        raise ValueError(f"an input scale policy must be text such as amax, not {value!r}")
     try:
         return parse_policy(value, info.data.get("headroom"))
     except CalibrationError as error:
@@ -120,7 +120,7 @@ class _Data(BaseModel):
 
 
 class Rule(_Data):
-    """Layers that match every condition get the format."""
+    """One rule: layers that match all of its conditions get its format."""
 
     pattern: Patterns = Field(
         default="*",
@@ -177,7 +177,7 @@ class Rule(_Data):
         return None
 
     def layer_names(self) -> list[str]:
-        """Return the patterns that name one layer each."""
+        """Return the patterns that name exactly one layer."""
         return [
             pattern
             for pattern in _as_tuple(self.pattern)
@@ -204,7 +204,7 @@ class Rule(_Data):
         return int(first) <= block.index <= int(last or first)
 
     def describe(self, name: str | None = None) -> str:
-        """Return the rule in one line; of its patterns only the one that decides layer ``name``."""
+        """Return the rule in one line. With ``name``, show only the pattern that matches it."""
         decisive = None if name is None else self._pattern_of(name)
         patterns = _as_tuple(decisive or self.pattern)
         text = ", ".join(patterns)
@@ -218,12 +218,12 @@ class Rule(_Data):
 
 
 def _add_schema_property(schema: dict[str, Any]) -> None:
-    """Let files name the schema they follow."""
+    """Allow files to name the schema that they follow."""
     schema["properties"]["$schema"] = {"type": "string", "description": "This schema."}
 
 
 class Recipe(_Data):
-    """Ordered rules, and how the numbers are chosen.
+    """Ordered rules, the rounding, and the input scales.
 
     The first rule that matches a layer decides its format; the default decides the rest.
     """
@@ -271,25 +271,25 @@ class Recipe(_Data):
     @model_validator(mode="before")
     @classmethod
     def _without_schema(cls, data: Any) -> Any:
-        """Let a file name the schema that an editor checks it by."""
+        """Ignore the schema that a file names for editors."""
         if isinstance(data, dict):
             return {key: value for key, value in data.items() if key != "$schema"}
         return data
 
     @model_validator(mode="after")
     def _with_headroom_of_policy(self) -> Recipe:
-        """Take over the headroom of a policy that names its own, as ``amax*2`` does."""
+        """Take over the headroom of a policy that names one, such as ``amax*2``."""
         if self.input_scale.takes_headroom:
             object.__setattr__(self, "headroom", self.input_scale.headroom)
         return self
 
     def formats(self) -> tuple[str, ...]:
-        """Return the formats layers may get, in the order of the rules, each once."""
+        """Return the formats that layers may get, each once, in the order of the rules."""
         named = [name for rule in self.rules for name in (rule.format, rule.fallback) if name]
         return tuple(dict.fromkeys((*named, self.default)))
 
     def with_rules(self, rules: Iterable[Rule]) -> Recipe:
-        """Return this recipe with rules put before its own, so that they win."""
+        """Return this recipe with ``rules`` before its own, so that they take precedence."""
         return self.model_copy(update={"rules": (*rules, *self.rules)})
 
     def with_numbers(
@@ -298,7 +298,11 @@ class Recipe(_Data):
         input_scale: InputScalePolicy | str | None = None,
         headroom: float | None = None,
     ) -> Recipe:
-        """Return this recipe with other settings of the numbers; None keeps its own."""
+        """Return this recipe with another rounding, input scale or headroom; None keeps its own.
+
+        Raises:
+            RecipeError: a value is invalid.
+        """
         given = {"rounding": rounding, "input_scale": input_scale, "headroom": headroom}
         changes = {key: value for key, value in given.items() if value is not None}
         return validated(Recipe, {**self.model_dump(), **changes}, f"recipe {self.name}")
@@ -309,10 +313,10 @@ class Recipe(_Data):
 
 
 def validated(model: type[Any], data: Any, origin: str) -> Any:
-    """Validate ``data`` as ``model``; errors name ``origin`` and the field.
+    """Validate ``data`` as ``model``.
 
     Raises:
-        RecipeError: one line per problem.
+        RecipeError: the data is invalid. The message names ``origin`` and each wrong field.
     """
     try:
         return model.model_validate(data)
@@ -331,7 +335,7 @@ def layer_size(layer: Layer) -> int:
 
 
 def _matches_glob(name: str, pattern: str) -> bool:
-    """Compare plain names as they are: a recipe may list thousands, and globs are slow."""
+    """Whether a glob matches a name. Plain names are compared directly, because globs are slow."""
     return fnmatchcase(name, pattern) if _GLOB.search(pattern) else name == pattern
 
 

@@ -1,4 +1,4 @@
-"""Recipes as JSON files, to keep, edit and share."""
+"""Read and write recipes as JSON files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def load_recipe(path: Path) -> Recipe:
     """Read a recipe saved as JSON.
 
     Raises:
-        RecipeError: unreadable, not JSON, or invalid.
+        RecipeError: the file cannot be read, is not JSON, or holds an invalid recipe.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -27,7 +27,7 @@ def load_recipe(path: Path) -> Recipe:
 
 
 def save_recipe(recipe: Recipe, path: Path) -> None:
-    """Write a recipe as JSON, all fields included; replaces what is there.
+    """Write a recipe as JSON with all fields. Replaces an existing file.
 
     Raises:
         RecipeError: the file cannot be written.

@@ -1,4 +1,4 @@
-"""The JSON Schema of recipe files, from which editors complete and check them."""
+"""The JSON Schema of recipe files, with which editors complete and check them."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 
 from .recipe import Recipe
 
-#: Where the schema that comes with the pack is kept.
+#: The schema file that comes with the pack.
 SCHEMA_PATH = Path(__file__).parents[2] / "presets" / "schema" / "recipe.schema.json"
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the schema (JSON Schema 2020-12) of what `load_recipe` reads.
+    """Return the schema (JSON Schema 2020-12) of the files that `load_recipe` reads.
 
-    It holds what the types of `Recipe` and `Rule` say. What only the code can check, such as
-    regular expressions, is not in it.
+    It follows the types of `Recipe` and `Rule`. It does not hold checks that only code can do,
+    such as whether a regular expression compiles.
     """
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -25,5 +25,5 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def recipe_schema_text() -> str:
-    """Return the schema as the file that comes with the pack holds it."""
+    """Return the text of the schema file that comes with the pack."""
     return json.dumps(recipe_schema(), indent=2) + "\n"

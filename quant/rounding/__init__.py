@@ -1,4 +1,4 @@
-"""How the numbers of a quantized weight are chosen."""
+"""Roundings: how the codes and scales of a quantized weight are chosen."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from .sweep import SweepRule
 
 
 class Rounding(ScaleRule, Protocol):
-    """A way to choose numbers that may learn of a layer's input first."""
+    """A way to choose codes and scales, which may depend on the layer's input."""
 
     def for_input(
         self, mean_square: torch.Tensor | None, moments: SecondMoments | None = None
     ) -> Rounding:
-        """Return the rounding for a layer, K input channels.
+        """Return the rounding for a layer with K input channels.
 
         Args:
-            mean_square: ``E[x^2]`` of its input, float32 ``[K]``, if it is known.
-            moments: second moments of its input, if they were collected.
+            mean_square: ``E[x^2]`` of the layer's input, float32 ``[K]``; None if unknown.
+            moments: second moments of the layer's input; None if they were not collected.
         """
         ...
 
@@ -40,10 +40,10 @@ ROUNDINGS: Mapping[str, Rounding] = {
         GptqRule("gptaq"),
     )
 }
-#: Those that need second moments, and do as `DEFAULT_ROUNDING` without.
+#: Roundings that need second moments. Without them, they do the same as `DEFAULT_ROUNDING`.
 NEED_MOMENTS = ("gptq", "gptaq")
 
-#: Weighs channels where the input is known, and is plain ``mse`` where it is not.
+#: Weights channels by their input energy. If the input is unknown, it does the same as ``mse``.
 DEFAULT_ROUNDING = "weighted"
 
 
@@ -51,7 +51,7 @@ def get_rounding(name: str) -> Rounding:
     """Return a rounding by name.
 
     Raises:
-        RecipeError: unknown name; the message lists the known ones.
+        RecipeError: the name is unknown; the message lists the roundings.
     """
     try:
         return ROUNDINGS[name]

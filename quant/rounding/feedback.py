@@ -1,10 +1,10 @@
-"""Error feedback: the triangular factor that says how an error is best made up for.
+"""The triangular factor of error feedback, which tells how later channels compensate an error.
 
-With ``A = L D L^T`` (``L`` unit lower triangular) the squared output error ``tr(E A E^T)`` of a
-weight error ``E`` is ``sum_k D_k ||(E L)_k||^2``. Rounding the channels from the last to the
-first, each to the value nearest to ``w_k + sum_{j > k} E_j L_jk`` (``E = W - Q``), makes every
-term as small as rounding can: the LDLQ order of Chee et al. 2023 (QuIP, arXiv 2307.13304,
-theorem 6), the same result as GPTQ (Frantar et al. 2022, arXiv 2210.17323) without an inverse.
+With ``A = L D L^T`` (``L`` unit lower triangular), the squared output error ``tr(E A E^T)`` of a
+weight error ``E = W - Q`` is ``sum_k D_k ||(E L)_k||^2``. Channels are rounded from the last to the
+first, each to the value nearest to ``w_k + sum_{j > k} E_j L_jk``, which makes every term as small
+as rounding allows. This is the LDLQ order of Chee et al. 2023 (QuIP, arXiv 2307.13304, theorem 6).
+It gives the same result as GPTQ (Frantar et al. 2022, arXiv 2210.17323) and needs no inverse.
 """
 
 from __future__ import annotations
@@ -16,27 +16,30 @@ import torch
 from ..errors import FormatError
 from .second_moments import SecondMoments
 
-# Of the mean diagonal, added to it: GPTQ's own default, and enough for float32.
+# Share of the mean diagonal that is added to the diagonal. It is GPTQ's default, and enough for
+# float32.
 _DAMPING = 0.01
 _MOST_DAMPING = 1.0
-# The explained share of a rounding error has to beat this multiple of what chance explains:
-# neighbouring tokens are alike, so there are fewer independent ones than were counted.
+# The explained share of a rounding error must exceed this multiple of the share that chance
+# explains. Neighbouring tokens are alike, so fewer tokens are independent than are counted.
 _CHANCE = 1.5
-# Random vectors behind an estimate of a trace; a few percent are near enough.
+# Number of random vectors for the estimate of a trace. An error of a few percent does not matter.
 _PROBES = 16
 
 
 @dataclass(frozen=True, eq=False)
 class FeedbackFactor:
-    """How errors of an input's channels propagate, K channels in the order ``order``.
+    """How errors propagate between the K channels of an input.
 
-    ``order`` int64 [K]: channels by ascending energy, whole blocks of ``block`` channels kept
-    together, so that rounding from the end begins with the loudest. ``lower`` float32 [K, K]:
-    unit lower triangular in that order. ``weight`` float32 [K]: what the squared error of each
-    channel costs.
-    ``correction`` float32 [K, K] or None: ``E[(x - xq) xq^T] A^-1``, rows in the model's order of
-    channels, columns in ``order``; ``W + W @ correction`` is the weight that does best on rounded
-    inputs.
+    Attributes:
+        order: int64 [K], channels in order of increasing energy. Blocks of ``block`` channels stay
+            together. Rounding goes from the end, so it begins with the highest energy.
+        lower: float32 [K, K], unit lower triangular, in ``order``.
+        weight: float32 [K], the cost of each channel's squared error, in ``order``.
+        correction: float32 [K, K] or None: ``E[(x - xq) xq^T] A^-1``, rows in the model's order of
+            channels, columns in ``order``. ``W + W @ correction`` is the best weight for rounded
+            inputs.
+        block: channels per block.
     """
 
     order: torch.Tensor
@@ -46,7 +49,10 @@ class FeedbackFactor:
     block: int
 
     def permute(self, weight: torch.Tensor, *, compensate: bool) -> torch.Tensor:
-        """Return the target ``[rows, K]`` float32 for a weight, channels in ``order``."""
+        """Return the values to round, ``[rows, K]`` float32 with channels in ``order``.
+
+        With ``compensate``, these are the best weight for rounded inputs.
+        """
         weight = weight.float()
         target = weight[:, self.order]
         if compensate and self.correction is not None:
@@ -54,20 +60,20 @@ class FeedbackFactor:
         return target
 
     def restore(self, values: torch.Tensor) -> torch.Tensor:
-        """Return columns in ``order`` to the model's own order."""
+        """Return values with their columns back in the model's order."""
         result = torch.empty_like(values)
         result[:, self.order] = values
         return result
 
 
 def factorize(moments: SecondMoments, block: int, *, compensate: bool = True) -> FeedbackFactor:
-    """Factorize the Hessian of an input, shrunk and damped so that it can be trusted.
+    """Shrink, damp and factorize the Hessian of an input.
 
-    Peak memory is about three float32 matrices ``[K, K]`` beside the moments, four with a
-    correction. K must be a multiple of ``block``.
+    K must be a multiple of ``block``. Besides the moments, the peak memory is about three float32
+    matrices ``[K, K]``, or four with a correction.
 
     Raises:
-        FormatError: the moments hold NaN or infinity.
+        FormatError: the moments hold NaN or infinity, or the Hessian is not positive.
     """
     hessian = moments.hessian
     order = _block_order(hessian.diagonal(), block)
@@ -79,12 +85,12 @@ def factorize(moments: SecondMoments, block: int, *, compensate: bool = True) ->
     correction = None
     if compensate and moments.residual is not None:
         correction = _correction(moments, moments.residual, lower, order)
-    lower.div_(diagonal)  # column k by its diagonal: unit lower
+    lower.div_(diagonal)  # dividing column k by its diagonal makes it unit lower triangular
     return FeedbackFactor(order, lower, diagonal.square(), correction, block)
 
 
 def _block_order(energy: torch.Tensor, block: int) -> torch.Tensor:
-    """Sort blocks of channels by their energy, and the channels within, ascending."""
+    """Return the channels sorted by block, then inside each block, by increasing energy."""
     by_block = energy.view(-1, block)
     blocks = torch.argsort(by_block.sum(1), stable=True)
     inner = torch.argsort(by_block[blocks], dim=1, stable=True)
@@ -92,14 +98,14 @@ def _block_order(energy: torch.Tensor, block: int) -> torch.Tensor:
 
 
 def shrink(hessian: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Shrink a sample Hessian toward its diagonal by what chance correlations amount to.
+    """Shrink a sample Hessian toward its diagonal to remove correlations that arise by chance.
 
-    The coefficient of Schaefer and Strimmer 2005 (doi:10.2202/1544-6115.1175) for correlations,
-    with the variance of a correlation under normality, ``(1 + r^2) / tokens``. With few tokens it
-    nears 1, and error feedback nears plain rounding.
+    The shrinkage is the coefficient of Schaefer and Strimmer 2005 (doi:10.2202/1544-6115.1175) for
+    correlations, with the variance of a correlation under normality, ``(1 + r^2) / tokens``. With
+    few tokens it approaches 1, and error feedback approaches plain rounding.
     """
     diagonal = hessian.diagonal()
-    active = int((diagonal > 0).sum())  # a silent channel correlates with none, not even by chance
+    active = int((diagonal > 0).sum())  # a channel of zeros has no correlations, even by chance
     scale = diagonal.clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
     squares = ((hessian * scale).mul_(scale.unsqueeze(1))).square_()
     squares.diagonal().zero_()
@@ -113,11 +119,11 @@ def shrink(hessian: torch.Tensor, tokens: int) -> torch.Tensor:
 
 
 def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
-    """Return the Cholesky factor of a matrix, damped in place as much as it takes."""
+    """Return the Cholesky factor of a matrix, which is damped in place as much as needed."""
     diagonal = matrix.diagonal()
     mean = float(diagonal.mean())
     if not torch.isfinite(diagonal).all():
-        raise FormatError("the second moments of its input are not finite; calibrate again")
+        raise FormatError("the Hessian of the layer's input is not finite; calibrate again")
     damping = _DAMPING
     added = 0.0
     while damping <= _MOST_DAMPING:
@@ -127,16 +133,17 @@ def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
         if int(info) == 0:
             return factor
         damping *= 10.0
-    raise FormatError("the second moments of its input are not positive; calibrate again")
+    raise FormatError("the Hessian of the layer's input is not positive; calibrate again")
 
 
 def _correction(
     moments: SecondMoments, residual: torch.Tensor, lower: torch.Tensor, order: torch.Tensor
 ) -> torch.Tensor:
-    """Return what each channel's rounding error is predicted to be from the rounded input.
+    """Return the matrix that predicts each channel's rounding error from the rounded input.
 
-    The regression of ``x - xq`` on ``xq``, each channel shrunk by its adjusted R^2 (Stein): what
-    chance alone would explain is not carried over, so channels without a pattern are left alone.
+    It is the regression of ``x - xq`` on ``xq``, with each channel shrunk by its adjusted R^2
+    (Stein). This removes the share that chance explains, so channels whose error cannot be
+    predicted are not corrected.
     """
     # residual A^-1 = Z^T L^-1 with Z = L^-1 residual^T
     freedom = _degrees_of_freedom(moments.hessian, lower, order)
@@ -151,9 +158,9 @@ def _correction(
 def _degrees_of_freedom(
     hessian: torch.Tensor, lower: torch.Tensor, order: torch.Tensor
 ) -> torch.Tensor:
-    """Estimate ``tr(H A^-1)``, the free parameters of a regression with ``A`` for ``H``: 0-d.
+    """Estimate ``tr(H A^-1)``, the number of free parameters of the regression, 0-d.
 
-    By random signs (Hutchinson 1990), always the same ones.
+    Uses random signs (Hutchinson 1990) from a fixed seed.
     """
     generator = torch.Generator().manual_seed(0)
     signs = torch.randint(0, 2, (len(order), _PROBES), generator=generator)

@@ -1,10 +1,10 @@
-"""GPTQ: every rounding error is made up for by the channels still to be rounded.
+"""GPTQ: channels that are rounded later compensate the errors of the earlier ones.
 
-Unlike in the original the block scales are chosen inside the feedback loop: each block of
-channels tries all candidate scales with the errors it inherits. ``gptaq`` also moves the target,
-to the weight that does best on *rounded* inputs, and so recovers part of what 4-bit activations
-lose: the asymmetric objective of Li et al. 2025 (GPTAQ, arXiv 2504.02692), here solved by a
-regression whose chance part is taken out (see ``feedback.py``).
+Unlike in the original, block scales are chosen inside the feedback loop: each block of channels
+tries all candidate scales, given the errors of the earlier blocks. ``gptaq`` also changes the
+target to the weight that is best for *rounded* inputs, which recovers a part of the loss by 4-bit
+activations. This is the asymmetric objective of Li et al. 2025 (GPTAQ, arXiv 2504.02692), solved by
+a regression without the share that chance explains (see ``feedback.py``).
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from .feedback import FeedbackFactor, factorize
 from .second_moments import SecondMoments
 from .sweep import SweepRule
 
-# Columns whose feedback is applied together, as one matrix product.
+# Number of columns whose feedback is applied together, as one matrix product.
 _PANEL = 128
-# Elements of the [rows, candidates, 16] working set of a chunk.
+# Rows per chunk. The working set of a chunk has the shape [rows, candidates, 16].
 _CHUNK_ROWS_CPU = 256
 _CHUNK_ROWS_GPU = 4096
 
 
 class GptqRule(SweepRule):
-    """Error feedback where second moments are known, `weighted` elsewhere.
+    """Rounding with error feedback. Without second moments, it does the same as `weighted`.
 
-    Named ``gptq``, or ``gptaq`` to aim at the weight that does best on rounded inputs; that is
-    for layers whose activations the runtime rounds, and ``gptq`` for others.
+    With the name ``gptq``, the target is the weight itself. With the name ``gptaq``, it is the best
+    weight for rounded inputs, for layers whose activations the runtime rounds.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class GptqRule(SweepRule):
     def for_input(
         self, mean_square: torch.Tensor | None, moments: SecondMoments | None = None
     ) -> SweepRule:
-        """Return the rule for a layer with this input: `weighted` without second moments."""
+        """Return the rule for a layer with this input; `weighted` without second moments."""
         plain = SweepRule("weighted").for_input(mean_square)
         if moments is None:
             return plain
         return GptqRule(self.name, plain.channel_weights, moments)
 
     def untargeted(self) -> GptqRule:
-        """Return ``gptq`` for the same input, sharing what was worked out for ``gptaq``."""
+        """Return ``gptq`` for the same input. It shares the factor computed for ``gptaq``."""
         other = GptqRule("gptq", self.channel_weights, self._moments)
         other._factor = self._factor
         return other
@@ -82,7 +82,8 @@ def round_with_feedback(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Round a weight ``[rows, K]`` to a grid with error feedback.
 
-    Returns float32 values ``[rows, K]`` and uint8 codes of their scales ``[rows, K / block]``.
+    Returns:
+        float32 values ``[rows, K]`` and uint8 scale codes ``[rows, K / block]``.
     """
     rows, columns = weight.shape
     values = torch.empty(rows, columns, dtype=torch.float32, device=weight.device)
@@ -107,8 +108,8 @@ def _round_rows(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Round rows ``[R, K]`` in the factor's order, from the last column to the first.
 
-    Returns float32 values ``[R, K]`` and uint8 scale codes ``[R, K / block]``, blocks in that
-    order.
+    Returns:
+        float32 values ``[R, K]`` and uint8 scale codes ``[R, K / block]``, in the factor's order.
     """
     rows, columns = target.shape
     size = grid.block
@@ -147,15 +148,15 @@ def _round_block(
     cost: torch.Tensor,
     grid: BlockGrid,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Round one block ``[R, block]`` under every candidate scale and keep each row's best.
+    """Round one block ``[R, block]`` with every candidate scale, and keep the best of each row.
 
-    ``inherited`` is the target with the errors of later blocks made up for.
+    ``inherited`` is the target corrected for the errors of the blocks that are already rounded.
     """
     amax = inherited.abs().amax(1)
     codes = grid.candidates(amax)
     scale = grid.scales(codes)
     divisor = scale.masked_fill(scale == 0, torch.inf)
-    # Channel first: each step works on contiguous [R, candidates].
+    # The channel is the first axis, so that each step works on contiguous [R, candidates].
     wanted = inherited.t().unsqueeze(2).expand(-1, -1, scale.shape[1]).contiguous()
     rounded = torch.empty_like(wanted)
     loss = torch.zeros_like(scale)

@@ -1,4 +1,4 @@
-"""The max rule: every block's largest value maps to the largest code."""
+"""The max rule: the largest value of each block maps to the largest code."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from .second_moments import SecondMoments
 
 
 class MaxRule:
-    """Scales by absolute maxima alone.
+    """Scales from absolute maxima.
 
-    For NVFP4 ``tensor_scale = amax / 2688``, ``block_scale = e4m3(block_amax / 6 / tensor_scale)``.
-    Each format's arithmetic and its order are comfy-kitchen's, so that codes and scales agree bit
-    for bit.
+    For NVFP4, ``tensor_scale = amax / 2688`` and
+    ``block_scale = e4m3(block_amax / 6 / tensor_scale)``. In each format, the operations and their
+    order are those of comfy-kitchen, so codes and scales agree bit for bit.
     """
 
     name = "max"
@@ -23,5 +23,5 @@ class MaxRule:
     def for_input(
         self, mean_square: torch.Tensor | None, moments: SecondMoments | None = None
     ) -> MaxRule:
-        """Return the rule itself: inputs do not matter to it."""
+        """Return the rule itself, because it does not depend on inputs."""
         return self

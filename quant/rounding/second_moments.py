@@ -1,4 +1,4 @@
-"""Second moments of a layer's input: what error feedback needs to know."""
+"""Second moments of a layer's input, which error feedback needs."""
 
 from __future__ import annotations
 
@@ -9,14 +9,19 @@ import torch
 
 @dataclass(frozen=True, eq=False)
 class SecondMoments:
-    """Means over observed tokens; ``x`` is the input, ``xq`` the input as NVFP4 rounds it.
+    """Means over observed tokens. ``x`` is the input, ``xq`` is the input rounded to NVFP4.
 
-    All float32, K input channels. ``hessian`` [K, K] is ``E[xq xq^T]`` (symmetric), the Hessian
-    of the layer's squared output error up to a factor. ``residual`` [K, K] is
-    ``E[(x - xq) xq^T]``, row: the channel that lost something, column: the channel it can be
-    recovered from; None when it was not collected. ``residual_energy`` [K] is ``E[(x - xq)^2]``.
-    ``mean`` and ``mean_rounded`` [K] are ``E[x]`` and ``E[xq]``. ``tokens`` is how many different
-    tokens they are means over.
+    All tensors are float32. K is the number of input channels.
+
+    Attributes:
+        hessian: [K, K], ``E[xq xq^T]`` (symmetric), the Hessian of the layer's squared output error
+            up to a factor.
+        residual: [K, K], ``E[(x - xq) xq^T]``, or None if it was not collected. The row is the
+            channel with the rounding error, the column the channel that predicts it.
+        residual_energy: [K], ``E[(x - xq)^2]``.
+        mean: [K], ``E[x]``.
+        mean_rounded: [K], ``E[xq]``.
+        tokens: the number of different tokens behind the means.
     """
 
     hessian: torch.Tensor
@@ -28,11 +33,11 @@ class SecondMoments:
 
     @property
     def in_features(self) -> int:
-        """K."""
+        """The number of input channels, K."""
         return self.hessian.shape[0]
 
     def to(self, device: torch.device) -> SecondMoments:
-        """Return the same on a device."""
+        """Return these moments on a device."""
         return SecondMoments(
             hessian=self.hessian.to(device),
             residual=None if self.residual is None else self.residual.to(device),

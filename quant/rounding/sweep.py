@@ -1,4 +1,4 @@
-"""Scales searched for the least squared error, every input channel alike or by its energy."""
+"""Search for the scales of least squared error, with or without channel weights."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import torch
 from ..formats.base import ErrorFeedback
 from .second_moments import SecondMoments
 
-# What every channel counts at least, in units of the mean channel.
+# The least weight of a channel, relative to the mean of ``E[x^2]``.
 _EVEN_WEIGHT = 0.3
 
 
 class SweepRule:
-    """Least squared error, per input channel weighted or not.
+    """Rule that searches for the scales of least squared error.
 
-    With ``channel_weights`` (float32 ``[in]``) the error of a channel counts that much: see
-    `weights_of_input`.
+    ``channel_weights`` (float32 ``[in]``) says how much the error of each channel counts, see
+    `weights_of_input`. None means equally.
     """
 
     searches = True
@@ -37,10 +37,10 @@ class SweepRule:
 def weights_of_input(mean_square: torch.Tensor) -> torch.Tensor:
     """Return ``E[x^2] / mean(E[x^2]) + 0.3`` per channel, float32 ``[in]``.
 
-    The first term is the error's share in the layer's output, the second keeps the weight itself
-    close: with the first alone channels that were quiet in calibration are given up. At 0.3 the
-    output gains nearly all there is to gain, and the weight is still nearer than with the max
-    rule.
+    The first term is the channel's share in the output error. The second term limits the weight
+    error, because the first alone would ignore channels with small inputs in the calibration. With
+    0.3, the output error is almost as small as possible, and the weight error is still smaller than
+    with the max rule.
     """
     values = mean_square.float()
     mean = values.mean()

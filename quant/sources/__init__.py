@@ -1,4 +1,4 @@
-"""Where tensors come from: files, shards, GGUF, the Hub, state dicts."""
+"""Sources of tensors: files, shards, GGUF, the Hub and state dicts."""
 
 from .base import AppliedLora, StoredAs, TensorInfo, TensorSource
 from .gguf_file import GgufFile

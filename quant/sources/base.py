@@ -1,4 +1,4 @@
-"""Where tensors come from: names, shapes and dtypes without loading, one tensor at a time."""
+"""The interface of sources: list names, shapes and dtypes, and load one tensor at a time."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class AppliedLora:
 
 @dataclass(frozen=True)
 class StoredAs:
-    """How a weight is stored that is quantized in its source.
+    """How a source stores a quantized weight.
 
-    ``label`` is for people, ``nbytes`` what all its parts take in the file. ``format`` is the
-    name of the format of ours it can be kept in as it is, empty where there is none.
+    ``label`` is the name that users see. ``nbytes`` is the size of all its tensors in the file.
+    ``format`` is the name of the format that can keep the weight unchanged; empty if there is none.
     """
 
     label: str
@@ -50,10 +50,10 @@ class StoredAs:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What is known of a tensor before it is loaded.
+    """Name, shape and dtype of a tensor, known before it is loaded.
 
-    ``dtype`` is the one it is stored in; of weights that are quantized in the source (``stored``
-    says how) the one they are kept in when they are not quantized again.
+    ``dtype`` is the stored dtype. For a weight that the source quantizes (see ``stored``), it is
+    the dtype of the weight in a checkpoint that does not quantize it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class TensorInfo:
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes, as ``dtype``."""
+        """Size in bytes in ``dtype``."""
         return prod(self.shape) * self.dtype.itemsize
 
     @property
@@ -73,23 +73,23 @@ class TensorInfo:
 
 
 class TensorSource(ABC):
-    """A set of named tensors. Every source, a live model included, looks the same from here."""
+    """A set of named tensors. All sources have this interface, also a MODEL in memory."""
 
-    #: What the source is, for messages: a path or "MODEL".
+    #: The name of the source in messages: a path or "MODEL".
     description: str
-    #: The source's own header metadata (kept in the checkpoint).
+    #: The metadata in the source's header, which the checkpoint keeps.
     metadata: Mapping[str, str]
-    #: What the names in the file begin with, and the names here do not.
+    #: The prefix of the names in the file. The names of this source do not have it.
     prefix: str = ""
-    #: Every file it reads from.
+    #: Every file that the source reads.
     paths: tuple[Path, ...] = ()
-    #: Things the user should know about how the source was read.
+    #: Notes for the user on how the source was read.
     notes: tuple[str, ...] = ()
-    #: What the file holds beside the model (a text encoder, a VAE), as it is stored there.
+    #: Other tensors in the file, such as a text encoder or a VAE, as they are stored.
     rest: TensorSource | None = None
-    #: Whether ComfyUI's own loader reads the file as this source does.
+    #: Whether ComfyUI's own loader reads the file in the same way as this source.
     comfyui_reads: bool = True
-    #: LoRAs that are merged into the weights, in the order they were applied.
+    #: LoRAs that are merged into the weights, in the order of their application.
     loras: tuple[AppliedLora, ...] = ()
     _fingerprint: ModelFingerprint | None = None
 
@@ -102,21 +102,23 @@ class TensorSource(ABC):
     def load(self, name: str) -> torch.Tensor:
         """Return one tensor on CPU, in its stored dtype or a wider one.
 
-        Merged and decoded weights come in float32 whatever ``info(name).dtype`` says: rounded to
-        16 bits, a small LoRA would be lost in part before it is quantized. So do 8-bit floats,
-        which torch does not compute with. Who stores a tensor as it is casts it to
-        ``info(name).dtype``.
+        Merged and decoded weights are float32, because rounding to 16 bits would lose a part of a
+        small LoRA. 8-bit floats are float32 too, because torch cannot compute with them. To store a
+        tensor unchanged, cast it to ``info(name).dtype``.
 
         Raises:
-            SourceError: no such tensor, or the file cannot be read.
+            SourceError: there is no such tensor, or the file cannot be read.
         """
 
     def stored_weight(self, name: str) -> StoredWeight | None:
-        """Return how a weight is stored that is quantized in the source, and nowhere changed."""
+        """Return how the source stores a quantized weight.
+
+        None if the weight is not quantized, or was changed, for example by a LoRA.
+        """
         return None
 
     def stored_tensors(self, name: str, fmt: WeightFormat) -> Mapping[str, torch.Tensor] | None:
-        """Read what a weight is stored as, by suffix, if that is what ``fmt`` would store."""
+        """Return the stored tensors of a weight by suffix; None unless ``fmt`` stores the same."""
         stored = self.stored_weight(name) if fmt.is_quantized else None
         if stored is None or stored.tensors is None or not stored.fits(fmt):
             return None
@@ -126,7 +128,7 @@ class TensorSource(ABC):
         """Return ``length`` consecutive elements from each flat position, ``[starts, length]``.
 
         Raises:
-            SourceError: as `load`.
+            SourceError: there is no such tensor, or the file cannot be read.
         """
         values = self.load(name).flatten()
         return torch.stack([values[start : start + length] for start in starts])
@@ -146,7 +148,11 @@ class TensorSource(ABC):
         self.close()
 
     def info(self, name: str) -> TensorInfo:
-        """Return a tensor's name, shape and dtype, or raise `SourceError`."""
+        """Return a tensor's name, shape and dtype.
+
+        Raises:
+            SourceError: there is no such tensor.
+        """
         try:
             return self.tensors[name]
         except KeyError:
@@ -158,7 +164,7 @@ class TensorSource(ABC):
         return sum(info.file_bytes for info in self.tensors.values())
 
     def fingerprint(self) -> ModelFingerprint:
-        """Fingerprint the model; reads a little of a few tensors, once."""
+        """Return the fingerprint of the model. The first call reads parts of a few tensors."""
         if self._fingerprint is None:
             shapes = {name: info.shape for name, info in self.tensors.items()}
             self._fingerprint = compute_fingerprint(shapes, self.load, self.load_runs)

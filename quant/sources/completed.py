@@ -1,4 +1,4 @@
-"""A source that lacks tensors, completed from a second one."""
+"""A source whose missing tensors come from a second source."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from ..errors import SourceError
 from .base import TensorSource
 from .view import SourceView
 
-# Values compared of a few vectors that both have; bf16 keeps 8 significant bits.
+# Number of common vectors to compare, and the relative tolerance: bf16 keeps 8 significant bits.
 _VECTORS, _TOLERANCE = 4, 2.0**-7
 _NAMED = 4
 
 
 class CompletedSource(SourceView):
-    """A source with the tensors it lacks taken from another; its own come first.
+    """A source with its missing tensors taken from a second source, after its own tensors.
 
     Raises:
-        SourceError: the second has nothing to add, or is not of the same model.
+        SourceError: the second source has nothing to add, or is of another model.
     """
 
     def __init__(self, source: TensorSource, second: TensorSource):
@@ -29,7 +29,8 @@ class CompletedSource(SourceView):
         added = [name for name in second.tensors if name not in source.tensors]
         if not added:
             raise SourceError(
-                f"{second.description} has no tensor that {source.description} lacks; leave it out"
+                f"{second.description} has no tensor that {source.description} lacks; "
+                "leave complete_from out"
             )
         _require_fit(source, second, added)
         self._tensors = {**source.tensors, **{name: second.info(name) for name in added}}
@@ -43,24 +44,28 @@ class CompletedSource(SourceView):
         return (self._source if name in self._source.tensors else self._second), name
 
     def close(self) -> None:
-        """Close both."""
+        """Close both sources."""
         self._source.close()
         self._second.close()
 
 
 def _require_fit(source: TensorSource, second: TensorSource, added: list[str]) -> None:
-    """Refuse a second source unless what both have, or what belongs together, has one width."""
+    """Refuse a second source unless common tensors, or parts of one layer, have the same shapes.
+
+    Raises:
+        SourceError: shapes differ, or there is nothing to compare.
+    """
     pairs = [*_common_shapes(source, second), *_partner_shapes(source, second, added)]
     if not pairs:
         raise SourceError(
             f"nothing shows that {second.description} is of the same model as "
-            f"{source.description}: they have no name in common"
+            f"{source.description}: they have no name in common; choose a file of the same model"
         )
     for name, here, there in pairs:
         if here != there:
             raise SourceError(
                 f"{second.description} is of another model than {source.description}: "
-                f"{name} is {there} there and {here} here"
+                f"{name} is {there} there and {here} here; choose a file of the same model"
             )
 
 
@@ -76,7 +81,7 @@ def _common_shapes(source: TensorSource, second: TensorSource) -> Iterator[_Pair
 def _partner_shapes(
     source: TensorSource, second: TensorSource, added: list[str]
 ) -> Iterator[_Pair]:
-    """Compare the rows of an added weight with the bias it joins, and the other way round."""
+    """Yield the rows of each added weight or bias, with those of its partner in ``source``."""
     for name in added:
         module, _, leaf = name.rpartition(".")
         partner = f"{module}.{'bias' if leaf == 'weight' else 'weight'}"
@@ -85,7 +90,7 @@ def _partner_shapes(
 
 
 def _difference_note(source: TensorSource, second: TensorSource) -> Iterator[str]:
-    """Say when vectors that both have hold other values: a finetune, or the wrong expert."""
+    """Yield a note if common vectors have other values, as in a finetune or the wrong expert."""
     common = [
         name
         for name, info in source.tensors.items()
@@ -96,6 +101,6 @@ def _difference_note(source: TensorSource, second: TensorSource) -> Iterator[str
         if float((ours - theirs).abs().max()) > _TOLERANCE * float(ours.abs().max()):
             yield (
                 f"{second.description} is of the same architecture, but not the same model "
-                f"({name} differs): make sure that what is taken from it belongs here"
+                f"({name} differs): make sure that the tensors taken from it fit this model"
             )
             return

@@ -1,4 +1,4 @@
-"""A quantized source seen as the model it stands for."""
+"""A quantized source with its weights decoded."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .view import SourceView
 
 
 class DecodedSource(SourceView):
-    """Quantized weights decoded with their own scales; every other tensor as it is.
+    """A source with its quantized weights decoded by their own scales; other tensors unchanged.
 
-    Decoded weights are float32 when loaded. Who wants them as they are stored asks
-    `stored_weight`. Scales, markers and packed tensors are not listed.
+    Decoded weights load as float32. `stored_weight` gives their stored form. Scales, markers and
+    packed tensors are not listed.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class DecodedSource(SourceView):
         notes: tuple[str, ...] = (),
         hidden: Collection[str] = (),
     ):
-        """Take weights by the name they have when decoded (``blocks.0.ffn.0.weight``).
+        """Take the quantized weights, by their name after decoding (``blocks.0.ffn.0.weight``).
 
-        ``hidden`` names tensors that are no part of the model.
+        ``hidden`` names tensors that are not part of the model.
         """
         super().__init__(source, *notes)
         self._weights = weights
@@ -43,11 +43,11 @@ class DecodedSource(SourceView):
         self._tensors = {name: info for name, info in listed.items() if name not in hidden}
 
     def stored_weight(self, name: str) -> StoredWeight | None:
-        """Return how a weight is stored, if it is quantized."""
+        """Return how a weight is stored, or None if it is not quantized."""
         return self._weights.get(name)
 
     def load(self, name: str) -> torch.Tensor:
-        """Return a tensor: decoded weights and 8-bit floats in float32, others as stored."""
+        """Return a tensor; decoded weights and 8-bit floats are float32, others as stored."""
         self.info(name)
         weight = self._weights.get(name)
         if weight is None:
@@ -56,7 +56,7 @@ class DecodedSource(SourceView):
             return weight.decode()
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Return parts of a tensor, decoding no more than the rows they are in."""
+        """Return parts of a tensor. Decodes only the rows that hold them."""
         weight = self._weights.get(name)
         if weight is None:
             return widened(super().load_runs(name, starts, length))
@@ -65,7 +65,7 @@ class DecodedSource(SourceView):
 
     @contextmanager
     def _naming(self, name: str, weight: StoredWeight) -> Iterator[None]:
-        """Name the weight that cannot be decoded."""
+        """Turn errors of decoding into a `SourceError` that names the weight."""
         try:
             yield
         except (FormatError, RuntimeError, ValueError) as error:
@@ -75,7 +75,7 @@ class DecodedSource(SourceView):
 
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a tensor in a dtype that can be computed with: 8-bit floats become float32."""
+    """Return a tensor that torch can compute with: 8-bit floats become float32."""
     narrow = tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1
     return tensor.float() if narrow else tensor
 
@@ -83,7 +83,7 @@ def widened(tensor: torch.Tensor) -> torch.Tensor:
 def _list_tensors(
     source: TensorSource, weights: Mapping[str, StoredWeight]
 ) -> dict[str, TensorInfo]:
-    """List the model's tensors in the source's order, weights where their first part is."""
+    """Return the model's tensors in the source's order. A weight comes where its first part is."""
     dtype = _working_dtype(source, weights)
     owner = {name: weight for weight, stored in weights.items() for name in stored.names}
     found: dict[str, TensorInfo] = {}
@@ -99,7 +99,7 @@ def _list_tensors(
 
 
 def _working_dtype(source: TensorSource, weights: Mapping[str, StoredWeight]) -> torch.dtype:
-    """Return the 16-bit dtype the rest of the model is stored in; bfloat16 if there is none."""
+    """Return the 16-bit dtype that most of the unquantized model has; bfloat16 if there is none."""
     parts = {name for stored in weights.values() for name in stored.names}
     sizes: Counter[torch.dtype] = Counter()
     for name, info in source.tensors.items():

@@ -1,7 +1,7 @@
-"""A GGUF file as a source: tensors dequantized to float32 when they are loaded.
+"""A GGUF file as a source, whose tensors are dequantized to float32 when they are loaded.
 
-Read with plain reads, a chunk at a time: a memory map would count as resident page by page, and
-decoding a whole tensor at once takes several times its float32 size.
+The file is read with plain reads, one chunk at a time. The pages of a memory map would count as
+resident memory, and decoding a whole tensor at once needs several times its float32 size.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .base import StoredAs, TensorInfo, TensorSource
 from .gguf_header import GgufTensor, read_gguf_header, require_gguf
 from .plain_reads import open_unbuffered, read_into
 
-# Types without blocks; BF16 is read as it is, which the package would widen.
+# Types without blocks. BF16 is read directly, because the gguf package would widen it.
 _PLAIN: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -31,20 +31,21 @@ _PLAIN: Mapping[str, torch.dtype] = {
     "I32": torch.int32,
     "I64": torch.int64,
 }
-#: What a quantized tensor is stored in where it is not quantized again.
+#: The dtype of quantized tensors in a checkpoint that does not quantize them.
 _DECODED = torch.bfloat16
-# Values decoded at a time: the temporaries of the densest types are 30 times as many bytes.
+# Values to decode at a time. Temporaries of the densest types take 30 bytes per value.
 _CHUNK = 1 << 18
 
 
 class GgufFile(TensorSource):
     """A GGUF file opened for reading one tensor at a time.
 
-    Quantized tensors load as float32. `info` gives bfloat16 for them: that is what they are
-    stored in where a plan keeps them.
+    Quantized tensors load as float32. For them, `info` returns bfloat16, the dtype in a checkpoint
+    that keeps them.
 
     Raises:
-        SourceError: as `read_gguf_header`, or a tensor is of a type that cannot be dequantized.
+        SourceError: the header is refused by `read_gguf_header`, or a tensor has a type that
+            cannot be dequantized.
     """
 
     def __init__(self, path: Path):
@@ -87,7 +88,7 @@ class GgufFile(TensorSource):
         return values.view(info.shape)
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Decode parts of a tensor, reading only the blocks that hold them."""
+        """Return parts of a tensor. Reads only the blocks that hold them."""
         self.info(name)
         stored = self._stored[name]
         if not stored.is_quantized:
@@ -101,9 +102,9 @@ class GgufFile(TensorSource):
         return torch.stack(runs)
 
     def _decoded(self, tensor: GgufTensor, first: int, stop: int) -> Iterator[torch.Tensor]:
-        """Yield the values from ``first`` to ``stop``, both at the limits of blocks, by chunks.
+        """Yield the values from ``first`` to ``stop`` in chunks. Both are multiples of a block.
 
-        Blocks follow each other through the rows, as a row is a whole number of them.
+        Blocks do not cross rows, because a row is a whole number of blocks.
         """
         step = max(1, _CHUNK // tensor.block_size) * tensor.block_size
         for begin in range(first, stop, step):
@@ -114,7 +115,7 @@ class GgufFile(TensorSource):
             yield _decode(buffer, tensor)
 
     def _read_plain(self, tensor: GgufTensor, start: int, count: int) -> torch.Tensor:
-        """Return ``count`` values from the flat position ``start``, of a type without blocks."""
+        """Return ``count`` values of an unquantized tensor from the flat position ``start``."""
         dtype = _PLAIN[tensor.type]
         buffer = np.empty(count * dtype.itemsize, dtype=np.uint8)
         read_into(
@@ -131,15 +132,19 @@ def _decode(blocks: np.ndarray, tensor: GgufTensor) -> torch.Tensor:
     """Return the flat values of some blocks, float32."""
     gguf = require_gguf()
     quantized = gguf.GGMLQuantizationType[tensor.type]
-    # A scale may be NaN or infinite; whoever stores the weight refuses it by the layer's name.
+    # Scales may be NaN or infinite. The encoder refuses such a weight and names the layer.
     with np.errstate(invalid="ignore", over="ignore"):
-        # as one row: the package decodes rows in groups of sixteen, slowly
+        # one row, because the package decodes many rows slowly, in groups of sixteen
         values = gguf.dequantize(blocks.reshape(1, -1), quantized)
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32).reshape(-1))
 
 
 def _require_decodable(path: Path, tensors: Mapping[str, GgufTensor]) -> None:
-    """Refuse types that the installed package cannot dequantize, on a block of zeros."""
+    """Refuse types that the installed package cannot dequantize. Tries each on a block of zeros.
+
+    Raises:
+        SourceError: the message names the types.
+    """
     refused: dict[str, str] = {}
     first_of_type = {tensor.type: tensor for tensor in reversed(list(tensors.values()))}
     for kind, tensor in first_of_type.items():
@@ -152,18 +157,18 @@ def _require_decodable(path: Path, tensors: Mapping[str, GgufTensor]) -> None:
     if refused:
         kinds = ", ".join(f"{kind} (e.g. {name})" for kind, name in refused.items())
         raise SourceError(
-            f"{path} holds tensors that the gguf package cannot dequantize: {kinds}; take another "
-            "file of the model"
+            f"{path} holds tensors that the gguf package cannot dequantize: {kinds}; start from "
+            "another file of the model"
         )
 
 
 def _quality_note(tensors: Mapping[str, GgufTensor]) -> tuple[str, ...]:
-    """Say what the weights went through before they came here."""
+    """Return a note on the quantized types of the file, if there are any."""
     counts: Counter[Any] = Counter(t.type for t in tensors.values() if t.is_quantized)
     if not counts:
         return ()
     kinds = ", ".join(f"{count} from {kind}" for kind, count in counts.most_common())
     return (
-        f"the source is a GGUF with quantized weights ({kinds}): the result cannot be better than "
-        "they are. Start from the original model if you can",
+        f"the source is a GGUF with quantized weights ({kinds}), and the result cannot be better "
+        "than the source; start from the 16-bit file if you can",
     )

@@ -1,8 +1,8 @@
-"""What a GGUF file says of its tensors, without their data.
+"""Read the header of a GGUF file: its tensors without their data.
 
-Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Parsed here and not by the
-``gguf`` package, whose reader takes 18 seconds and 700 MB for the word list of a text encoder, and
-does not end where a count is damaged.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. The reader of the ``gguf``
+package is not used. It takes 18 seconds and 700 MB for the word list of a text encoder, and does
+not finish if a count is damaged.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 _VERSIONS = (2, 3)
 _ALIGNMENT = 32
 _MOST_DIMENSIONS = 8
-# Kinds of values: struct codes by number; strings and arrays have their own forms.
+# Struct codes of the kinds of values, by number. Strings and arrays are read separately.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?",
             10: "Q", 11: "q", 12: "d"}  # fmt: skip
 _STRING, _ARRAY = 8, 9
 _FLOATS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
-# The first digit of every quantized type's name: Q4_K, IQ2_XXS, TQ1_0, MXFP4, NVFP4.
+# The bits in the name of a quantized type: Q4_K, IQ2_XXS, TQ1_0, MXFP4, NVFP4.
 _DIGITS = re.compile(r"[1-9]\d*")
 
 
@@ -35,12 +35,13 @@ class GgufTensor:
     """One tensor of a GGUF file.
 
     Attributes:
-        name: as in the file.
-        type: ``F32``, ``Q4_K``, ... by GGML's name.
-        shape: outermost dimension first; the original one where the file stores it reshaped.
-        offset: of the data, from the beginning of the file.
-        nbytes: of the data.
-        block_size: values encoded together, and ``block_bytes`` how long each such block is.
+        name: the name in the file.
+        type: GGML's name of the type: ``F32``, ``Q4_K``, ...
+        shape: outermost dimension first; the original shape if the file stores another one.
+        offset: position of the data in the file, in bytes.
+        nbytes: size of the data in bytes.
+        block_size: number of values that are encoded together.
+        block_bytes: size of such a block in bytes.
     """
 
     name: str
@@ -53,7 +54,7 @@ class GgufTensor:
 
     @property
     def bits(self) -> int:
-        """Bits of one value by the type's name: 4 for every 4-bit type, its scales aside."""
+        """Bits of one value without scales, as in the type's name: 4 for every 4-bit type."""
         return bits_of(self.type)
 
     @property
@@ -64,7 +65,7 @@ class GgufTensor:
 
 @dataclass(frozen=True)
 class GgufHeader:
-    """A GGUF file's tensors by name; ``architecture`` is None where the file names none."""
+    """The tensors of a GGUF file by name; ``architecture`` is None if the file names none."""
 
     path: Path
     architecture: str | None
@@ -72,7 +73,7 @@ class GgufHeader:
 
 
 def bits_of(type_name: str) -> int:
-    """Return the bits of a type as its name gives them: Q4_0, Q4_K, IQ4_XS and MXFP4 have 4."""
+    """Return the bits in the name of a type: 4 for Q4_0, Q4_K, IQ4_XS and MXFP4."""
     found = _DIGITS.search(type_name)
     return _FLOATS.get(type_name) or (int(found[0]) if found else 0)
 
@@ -81,8 +82,8 @@ def read_gguf_header(path: Path) -> GgufHeader:
     """Parse a GGUF file's header.
 
     Raises:
-        SourceError: no GGUF file, damaged, of the other byte order, or with a tensor of a type
-            the installed ``gguf`` package does not know.
+        SourceError: the file is not a GGUF file, is damaged or has the other byte order, or the
+            installed ``gguf`` package does not know the type of a tensor.
     """
     try:
         with path.open("rb") as file:
@@ -92,7 +93,7 @@ def read_gguf_header(path: Path) -> GgufHeader:
 
 
 class _Reader:
-    """Reads numbers and strings, never beyond the end of the file."""
+    """Reads numbers and strings, and checks that they do not cross the end of the file."""
 
     def __init__(self, file: BinaryIO, path: Path):
         self._file, self._path = file, path
@@ -105,7 +106,7 @@ class _Reader:
 
     def _require(self, count: int) -> None:
         if count > self.size - self._file.tell():
-            raise self.damaged(f"it ends at byte {self.size}, inside its header")
+            raise self.damaged(f"it ends inside its header, at byte {self.size}")
 
     def skip(self, count: int) -> None:
         self._require(count)
@@ -123,13 +124,15 @@ class _Reader:
         try:
             return self.bytes(self.number("Q")).decode("utf-8")
         except UnicodeDecodeError as error:
-            raise self.damaged(f"a name is no text ({error})") from error
+            raise self.damaged(f"a name is not valid text ({error})") from error
 
     def position(self) -> int:
         return self._file.tell()
 
     def damaged(self, why: str) -> SourceError:
-        return SourceError(f"{self._path} is a damaged or truncated GGUF file: {why}")
+        return SourceError(
+            f"{self._path} is a damaged or truncated GGUF file: {why}; fetch it again"
+        )
 
 
 def _parse(reader: _Reader, path: Path) -> GgufHeader:
@@ -139,7 +142,10 @@ def _parse(reader: _Reader, path: Path) -> GgufHeader:
     if version not in _VERSIONS:
         swapped = int.from_bytes(version.to_bytes(4, "little"), "big") in _VERSIONS
         what = "of the other byte order" if swapped else f"of version {version}"
-        raise SourceError(f"{path} is a GGUF file {what}, which is not supported")
+        raise SourceError(
+            f"{path} is a GGUF file {what}, which is not supported; start from another file of "
+            "the model"
+        )
     tensor_count, field_count = reader.numbers(2, "Q")
     fields = dict(_read_field(reader) for _ in range(field_count))
     records = [_read_record(reader) for _ in range(tensor_count)]
@@ -150,7 +156,7 @@ def _parse(reader: _Reader, path: Path) -> GgufHeader:
     tensors: dict[str, GgufTensor] = {}
     for name, stored, kind, offset in records:
         if name in tensors:
-            raise reader.damaged(f"tensor {name} is there twice")
+            raise reader.damaged(f"it holds tensor {name} twice")
         shape = fields.get(f"{_ORIGINAL_SHAPE}{name}") or stored
         tensors[name] = _tensor(reader, path, name, stored, shape, kind, data_start + offset)
     architecture = fields.get("general.architecture")
@@ -166,18 +172,18 @@ def _read_field(reader: _Reader) -> tuple[str, Any]:
     if kind == _STRING:
         return name, reader.string()
     if kind not in _SCALARS:
-        raise reader.damaged(f"field {name} is of the unknown kind {kind}")
+        raise reader.damaged(f"field {name} has the unknown kind {kind}")
     return name, reader.number(_SCALARS[kind])
 
 
 def _read_array(reader: _Reader, name: str) -> tuple[int, ...] | None:
     kind, count = reader.number("I"), reader.number("Q")
     if kind == _STRING:
-        for _ in range(count):  # the words of a text encoder
+        for _ in range(count):  # for example the word list of a text encoder
             reader.skip(reader.number("Q"))
         return None
     if kind not in _SCALARS:
-        raise reader.damaged(f"field {name} is an array of the unknown kind {kind}")
+        raise reader.damaged(f"field {name} is an array with the unknown kind {kind}")
     if not name.startswith(_ORIGINAL_SHAPE):
         reader.skip(count * struct.calcsize(_SCALARS[kind]))
         return None
@@ -211,20 +217,21 @@ def _tensor(
     except ValueError as error:
         raise SourceError(
             f"{path}: tensor {name} is of type {kind}, which the installed gguf package does not "
-            "know; update it with 'pip install -U gguf'"
+            "know; update the package with 'pip install -U gguf'"
         ) from error
     block_size, block_bytes = gguf.GGML_QUANT_SIZES[quantized]
     if not isinstance(shape, tuple) or min(shape, default=0) < 0 or prod(shape) != prod(stored):
         raise SourceError(
-            f"{path}: tensor {name} holds {stored}, which cannot be its original {shape}"
+            f"{path}: tensor {name} holds {stored}, which cannot be its original shape {shape}; "
+            "fetch the file again"
         )
     if stored and stored[-1] % block_size:
-        raise reader.damaged(f"rows of {name} are no whole blocks of {quantized.name}")
+        raise reader.damaged(f"the rows of {name} are not whole blocks of {quantized.name}")
     nbytes = prod(stored) // block_size * block_bytes
     if offset + nbytes > reader.size:
         raise SourceError(
-            f"{path} is truncated: tensor {name} ends at byte {offset + nbytes}, the file has "
-            f"{reader.size}. Fetch it again."
+            f"{path} is truncated: tensor {name} ends at byte {offset + nbytes}, but the file has "
+            f"only {reader.size} bytes; fetch it again"
         )
     return GgufTensor(name, quantized.name, shape, offset, nbytes, block_size, block_bytes)
 
@@ -239,7 +246,7 @@ def require_gguf() -> Any:
         import gguf
     except ImportError as error:
         raise SourceError(
-            "GGUF files need the Python package gguf; install it with 'pip install gguf' in the "
-            "Python that runs this"
+            "GGUF files need the Python package gguf; run 'pip install gguf' with the Python that "
+            "runs NVFP4 Foundry"
         ) from error
     return gguf

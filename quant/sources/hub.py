@@ -1,6 +1,6 @@
-"""Files on the Hugging Face Hub: ``hf://owner/repo/path`` becomes a path on this machine.
+"""Fetch files from the Hugging Face Hub: ``hf://owner/repo/path`` becomes a local path.
 
-They are fetched by ``huggingface_hub``, into its cache, and found there the next time.
+``huggingface_hub`` fetches them into its cache and finds them there the next time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class HubLocation:
 
     @property
     def is_file(self) -> bool:
-        """Whether it names one file."""
+        """Whether the path names one file."""
         return self.path.endswith(_FILES)
 
 
@@ -37,36 +37,37 @@ def parse_hub_location(text: str) -> HubLocation:
     """Parse ``hf://owner/repo/path[@revision]``; the revision may also follow the repository.
 
     Raises:
-        SourceError: not of that form, or a file of a kind that cannot be a source.
+        SourceError: the text has another form, or names a file that cannot be a source.
     """
     found = _LOCATION.fullmatch(text)
     if not found:
-        raise SourceError(f"{text} is not of the form hf://owner/repo/path/to/file.safetensors")
+        raise SourceError(f"{text} does not have the form hf://owner/repo/path/to/file.safetensors")
     owner, repo, early, path, late = found.groups()
     location = HubLocation(f"{owner}/{repo}", (path or "").strip("/"), late or early)
     suffix = Path(location.path).suffix
     if not location.is_file and suffix in (".bin", ".ckpt", ".pt", ".pth", ".json", ".md"):
-        raise SourceError(f"{text} is no .safetensors or .gguf file, no .index.json and no folder")
+        raise SourceError(
+            f"{text} must be a .safetensors or .gguf file, an .index.json or a folder"
+        )
     return location
 
 
 def fetch_from_hub(text: str, cache: Path | None = None) -> Path:
-    """Return the local path of a file, index or folder on the Hub, fetching it if need be.
+    """Return the local path of a file, index or folder on the Hub. Fetch it if needed.
 
     Args:
-        text: see `parse_hub_location`.
-        cache: huggingface_hub's cache folder; None: its own choice (``HF_HOME``).
+        text: a location in the form of `parse_hub_location`.
+        cache: the cache folder of huggingface_hub; None means its default (``HF_HOME``).
 
     Raises:
-        SourceError: huggingface_hub is not installed, there is no such file, or no access.
+        SourceError: huggingface_hub is not installed, or the file cannot be fetched.
     """
     location = parse_hub_location(text)
     try:
-        import huggingface_hub  # noqa: F401 - asked for before anything is fetched
+        import huggingface_hub  # noqa: F401 - check for it before anything is fetched
     except ImportError as error:
         raise SourceError(
-            f"{text}: files on the Hub need huggingface_hub; install it with "
-            "'pip install huggingface_hub'"
+            f"{text}: files on the Hub need huggingface_hub; run 'pip install huggingface_hub'"
         ) from error
     try:
         if not location.is_file:
@@ -75,7 +76,7 @@ def fetch_from_hub(text: str, cache: Path | None = None) -> Path:
         if location.path.endswith(_INDEX):
             _fetch_shards(location, path, cache)
         return path
-    # The library's errors are all of these: HTTP (OSError), names (ValueError), missing files.
+    # All errors of the library are of these classes: HTTP and files OSError, names ValueError.
     except (OSError, ValueError) as error:
         raise SourceError(f"cannot fetch {text}: {_first_lines(error)}") from error
 
@@ -88,7 +89,7 @@ def _fetch_file(location: HubLocation, path: str, cache: Path | None) -> Path:
 
 
 def _fetch_shards(location: HubLocation, index: Path, cache: Path | None) -> None:
-    """Fetch the shards an index lists; what is wrong with it, who opens it will say."""
+    """Fetch the shards that an index lists. Opening the index reports what is wrong with it."""
     try:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
     except (KeyError, TypeError, AttributeError):
@@ -107,7 +108,7 @@ def _fetch_folder(location: HubLocation, cache: Path | None) -> Path:
         revision=location.revision,
         cache_dir=cache,
         allow_patterns=[f"{inside}*.safetensors", f"{inside}*.json"],
-        ignore_patterns=[f"{inside}*/*"],  # a * of these patterns crosses folders
+        ignore_patterns=[f"{inside}*/*"],  # in these patterns, * crosses folders
     )
     folder = Path(fetched, location.path)
     if not folder.is_dir():

@@ -1,4 +1,4 @@
-"""A source as the tensors ComfyUI's own loader takes."""
+"""Turn a source into tensors that ComfyUI's own loader reads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .stored_layers import MARKER
 def loadable_tensors(source: TensorSource) -> dict[str, torch.Tensor]:
     """Return all tensors of a model: quantized weights with markers, others in their dtype.
 
-    Weights ComfyUI has no format for are decoded. Everything is in memory at once.
+    Decodes weights for which ComfyUI has no format. All tensors are in memory at once.
 
     Raises:
         SourceError: a tensor cannot be read.

@@ -1,4 +1,4 @@
-"""Where in a folder the diffusion model is: in it, in a part of a diffusers pipeline, in a GGUF."""
+"""Find the diffusion model in a folder: its files, a part of a diffusers pipeline, or a GGUF."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from pathlib import Path
 
 from ..errors import SourceError
 
-# Parts of a pipeline that hold a diffusion model.
+# Folders of a pipeline that hold a diffusion model.
 _PARTS = ("transformer", "transformer_2", "unet")
 
 
 def model_in_folder(folder: Path) -> Path:
-    """Return what to open for a folder: itself, the diffusion part of a pipeline, or its GGUF.
+    """Return the path to open for a folder: itself, a folder of a pipeline, or a GGUF.
 
     Raises:
-        SourceError: there are several to choose from.
+        SourceError: the folder holds several models.
     """
     if any(folder.glob("*.safetensors*")):
         return folder
@@ -26,8 +26,8 @@ def model_in_folder(folder: Path) -> Path:
     if len(parts) > 1:
         raise SourceError(
             f"{folder} is a pipeline with {len(parts)} diffusion models: give "
-            f"{' or '.join(str(part) for part in parts)} and quantize each by itself (of WAN 2.2, "
-            "transformer is the high-noise expert and transformer_2 the low-noise one)"
+            f"{' or '.join(str(part) for part in parts)}, and quantize each one separately (in WAN "
+            "2.2, transformer is the high-noise expert and transformer_2 the low-noise expert)"
         )
     if found:
         raise SourceError(

@@ -1,4 +1,4 @@
-"""Open whatever a path points to."""
+"""Open the source that a path points to."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from .shards import open_folder, open_index
 
 
 def local_path(path: str | Path) -> Path:
-    """Return a path on this machine, fetching what is on the Hub.
+    """Return a local path. Files on the Hub are fetched.
 
     Raises:
-        SourceError: it cannot be fetched.
+        SourceError: the file cannot be fetched.
     """
     return fetch_from_hub(str(path)) if str(path).startswith(HUB) else Path(path)
 
 
 def open_tensors(path: str | Path) -> TensorSource:
-    """Open a safetensors or GGUF file, an index, a folder, or any of them on the Hub, as it is.
+    """Open a safetensors or GGUF file, an index or a folder, locally or on the Hub, as stored.
 
     Raises:
-        SourceError: the path does not exist or is of no known kind.
+        SourceError: the path does not exist, or cannot be opened as any of these.
     """
     if str(path).startswith(HUB):
         source = open_tensors(local_path(path))
@@ -50,7 +50,7 @@ def open_tensors(path: str | Path) -> TensorSource:
         return open_index(path)
     if path.suffix in (".ckpt", ".pt", ".pth", ".bin"):
         raise SourceError(
-            f"{path} is a pickle file, which can run code when opened; convert it to "
+            f"{path} is a pickle file, which can run code when it is opened; convert it to "
             "safetensors first"
         )
     return GgufFile(path) if path.suffix.lower() == ".gguf" else SafetensorsFile(path)
@@ -62,17 +62,17 @@ def open_source(
     *,
     meant_for: Collection[str] = (),
 ) -> TensorSource:
-    """Open a model to quantize: ComfyUI's names without prefix, quantized weights decoded.
+    """Open a model to quantize: with ComfyUI's names, without prefix, with decoded weights.
 
     Args:
-        path: as for `open_tensors`.
-        complete_from: where to take tensors from that the model lacks, of the same kinds.
-        meant_for: ids of the architectures that the recipe is for; empty: any. They decide where
-            the weights of two models look alike (see ``qwen_edit``).
+        path: a path that `open_tensors` opens.
+        complete_from: a second path, from which to take tensors that the model lacks.
+        meant_for: ids of the architectures that the recipe is for; empty: any. They decide which
+            model it is where the weights of two models look alike (see ``qwen_edit``).
 
     Raises:
-        SourceError: as `open_tensors`; or the file is no model, lacks parts of one, or is
-            quantized in a way not known here.
+        SourceError: the path cannot be opened, the file is not a model, tensors are missing, or
+            quantized weights cannot be decoded.
     """
     model = _open_model(path)
     try:
@@ -86,13 +86,13 @@ def open_source(
 
 
 def open_to_look(path: str | Path) -> TensorSource:
-    """Open any file to look into: ComfyUI's names without prefix, decoded where that is known.
+    """Open any file to inspect it: with ComfyUI's names, without prefix, decoded if possible.
 
-    What cannot be decoded is listed as it is stored (see `is_readable`); nothing else is refused.
+    Weights that cannot be decoded are listed as they are stored (see `is_readable`).
 
     Raises:
-        SourceError: as `open_tensors`.
-        CheckpointError: its markers are damaged.
+        SourceError: the path cannot be opened.
+        CheckpointError: a marker is damaged.
     """
     source = open_tensors(path)
     try:

@@ -1,6 +1,6 @@
-"""Reading parts of a file into memory of their own.
+"""Read parts of a file into buffers.
 
-A memory map would count as resident memory page by page, and grow with the model.
+The pages of a memory map would count as resident memory, which would grow with the model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ def open_unbuffered(path: Path) -> BinaryIO:
     """Open a file for `read_into`.
 
     Raises:
-        SourceError: it cannot be opened.
+        SourceError: the file cannot be opened.
     """
     try:
         return path.open("rb", buffering=0)
@@ -26,7 +26,7 @@ def open_unbuffered(path: Path) -> BinaryIO:
 
 
 def read_into(buffer: np.ndarray, file: BinaryIO, offset: int, path: Path, name: str) -> None:
-    """Fill a uint8 buffer from an offset of a file opened by `open_unbuffered`.
+    """Fill a uint8 buffer from an offset of a file that `open_unbuffered` opened.
 
     Raises:
         SourceError: the file ends inside tensor ``name``.
@@ -37,7 +37,5 @@ def read_into(buffer: np.ndarray, file: BinaryIO, offset: int, path: Path, name:
     while done < len(view):
         count = file.readinto(view[done:])  # type: ignore[attr-defined]
         if not count:
-            raise SourceError(
-                f"{path} ends inside tensor {name}: the file is truncated, fetch it again"
-            )
+            raise SourceError(f"{path} is truncated: it ends inside tensor {name}; fetch it again")
         done += count

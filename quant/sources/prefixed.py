@@ -1,4 +1,4 @@
-"""The diffusion part of a source whose names carry a prefix."""
+"""The diffusion model of a source whose names have a prefix."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from .base import TensorInfo, TensorSource
 from .remaining import RemainingTensors
 from .view import SourceView
 
-# Longest first: "model." is also a prefix of "model.diffusion_model.".
+# Longest first, because "model.diffusion_model." also starts with "model.".
 PREFIXES = ("model.diffusion_model.", "model.", "net.")
-# Language models call all of their layers so, and ComfyUI wants them to.
+# Names of language models, in which ComfyUI expects the prefix.
 _NAMED_SO = ("model.embed_tokens.weight", "model.language_model.embed_tokens.weight")
 
 
 class PrefixedSource(SourceView):
-    """A source seen without a name prefix; tensors without the prefix are its ``rest``."""
+    """A source without the prefix of its names. Tensors without the prefix are its ``rest``."""
 
     def __init__(self, source: TensorSource, prefix: str):
-        super().__init__(source, f"names are read without their prefix {prefix!r}")
+        super().__init__(source, f"layer names are used without their prefix {prefix!r}")
         self.prefix = prefix
         self._tensors = {
             name[len(prefix) :]: replace(info, name=name[len(prefix) :])
@@ -31,7 +31,7 @@ class PrefixedSource(SourceView):
             self.rest = rest
             parts = sorted({name.split(".")[0] for name in rest.tensors})
             self.notes += (
-                f"{len(rest.tensors)} tensors are outside of the diffusion model "
+                f"{len(rest.tensors)} tensors are not part of the diffusion model "
                 f"({', '.join(parts[:6])})",
             )
 
@@ -40,10 +40,10 @@ class PrefixedSource(SourceView):
 
 
 def find_prefix(names: Mapping[str, TensorInfo]) -> str:
-    """Return the prefix the diffusion model's names carry, or an empty string.
+    """Return the prefix of the diffusion model's names, or an empty string.
 
-    ``model.diffusion_model.`` marks the model even beside a text encoder and a VAE; the shorter
-    prefixes count only where every name has them, and not in a language model.
+    ``model.diffusion_model.`` marks the diffusion model in a file that also holds a text encoder or
+    a VAE. The shorter prefixes count only if every name has them, and not in a language model.
     """
     checkpoint, *bare = PREFIXES
     if any(name.startswith(checkpoint) for name in names):

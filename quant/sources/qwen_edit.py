@@ -1,7 +1,7 @@
-"""The marker by which ComfyUI knows Qwen-Image-Edit 2511, added where a source lacks it.
+"""Add the marker by which ComfyUI recognises Qwen-Image-Edit 2511.
 
-The weights of 2511 have the names and shapes of the other Qwen-Image models; only how reference
-images are placed in time differs. diffusers says so in ``config.json``, by ``zero_cond_t``.
+The weights of 2511 have the same names and shapes as those of the other Qwen-Image models. Only the
+timestep of reference images differs. In diffusers, ``zero_cond_t`` in ``config.json`` marks it.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class MarkedSource(SourceView):
 
 
 def with_2511_marker(source: TensorSource, meant_for: Collection[str] = ()) -> TensorSource:
-    """Return a Qwen-Image source with the marker of Edit 2511 if it is that model.
+    """Return a Qwen-Image source with the marker of Edit 2511, if it is that model.
 
-    It is, if the recipe is meant for that architecture and no other, or if the ``config.json``
-    beside its files says so. Any other source is returned as it is.
+    It is that model if the recipe is for that architecture and no other, or if the
+    ``config.json`` beside its files says so. Any other source is returned unchanged.
     """
     if MARKER_2511 in source.tensors or not all(name in source.tensors for name in _QWEN):
         return source
@@ -57,7 +57,7 @@ def marked_architectures(checkpoint: TensorSource) -> tuple[str, ...]:
 
 
 def _config(folder: Path) -> Mapping[str, object]:
-    """Return the settings diffusers keeps beside the weights; none where they are no JSON."""
+    """Return the settings in the ``config.json`` of a folder; empty if there is no valid one."""
     try:
         data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""What a source is that cannot be quantized as it stands, and what to do about it."""
+"""Recognise sources that cannot be quantized, and tell the user what to do."""
 
 from __future__ import annotations
 
@@ -8,51 +8,51 @@ from ..errors import SourceError
 from .base import TensorInfo, TensorSource
 
 COMPLETE_FROM = (
-    "Give the original model, or a file that holds them, as --complete-from (in the nodes: "
+    "give the original model, or another file that holds them, as --complete-from (in the nodes: "
     "complete_from)"
 )
 _LORA = (".lora_A.weight", ".lora_B.weight", ".lora_up.weight", ".lora_down.weight",
          ".lora_A.default.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a")  # fmt: skip
 _VAE = ("decoder.conv_in.weight", "decoder.conv1.weight", "decoder.middle.0.residual.0.gamma")
-# ComfyUI's UMT5 files hold the tokenizer, as the tensor spiece_model.
+# The vocabulary of UMT5. Its files for ComfyUI hold the tokenizer as the tensor spiece_model.
 _UMT5_WORDS = 256384
 _NAMED = 3
 
 
 def require_model(source: TensorSource) -> None:
-    """Refuse files that hold no model.
+    """Refuse files that do not hold a model.
 
     Raises:
-        SourceError: naming what the file is.
+        SourceError: the message says what the file is.
     """
     names = source.tensors
     if not names:
-        raise SourceError(f"{source.description} holds no tensors")
+        raise SourceError(f"{source.description} holds no tensors; choose a file with a model")
     lora = _first_ending(names, _LORA)
     if lora:
         raise SourceError(
-            f"{source.description} is a LoRA ({lora}), not a model: load the model, put the LoRA "
-            "on it with a LoRA loader in ComfyUI, and quantize that"
+            f"{source.description} is a LoRA ({lora}), not a model; load the model in ComfyUI, add "
+            "the LoRA with a LoRA loader, and use Quantize"
         )
     if any(name in names for name in _VAE):
         raise SourceError(
-            f"{source.description} is a VAE. ComfyUI runs VAEs in 16 or 32 bits; there is nothing "
-            "to gain by quantizing it"
+            f"{source.description} is a VAE; keep it as it is, because ComfyUI runs VAEs in 16 or "
+            "32 bits"
         )
 
 
 def require_complete(source: TensorSource) -> None:
-    """Refuse a model that lacks tensors ComfyUI needs to recognise and run it.
+    """Refuse a model that lacks tensors that ComfyUI needs.
 
     Raises:
-        SourceError: naming what was recognised and what is missing.
+        SourceError: the message names the recognised model and the missing tensors.
     """
     missing = list(_missing(source))
     if missing:
         examples = ", ".join(missing[:_NAMED]) + (" and more" if len(missing) > _NAMED else "")
         raise SourceError(
             f"{source.description} is {_title(source.tensors)}, but lacks {examples}"
-            f"{_why(source, missing)}. {COMPLETE_FROM}."
+            f"{_why(source, missing)}; {COMPLETE_FROM}"
         )
 
 
@@ -60,7 +60,7 @@ def _missing(source: TensorSource) -> Iterable[str]:
     names = source.tensors
     if _is_wan(names) and "patch_embedding.weight" not in names:
         yield "patch_embedding.weight"
-    if _is_gguf(source):  # others may have parameters of this name
+    if _is_gguf(source):  # in other files, a parameter may be named .bias
         for name in names:
             weight = f"{name.removesuffix('.bias')}.weight"
             is_lone = name.endswith(".bias") and weight not in names
@@ -94,7 +94,7 @@ def _title(names: Mapping[str, TensorInfo]) -> str:
 
 def _why(source: TensorSource, missing: list[str]) -> str:
     if _is_gguf(source) and missing == ["patch_embedding.weight"]:
-        return ": it has five dimensions, and GGUF holds four at most"
+        return ", which has five dimensions although GGUF holds at most four"
     return ""
 
 

@@ -1,4 +1,4 @@
-"""A source whose tensors have other names than ComfyUI's, seen under ComfyUI's."""
+"""Translate the tensor names of other tools to ComfyUI's names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .wan_names import is_wan_of_diffusers, wan_to_comfy
 
 @dataclass(frozen=True)
 class Naming:
-    """A convention other than ComfyUI's: how to recognise it, and how to leave it."""
+    """A naming convention of another tool: how to recognise it, and how to translate a name."""
 
     title: str
     is_used: Callable[[Iterable[str]], bool]
@@ -34,34 +34,34 @@ NAMINGS = (
 
 
 def find_naming(names: Iterable[str]) -> Naming | None:
-    """Return the convention that tensor names follow, or None if they may be ComfyUI's."""
+    """Return the naming convention of tensor names, or None if no other convention is found."""
     found = set(names)
     return next((naming for naming in NAMINGS if naming.is_used(found)), None)
 
 
 def in_comfy_names(source: TensorSource) -> TensorSource:
-    """Return the source under ComfyUI's names: itself where it has no other known ones."""
+    """Return the source with ComfyUI's names; unchanged if no other convention is found."""
     naming = find_naming(source.tensors)
     return RenamedSource(source, naming) if naming else source
 
 
 class RenamedSource(SourceView):
-    """A source under ComfyUI's names, in its own order.
+    """A source with ComfyUI's names, in its own order.
 
     Raises:
         SourceError: two tensors would get one name.
     """
 
     def __init__(self, source: TensorSource, naming: Naming):
-        super().__init__(source, f"it is {naming.title}; ComfyUI's are used here")
+        super().__init__(source, f"the source is {naming.title}; ComfyUI's names are used instead")
         self.comfyui_reads = False
         self._original = {naming.to_comfy(name): name for name in source.tensors}
         if len(self._original) < len(source.tensors):
             kept = set(self._original.values())
             lost = next(name for name in source.tensors if name not in kept)
             raise SourceError(
-                f"{source.description} is {naming.title}, but also has {naming.to_comfy(lost)}: "
-                "two models in one file?"
+                f"{source.description} is {naming.title}, but also has {naming.to_comfy(lost)}, so "
+                "it may hold two models; start from a file with one model"
             )
         self._tensors = {
             name: replace(source.info(original), name=name)

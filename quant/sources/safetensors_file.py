@@ -1,7 +1,7 @@
 """One safetensors file, read with plain reads.
 
-A memory map would count as resident memory page by page, and grow with the model; reads into one
-tensor's buffer do not. Format: https://github.com/huggingface/safetensors#format
+The pages of a memory map would count as resident memory, which would grow with the model. Reads
+into the buffer of one tensor do not. Format: https://github.com/huggingface/safetensors#format
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import SourceError
 from .base import TensorInfo, TensorSource
 from .plain_reads import open_unbuffered, read_into
 
-# The library's own limit for a header.
+# The limit that the safetensors library sets for a header, in bytes.
 _MAX_HEADER = 100_000_000
 
 DTYPES: Mapping[str, torch.dtype] = {
@@ -58,11 +58,11 @@ class SafetensorsFile(TensorSource):
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """All tensors by name, in header order."""
+        """All tensors by name, in the order of the header."""
         return self._tensors
 
     def load(self, name: str) -> torch.Tensor:
-        """Read one tensor into memory of its own."""
+        """Read one tensor into a new buffer."""
         info = self.info(name)
         buffer = np.empty(info.nbytes, dtype=np.uint8)
         read_into(buffer, self._file, self._offsets[name], self.path, name)
@@ -71,7 +71,7 @@ class SafetensorsFile(TensorSource):
         return torch.from_numpy(buffer).view(info.dtype).view(info.shape)
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Read parts of a tensor, and nothing else of it."""
+        """Read only these parts of a tensor."""
         info = self.info(name)
         size = info.dtype.itemsize
         buffer = np.empty((len(starts), length * size), dtype=np.uint8)
@@ -90,31 +90,35 @@ def read_header(
     """Parse and check a safetensors header.
 
     Returns:
-        the metadata, the tensors by name, and each tensor's absolute offset in the file.
+        The metadata, the tensors by name, and the offset of each tensor in the file, in bytes.
 
     Raises:
-        SourceError: naming the file and what is wrong with it.
+        SourceError: the message names the file and what is wrong with it.
     """
     size = file.seek(0, 2)
     file.seek(0)
     head = file.read(8)
     if len(head) < 8:
-        raise SourceError(f"{path} is not a safetensors file: it has only {size} bytes")
+        raise SourceError(
+            f"{path} is not a safetensors file: it has only {size} bytes; fetch it again"
+        )
     (length,) = struct.unpack("<Q", head)
     if length > _MAX_HEADER or 8 + length > size:
         raise SourceError(
             f"{path} is not a safetensors file, or is truncated: "
-            f"its header claims {length} bytes, the file has {size}"
+            f"its header claims {length} bytes, but the file has {size}; fetch it again"
         )
     try:
         header: Any = json.loads(file.read(length))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise SourceError(f"{path} is not a safetensors file: bad header ({error})") from error
     if not isinstance(header, dict):
-        raise SourceError(f"{path} is not a safetensors file: its header is no JSON object")
+        raise SourceError(f"{path} is not a safetensors file: its header is not a JSON object")
     metadata = header.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict):
-        raise SourceError(f"{path} is not a safetensors file: its __metadata__ is no map")
+        raise SourceError(
+            f"{path} is not a safetensors file: its __metadata__ is not a JSON object"
+        )
     tensors: dict[str, TensorInfo] = {}
     offsets: dict[str, int] = {}
     for name, entry in header.items():
@@ -131,16 +135,23 @@ def _parse_entry(
         begin, end = (int(n) for n in entry["data_offsets"])
     except (KeyError, TypeError, ValueError) as error:
         raise SourceError(
-            f"{path}: tensor {name} has a malformed or unknown entry: {entry!r}"
-        ) from (error)
+            f"{path}: the header entry of tensor {name} is not valid, or has an unknown data type: "
+            f"{entry!r}"
+        ) from error
     info = TensorInfo(name, shape, dtype)
     if min((begin, *shape)) < 0:
-        raise SourceError(f"{path}: tensor {name} has a negative size or offset: {entry!r}")
+        raise SourceError(
+            f"{path} is damaged: tensor {name} has a negative size or offset: {entry!r}; "
+            "fetch it again"
+        )
     if end - begin != info.nbytes:
-        raise SourceError(f"{path}: tensor {name} has {end - begin} bytes, not {info.nbytes}")
+        raise SourceError(
+            f"{path} is damaged: tensor {name} has {end - begin} bytes, not {info.nbytes}; "
+            "fetch it again"
+        )
     if data_start + end > file_size:
         raise SourceError(
             f"{path} is truncated: tensor {name} ends at byte {data_start + end}, "
-            f"the file has {file_size}. Fetch it again."
+            f"but the file has only {file_size} bytes; fetch it again"
         )
     return info, data_start + begin

@@ -1,4 +1,4 @@
-"""A model in several safetensors files, with an ``*.index.json`` or as the files of one folder."""
+"""A model in several safetensors files, listed in an ``*.index.json`` or kept in one folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .stored_layers import joined_metadata
 
 
 class ShardedSource(TensorSource):
-    """Shards presented as one source; each tensor is in exactly one of them."""
+    """Several shards as one source. Each tensor is in exactly one shard."""
 
     def __init__(self, paths: list[Path], description: str):
         self.description = description
@@ -38,7 +38,7 @@ class ShardedSource(TensorSource):
             if name in self._owner:
                 raise SourceError(
                     f"{name} is in both {self._owner[name].path.name} and {shard.path.name}; "
-                    "point to one model's index.json or file instead of the folder"
+                    "give the index.json or the file of one model instead of the folder"
                 )
             self._owner[name] = shard
             self._tensors[name] = info
@@ -65,10 +65,10 @@ class ShardedSource(TensorSource):
 
 
 def open_index(path: Path) -> ShardedSource:
-    """Open the shards an ``index.json`` lists, checking that it and they agree.
+    """Open the shards that an ``index.json`` lists, and check that they agree with it.
 
     Raises:
-        SourceError: malformed index, missing shards, or tensors missing from them.
+        SourceError: the index is malformed, or shards or tensors are missing.
     """
     try:
         weight_map = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
@@ -79,23 +79,25 @@ def open_index(path: Path) -> ShardedSource:
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise SourceError(f"{path} is not a safetensors index: it has no weight_map") from error
     if missing:
-        raise SourceError(f"{path} lists shards that are not beside it: {', '.join(missing)}")
+        raise SourceError(
+            f"{path} lists shards that are not beside it: {', '.join(missing)}; fetch them"
+        )
     source = ShardedSource([path.parent / name for name in files], str(path))
     absent = sorted(set(weight_map) - set(source.tensors))
     if absent:
         source.close()
         raise SourceError(
-            f"{path} lists {len(absent)} tensors its shards lack, e.g. {absent[0]}: "
-            "a shard is of another version; fetch them again"
+            f"{path} lists {len(absent)} tensors that its shards lack, e.g. {absent[0]}; "
+            "a shard may be of another version, so fetch all of them again"
         )
     return source
 
 
 def open_folder(folder: Path) -> TensorSource:
-    """Open the one model a folder holds: an index, or all its safetensors files.
+    """Open the model in a folder: its index, or all of its safetensors files.
 
     Raises:
-        SourceError: nothing to open, or several indices to choose from.
+        SourceError: the folder holds no safetensors file, or several indices.
     """
     indices = sorted(folder.glob("*.safetensors.index.json"))
     if len(indices) == 1:
@@ -105,7 +107,7 @@ def open_folder(folder: Path) -> TensorSource:
         raise SourceError(f"{folder} holds several models: give one of {names}")
     files = sorted(folder.glob("*.safetensors"))
     if not files:
-        raise SourceError(f"{folder} holds no .safetensors file")
+        raise SourceError(f"{folder} holds no .safetensors file; give a folder or file of a model")
     if len(files) == 1:
         return SafetensorsFile(files[0])
     return ShardedSource(files, str(folder))

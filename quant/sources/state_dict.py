@@ -1,4 +1,4 @@
-"""An in-memory mapping of tensors as a source."""
+"""A state dict in memory as a source."""
 
 from __future__ import annotations
 
@@ -32,6 +32,6 @@ class StateDictSource(TensorSource):
         return self._tensors
 
     def load(self, name: str) -> torch.Tensor:
-        """Return the tensor itself, moved to CPU if it is elsewhere."""
+        """Return the tensor itself, or a copy on CPU if it is on another device."""
         self.info(name)
         return self._state_dict[name].detach().cpu()

@@ -1,4 +1,4 @@
-"""How a stored checkpoint is organised: layers, their tensors, their markers."""
+"""The layout of a stored checkpoint: its layers with their tensors and markers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..errors import CheckpointError, SourceError
 from ..formats import FORMATS, WeightFormat, format_of_marker
 from .base import TensorInfo, TensorSource, dtype_name
 
-#: Suffixes of the tensors that ComfyUI reads beside those of a format.
+#: Suffixes of tensors that ComfyUI reads besides the tensors of a format.
 MARKER, INPUT_SCALE, BIAS = "comfy_quant", "input_scale", "bias"
 QUANTIZATION_METADATA = "_quantization_metadata"
 
@@ -22,7 +22,7 @@ SUFFIXES = frozenset(
     {
         *(name for fmt in FORMATS.values() for name in fmt.tensor_specs((256, 256), torch.float32)),
         *(BIAS, INPUT_SCALE, MARKER),
-        *("scale_weight", "scale_input"),  # of files from before markers
+        *("scale_weight", "scale_input"),  # in older files without markers
     }
 )
 
@@ -33,7 +33,7 @@ _SHORT_DTYPES = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "
 class StoredLayer:
     """A layer of a checkpoint: its tensors by suffix, and its marker if it has one.
 
-    ``tensors`` of a bare parameter (``blocks.0.modulation``) has the one key ``""``.
+    For a parameter such as ``blocks.0.modulation``, the only key of ``tensors`` is ``""``.
     """
 
     name: str
@@ -52,14 +52,14 @@ class StoredLayer:
 
     @property
     def format(self) -> WeightFormat | None:
-        """The format the marker names, if this pack knows it."""
+        """The format that the marker names; None without a marker or for an unknown format."""
         if self.marker is None:
             return None
         return format_of_marker(self.marker, {s: info.shape for s, info in self.tensors.items()})
 
     @property
     def format_name(self) -> str:
-        """What to call the format: ours, the marker's, what the file calls it, or the dtype."""
+        """The name of the format: ours, else the one in the marker or file, else the dtype."""
         if self.marker is not None:
             return self.format.name if self.format else str(self.marker.get("format"))
         if self.weight.stored:
@@ -67,9 +67,9 @@ class StoredLayer:
         return short_dtype(self.weight.dtype)
 
     def shape(self) -> tuple[int, ...]:
-        """Return the logical shape of the weight, unpacked; rows as the bias says if there is one.
+        """Return the unpacked shape of the weight. The bias gives the rows, if there is one.
 
-        A weight padded in its columns cannot be told from an unpadded one.
+        Padded columns cannot be recognised, so they count.
         """
         stored, fmt = self.weight.shape, self.format
         if fmt is None or len(stored) != 2:
@@ -79,15 +79,15 @@ class StoredLayer:
 
 
 def short_dtype(dtype: torch.dtype) -> str:
-    """Return what to call a dtype: ``bf16``, ``float8_e4m3fn``."""
+    """Return a short name of a dtype, such as ``bf16`` or ``float8_e4m3fn``."""
     return _SHORT_DTYPES.get(dtype, dtype_name(dtype))
 
 
 def read_layout(source: TensorSource) -> dict[str, StoredLayer]:
-    """Group a checkpoint's tensors into layers and parse its markers.
+    """Group a checkpoint's tensors into layers, and parse its markers.
 
     Raises:
-        CheckpointError: a marker that is no JSON object.
+        CheckpointError: a marker is not a JSON object.
     """
     grouped: dict[str, dict[str, TensorInfo]] = {}
     for name, info in source.tensors.items():
@@ -109,7 +109,7 @@ def announced_markers(source: TensorSource) -> dict[str, Mapping[str, Any]]:
     """Return the markers in the header's ``_quantization_metadata``.
 
     Raises:
-        CheckpointError: the metadata is not the JSON ComfyUI expects.
+        CheckpointError: the metadata is not the JSON that ComfyUI expects.
     """
     text = source.metadata.get(QUANTIZATION_METADATA)
     if text is None:
@@ -117,20 +117,21 @@ def announced_markers(source: TensorSource) -> dict[str, Mapping[str, Any]]:
     try:
         layers = dict(json.loads(text)["layers"])
         if not all(isinstance(marker, dict) and "format" in marker for marker in layers.values()):
-            raise ValueError("a layer names no format")
-        # A full checkpoint announces by the names in the file, its text encoder's among them.
+            raise ValueError("a layer has no format")
+        # A full checkpoint uses the names in the file, and also lists its text encoder's layers.
         inside = {k: v for k, v in layers.items() if k.startswith(source.prefix)}
         return {k.removeprefix(source.prefix): v for k, v in (inside or layers).items()}
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{source.description}: its {QUANTIZATION_METADATA} is not valid ({error})"
+            f"{source.description} is damaged: its {QUANTIZATION_METADATA} is not valid ({error})"
         ) from error
 
 
 def joined_metadata(first: Mapping[str, str], second: Mapping[str, str]) -> dict[str, str]:
-    """Return the metadata of two shards: the first's, with the layers that either announces.
+    """Return the metadata of two shards: that of the first, with the markers of both.
 
-    A damaged announcement is kept by itself, for `announced_markers` to refuse.
+    If the markers in one of them are damaged, they are returned as they are, so that
+    `announced_markers` refuses them.
     """
     joined = {**second, **first}
     layers: dict[str, Any] = {}
@@ -150,7 +151,9 @@ def _read_marker(source: TensorSource, name: str) -> Mapping[str, Any]:
     try:
         marker = json.loads(bytes(source.load(name).reshape(-1).view(torch.uint8).tolist()))
     except (ValueError, SourceError) as error:
-        raise CheckpointError(f"{source.description}: marker {name} is no JSON: {error}") from error
+        raise CheckpointError(
+            f"{source.description} is damaged: marker {name} is not JSON: {error}"
+        ) from error
     if not isinstance(marker, dict) or "format" not in marker:
-        raise CheckpointError(f"{source.description}: marker {name} names no format")
+        raise CheckpointError(f"{source.description} is damaged: marker {name} names no format")
     return marker

@@ -1,4 +1,4 @@
-"""A weight that is quantized in its source already."""
+"""A weight that its source stores quantized."""
 
 from __future__ import annotations
 
@@ -14,22 +14,23 @@ from ..formats.base import row_slices
 
 @dataclass(frozen=True, eq=False)
 class StoredWeight:
-    """How one 2-D weight is stored, and how to get it.
+    """How one quantized weight is stored, and how to decode it.
 
     Attributes:
-        label: for people: the format, and whose convention it is if not ComfyUI's.
-        shape: ``(out, in)`` of the weight it stands for.
-        names: the tensors it is made of, its input scale included.
-        nbytes: bytes of all of them.
-        read: reads what it is made of; returns what decodes some rows of it, float32
-            ``[rows, in]``, to the same bits however many are decoded at once.
-        format: the format of ComfyUI that holds the same codes and scales; None where it has none.
-        tensors: reads it as that format stores it, by suffix (see `WeightFormat.tensor_specs`).
-        input_amax: reads the largest activation its static input scale stands for; None where it
-            has none.
-        kept_as: the name of the format of ours that stores and multiplies it alike; empty where
+        label: name for users: the format, and the convention if it is not ComfyUI's.
+        shape: ``(out, in)`` of the decoded weight.
+        names: the tensors that store the weight, with its input scale.
+        nbytes: bytes of these tensors.
+        read: reads the tensors and returns a function that decodes some rows to float32
+            ``[rows, in]``. The bits do not depend on how many rows are decoded at once.
+        format: ComfyUI's format with the same codes and scales; None if there is none.
+        tensors: reads the weight in the layout of this format, by suffix (see
+            `WeightFormat.tensor_specs`).
+        input_amax: reads the largest activation that the static input scale covers; None without
+            an input scale.
+        kept_as: name of the format that stores and multiplies the weight in the same way; empty if
             there is none.
-        comfyui_reads: whether ComfyUI itself understands this convention.
+        comfyui_reads: whether ComfyUI itself reads this convention.
     """
 
     label: str
@@ -44,10 +45,12 @@ class StoredWeight:
     comfyui_reads: bool = False
 
     def decode(self) -> torch.Tensor:
-        """Read it; return float32 ``[out, in]``, decoded in bands of rows: temporaries are small.
+        """Read and decode the weight, float32 ``[out, in]``.
+
+        Decodes bands of rows, which keeps temporaries small.
 
         Raises:
-            FormatError, RuntimeError, ValueError: its parts do not fit together.
+            FormatError, RuntimeError, ValueError: the stored tensors do not fit together.
         """
         decode_rows = self.read()
         values = torch.empty(self.shape, dtype=torch.float32)
@@ -58,7 +61,7 @@ class StoredWeight:
     def decode_runs(self, starts: Sequence[int], length: int) -> torch.Tensor:
         """Return ``length`` consecutive values from each flat position, ``[starts, length]``.
 
-        Reads all of it, but decodes only the rows they are in.
+        Reads the whole weight, but decodes only the rows that hold these values.
         """
         decode_rows, columns = self.read(), prod(self.shape[1:])
         runs = []
@@ -69,7 +72,7 @@ class StoredWeight:
         return torch.stack(runs)
 
     def fits(self, wanted: WeightFormat) -> bool:
-        """Whether the stored tensors are what ``wanted`` would store, bit for bit."""
+        """Whether ``wanted`` would store the same tensors."""
         if self.format is None or self.tensors is None:
             return False
         return self.format.stores_like(wanted, self.shape)

@@ -1,7 +1,7 @@
-"""Text encoders as llama.cpp names their layers in a GGUF, and as ComfyUI does.
+"""Translate llama.cpp's layer names of text encoders, as in a GGUF, to ComfyUI's names.
 
-Source: ``gguf-py/gguf/tensor_mapping.py`` of llama.cpp. Llama and Mistral are left out: its
-converter also permutes the rows of their q and k.
+Source: ``gguf-py/gguf/tensor_mapping.py`` of llama.cpp. Llama and Mistral are left out, because
+llama.cpp's converter also permutes the rows of their q and k.
 """
 
 from __future__ import annotations

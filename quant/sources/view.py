@@ -1,4 +1,4 @@
-"""A source seen otherwise: under other names, without some tensors, with some of another."""
+"""Base class of sources that present another source with other names or other tensors."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from .stored_weight import StoredWeight
 
 
 class SourceView(TensorSource):
-    """What a view has of its source, which is everything it does not say otherwise.
+    """A source that passes everything through from another source.
 
-    A subclass lists its tensors in ``_tensors``, and says in `_origin` where each comes from.
-    Closing a view closes the source.
+    A subclass sets ``_tensors`` to the tensors that it lists, and overrides `_origin` to return
+    where each comes from. Closing a view closes the source.
     """
 
     def __init__(self, source: TensorSource, *notes: str):
@@ -35,23 +35,23 @@ class SourceView(TensorSource):
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
-        """All tensors by the name they have here."""
+        """All tensors by their names in this view."""
         return self._tensors
 
     def load(self, name: str) -> torch.Tensor:
-        """Load by the name here."""
+        """Load a tensor by its name in this view."""
         self.info(name)
         source, original = self._origin(name)
         return source.load(original)
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
-        """Load parts of a tensor by its name here."""
+        """Load parts of a tensor by its name in this view."""
         self.info(name)
         source, original = self._origin(name)
         return source.load_runs(original, starts, length)
 
     def stored_weight(self, name: str) -> StoredWeight | None:
-        """Return how a weight is stored, by its name here."""
+        """Return how a weight is stored, by its name in this view."""
         self.info(name)
         source, original = self._origin(name)
         return source.stored_weight(original)

@@ -1,4 +1,4 @@
-"""WAN's layers under ComfyUI's names and under those of diffusers.
+"""Translate WAN's layer names between diffusers and ComfyUI.
 
 Source: ``scripts/convert_wan_to_diffusers.py`` of diffusers, checked against the published key
 lists of both kinds.
@@ -52,7 +52,7 @@ _BLOCK = re.compile(r"((?:vace_)?blocks\.\d+\.)(.+)")
 
 
 def is_wan_of_diffusers(names: Iterable[str]) -> bool:
-    """Whether these are the names of a WAN model as diffusers has them."""
+    """Whether these are the names of a WAN model in diffusers."""
     found = set(names)
     return {
         "condition_embedder.time_proj.weight",
@@ -62,12 +62,12 @@ def is_wan_of_diffusers(names: Iterable[str]) -> bool:
 
 
 def wan_to_comfy(name: str) -> str:
-    """Return ComfyUI's name of a tensor that diffusers names so; others stay as they are."""
+    """Return ComfyUI's name of a tensor for its name in diffusers. Other names do not change."""
     return _renamed(name, _OUTSIDE, _INSIDE)
 
 
 def wan_to_diffusers(name: str) -> str:
-    """Return the name diffusers has for a tensor that ComfyUI names so: `wan_to_comfy` undone."""
+    """Return the name of a tensor in diffusers for ComfyUI's name. Inverts `wan_to_comfy`."""
     return _renamed(name, _turned(_OUTSIDE), _turned(_INSIDE))
 
 
@@ -83,7 +83,7 @@ def _renamed(name: str, outside: Mapping[str, str], inside: Mapping[str, str]) -
 
 
 def _replaced(name: str, names: Mapping[str, str]) -> str:
-    """Replace the module in a name: all of it, or all before its last part."""
+    """Replace the module in a name: the whole name, or the part before the last dot."""
     if name in names:
         return names[name]
     module, dot, leaf = name.rpartition(".")

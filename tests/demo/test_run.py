@@ -1,4 +1,4 @@
-"""The demo end to end, on few digits and steps: files, figures and what they must say."""
+"""The demo from start to end on few digits and steps: its files and figures."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nvfp4_foundry.demo import run
 from nvfp4_foundry.demo.model import MODEL_PATH, load_model
 from nvfp4_foundry.demo.quantized import QuantizedLinear, load_quantized
 from nvfp4_foundry.demo.result import DemoResult, VariantResult
@@ -22,7 +23,7 @@ from nvfp4_foundry.demo.run import (
 from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.calibration import load_statistics
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
-from nvfp4_foundry.quant.errors import CheckpointError
+from nvfp4_foundry.quant.errors import CheckpointError, SourceError
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -227,6 +228,18 @@ def test_steps_are_told_on_standard_error_only(
     assert out == ""
     for variant in demo.variants:
         assert f"quantizing: {variant.title}" in err
+
+
+@pytest.mark.parametrize("name", ["MODEL_PATH", "DIGITS_PATH"])
+def test_a_download_without_the_demo_says_what_to_do(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The registry's download leaves out the weights of the demo."""
+    absent = tmp_path / "absent.safetensors"
+    monkeypatch.setattr(run, name, absent)
+    with pytest.raises(SourceError, match=r"not part of this download.*absent.*a clone of the"):
+        run_demo(tmp_path / "demo")
+    assert not (tmp_path / "demo").exists()
 
 
 def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:

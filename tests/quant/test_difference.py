@@ -93,7 +93,7 @@ def test_nan_is_not_lost() -> None:
 @pytest.mark.parametrize("shape", [(1, 4), (3, 2), (2, 3, 1)])
 def test_shapes_must_agree(shape: tuple[int, ...]) -> None:
     with pytest.raises(
-        CompareError, match="reference is 2x3, other is " + "x".join(map(str, shape))
+        CompareError, match="the reference is 2x3, the other is " + "x".join(map(str, shape))
     ):
         differences(torch.zeros(2, 3), torch.zeros(shape))
 

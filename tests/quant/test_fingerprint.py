@@ -1,4 +1,4 @@
-"""Telling models apart, and the same model from itself in another dtype."""
+"""Fingerprints of different models, and of one model in different dtypes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def fingerprint(tensors: dict[str, torch.Tensor]) -> ModelFingerprint:
 
 
 def with_lora(tensors: dict[str, torch.Tensor], change: float) -> dict[str, torch.Tensor]:
-    """Merge a random LoRA of rank 16 that changes every 2-D weight by this part of its norm."""
+    """Merge a random LoRA of rank 16 that changes every 2-D weight by this share of its norm."""
     generator = torch.Generator().manual_seed(1)
     merged = dict(tensors)
     for name, tensor in tensors.items():
@@ -83,7 +83,7 @@ def test_a_merged_lora_is_drift_and_no_other_model(
     for a, b in ((base, merged), (merged, base)):
         drift = fingerprint(a).drift(fingerprint(b))
         assert drift is not None
-        assert "8 of 8 probed matrices differ" in drift
+        assert "8 of 8 compared weights differ" in drift
     assert fingerprint(merged).drift(fingerprint(merged)) is None
 
 

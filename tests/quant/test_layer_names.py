@@ -1,4 +1,4 @@
-"""Names as other tools write them are found; what is not there is shown with its likes."""
+"""Names of other tools are translated, and messages on unknown names show similar names."""
 
 from __future__ import annotations
 

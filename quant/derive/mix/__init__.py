@@ -1,4 +1,4 @@
-"""A mix of formats under a budget, chosen by measured sensitivities."""
+"""Mixes: the formats of all layers, chosen by a measured sensitivity to fit a budget."""
 
 from .budget import Budget, parse_budget
 from .mix import Mix, frontier, mix_plan

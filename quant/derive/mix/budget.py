@@ -1,4 +1,4 @@
-"""What a mix of formats may cost: a file size, bits per weight, or a predicted error."""
+"""The limit of a mix: a file size, bits per weight, or a predicted error."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ class Budget:
     """Exactly one limit.
 
     Attributes:
-        size: bytes of all tensors of the checkpoint.
-        bits: average bits per weight of the layers that may be mixed, block scales included
-            (a format's nominal bits: padding and per-tensor scales are not counted).
+        size: bytes of all tensors in the checkpoint.
+        bits: average bits per weight of the mixed layers. These are the nominal bits of the
+            formats: they include block scales, but not padding or per-tensor scales.
         error: predicted relative error, 0.03 for 3%.
 
     Raises:
-        PlanError: none or several are given, or one is not a number above zero.
+        PlanError: no limit or more than one is given, or the limit is not a number above zero.
     """
 
     size: int | None = None
@@ -38,9 +38,9 @@ class Budget:
     def __post_init__(self) -> None:
         given = [v for v in (self.size, self.bits, self.error) if v is not None]
         if len(given) != 1:
-            raise PlanError(f"a budget is one of size, bits and error, e.g. {_EXAMPLES}")
+            raise PlanError(f"give exactly one of size, bits and error, e.g. {_EXAMPLES}")
         if not math.isfinite(given[0]) or given[0] <= 0:
-            raise PlanError(f"a budget must be above zero, not {given[0]}; e.g. {_EXAMPLES}")
+            raise PlanError(f"a budget must be above zero, not {given[0]}; write e.g. {_EXAMPLES}")
 
     def __str__(self) -> str:
         if self.size is not None:
@@ -56,7 +56,7 @@ def parse_budget(text: str) -> Budget:
     Units are decimal (``GB``) or binary (``GiB``), in any case.
 
     Raises:
-        PlanError: anything else; the message shows what is possible.
+        PlanError: the text is anything else. The message shows examples.
     """
     name, equals, value = (part.strip() for part in text.rpartition("="))
     if not equals:
@@ -73,7 +73,7 @@ def parse_budget(text: str) -> Budget:
                 f"error={value} means {number:.0%}; write error={value}% or 0.03 for 3%"
             )
         return Budget(error=number / 100 if percent else number)
-    raise PlanError(f"{text!r} is no budget; write {_EXAMPLES}")
+    raise PlanError(f"{text!r} is not a budget; write e.g. {_EXAMPLES}")
 
 
 def format_size(count: int) -> str:
@@ -81,7 +81,7 @@ def format_size(count: int) -> str:
     for unit in ("GB", "MB", "kB"):
         factor = _UNITS[unit.upper()]
         if count >= factor:
-            # not below: a user who enters the smallest size a message named must get it
+            # Round up: messages name the smallest possible size, and it must work as a budget.
             return f"{math.ceil(count * 1000 / factor) / 1000:.3f} {unit}"
     return f"{count} B"
 
@@ -89,11 +89,11 @@ def format_size(count: int) -> str:
 def _parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if not match:
-        raise PlanError(f"{text!r} is no size; write a number with a unit, e.g. 4.2GB or 900MB")
+        raise PlanError(f"{text!r} is not a size; write a number with a unit, e.g. 4.2GB or 900MB")
     return round(float(match[1]) * _UNITS[match[2].upper()])
 
 
 def _parse_number(text: str, whole: str) -> float:
     if not re.fullmatch(_NUMBER, text):
-        raise PlanError(f"{whole!r} is no budget; write {_EXAMPLES}")
+        raise PlanError(f"{whole!r} is not a budget; write e.g. {_EXAMPLES}")
     return float(text)

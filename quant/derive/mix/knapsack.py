@@ -1,7 +1,8 @@
-"""One option for every group, the sum of one quantity least while another keeps a limit.
+"""The multiple-choice knapsack problem, solved as an integer program.
 
-The multiple-choice knapsack problem, as an integer program (``scipy.optimize.milp``, HiGHS).
-Nothing here knows what is chosen.
+Choose one option per group, so that the sum of values is as small as possible and the sum of
+weights stays below a limit. The solver is ``scipy.optimize.milp`` (HiGHS). This module does not
+know what the options stand for.
 """
 
 from __future__ import annotations
@@ -11,14 +12,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-#: The sum to minimise may be above the optimum by this, relative, unless time runs out.
+#: The sum of values may be above the optimum by this relative gap. The gap may be larger if the
+#: time limit ends the search.
 RELATIVE_GAP = 1e-4
-#: Sums are of floats; a limit that is an exact sum must not be missed by its rounding.
+#: Relative tolerance of the limit, because sums of floats are rounded. A choice whose exact sum is
+#: the limit must be allowed.
 _ROUNDING = 1e-12
-# HiGHS stops at an absolute gap of 1e-6 whatever the sum; about this sum is far above that.
+# HiGHS stops at an absolute gap of 1e-6 for any sum. Values are scaled to about this sum, so that
+# the relative gap decides.
 _VALUE_SCALE = 1000.0
-# Of the heaviest step. HiGHS keeps rows to 1e-6, and repairs its own solutions where they miss.
+# Weights are scaled so that the heaviest step has this weight. HiGHS keeps rows to 1e-6.
 _WEIGHT_SCALE = 1 / 16
+# How far from 0 or 1 a variable may be and still count as whole.
 _WHOLE = 1e-6
 
 Table = Sequence[Sequence[float]]
@@ -32,12 +37,12 @@ class _Option:
 
 
 def least_weight(values: Table, weights: Table) -> list[int]:
-    """Return each group's lightest option, the one of least value among equals."""
+    """Return the index of each group's lightest option; among equals, the one of least value."""
     return [_pareto(v, w)[0].index for v, w in zip(values, weights, strict=True)]
 
 
 def least_value(values: Table, weights: Table) -> list[int]:
-    """Return each group's option of least value, the lightest among equals."""
+    """Return the index of each group's option of least value; among equals, the lightest."""
     return [_pareto(v, w)[-1].index for v, w in zip(values, weights, strict=True)]
 
 
@@ -49,18 +54,20 @@ def choose(
     seconds: float = 5.0,
     gap: float = RELATIVE_GAP,
 ) -> list[int] | None:
-    """Return an option per group: least sum of values, sum of weights at most ``limit``.
+    """Choose one option per group: least sum of values, sum of weights at most ``limit``.
 
     Args:
-        values: of each group's options, at least one; finite and not negative.
-        weights: of the same options.
-        limit: of the sum of weights.
-        seconds: limit of the search; after that the best choice found so far is returned.
-        gap: the sum of values may be above the optimum by this, relative. Infinite: the choice
-            of the relaxed problem, which is the best one of its own, somewhat smaller, weight.
+        values: the values of each group's options, finite and not negative. Each group has at
+            least one option.
+        weights: the weights of the same options.
+        limit: the largest sum of weights.
+        seconds: the time limit of the search. After it, the best choice found so far is returned.
+        gap: the sum of values may be above the optimum by this relative gap. With an infinite
+            gap, the rounded choice of the relaxed problem is returned. It weighs slightly less
+            than ``limit``, and no choice of its weight has a smaller sum of values.
 
     Returns:
-        indices; None when even the lightest options weigh more than ``limit``.
+        An index per group, or None if even the lightest options weigh more than ``limit``.
     """
     groups = [_pareto(v, w) for v, w in zip(values, weights, strict=True)]
     limit += abs(limit) * _ROUNDING
@@ -74,7 +81,7 @@ def choose(
 
 
 def _pareto(values: Sequence[float], weights: Sequence[float]) -> list[_Option]:
-    """Return the options worth having: by rising weight, each of less value than the last."""
+    """Return the Pareto front: options in order of increasing weight and decreasing value."""
     kept: list[_Option] = []
     for weight, value, index in sorted(zip(weights, values, range(len(values)), strict=True)):
         if not kept or value < kept[-1].value:
@@ -93,9 +100,10 @@ def _search(
     relaxed = program.solve(_VALUE_SCALE / _value(lightest), whole=False)
     if relaxed is None:
         return lightest
-    # Every option with a part in it is least in value + price * weight, at the limit's price. So
-    # the lightest of them are together the best choice of their own weight. Hardly a group is
-    # split, so that is nearly the limit.
+    # Every option with a share in the relaxed solution minimises value + price * weight, where
+    # price is the dual variable of the limit. So the lightest of these options are together the
+    # best choice of their total weight. Few groups are split between options, so this weight is
+    # close to the limit.
     best = [
         group[min(i for i, x in enumerate(part) if x > _WHOLE)]
         for group, part in zip(groups, program.split(relaxed), strict=True)
@@ -104,7 +112,8 @@ def _search(
     bound = program.value(relaxed)
     if _value(best) - bound <= gap * _value(best):
         return best
-    # Solutions are whole within a tolerance, so a rounded one may weigh a little too much.
+    # The solver's variables are whole within a tolerance, so the rounded choice may weigh slightly
+    # too much. Then solve again with a lower limit.
     for _ in range(3):
         found = program.solve(_VALUE_SCALE / _value(best), whole=True)
         if found is None:
@@ -121,7 +130,7 @@ def _search(
 
 
 class _Program:
-    """Variables are the options of all groups one after another, 1 for the chosen one."""
+    """The integer program. Its variables are the options of all groups in order, 1 if chosen."""
 
     def __init__(self, groups: list[list[_Option]], limit: float, seconds: float, gap: float):
         self.groups = groups
@@ -129,8 +138,11 @@ class _Program:
         self.settings = {"mip_rel_gap": gap, "time_limit": seconds}
 
     def solve(self, scale: float, *, whole: bool) -> list[float] | None:
-        """Return the variables, fractions unless ``whole``; None when none were found."""
-        # slow to import, and only a mix needs it
+        """Return the variables, or None if no solution was found.
+
+        Variables are fractions from 0 to 1; with ``whole``, they are 0 or 1 within a tolerance.
+        """
+        # scipy is slow to import, and only a mix needs it
         import numpy as np
         from scipy.optimize import Bounds, LinearConstraint, milp
         from scipy.sparse import csr_array
@@ -138,7 +150,7 @@ class _Program:
         options = [option for group in self.groups for option in group]
         owners = [row for row, group in enumerate(self.groups) for _ in group]
         ones = csr_array((np.ones(len(options)), (owners, np.arange(len(options)))))
-        # Relative to the lightest option, so that the row's numbers are of one magnitude.
+        # Weights relative to the lightest option have similar magnitudes, which HiGHS needs.
         extra = np.array(
             [option.weight - group[0].weight for group in self.groups for option in group]
         )
@@ -157,12 +169,12 @@ class _Program:
         return None if result.x is None else result.x.tolist()
 
     def split(self, variables: list[float]) -> list[list[float]]:
-        """Return the variables group by group."""
+        """Return the variables as one list per group."""
         remaining = iter(variables)
         return [[next(remaining) for _ in group] for group in self.groups]
 
     def value(self, variables: list[float]) -> float:
-        """Return the sum to minimise."""
+        """Return the sum of values."""
         options = (option for group in self.groups for option in group)
         return math.fsum(o.value * x for o, x in zip(options, variables, strict=True))
 

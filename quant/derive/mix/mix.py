@@ -1,8 +1,8 @@
-"""Mix formats under a budget: the least predicted error for the size, or the least size.
+"""Mix formats to fit a budget: the least predicted error for a size, or the least size.
 
-Errors of layers are taken to add up as squares, as independent ones do. For probed shifts that
-holds well; but single model calls rank layers otherwise than whole samplings do, and errors of
-the layers' own outputs otherwise than either (docs/methods.md has measurements).
+The squared errors of the layers are added up, as for independent errors. This fits probed latent
+shifts well. But single model calls rank layers differently from whole samplings, and errors of the
+layers' own outputs rank them differently again. docs/fidelity.md has measurements.
 """
 
 from __future__ import annotations
@@ -29,19 +29,21 @@ FRONTIER_POINTS = 14
 
 @dataclass(frozen=True)
 class Mix:
-    """The best mix for a budget, and what others would have been.
+    """The best mix for a budget, and other mixes to compare it with.
 
     Attributes:
-        plan: what to convert by; its recipe names every layer.
-        budget: what was asked for.
-        point: this mix.
-        preset: the plan the mix began from, on the same scale.
-        preset_name: of that plan's recipe.
-        frontier: by rising size, each of less error than the one before.
-        unknown: layers of unknown error, which got the most precise format.
-        has_latents: whether errors are of the model's output; if not, they are the root of the
-            summed squared errors of the layers' own outputs, which say little of the model's.
-        is_of_samplings: whether they are of the sampled latent; if not, of single model calls.
+        plan: the plan of this mix; its recipe names every layer.
+        budget: the limit that was given.
+        point: size and error of this mix.
+        preset: size and error of the plan that the mix started from.
+        preset_name: name of that plan's recipe.
+        frontier: mixes in order of increasing size and decreasing error.
+        unknown: layers of unknown error, which get the most precise format.
+        has_latents: True if errors are errors of the model's output. Otherwise an error is the
+            root of the summed squared errors of the layers' own outputs, which says little about
+            the model's output.
+        is_of_samplings: True if errors are errors of the sampled latent, False if they are errors
+            of single model calls.
     """
 
     plan: Plan
@@ -56,12 +58,12 @@ class Mix:
 
     @property
     def recipe(self) -> Recipe:
-        """The recipe that gives this mix again: of the plan, by layer name."""
+        """The plan's recipe, which reproduces this mix layer by layer."""
         return self.plan.recipe
 
     @property
     def below_budget(self) -> float:
-        """How much of the budget is left, 0.003 for 0.3%."""
+        """The share of the budget that is left, 0.003 for 0.3%."""
         budget, point = self.budget, self.point
         for limit, used in (
             (budget.size, point.bytes),
@@ -98,27 +100,28 @@ def mix_plan(
     points: int = FRONTIER_POINTS,
     on_progress: OnProgress | None = None,
 ) -> Mix:
-    """Choose the format of each Linear that ``base`` quantizes; all else stays as planned.
+    """Choose the format of each Linear layer that ``base`` quantizes; keep the rest of the plan.
 
-    Layers that share an input get one format. A layer of unknown error is taken for sensitive
-    and gets the most precise format.
+    Layers that share an input get one format. A layer of unknown error counts as sensitive and
+    gets the most precise format.
 
     Args:
         base: a preset's plan of the same model.
-        inventory: what ``base`` was made from.
+        inventory: the inventory that ``base`` was made from.
         sensitivity: what each layer loses in each format.
-        budget: of size or bits: the least error within it; of error: the least size within it.
-            None: the size of ``base``.
-        formats: to choose from.
-        fingerprint: of the model, checked against the sensitivity's when given.
-        points: of the frontier; 0 leaves it out.
-        on_progress: called before each of them.
+        budget: a limit of size or bits gives the least error within it, and a limit of error the
+            least size within it. None means the size of ``base``.
+        formats: the formats to choose from.
+        fingerprint: the fingerprint of the model, if it is to be checked against the sensitivity.
+        points: the number of points of the frontier; 0 leaves the frontier out.
+        on_progress: called before each point of the frontier.
 
     Raises:
         CalibrationError: the sensitivity is of a different model.
-        PlanError: the plan is of a different model, nothing to mix, nothing known, or a budget
-            out of reach (the message says how far formats and model allow to go).
-        FormatError: an unknown format.
+        PlanError: the plan is of a different model, it quantizes no Linear layer, the errors of
+            all layers are unknown, or the budget is out of reach. The message then names the
+            smallest possible budget.
+        FormatError: a format is unknown.
     """
     base.require_layers(inventory)
     drift = None
@@ -154,7 +157,7 @@ def _mixed_plan(
     description: str,
     warnings: tuple[str, ...],
 ) -> Plan:
-    """Return the plan of a choice, with a recipe that names every layer."""
+    """Return ``base`` with the chosen formats, and a recipe that names every layer."""
     layers = mixed_layers(base, problem.groups, chosen)
     recipe = exact_recipe(
         base.recipe,
@@ -175,7 +178,7 @@ def frontier(
 ) -> tuple[MixPoint, ...]:
     """Return the least error at up to ``points`` sizes, from the smallest mix to the most precise.
 
-    By rising size, each of less error than the one before. Raises as `mix_plan`.
+    Points are in order of increasing size and decreasing error. Raises the errors of `mix_plan`.
     """
     groups = find_groups(base, inventory, sensitivity, formats)
     return MixProblem.of(base, inventory, groups).frontier(points)

@@ -1,4 +1,4 @@
-"""Which formats each layer of a plan may get instead of its own, at which size and error."""
+"""The formats that each layer of a plan may get in a mix, with their sizes and errors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ...planning.inventory import Inventory, Layer
 from ...planning.plan import Plan, PlannedLayer, stored_bytes, why_not
 from ...sensitivity.artefact import Sensitivity
 
-#: What a mix is made of unless told otherwise.
+#: The formats that a mix chooses from by default.
 MIX_FORMATS = MIXED["blackwell"]
 
 
 @dataclass(frozen=True)
 class Member:
-    """One layer in one format: stored bytes, bits of its weights, squared error (None: unknown)."""
+    """One layer in one format: stored bytes, bits of all weights, squared error (None: unknown)."""
 
     bytes: int
     bits: float
@@ -29,24 +29,24 @@ class Member:
 
 @dataclass(frozen=True)
 class Option:
-    """A format for a group of layers, by layer name."""
+    """One format for a group of layers; ``members`` are by layer name."""
 
     format: str
     members: Mapping[str, Member]
 
     @property
     def bytes(self) -> int:
-        """Bytes of all layers in the checkpoint."""
+        """Bytes of the group's layers in the checkpoint."""
         return sum(member.bytes for member in self.members.values())
 
     @property
     def bits(self) -> float:
-        """Bits of all weights, nominal."""
+        """Nominal bits of all weights."""
         return sum(member.bits for member in self.members.values())
 
     @property
     def cost(self) -> float:
-        """Squared error of all layers; an unknown one adds nothing."""
+        """Summed squared error of the layers; unknown errors are left out."""
         return sum(member.cost or 0.0 for member in self.members.values())
 
 
@@ -54,9 +54,9 @@ class Option:
 class Group:
     """Layers that get one format because they share an input, and the formats to choose from.
 
-    ``unknown``: layers whose error is not known in any quantized format that was asked for; they
-    are not gambled with, so a group of them has its most precise format as the only option.
-    ``is_offered``: False where the shape admits none of the formats and the plan's own one stays.
+    ``unknown`` names the layers whose error is unknown in every quantized format of the mix. A
+    group with such layers has only one option, the most precise format. ``is_offered`` is False if
+    no format can store the layers' shapes. They then keep the format of the plan.
     """
 
     layers: tuple[str, ...]
@@ -68,27 +68,30 @@ class Group:
 def find_groups(
     base: Plan, inventory: Inventory, sensitivity: Sensitivity, formats: Sequence[str]
 ) -> list[Group]:
-    """Return the groups of Linears that ``base`` quantizes, in the plan's order.
+    """Return the groups of Linear layers that ``base`` quantizes, in the plan's order.
 
-    A group is offered the formats that the shapes of all its layers admit and whose error is
-    known for all of them; unquantized formats have no error. Where the shapes admit none of the
-    formats, the layers keep what the plan gives them.
+    The options of a group are the formats that can store all of its layers and whose error is
+    known for all of them. Unquantized formats have no error. If none of the formats can store the
+    layers, they keep the format of the plan.
 
     Raises:
-        PlanError: no format is given, the plan quantizes nothing, or nothing is known of any of
-            its layers.
-        FormatError: an unknown format.
+        PlanError: no format is given, the plan quantizes no Linear layer, or the errors of all
+            layers are unknown.
+        FormatError: a format is unknown.
     """
     allowed = [get_format(name) for name in dict.fromkeys(formats)]
     if not allowed:
         raise PlanError(f"a mix needs formats to choose from, e.g. {', '.join(MIX_FORMATS)}")
     mixed = [la for la in base.quantized() if la.kind == "linear"]
     if not mixed:
-        raise PlanError(f"recipe {base.recipe.name} quantizes no Linear: there is nothing to mix")
+        raise PlanError(
+            f"recipe {base.recipe.name} quantizes no Linear layer, so there is nothing to mix; "
+            "start from a recipe that quantizes layers"
+        )
     if not any(_is_known(la.name, sensitivity, allowed) for la in mixed):
         raise PlanError(
-            f"the sensitivity knows the error of none of the {len(mixed)} layers in "
-            f"{', '.join(f.name for f in allowed)}; measure it for this model with these formats"
+            f"the sensitivity holds the error of none of the {len(mixed)} layers in "
+            f"{', '.join(f.name for f in allowed)}; measure this model with these formats"
         )
     groups: list[Group] = []
     for members in _by_input(mixed, sensitivity):
@@ -97,10 +100,10 @@ def find_groups(
 
 
 def member(layer: Layer, fmt: WeightFormat, sensitivity: Sensitivity) -> Member:
-    """Return what a layer takes in a format."""
+    """Return the size and error of a layer in a format."""
     weights = prod(layer.shape)
     quantized = fmt.is_quantized
-    # Nominal for quantized formats, so that 4.5 bits can be reached whatever the shapes.
+    # Quantized formats count nominal bits, so that 4.5 bits are in reach for all shapes.
     bits = fmt.bits * weights if quantized else fmt.nbytes(layer.shape, layer.tensor.dtype) * 8.0
     cost = sensitivity.cost(layer.name, fmt.name) if quantized else 0.0
     return Member(stored_bytes(layer, fmt), bits, cost)
@@ -112,7 +115,7 @@ def _is_known(name: str, sensitivity: Sensitivity, allowed: Iterable[WeightForma
 
 
 def _by_input(mixed: Iterable[PlannedLayer], sensitivity: Sensitivity) -> list[list[PlannedLayer]]:
-    """Put together the layers that share an input, where the first of them is."""
+    """Group the layers that share an input; a group comes where its first layer is."""
     found: dict[tuple[str, str], list[PlannedLayer]] = {}
     for planned in mixed:
         known = sensitivity.layers.get(planned.name)

@@ -1,4 +1,4 @@
-"""The choice of formats as a problem to solve: what is fixed, what can be chosen, what is best."""
+"""The choice of formats as an optimisation problem over groups of layers."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class MixPoint:
     """Size and error of one mix.
 
     Attributes:
-        bytes: of all tensors of the checkpoint.
-        bits: average per weight of the mixed layers, nominal.
+        bytes: bytes of all tensors in the checkpoint.
+        bits: average nominal bits per weight of the mixed layers.
         error: predicted relative error, 0.03 for 3%.
-        counts: mixed layers per format, most first.
-        uncounted: mixed layers whose error in their format is unknown, so not in ``error``.
+        counts: mixed layers per format, most frequent format first.
+        uncounted: number of mixed layers whose error is unknown. ``error`` leaves them out.
     """
 
     bytes: int
@@ -38,7 +38,7 @@ class MixPoint:
 
 @dataclass(frozen=True)
 class MixProblem:
-    """The groups of a model, beside the bytes that no choice changes and the weights mixed."""
+    """The groups of a model, the bytes that no choice changes, and the number of mixed weights."""
 
     groups: Sequence[Group]
     fixed_bytes: int
@@ -46,7 +46,7 @@ class MixProblem:
 
     @classmethod
     def of(cls, base: Plan, inventory: Inventory, groups: Sequence[Group]) -> MixProblem:
-        """Return the problem that is left of a plan once its groups may be chosen anew."""
+        """Return the problem of choosing the formats of these groups of a plan."""
         names = {name for group in groups for name in group.layers}
         fixed = sum(la.bytes_after for la in base.layers if la.name not in names)
         weights = sum(layer_size(inventory.layers[name]) for name in names)
@@ -68,16 +68,20 @@ class MixProblem:
         return [[option.cost for option in group.options] for group in self.groups]
 
     def pick(self, indices: Iterable[int]) -> list[Option]:
-        """Return the options of these indices."""
+        """Return the option at each group's index."""
         return [group.options[i] for group, i in zip(self.groups, indices, strict=True)]
 
     def point(self, chosen: Sequence[Option]) -> MixPoint:
-        """Return size and error of a choice."""
+        """Return the size and error of a choice."""
         members = [(option.format, m) for option in chosen for m in option.members.values()]
         return point_of(members, self.fixed_bytes, self.weights)
 
     def solve(self, budget: Budget) -> list[Option]:
-        """Return the best choice within a budget, else raise `PlanError`."""
+        """Return the best choice within a budget.
+
+        Raises:
+            PlanError: the budget is out of reach.
+        """
         if budget.size is not None:
             indices = choose(self.costs, self.bytes, budget.size - self.fixed_bytes)
         elif budget.bits is not None:
@@ -91,7 +95,7 @@ class MixProblem:
     def frontier(
         self, points: int, *known: MixPoint, on_progress: OnProgress | None = None
     ) -> tuple[MixPoint, ...]:
-        """Return the curve through ``points`` sizes and the ``known`` mixes."""
+        """Return the frontier: the best mixes at ``points`` sizes, and the ``known`` mixes."""
         if points < 1:
             return ()
         smallest = self.pick(least_weight(self.costs, self.bytes))
@@ -101,8 +105,8 @@ class MixProblem:
         for step in range(1, points - 1):
             if on_progress:
                 on_progress(step, points, "frontier")
-            # Any gap will do: what comes is the best of its own size, just below the one asked for.
-            # Closer together where files are small: there a byte changes most.
+            # With an infinite gap, a mix is the best one of its own size, just below the given
+            # size. Sizes are closer together for small files, where a byte changes the error most.
             size = low.bytes + (high.bytes - low.bytes) * (step / (points - 1)) ** 2
             indices = choose(self.costs, self.bytes, size - self.fixed_bytes, gap=math.inf)
             if indices is not None:
@@ -112,7 +116,7 @@ class MixProblem:
     def _out_of_reach(self, budget: Budget) -> str:
         unknown = sum(len(group.unknown) for group in self.groups)
         forced = (
-            f" ({unknown} layers of unknown error take the most precise format; measure them)"
+            f" ({unknown} layers of unknown error need the most precise format; measure them)"
             if unknown
             else ""
         )
@@ -125,7 +129,8 @@ class MixProblem:
                 "format such as bf16"
             )
         change = (
-            "allow more, or a smaller format such as nvfp4, or a recipe that keeps fewer layers"
+            "allow a larger budget or a smaller format such as nvfp4, or choose a recipe that "
+            "keeps fewer layers"
         )
         if budget.bits is not None:
             lightest = self.point(self.pick(least_weight(self.costs, self.bits)))
@@ -137,13 +142,13 @@ class MixProblem:
         lightest = self.point(self.pick(least_weight(self.costs, self.bytes)))
         return (
             f"a size of {format_size(budget.size or 0)} is out of reach: the smallest formats "
-            f"allowed take {format_size(lightest.bytes)}, {format_size(self.fixed_bytes)} of it in "
-            f"layers the recipe keeps as they are{forced}; {change}"
+            f"allowed take {format_size(lightest.bytes)}, of which layers that the recipe does not "
+            f"mix take {format_size(self.fixed_bytes)}{forced}; {change}"
         )
 
 
 def _improving(points: Sequence[MixPoint]) -> tuple[MixPoint, ...]:
-    """Leave out what is no better than a smaller one."""
+    """Return the points without those whose error is no smaller than that of a smaller point."""
     kept: list[MixPoint] = []
     for point in sorted(points, key=lambda p: (p.bytes, p.error)):
         if not kept or point.error < kept[-1].error:
@@ -152,7 +157,7 @@ def _improving(points: Sequence[MixPoint]) -> tuple[MixPoint, ...]:
 
 
 def point_of(members: Sequence[tuple[str, Member]], fixed_bytes: int, weights: int) -> MixPoint:
-    """Return size and error of layers in (format, member) pairs."""
+    """Return the size and error of a mix from the (format, member) pairs of its layers."""
     costs = [m.cost for _, m in members]
     return MixPoint(
         bytes=fixed_bytes + sum(m.bytes for _, m in members),

@@ -1,4 +1,4 @@
-"""What a mix says of itself, layer by layer."""
+"""The reason for each layer's format in a mix, and the warnings of the mix."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMED = 6
 def mixed_layers(
     base: Plan, groups: Sequence[Group], chosen: Sequence[Option]
 ) -> tuple[PlannedLayer, ...]:
-    """Return the plan's layers with the chosen formats and why each was chosen."""
+    """Return the plan's layers with the chosen formats and the reasons for them."""
     total = math.fsum(option.cost for option in chosen)
     changed: dict[str, PlannedLayer] = {}
     planned = {layer.name: layer for layer in base.layers}
@@ -36,7 +36,7 @@ def mixed_layers(
 
 def _reason(name: str, group: Group, option: Option, total: float) -> str:
     if name in group.unknown:
-        return "mix: error unknown, treated as sensitive: the most precise format"
+        return "mix: the error is unknown, so the layer gets the most precise format"
     if group.unknown:
         return f"mix: shares its input with {group.unknown[0]}, whose error is unknown"
     mine = option.members[name]
@@ -48,12 +48,12 @@ def _reason(name: str, group: Group, option: Option, total: float) -> str:
         size = f"{format_size(abs(saved))} {'less' if saved >= 0 else 'more'}"
         text += f"; {other.format}: {_share(theirs, total)}, {size}"
     if len(group.layers) > 1:
-        text += f"; one format for the {len(group.layers)} layers of its input"
+        text += f"; one format for the {len(group.layers)} layers that share its input"
     return text
 
 
 def _neighbour(group: Group, option: Option) -> Option | None:
-    """Return the next smaller format the group could have had, else the next larger one."""
+    """Return the group's next smaller option; the next larger one if there is no smaller one."""
     smaller = [other for other in group.options if other.bytes < option.bytes]
     larger = [other for other in group.options if other.bytes > option.bytes]
     if smaller:
@@ -68,20 +68,21 @@ def _share(part: Member, total: float) -> str:
 def mix_warnings(
     base: Plan, sensitivity: Sensitivity, unknown: Sequence[str], drift: str | None
 ) -> tuple[str, ...]:
-    """Return what a user should know of a mix; warnings of ``base`` are of rules it lacks.
+    """Return the warnings of a mix.
 
-    ``drift``: how the weights differ from those the sensitivity was measured on.
+    Warnings of ``base`` are left out, because they are about rules that the mix replaces.
+    ``drift`` says how the weights differ from those that the sensitivity was measured on.
     """
     found = []
     if drift:
         found.append(
-            f"the sensitivity was measured on other weights, such as without a LoRA that is "
-            f"applied now ({drift}); measure the merged model for the best mix"
+            f"the sensitivity was measured on other weights, for example without the LoRA that is "
+            f"applied now ({drift}); for the best mix, measure the model as it is now"
         )
     if sensitivity.rounding != base.recipe.rounding:
         found.append(
-            f"the sensitivity was measured with rounding {sensitivity.rounding}, "
-            f"the recipe's is {base.recipe.rounding}"
+            f"the sensitivity was measured with rounding {sensitivity.rounding}, but the recipe "
+            f"has {base.recipe.rounding}; for the best mix, measure with the recipe's rounding"
         )
     if unknown:
         more = f" and {len(unknown) - _NAMED} more" if len(unknown) > _NAMED else ""

@@ -1,7 +1,8 @@
-"""Recognise what model an inventory is, so that a preset can refuse the wrong one by name.
+"""Recognise the model that an inventory belongs to, so that a preset can refuse other models.
 
-One file per family, each with a function from an inventory to an `Architecture` or None. They look
-at the keys ComfyUI's own ``model_detection.py`` looks at, and in its order where it matters.
+Each family has one file with a function that takes an inventory and returns an `Architecture` or
+None. The functions check the same keys as ComfyUI's ``model_detection.py``, and in the same order
+where the order matters.
 """
 
 from __future__ import annotations
@@ -43,7 +44,10 @@ _DETECTORS: tuple[Callable[[Inventory], Architecture | None], ...] = (
 
 
 def detect_architecture(inventory: Inventory) -> Architecture:
-    """Return the architecture; ``transformer`` for any other list of blocks, else ``unknown``."""
+    """Return the recognised architecture.
+
+    Other models with a list of blocks are ``transformer``, and all others ``unknown``.
+    """
     for detector in _DETECTORS:
         found = detector(inventory)
         if found:

@@ -1,4 +1,4 @@
-"""What is recognised of a model."""
+"""The recognised architecture of a model."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from ..inventory import Inventory
 class Architecture:
     """A recognised model.
 
-    ``id`` is what presets list; ``title`` and ``facts`` are for people. ``problem`` says why
-    ComfyUI cannot load such a file, or is None. ``shapes_read`` are the Linears whose number of
-    inputs tells ComfyUI which model it is: a format that packs their columns would make the file
-    another model. ``is_text_encoder``: ComfyUI multiplies those in 16 or 32 bit whatever the format
-    (``full_precision_mm`` in its ``sd1_clip.py``), so their activations need no scales.
+    Presets list the ``id``; users see ``title`` and ``facts``. ``problem`` says why ComfyUI cannot
+    load such a file, or is None. ``shapes_read`` names the Linear layers from whose number of
+    inputs ComfyUI recognises the model. A format that packs their columns would make ComfyUI take
+    the file for another model. ComfyUI multiplies text encoders in 16 or 32 bits in any format
+    (``full_precision_mm`` in its ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no
+    input scales.
     """
 
     id: str
@@ -30,16 +31,16 @@ class Architecture:
 
 
 def has_norm(inventory: Inventory, name: str) -> bool:
-    """Whether there is a norm, whether the file calls its factors ``weight`` or ``scale``."""
+    """Whether the model has this norm. Files call its factors ``weight`` or ``scale``."""
     return name in inventory.layers or f"{name}.scale" in inventory.layers
 
 
 def describe_blocks(inventory: Inventory, *containers: str) -> str:
-    """Return how many blocks the named lists have; lists the model lacks are left out."""
+    """Return the number of blocks of each named list, in words. Skip lists that the model lacks."""
     counts = inventory.containers
     return ", ".join(f"{counts[name]} {name}" for name in containers if name in counts)
 
 
 def present(inventory: Inventory, *names: str) -> tuple[str, ...]:
-    """Return the names that are layers of the model."""
+    """Return those of the names that are layers of the model."""
     return tuple(name for name in names if name in inventory.layers)

@@ -1,7 +1,7 @@
-"""Models with diffusers' names that ComfyUI renames while it loads them.
+"""Models with diffusers names that ComfyUI renames while it loads them.
 
-It does so weight by weight, cutting q, k and v out of one tensor or joining them, and knows no
-scales or markers: a quantized file of this kind loads as noise.
+ComfyUI renames weight by weight, and splits or joins q, k and v. It does not handle scales or
+markers there, so a quantized file with these names gives noise.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _SIGNS = {
 
 
 def diffusers(inventory: Inventory) -> Architecture | None:
-    """Recognise what ComfyUI loads only after renaming."""
+    """Recognise models that ComfyUI loads only after it renames their layers."""
     for layer, title in _SIGNS.items():
         if layer in inventory.layers:
             lists = describe_blocks(inventory, *inventory.containers)
@@ -27,7 +27,7 @@ def diffusers(inventory: Inventory) -> Architecture | None:
                 "diffusers",
                 f"{title} with diffusers names",
                 lists,
-                "ComfyUI renames and joins its weights while loading, which quantized weights do "
-                "not survive; start from a file with ComfyUI's names",
+                "ComfyUI renames and joins its weights as it loads them, which breaks quantized "
+                "weights; start from a file with ComfyUI's names",
             )
     return None

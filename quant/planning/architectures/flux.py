@@ -1,4 +1,4 @@
-"""Flux.1, Flux.2, and Chroma, which is Flux.1 with its modulation in one network beside it."""
+"""Flux.1, Flux.2, and Chroma, a Flux.1 whose modulation comes from one separate network."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hunyuan Video and its 1.5, with ComfyUI's names or the original ones."""
+"""Hunyuan Video and Hunyuan Video 1.5, with ComfyUI's names or the original names."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from .architecture import Architecture, describe_blocks, present
 
 
 def hunyuan_video(inventory: Inventory) -> Architecture | None:
-    """Recognise Hunyuan Video; 1.5 also reads the image through a vision encoder."""
+    """Recognise Hunyuan Video by its token refiner; version 1.5 has no single blocks."""
     if "txt_in.individual_token_refiner.blocks.0.norm1" not in inventory.layers:
         return None
     patch = inventory.shape_of("img_in.proj")

@@ -7,7 +7,10 @@ from .architecture import Architecture, describe_blocks, present
 
 
 def ltx(inventory: Inventory) -> Architecture | None:
-    """Recognise LTX by its single adaptive norm; PixArt with diffusers' names has one too."""
+    """Recognise LTX by its single adaptive norm.
+
+    PixArt with diffusers names has such a norm too, but it also has a position embedding.
+    """
     if "adaln_single.emb.timestep_embedder.linear_1" not in inventory.layers:
         return None
     if "pos_embed.proj" in inventory.layers:

@@ -17,7 +17,7 @@ def lumina(inventory: Inventory) -> Architecture | None:
     facts = f"width {width}, {describe_blocks(inventory, 'layers')}"
     if width not in _BY_WIDTH:
         known = " and ".join(f"{title} ({size})" for size, (_, title) in _BY_WIDTH.items())
-        problem = f"ComfyUI knows this architecture by its width and only {known}"
+        problem = f"ComfyUI supports only these widths: {known}; start from one of these models"
         return Architecture("lumina", "a relative of Lumina 2", facts, problem)
     read = ("cap_embedder.1", "x_embedder")
     return Architecture(*_BY_WIDTH[width], facts, shapes_read=read)

@@ -1,4 +1,4 @@
-"""Whatever has lists of blocks."""
+"""Other models that have a list of blocks."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from .architecture import Architecture, describe_blocks
 
 
 def transformer(inventory: Inventory) -> Architecture | None:
-    """Recognise lists of blocks."""
+    """Recognise any model with a list of blocks."""
     if not inventory.containers:
         return None
     facts = describe_blocks(inventory, *inventory.containers)
-    return Architecture("transformer", "a transformer no preset is written for", facts)
+    return Architecture("transformer", "a transformer without a preset of its own", facts)

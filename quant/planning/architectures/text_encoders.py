@@ -1,4 +1,4 @@
-"""Text encoders: T5 and language models, as ComfyUI names their layers in a file."""
+"""Text encoders: T5 and language models, with the layer names that ComfyUI reads."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def t5(inventory: Inventory) -> Architecture | None:
             "t5-xxl", "T5-XXL text encoder, first version", facts, is_text_encoder=True
         )
     if (inventory.shape_of(f"{_FEED_FORWARD}.wi_1") or (0,))[0] != _XXL_WIDTH:
-        problem = "ComfyUI loads no quantized T5 but T5-XXL and UMT5-XXL"
+        problem = "ComfyUI loads quantized T5 only as T5-XXL or UMT5-XXL; keep it as it is"
         return Architecture("t5", "a T5 text encoder", facts, problem)
     if _RELATIVE in inventory.layers:
         return Architecture("umt5-xxl", "UMT5-XXL text encoder", facts, is_text_encoder=True)
@@ -43,10 +43,10 @@ def language_model(inventory: Inventory) -> Architecture | None:
 
 
 def unquantizable_text_encoder(inventory: Inventory) -> Architecture | None:
-    """Recognise CLIP, which ComfyUI builds of plain layers whatever the file says."""
+    """Recognise CLIP. ComfyUI always builds it from plain layers, so it cannot be quantized."""
     if not any(name in inventory.layers for name in _CLIP):
         return None
-    problem = "ComfyUI does not load quantized CLIP text encoders; they are small, keep it"
+    problem = "ComfyUI does not load quantized CLIP text encoders; keep it as it is"
     return Architecture("clip", "a CLIP text encoder", problem=problem)
 
 

@@ -14,12 +14,12 @@ _SDXL_CONTEXT = 2048
 
 
 def unet(inventory: Inventory) -> Architecture | None:
-    """Recognise SD 1.5, SD 2 and SDXL by what their cross-attention reads."""
+    """Recognise SD 1.5, SD 2 and SDXL by the width of the text that cross-attention reads."""
     patch = inventory.shape_of("input_blocks.0.0")
     found = {int(m[1]): m[0] for name in inventory.layers if (m := _FIRST.fullmatch(name))}
     if not patch or not found:
         return None
-    # ComfyUI takes the width of the text from the first transformer it meets
+    # ComfyUI reads the width of the text from the first transformer block
     first = found[min(found)]
     shape = inventory.shape_of(first)
     context = shape[-1] if shape else 0

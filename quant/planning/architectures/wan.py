@@ -32,6 +32,6 @@ def wan_diffusers(inventory: Inventory) -> Architecture | None:
     return Architecture(
         "wan-diffusers",
         "WAN with diffusers names",
-        problem="ComfyUI does not load WAN with diffusers names; quantize its original file, "
-        "whose names are translated when it is opened",
+        problem="ComfyUI does not load WAN with diffusers names; quantize the original file, "
+        "because the pack translates its names when it opens the file",
     )

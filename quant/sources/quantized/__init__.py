@@ -1,4 +1,4 @@
-"""Whose convention a quantized file follows, layer by layer."""
+"""Recognise the convention of each quantized weight in a file, and decode the weights."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from .scaled_codes import ScaledCodes
 from .unreadable import is_readable, leftovers, require_readable, unknown_weights
 
 _MARKED = ComfyUI()
-#: Of files without markers. Asked in this order; a later one does not see what an earlier one
-#: recognised.
+#: Conventions of files without markers, in the order in which they are tried. A weight that one
+#: of them recognises is not offered to the next ones.
 CONVENTIONS: tuple[Convention, ...] = (
     Float8Scaled(),
     LightX2V(),
@@ -32,12 +32,12 @@ CONVENTIONS: tuple[Convention, ...] = (
 
 
 def decoded(source: TensorSource) -> TensorSource:
-    """Return the model a source stands for: itself if nothing in it is quantized.
+    """Return a source with its quantized weights decoded; the source itself if it has none.
 
-    8-bit floats without any scale are no quantized weights: their values are what they are.
+    8-bit floats without a scale do not count as quantized, because they are plain values.
 
     Raises:
-        SourceError: a layer is stored in a way that is not known here, or lacks its scales.
+        SourceError: a layer follows an unknown convention, or lacks its scales.
         CheckpointError: a marker is damaged, or does not fit its layer.
     """
     weights = {name: describe() for name, describe in _find(source).items()}
@@ -51,18 +51,19 @@ def decoded(source: TensorSource) -> TensorSource:
     ]
     if not weights and not plain and not markers:
         return source
-    notes = [f"{len(plain)} tensors are plain 8-bit floats without scales"] if plain else []
+    notes = [f"{len(plain)} tensors are 8-bit floats without scales"] if plain else []
     notes += _quality_notes(weights)
     return DecodedSource(source, weights, tuple(notes), hidden=markers)
 
 
 def decoded_where_known(source: TensorSource) -> TensorSource:
-    """Return a source to look into: as `decoded`, but what is not understood is listed too.
+    """Return a source to inspect, with its weights decoded where possible.
 
-    Such a weight has the shape that is stored and says why it is not known when it is loaded.
+    Unlike `decoded`, it also lists weights that cannot be decoded, with their stored shape. Loading
+    such a weight raises an error with the reason.
 
     Raises:
-        CheckpointError: a marker is no JSON.
+        CheckpointError: a marker is not JSON.
     """
     weights, refused = {}, {}
     for name, describe in _find(source).items():
@@ -75,9 +76,10 @@ def decoded_where_known(source: TensorSource) -> TensorSource:
 
 
 def _find(source: TensorSource) -> Found:
-    """Return what describes every quantized weight, by the name it has when decoded."""
+    """Return a function per quantized weight that describes it, by its name after decoding."""
     found = dict(_MARKED.find(source))
-    # What ComfyUI's own files leave unmarked is damaged: to guess would turn nibbles round.
+    # In a file with markers, an unmarked quantized weight is damage. Guessing its convention could
+    # swap its nibbles.
     if found or QUANTIZATION_METADATA in source.metadata:
         return found
     for convention in CONVENTIONS:
@@ -93,8 +95,8 @@ def _parts(weights: Mapping[str, StoredWeight]) -> set[str]:
 def _quality_notes(weights: Mapping[str, StoredWeight]) -> list[str]:
     counts = Counter(stored.label for stored in weights.values())
     return [
-        f"{count} weights are quantized already, as {label}: what is not taken over as it is "
-        "cannot be better than that"
+        f"{count} weights are quantized already, as {label}: weights that get another format lose "
+        "twice, so start from the 16-bit file if you can"
         for label, count in counts.most_common()
     ]
 

@@ -1,4 +1,4 @@
-"""ComfyUI's own convention: every quantized layer has a marker that names its format."""
+"""ComfyUI's own convention: each quantized layer has a marker that names its format."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .parts import number
 
 
 class ComfyUI:
-    """Layers with a marker, in the file or in its header."""
+    """Weights of layers with a marker, in the file or in its header."""
 
     label = "ComfyUI"
     reference = "Comfy-Org/ComfyUI: QUANTIZATION.md, comfy/quant_ops.py"
@@ -41,13 +41,15 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
     if fmt is None:
         raise SourceError(
             f"{source.description}: {layer.name} is stored as {layer.format_name}, which is not "
-            f"known here; known are {', '.join(f for f in FORMATS if FORMATS[f].is_quantized)}"
+            f"one of the formats ({', '.join(f for f in FORMATS if FORMATS[f].is_quantized)}); "
+            "start from another version of the model"
         )
     shape = layer.shape()
     if len(shape) != 2:
         raise SourceError(
             f"{source.description}: {layer.name} is stored as {layer.format_name} with "
-            f"{len(shape)} dimensions (a bank of experts?); only weights of two are read"
+            f"{len(shape)} dimensions (a bank of experts?), but only 2-D weights can be decoded; "
+            "start from the 16-bit file"
         )
     parts = {s: info for s, info in layer.tensors.items() if s != "bias"}
     _require_parts(source, layer, fmt, shape)
@@ -60,7 +62,7 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
         if fmt.activation_divisor is None or "input_scale" not in parts:
             return None
         scale = number(source, layer.name, "input_scale")
-        # Nobody measured what the runtime does by itself.
+        # A scale of 1.0 is the runtime's default, so it was not measured.
         is_default = fmt.runtime_scale == "1.0" and scale == 1.0
         return None if scale is None or is_default else scale * fmt.activation_divisor
 
@@ -79,7 +81,10 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
 
 
 def _as_specified(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
-    """Return a stored tensor as we store it: files differ in views and in shapes of one number."""
+    """Return a stored tensor with the dtype and shape of a spec.
+
+    Files differ in how they view bytes, and in the shape of single numbers.
+    """
     if tensor.dtype != spec.dtype and tensor.dtype.itemsize == spec.dtype.itemsize == 1:
         tensor = tensor.view(spec.dtype)
     elif tensor.dtype != spec.dtype:
@@ -88,9 +93,10 @@ def _as_specified(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
 
 
 def _kept_as(layer: StoredLayer, fmt: WeightFormat, shape: tuple[int, ...]) -> str:
-    """Return the format of ours that writes the same tensors, and the same way to multiply.
+    """Return the name of the format that stores and multiplies a layer in the same way.
 
-    Or one that multiplies in 16 bits: marked otherwise, e5m2 is rounded inputs that no GPU takes.
+    If there is none, return one that stores it in the same way but multiplies in 16 bits. This
+    concerns E5M2, because no GPU multiplies it natively. Empty if there is none either.
     """
     in_16_bits = is_full_precision(layer.marker)
     same = [ours for ours in FORMATS.values() if ours.is_quantized and ours.stores_like(fmt, shape)]
@@ -113,13 +119,13 @@ def _require_parts(
         else:
             continue
         raise CheckpointError(
-            f"{source.description}: {layer.name} is marked as {fmt.name}, but its {suffix} "
-            f"{found}; the file is damaged or was changed since"
+            f"{source.description} is damaged: {layer.name} is marked as {fmt.name}, but its "
+            f"{suffix} {found}; fetch it again, or start from another version of the model"
         )
 
 
 def _stands_for(found: torch.dtype, wanted: torch.dtype) -> bool:
-    """Whether the values of one type are those of the other, or its bytes."""
+    """Whether a tensor of one dtype can hold the values, or the bytes, of the other."""
     if wanted.itemsize > 1:
         return found.is_floating_point and found.itemsize > 1
     return found == wanted or (found.itemsize == 1 and torch.uint8 in (found, wanted))

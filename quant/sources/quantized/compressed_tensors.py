@@ -1,4 +1,4 @@
-"""The compressed-tensors library's NVFP4, as Hugging Face models have it."""
+"""NVFP4 of the compressed-tensors library, as in models on the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .parts import layers_with, names_of, number
 
 
 class CompressedTensors:
-    """NVFP4 as the compressed-tensors library stores it."""
+    """Weights in ``weight_packed``, with global scales that are divisors."""
 
     label = "compressed-tensors"
     reference = (
@@ -22,7 +22,7 @@ class CompressedTensors:
     )
 
     def find(self, source: TensorSource) -> Found:
-        """Find weights stored as ``weight_packed``; their global scales are divisors."""
+        """Find weights stored as ``weight_packed``. Their global scales are divisors."""
         return {
             f"{layer}.weight": partial(_stored_weight, source, layer)
             for layer in layers_with(source, "weight_packed", "weight_scale", "weight_global_scale")

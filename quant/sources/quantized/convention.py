@@ -1,4 +1,4 @@
-"""What each convention of quantized weights has to tell."""
+"""The interface of conventions for quantized weights."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Protocol
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 
-#: Weights of one convention by the name they have when decoded, and what describes each: it
-#: raises `SourceError` where a layer does not follow the convention after all, `CheckpointError`
-#: where its marker is contradicted.
+#: A function per weight that describes it, by the weight's name after decoding. It raises
+#: `SourceError` if the layer does not follow the convention after all, and `CheckpointError` if the
+#: layer contradicts its marker.
 Found = Mapping[str, Callable[[], StoredWeight]]
 
 
@@ -18,13 +18,13 @@ class Convention(Protocol):
     """How one family of tools stores quantized weights.
 
     Attributes:
-        label: whose convention it is, for notes and errors.
-        reference: where its layout is published: a repository and a file in it.
+        label: name of the convention for notes and errors.
+        reference: public source of its layout: a repository and a file in it.
     """
 
     label: str
     reference: str
 
     def find(self, source: TensorSource) -> Found:
-        """Return the weights that are stored so; nothing is loaded yet."""
+        """Return the weights that follow this convention. Loads nothing."""
         ...

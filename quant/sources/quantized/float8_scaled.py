@@ -1,4 +1,4 @@
-"""The ``scaled_fp8`` convention, from before markers: a ``scale_weight`` for each weight."""
+"""The older ``scaled_fp8`` convention: no markers, but a ``scale_weight`` per weight."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .convention import Found
 from .parts import FLOAT8, float8_input_amax, layers_with, names_of, number
 from .scaled_codes import require_scales_fit, scaled_weight
 
-#: One tensor of this name (behind the model's prefix) marks such a file.
+#: A tensor of this name, after the model's prefix, marks such a file.
 FILE_MARKER = "scaled_fp8"
-E5M2 = "float8_e5m2"  # always multiplied in 16 bits
+E5M2 = "float8_e5m2"  # this format always multiplies in 16 bits
 
 
 class Float8Scaled:
@@ -27,7 +27,7 @@ class Float8Scaled:
     reference = "Comfy-Org/ComfyUI: convert_old_quants in comfy/utils.py"
 
     def find(self, source: TensorSource) -> Found:
-        """Find the weights that have a ``scale_weight``; a ``scale_input`` of 1.0 means none."""
+        """Find weights with a ``scale_weight``. A ``scale_input`` of 1.0 means no input scale."""
         marker = source.tensors.get(FILE_MARKER)
         return {
             f"{layer}.weight": partial(_stored_weight, source, layer, marker)
@@ -40,7 +40,7 @@ def _stored_weight(source: TensorSource, layer: str, marker: TensorInfo | None) 
     require_scales_fit(source, weight, scale)
     names = names_of(source, layer, "weight", "scale_weight", "scale_input")
     per_tensor = len(weight.shape) == 2 and prod(scale.shape) == 1
-    # As ComfyUI reads it: two elements ask for products in 16 bits.
+    # As in ComfyUI, a marker of two elements asks for products in 16 bits.
     in_16_bits = marker is not None and prod(marker.shape) == 2
     fmt = None
     if weight.dtype in FLOAT8 and per_tensor:
@@ -53,6 +53,6 @@ def _stored_weight(source: TensorSource, layer: str, marker: TensorInfo | None) 
 
     kind = dtype_name(weight.dtype)
     stored = scaled_weight(source, f"{kind} (scaled_fp8)", (weight, scale), names, fmt, input_amax)
-    # ComfyUI takes every weight of a marked file for e4m3.
+    # ComfyUI reads every weight of a marked file as E4M3.
     reads = marker is not None and per_tensor and weight.dtype == torch.float8_e4m3fn
     return replace(stored, comfyui_reads=reads)

@@ -1,4 +1,4 @@
-"""LightX2V's NVFP4: the even column in the low half of a byte, scales in cuBLAS' tiles."""
+"""NVFP4 of LightX2V: the even column in the low half of a byte, scales in cuBLAS tiles."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class LightX2V:
     reference = "ModelTC/LightX2V: lightx2v/common/ops/mm/mm_weight.py"
 
     def find(self, source: TensorSource) -> Found:
-        """Find uint8 weights with the global scales of LightX2V, of its older or newer files.
+        """Find uint8 weights with the global scales of LightX2V's older or newer files.
 
-        Older: ``weight_global_scale`` (a divisor) and ``input_absmax``. Newer:
+        Older files have ``weight_global_scale`` (a divisor) and ``input_absmax``. Newer files have
         ``input_global_scale`` (2688 / amax) and ``alpha``, which is
         1 / (input_global_scale * weight_global_scale).
         """

@@ -1,4 +1,4 @@
-"""NVFP4 as everyone but ComfyUI packs it, brought into ComfyUI's layout without a loss."""
+"""Convert the NVFP4 layout of other tools to ComfyUI's layout without loss."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from .parts import total_bytes
 
 @dataclass(frozen=True)
 class LinearNVFP4:
-    """Where the parts of a weight are.
+    """The tensors of an NVFP4 weight.
 
-    ``weight``: uint8 ``[out, in / 2]``, low half of a byte first. ``block_scale``: float8_e4m3fn
-    (or its bytes), ``[out, in / 16]``, or in cuBLAS' tiles if ``tiled``. ``tensor_scale`` reads
-    the factor of the whole weight.
+    ``weight`` names uint8 codes ``[out, in / 2]``, with the even column in the low half of a byte.
+    ``block_scale`` names float8_e4m3fn scales (or their bytes) ``[out, in / 16]``, in cuBLAS tiles
+    if ``tiled``. ``tensor_scale`` reads the scale of the whole weight.
     """
 
     weight: str
@@ -40,17 +40,18 @@ def stored_nvfp4(
     names: tuple[str, ...],
     input_amax: Callable[[], float | None],
 ) -> StoredWeight:
-    """Describe such a weight.
+    """Describe a weight in such a layout.
 
     Raises:
-        SourceError: the shapes of its parts do not fit together.
+        SourceError: the shapes of its tensors do not fit together.
     """
     fmt = get_format("nvfp4")
     packed = source.info(layout.weight)
     if len(packed.shape) != 2:
         raise SourceError(
-            f"{source.description}: {layout.weight} is packed, with {len(packed.shape)} dimensions "
-            "(a bank of experts?); only weights of two are read"
+            f"{source.description}: {layout.weight} is packed and has {len(packed.shape)} "
+            "dimensions (a bank of experts?), but only 2-D weights can be decoded; start from the "
+            "16-bit file"
         )
     rows, half = packed.shape
     shape = (rows, 2 * half)
@@ -84,14 +85,14 @@ def _require_scales(source: TensorSource, layout: LinearNVFP4, shape: tuple[int,
     found = source.info(layout.block_scale)
     if columns % BLOCK or found.shape != wanted or found.dtype.itemsize != 1:
         raise SourceError(
-            f"{source.description}: {layout.weight} {shape} would need one-byte block scales "
-            f"{wanted}, {layout.block_scale} is {found.dtype} {found.shape}; it follows no NVFP4 "
-            "convention known here"
+            f"{source.description}: {layout.weight} {shape} needs one-byte block scales {wanted}, "
+            f"but {layout.block_scale} is {found.dtype} {found.shape}; the file is damaged, or "
+            "follows an unknown convention, so start from another version of the model"
         )
 
 
 def _padded_codes(packed: torch.Tensor) -> torch.Tensor:
-    """Swap the halves of each byte and pad the rows to whole blocks."""
+    """Return codes with the halves of each byte swapped and the rows padded to 16."""
     missing = roundup(packed.shape[0], BLOCK) - packed.shape[0]
     swapped = (packed << 4) | (packed >> 4)
     return torch.nn.functional.pad(swapped, (0, 0, 0, missing))

@@ -1,4 +1,4 @@
-"""ModelOpt's NVFP4: two codes in a byte, the even column in the low half; scales by row."""
+"""NVFP4 of ModelOpt: the even column in the low half of a byte, scales in rows."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class ModelOpt:
     def find(self, source: TensorSource) -> Found:
         """Find uint8 weights with ``weight_scale`` and ``weight_scale_2`` and no marker.
 
-        ComfyUI loads no NVFP4 layer without a marker, so such a file is ModelOpt's: nothing in it
-        says so itself.
+        Such a file does not name its tool. But ComfyUI's NVFP4 layers always have a marker, so the
+        layout must be ModelOpt's.
         """
         return {
             f"{layer}.weight": partial(_stored_weight, source, layer)

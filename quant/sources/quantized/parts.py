@@ -1,4 +1,4 @@
-"""The tensors that belong to a weight in files without markers."""
+"""Find the tensors of a weight in files without markers."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def part(source: TensorSource, layer: str, suffix: str) -> TensorInfo | None:
 
 
 def number(source: TensorSource, layer: str, suffix: str) -> float | None:
-    """Return a stored scalar (the largest value where a file holds several), or None."""
+    """Return a stored number, or None. If the tensor holds several values, return the largest."""
     info = part(source, layer, suffix)
     return None if info is None else float(source.load(info.name).float().max())
 
 
 def float8_input_amax(scale: float | None, dtype: torch.dtype) -> float | None:
-    """Return the largest activation a stored scale of float8 inputs stands for.
+    """Return the largest activation that a stored input scale of float8 covers.
 
-    None for 1.0, which is what runtimes do without a scale: nobody measured it.
+    None for a scale of 1.0, because that is the default of runtimes and was not measured.
     """
     return None if scale is None or scale == 1.0 else scale * torch.finfo(dtype).max
 
@@ -46,5 +46,5 @@ def names_of(source: TensorSource, layer: str, *suffixes: str) -> tuple[str, ...
 
 
 def total_bytes(source: TensorSource, names: tuple[str, ...]) -> int:
-    """Return the bytes of tensors together."""
+    """Return the total bytes of these tensors."""
     return sum(source.info(name).nbytes for name in names)

@@ -1,4 +1,4 @@
-"""8-bit codes times a scale: per tensor, per row, or per block of rows and columns."""
+"""8-bit codes with scales per tensor, per row, or per block of rows and columns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .convention import Found
 from .parts import FLOAT8, float8_input_amax, layers_with, names_of, number, total_bytes
 
 _CODES = (*FLOAT8, torch.int8)
-# DeepSeek's files call the factor to multiply with an inverse.
+# The files of DeepSeek call the scale an inverse, although it is a factor too.
 _SCALES = ("weight_scale", "weight_scale_inv")
 
 
@@ -32,8 +32,8 @@ class ScaledCodes:
     def find(self, source: TensorSource) -> Found:
         """Find float8 and int8 weights with a ``weight_scale`` and no marker.
 
-        ModelOpt, Hugging Face, LightX2V and others write such files. ``input_scale`` is the factor
-        activations were divided by.
+        ModelOpt, Hugging Face, LightX2V and others write such files. Activations are divided by
+        ``input_scale``.
         """
         return {
             f"{layer}.weight": partial(_stored_weight, source, layer, suffix)
@@ -67,7 +67,10 @@ def scaled_weight(
     fmt: WeightFormat | None,
     input_amax: Callable[[], float | None],
 ) -> StoredWeight:
-    """Describe codes and their scales, ``parts``; ``fmt`` has both as they are, if one does."""
+    """Describe a weight from its codes and scales, ``parts``.
+
+    ``fmt`` is the format with the same codes and scales, or None.
+    """
     weight, scale = parts
 
     def tensors() -> dict[str, torch.Tensor]:
@@ -103,16 +106,17 @@ def _same_format(weight: TensorInfo, scale: TensorInfo) -> WeightFormat | None:
 
 
 def require_scales_fit(source: TensorSource, weight: TensorInfo, scale: TensorInfo) -> None:
-    """Refuse a layer that `scaled` could not decode, before anything is loaded.
+    """Refuse a layer that `scaled` cannot decode, before its tensors are loaded.
 
     Raises:
-        SourceError: naming the layer.
+        SourceError: the message names the layer.
     """
     try:
         _blocks(weight.shape, _scales_shape(weight.shape, scale.shape))
     except FormatError as error:
         raise SourceError(
-            f"{source.description}: {weight.name} by {scale.name}: {error}"
+            f"{source.description}: {weight.name} cannot be decoded with {scale.name}: {error}; "
+            "start from another version of the model"
         ) from error
 
 
@@ -120,14 +124,13 @@ def scaled(codes: torch.Tensor, scale: torch.Tensor, rows: slice) -> torch.Tenso
     """Return some rows of ``codes * scale`` in float32.
 
     Args:
-        codes: ``[out, in]``, float8 or int8; or of convolutions or experts, with more dimensions.
-        scale: one number; one for each position of the first axis (``[out]``, ``[out, 1]``); or
-            ``[out / R, in / C]`` for blocks of R rows and C columns, the last of which may be
-            smaller.
-        rows: positions of the first axis.
+        codes: float8 or int8 ``[out, in]``, with more dimensions for convolutions and experts.
+        scale: one number, one number per row (``[out]`` or ``[out, 1]``), or
+            ``[out / R, in / C]`` for blocks of R rows and C columns. The last block may be smaller.
+        rows: positions on the first axis.
 
     Raises:
-        FormatError: the scales fit no such scheme.
+        FormatError: the scales have another shape.
     """
     shape = tuple(codes.shape)
     factor = scale.float().reshape(_scales_shape(shape, tuple(scale.shape)))
@@ -140,14 +143,14 @@ def scaled(codes: torch.Tensor, scale: torch.Tensor, rows: slice) -> torch.Tenso
 
 
 def _scales_shape(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of scales with the axes of the weight."""
+    """Return the shape of scales with as many axes as the weight."""
     if prod(scales) == 1:
         return (1,) * len(shape)
     return (*scales, *(1 for _ in shape[1:])) if scales == shape[:1] else scales
 
 
 def _blocks(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, ...]:
-    """Return how many positions along each axis of a weight share a scale."""
+    """Return how many positions on each axis of a weight share a scale."""
     if len(scales) != len(shape):
         raise FormatError(f"scales {scales} do not fit a weight {shape}")
     return tuple(_block(*pair) for pair in zip(shape, scales, strict=True))
@@ -157,7 +160,8 @@ def _block(length: int, count: int) -> int:
     if count in (1, length):
         return length if count == 1 else 1
     if count:
-        # The last block may be partial: 960 positions in 8 blocks are of 128, not of 120.
+        # Prefer powers of two, because the last block may be partial: 960 positions in 8 blocks
+        # are blocks of 128, not of 120.
         power = 1 << (-(-length // count) - 1).bit_length()
         if -(-length // power) == count:
             return power

@@ -1,4 +1,4 @@
-"""Quantized files of conventions that are not read here, by name."""
+"""Recognise quantized weights that cannot be decoded."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ..stored_layers import StoredLayer, read_layout
 from ..stored_weight import StoredWeight
 from .float8_scaled import FILE_MARKER
 
-# How the labels of weights end that are listed and cannot be decoded.
+# The labels of weights that cannot be decoded end with this.
 _UNKNOWN = " (not readable)"
-# What only files of one convention hold: the end of a tensor's name, and whose it is.
+# The endings of tensor names that occur in only one convention, and the convention.
 _SIGNS = {
     ".quant_state.bitsandbytes__nf4": "bitsandbytes NF4",
     ".quant_state.bitsandbytes__fp4": "bitsandbytes FP4",
@@ -25,7 +25,7 @@ _SIGNS = {
     ".qweight": "GPTQ, AWQ or Nunchaku",
     ".weight_codebook": "a codebook",
     ".weight_zero_point": "an asymmetric scheme",
-    ".pre_quant_scale": "AWQ (its inputs are scaled, too)",
+    ".pre_quant_scale": "AWQ (with scaled inputs)",
     ".weight._data": "optimum-quanto",
     ".W_q": "HQQ",
 }
@@ -37,15 +37,15 @@ _START_FROM = "start from the bf16, fp16, fp32, fp8 or GGUF version of the model
 
 
 def leftovers(source: TensorSource) -> frozenset[str]:
-    """Return tensors that only say that the file is quantized."""
+    """Return the names of tensors that only mark the file as quantized."""
     return frozenset(n for n in source.tensors if n.rpartition(".")[2] == FILE_MARKER)
 
 
 def require_readable(source: TensorSource, used: Collection[str]) -> None:
-    """Refuse quantized weights whose convention none of ours is.
+    """Refuse quantized weights of conventions that are not supported.
 
     Raises:
-        SourceError: naming what was recognised, or the tensor that is not understood.
+        SourceError: the message names the convention, or the tensor that is not understood.
     """
     for name, info in source.tensors.items():
         if name in used:
@@ -54,29 +54,29 @@ def require_readable(source: TensorSource, used: Collection[str]) -> None:
             if name.endswith(sign):
                 raise SourceError(
                     f"{source.description} is quantized by {convention} ({name}), which cannot be "
-                    f"decoded here; {_START_FROM}"
+                    f"decoded; {_START_FROM}"
                 )
         if name.endswith(_SCALES):
             raise SourceError(
-                f"{source.description}: {name} belongs to no quantized weight that is known here; "
-                f"the file is damaged, or of a convention that is not supported; {_START_FROM}"
+                f"{source.description}: {name} does not belong to any known quantized weight; the "
+                f"file is damaged, or follows an unknown convention; {_START_FROM}"
             )
         if _is_packed(info):
             raise SourceError(
-                f"{source.description}: {name} is {info.dtype} without a marker or scales that "
-                f"are known here, so its values cannot be told; {_START_FROM}"
+                f"{source.description}: {name} is {info.dtype} and has no known marker or scales, "
+                f"so its values cannot be determined; {_START_FROM}"
             )
 
 
 def unknown_weights(
     source: TensorSource, used: Collection[str], refused: Mapping[str, FoundryError]
 ) -> dict[str, StoredWeight]:
-    """Describe what is no known weight and none by itself, so that it can be listed.
+    """Describe the weights that cannot be decoded, so that they can be listed.
 
     Args:
         source: the file.
-        used: its tensors that belong to known weights.
-        refused: why weights of known conventions do not follow them.
+        used: names of tensors that belong to known weights.
+        refused: errors of weights that do not follow their convention, by name.
     """
     found = {}
     for layer in read_layout(source).values():
@@ -92,7 +92,7 @@ def unknown_weights(
 
 
 def is_readable(stored: StoredWeight | StoredAs | None) -> bool:
-    """Whether a weight can be decoded: all but some of those `unknown_weights` describes."""
+    """Whether a weight can be decoded."""
     return stored is None or not stored.label.endswith(_UNKNOWN)
 
 
@@ -101,7 +101,8 @@ def _unknown(
 ) -> StoredWeight:
     def read() -> Callable[[slice], torch.Tensor]:
         raise reason or SourceError(
-            f"{source.description}: {layer.name} is stored in a way that is not known here"
+            f"{source.description}: {layer.name} follows an unknown convention, so it cannot be "
+            f"decoded; {_START_FROM}"
         )
 
     return StoredWeight(

@@ -47,6 +47,6 @@ def test_a_prefixed_source_gives_the_same(tmp_path: Path, toy_wan: Toy, prefix: 
     with open_source(tmp_path / "in") as source:
         report = convert(source, plan_of(source), tmp_path / "out")
     assert_same(load_file(tmp_path / "plain"), load_file(tmp_path / "out"))
-    assert report.notes == (f"names are read without their prefix {prefix!r}",)
+    assert report.notes == (f"layer names are used without their prefix {prefix!r}",)
     assert ["no static input_scale" in warning for warning in report.warnings] == [True]
     assert verify_checkpoint(tmp_path / "out", tmp_path / "in").problems == ()

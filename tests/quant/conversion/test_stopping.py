@@ -87,6 +87,8 @@ def test_a_plan_for_another_model_is_refused(
 ) -> None:
     plan = plan_of(StateDictSource(toy_wan()))
     other = StateDictSource(toy_wan(**changes), "other.safetensors")
-    with pytest.raises(PlanError, match=r"another model.*plan again from other\.safetensors"):
+    with pytest.raises(
+        PlanError, match=r"another model.*make the plan again from other\.safetensors"
+    ):
         convert(other, plan, tmp_path / "out")
     assert os.listdir(tmp_path) == []

@@ -1,4 +1,4 @@
-"""What calibration saw decides: errors of rounded inputs by hand, ranges of runs, coverage."""
+"""Recipes from a calibration: errors of rounded inputs by hand, ranges of runs, coverage."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def layer(name: str, amax: list[float], rows: torch.Tensor, run: list[int]) -> L
 
 
 def outliers() -> torch.Tensor:
-    """In each block of 16 one value far larger than the others."""
+    """Return inputs with one value in each block of 16 that is far larger than the others."""
     rows = torch.ones(8, WIDTH)
     rows[:, ::16] = 11.0
     return rows
@@ -115,14 +115,14 @@ def test_what_is_not_known_is_left_in_16_bits(statistics: CalibrationStatistics)
     part = replace(statistics, layers={**statistics.layers, "b.0.o": broken})
     assert chosen(recipe_from_statistics(part, BASE, unseen="bf16").recipe)["b.0.o"] == "bf16"
     whys = {rule.why for rule in derived.recipe.rules}
-    assert {"never observed", "observed in a part of the calls only"} <= whys
+    assert {"never observed", "observed in only a part of the model calls"} <= whys
 
 
 def test_16_bit_activations_are_not_judged(statistics: CalibrationStatistics) -> None:
     derived = recipe_from_statistics(statistics, BASE, 0.001)
     formats = chosen(derived.recipe)
     assert formats["b.0.f"] == formats["b.0.o"] == "nvfp4_w4a16"
-    assert derived.notes[0] == "7 Linears considered, 6 get another format"
+    assert derived.notes[0] == "6 of 7 quantized Linear layers get another format"
 
 
 def test_statistics_of_a_log_have_no_rows(statistics: CalibrationStatistics) -> None:

@@ -1,4 +1,4 @@
-"""A mirrored recipe gives the same formats again, whoever made the file."""
+"""A recipe from a checkpoint gives the same formats again, for files of all tools."""
 
 from __future__ import annotations
 
@@ -46,7 +46,9 @@ def test_the_same_formats_again(files: tuple[Path, Path]) -> None:
     assert {la.name: la.format for la in again.layers} == wanted
     assert again.warnings == ()
     assert derived.recipe.architectures == ("wan-t2v",)
-    assert derived.notes == ("stored there: 32 nvfp4; 4 float8_e4m3fn; 4 nvfp4_w4a16",)
+    assert derived.notes == (
+        "quantized Linear layers in theirs: 32 nvfp4; 4 float8_e4m3fn; 4 nvfp4_w4a16",
+    )
     assert next(la.reason for la in again.layers if la.name == Q).endswith("(as in theirs)")
 
 
@@ -81,5 +83,5 @@ def test_what_is_not_known_is_an_error(toy_wan: Toy, monkeypatch: pytest.MonkeyP
     odd = StateDictSource({"other.weight": torch.zeros(64, 64)})
     info = TensorInfo("other.weight", (64, 64), torch.bfloat16, about)
     monkeypatch.setattr(type(odd), "tensors", {"other.weight": info})
-    with pytest.raises(RecipeError, match=r"other of x is stored as Q4_K, which is none .*gguf"):
+    with pytest.raises(RecipeError, match=r"other of x is stored as Q4_K, which is not one .*gguf"):
         recipe_from_checkpoint(odd, "x")

@@ -145,8 +145,9 @@ def test_layers_of_only_one_side_are_named(model: dict[str, torch.Tensor], tmp_p
     target = take_inventory(StateDictSource({**model, "own.weight": torch.ones(SIZE, SIZE)}))
     result = recipe_from_gguf(path, target=target)
     assert result.notes == (
-        "1 layers of the GGUF are not in the model and left out, e.g. blocks.0.extra",
-        "1 Linears of the model are not in the GGUF and stay as they are, e.g. own",
+        "1 layers of the GGUF are not in the model, so the recipe leaves them out, "
+        "e.g. blocks.0.extra",
+        "1 Linear layers of the model are not in the GGUF and stay as they are, e.g. own",
     )
     named = {name for rule in result.recipe.rules for name in rule.pattern}
     assert "blocks.0.extra" not in named and "blocks.0.ffn.0" in named
@@ -180,7 +181,7 @@ def test_nothing_to_take(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [({"bits_limit": 0}, "from 1 to 8"), ({"bits_limit": 9}, "from 1 to 8"),
-     ({"higher": "fp5"}, "fp5"), ({"edge_blocks": -1}, "-1 edge"),
+     ({"higher": "fp5"}, "fp5"), ({"edge_blocks": -1}, "edge blocks must be 0 or more, not -1"),
      ({"edge_format": "x"}, "'x'")],
 )  # fmt: skip
 def test_wrong_settings(wrong: dict[str, object], message: str) -> None:

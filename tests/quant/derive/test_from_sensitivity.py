@@ -1,4 +1,4 @@
-"""The cheapest format within the limit, by hand; unknown is too much."""
+"""The smallest format within the limit, by hand. An unknown error counts as too large."""
 
 from __future__ import annotations
 
@@ -59,17 +59,17 @@ def test_the_cheapest_within_the_limit() -> None:
         "head": "keep",  # the base keeps it, however small its error
     }
     reasons = {r.format: r.why for r in derived.recipe.rules if r not in BASE.rules}
-    assert reasons["nvfp4"] == "measured error up to 8.00%"
+    assert reasons["nvfp4"] == "measured error at most 8.00%"
     whys = {r.why for r in derived.recipe.rules}
-    assert {"error unknown, so not known to be safe", "error above 8.00% in every format"} <= whys
-    assert derived.notes[0] == "8 Linears considered, 8 get another format"
+    assert {"the error is unknown", "the error is above 8.00% in every format"} <= whys
+    assert derived.notes[0] == "8 of 8 quantized Linear layers get another format"
 
 
 def test_what_was_not_measured_is_unknown() -> None:
     model = ModelFingerprint({**dict.fromkeys(ERRORS, (64, 64)), "b.1.extra": (64, 64)}, {})
     recipe = recipe_from_sensitivity(replace(SENSITIVITY, fingerprint=model), BASE, 0.5).recipe
     keeping = next(rule for rule in recipe.rules if rule.format == "keep")
-    assert "b.1.extra" in keeping.pattern and keeping.why.startswith("error unknown")
+    assert "b.1.extra" in keeping.pattern and keeping.why == "the error is unknown"
 
 
 def test_formats_and_what_is_left_can_be_chosen() -> None:
@@ -91,7 +91,7 @@ def test_only_changes_are_listed() -> None:
 def test_what_makes_no_sense_is_refused() -> None:
     with pytest.raises(RecipeError, match="between 0 and 1"):
         recipe_from_sensitivity(SENSITIVITY, BASE, 8)
-    with pytest.raises(RecipeError, match=r"bf16 was not measured; the sensitivity knows nvfp4"):
+    with pytest.raises(RecipeError, match=r"bf16 was not measured; choose from .* formats: nvfp4"):
         recipe_from_sensitivity(SENSITIVITY, BASE, 0.1, ("bf16",))
     with pytest.raises(FormatError):
         recipe_from_sensitivity(SENSITIVITY, BASE, 0.1, ("nvfp5",))

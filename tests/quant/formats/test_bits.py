@@ -119,7 +119,7 @@ def test_tiny_and_huge_weights(name: str, magnitude: float) -> None:
 
 
 def test_a_whole_block_of_mxfp8_may_be_too_small() -> None:
-    """comfy-kitchen's scale is zero there, and its codes NaN."""
+    """In such blocks, comfy-kitchen's scale is zero and its codes are NaN."""
     weight = torch.randn(32, 64)
     weight[3, :32] *= 1e-38
     weight[3, 5] = 0.0
@@ -135,7 +135,7 @@ def test_a_whole_block_of_mxfp8_may_be_too_small() -> None:
 
 @pytest.mark.parametrize("name", REFERENCES)
 def test_decoding_is_comfy_kitchens(name: str) -> None:
-    """Exactly, but for rotated weights: those it scales before it rotates them back."""
+    """The values are equal except for rotated weights, which comfy-kitchen scales first."""
     fmt, shape = get_format(name), (70, 512)
     tensors = fmt.encode(torch.randn(shape), MaxRule()).tensors
     decoded = fmt.decode(tensors, shape)

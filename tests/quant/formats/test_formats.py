@@ -1,4 +1,4 @@
-"""What every format keeps to, and the unquantized ones."""
+"""Properties of all formats, and tests of the unquantized ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_specs_announce_what_encode_gives(name: str) -> None:
 @pytest.mark.parametrize("magnitude", [1e-30, 1e25])
 @pytest.mark.parametrize("name", [n for n, f in FORMATS.items() if f.is_quantized])
 def test_error_is_measured_at_any_magnitude(name: str, magnitude: float) -> None:
-    """Squares of such values leave float32."""
+    """The squares of such values overflow float32."""
     torch.manual_seed(0)
     weight = torch.randn(64, 256)
     if name == "convrot_w4a4" or name == "convrot_w4a8":
@@ -102,7 +102,7 @@ def test_rows_decode_as_the_whole_does(name: str) -> None:
 
 @pytest.mark.parametrize("name", [n for n, f in FORMATS.items() if f.is_quantized])
 def test_more_than_one_chunk_and_thread(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks do not show in the result: neither in the bits nor in the error."""
+    """The bits and the error do not depend on the chunks."""
     weight = torch.randn(100, 512) * torch.rand(100, 1)
     fmt = get_format(name)
     whole = fmt.encode(weight, get_rounding("mse"), measure_error=True)

@@ -16,7 +16,7 @@ STEPS = {127.0: [-s / 70 for s in range(16)], 7.0: [-s / 12 for s in range(13)]}
 def least(
     rows: torch.Tensor, largest: float, weights: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The least squared error of each row there is among the candidates, and of the max rule."""
+    """Return each row's least squared error over all candidates, and that of the max rule."""
     rows = rows.double()
     counts = torch.ones(rows.shape[1]) if weights is None else weights
     errors = []
@@ -61,7 +61,7 @@ def test_rotated_channels_weigh_as_much_as_their_group() -> None:
 
 @pytest.mark.parametrize("outlier", [1.0, 10.0, 60.0])
 def test_one_scale_for_a_tensor(outlier: float) -> None:
-    """At most a little worse than any scale whatever, and far better than the max rule's."""
+    """The scale is at most slightly worse than the best one, and far better than the max rule's."""
     torch.manual_seed(1)
     weight = torch.randn(64, 200)
     weight[5, 7] = 4.5 * outlier

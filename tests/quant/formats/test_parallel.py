@@ -1,4 +1,4 @@
-"""Chunks on several threads give what one thread gives."""
+"""Several threads give the same results as one thread."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def test_rotated_codes_by_hand() -> None:
 
 @pytest.mark.parametrize("name", ROTATED)
 def test_rotated_weights_decode_near_the_source(name: str) -> None:
-    """In the basis of the source: forgetting to rotate back would be off by more than all."""
+    """The result is rotated back. Otherwise the error would exceed the values themselves."""
     weight = torch.randn(40, 512)
     weight[:, 7] *= 30
     fmt = get_format(name)

@@ -88,7 +88,7 @@ def renamed(inventory: Inventory, *changes: tuple[str, str]) -> Inventory:
 
 @pytest.mark.parametrize(("model", "identity"), [("flux1-dev", "flux1"), ("chroma", "chroma")])
 def test_norms_may_hold_scales(inventory_named: InventoryNamed, model: str, identity: str) -> None:
-    """So do the files of their makers; ComfyUI renames these when it loads them."""
+    """The original files have such names too. ComfyUI renames them when it loads them."""
     published = renamed(
         inventory_named(model), ("_norm.weight", "_norm.scale"), ("norms.0.weight", "norms.0.scale")
     )
@@ -118,11 +118,11 @@ REFUSED = [
     (["single_transformer_blocks.0.attn.to_q"], "diffusers", "Flux with diffusers names: .*joins"),
     (["down_blocks.0.resnets.0.conv1"], "diffusers", "U-Net with diffusers names"),
     (["text_model.encoder.layers.0.mlp.fc1"], "clip", "does not load quantized CLIP"),
-    (["encoder.block.0.layer.0.SelfAttention.k"], "t5", "no quantized T5 but T5-XXL"),
+    (["encoder.block.0.layer.0.SelfAttention.k"], "t5", "quantized T5 only as T5-XXL"),
     (["blocks.0.attn.proj_qkv.vid", "vid_in.proj"], "seedvr2",
-     "SeedVR2: ComfyUI needs positive_conditioning and negative_conditioning"),
+     "SeedVR2: the file lacks positive_conditioning and negative_conditioning"),
     (["cap_embedder.1", "noise_refiner.0.attention.k_norm"], "lumina",
-     r"only Z-Image \(3840\) and Lumina 2 \(2304\)"),
+     r"only these widths: Z-Image \(3840\) and Lumina 2 \(2304\)"),
 ]  # fmt: skip
 
 
@@ -152,7 +152,7 @@ READ = [
 def test_shapes_that_comfyui_reads_stay_readable(
     inventory_named: InventoryNamed, model: str, layer: str
 ) -> None:
-    """Formats that keep the shape are fine; ones that pack it are refused with the reason."""
+    """Formats that keep the shape are allowed. Formats that pack it are refused with a reason."""
     for wanted, given in (("nvfp4", "keep"), ("float8_e4m3fn", "float8_e4m3fn")):
         recipe = Recipe.model_validate(
             {"rules": [{"pattern": layer, "format": wanted}], "default": "float8_e4m3fn"}

@@ -128,7 +128,7 @@ def require_only_block_linears(plan: Plan, inventory: Inventory) -> None:
 def test_every_model_with_every_setting(
     inventory_named: InventoryNamed, manifests: ModuleType
 ) -> None:
-    """Only Linears in blocks are quantized, and settings change what they are said to."""
+    """Only Linear layers in blocks are quantized, and settings change what they describe."""
     tried = set()
     for model in manifests.MODELS:
         inventory = inventory_named(model)
@@ -172,7 +172,7 @@ def shorter(inventory: Inventory, blocks: int) -> Inventory:
     "model", ["flux1-dev", "flux2-klein-9b", "chroma", "z-image", "ltx-2", "hunyuan-video-1.5"]
 )
 def test_other_depths(inventory_named: InventoryNamed, model: str) -> None:
-    """The last blocks are those of the model at hand."""
+    """``last`` counts the blocks of the given model."""
     inventory = shorter(inventory_named(model), 6)
     preset = preset_for(detect_architecture(inventory))
     plan = make_plan(preset.build({"edge_blocks": 1, "edge_format": "bf16"}), inventory)

@@ -60,8 +60,8 @@ def test_added_rules_win_over_the_presets(wan: Inventory) -> None:
     ("line", "parts"),
     [
         ("blocks.0.self_atn.q = nvfp4", ["matches no layer", "nearest", "blocks.0.self_attn.q"]),
-        ("*.norm3 = nvfp4", ["cannot apply to", "30 of kind norm", "blocks.0.norm3"]),
-        ("blocks.* @ 30 = nvfp4", ["cannot apply to", "blocks are blocks.0 to 29"]),
+        ("*.norm3 = nvfp4", ["does not apply to", "30 of kind norm", "blocks.0.norm3"]),
+        ("blocks.* @ 30 = nvfp4", ["does not apply to", "blocks of this model: blocks.0 to 29"]),
         ("patch_embedding = nvfp4", ["1 of kind conv"]),
     ],
 )  # fmt: skip
@@ -131,7 +131,7 @@ def test_integers_are_never_cast() -> None:
     ]
     plan = plan_of(inventory_of(tensors), "* = bf16")
     assert (format_of(plan, "ids"), format_of(plan, "a")) == ("keep", "bf16")
-    assert "torch.int64, which is no weight" in plan.warnings[0]
+    assert "torch.int64, so it is not a weight" in plan.warnings[0]
 
 
 def test_exact_sizes() -> None:
@@ -191,7 +191,7 @@ def test_an_optional_rule_may_name_layers_that_are_not_there(wan: Inventory) -> 
 
 
 def test_presets_stay_usable_once_saved(wan: Inventory) -> None:
-    """A preset is for a family, whose models need not have every layer it names."""
+    """A preset is for a family, and some of its models lack layers that it names."""
     recipe = get_preset("smart").build()
     assert all(rule.optional for rule in recipe.rules)
     saved = Recipe.model_validate_json(recipe.to_json())

@@ -196,7 +196,7 @@ WRONG = [
     ("flux1", "flux2-dev", "Flux.2", ["flux2"]),
     ("sd1.5", "sdxl", "SDXL", ["sdxl"]),
     ("qwen2.5-vl", "t5-xxl", "T5-XXL", ["t5-xxl"]),
-    ("qwen-image-2512", "unknown-dit", "transformer no preset is written for", []),
+    ("qwen-image-2512", "unknown-dit", "transformer without a preset of its own", []),
 ]
 
 
@@ -252,7 +252,9 @@ def test_choice_settings_are_checked() -> None:
 
 
 def test_unknown_setting_and_preset_list_the_known() -> None:
-    with pytest.raises(RecipeError, match="all has no setting edge_blocks; it has format"):
+    with pytest.raises(
+        RecipeError, match="all has no setting edge_blocks; its settings are format"
+    ):
         get_preset("all").build({"edge_blocks": 1})
     with pytest.raises(RecipeError, match=r"unknown preset 'smrat'; the presets are all, .*smart"):
         get_preset("smrat")

@@ -1,4 +1,4 @@
-"""The JSON Schema says what recipes may be, as far as a schema can."""
+"""The JSON Schema accepts valid recipes, and refuses invalid ones as far as a schema can."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def validator() -> Draft202012Validator:
 
 
 def test_the_file_is_in_step_with_the_code() -> None:
-    """``nvfp4 recipe --schema > presets/schema/recipe.schema.json`` brings it there."""
+    """If this fails, write the schema again with ``nvfp4 recipe schema``."""
     assert SCHEMA_PATH.read_text(encoding="utf-8") == recipe_schema_text()
 
 

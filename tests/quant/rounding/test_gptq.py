@@ -1,4 +1,4 @@
-"""Error feedback against plain arithmetic, and what it has to achieve on held-out inputs."""
+"""Error feedback against plain arithmetic, and its gain on held-out inputs."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_gptaq_leaves_layers_with_16_bit_activations_to_gptq() -> None:
 
 
 def test_few_tokens_do_no_harm() -> None:
-    """White inputs and fewer tokens than channels: nothing real to feed back."""
+    """With white inputs and fewer tokens than channels, all correlations are chance."""
     torch.manual_seed(6)
     weight, held_out = torch.randn(128, 256), torch.randn(1000, 256)
     weighted = output_error(weight, decoded(weight, SweepRule("mse")), held_out)
@@ -229,7 +229,7 @@ def test_the_same_bits_on_any_number_of_threads() -> None:
 
 
 def test_silent_channels_change_nothing_for_the_others() -> None:
-    """Channels that were always zero do not make the correlations of the others look chancy."""
+    """Channels of zeros do not change the shrinkage of the other channels."""
     alone = moments_of(correlated(512, 64)).hessian
     padded = torch.nn.functional.pad(alone, (0, 448, 0, 448))
     torch.testing.assert_close(shrink(padded, 512)[:64, :64], shrink(alone, 512))

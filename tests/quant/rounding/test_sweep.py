@@ -136,7 +136,7 @@ def test_zero_tiny_and_huge_weights(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["mse", "weighted"])
 def test_float8_never_clips_a_loud_row(name: str) -> None:
-    """A row far louder than the rest must not pay for the others' subnormals."""
+    """The search must not favour small values over a row that is far larger."""
     torch.manual_seed(3)
     weight = 0.02 * torch.randn(4096, 1024)
     weight[1] = 10.0

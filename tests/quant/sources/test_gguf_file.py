@@ -174,7 +174,7 @@ def test_any_damage_is_read_or_refused(data: st.DataObject) -> None:
 
 
 def test_absurd_counts_end(tmp_path: Path) -> None:
-    """A count of 2^60 values: one by one they would take years."""
+    """Reading a damaged count of 2^60 values one by one would take years."""
     path = write_gguf(tmp_path / "m.gguf", {"a": torch.ones(2, 3)}, flattened=("a",))
     data = bytearray(path.read_bytes())
     at = data.index(b"comfy.gguf.orig_shape.a") + len(b"comfy.gguf.orig_shape.a") + 8

@@ -52,7 +52,7 @@ def test_without_the_library_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache as the library lays it out: blobs, and snapshots that link to them."""
+    """Return a cache in the library's layout: blobs, and snapshots that link to them."""
     constants = pytest.importorskip(
         "huggingface_hub.constants", reason="huggingface_hub is missing"
     )
@@ -143,7 +143,7 @@ def test_every_command_takes_a_model_from_the_hub(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Each gets as far as asking for it, by its whole name."""
+    """Each one tries to fetch the file by its whole name."""
     statistics = tmp_path / "statistics.safetensors"
     save_statistics(CalibrationStatistics({}, ModelFingerprint({}, {}), (), 0, ()), statistics)
     stand_ins = {"HUB": "hf://owner/repo/none.gguf", "STATISTICS": statistics}

@@ -23,7 +23,7 @@ def test_prefixes_are_removed(tmp_path: Path, prefix: str) -> None:
         assert torch.equal(source.load("blocks.0.q.weight"), MODEL["blocks.0.q.weight"])
         assert source.metadata == {"kept": "yes"}
         assert source.nbytes == 24 + 8
-        assert source.notes == (f"names are read without their prefix {prefix!r}",)
+        assert source.notes == (f"layer names are used without their prefix {prefix!r}",)
         with pytest.raises(SourceError, match=f"no tensor named {prefix}"):
             source.load(prefix + "head.bias")
 
@@ -38,7 +38,7 @@ def test_other_parts_of_a_full_checkpoint_are_noted(tmp_path: Path) -> None:
         for name, tensor in MODEL.items():
             assert torch.equal(source.load(name), tensor)
         assert source.notes[1] == (
-            "3 tensors are outside of the diffusion model (first_stage_model, text_encoders)"
+            "3 tensors are not part of the diffusion model (first_stage_model, text_encoders)"
         )
         assert source.rest is not None
         assert set(source.rest.tensors) == {*parts, "text_encoders.c"}
@@ -72,6 +72,6 @@ def test_state_dict_source() -> None:
 
 @pytest.mark.parametrize("first", ["model.embed_tokens", "model.language_model.embed_tokens"])
 def test_language_models_keep_their_names(first: str) -> None:
-    """All their names begin with ``model.``, and ComfyUI knows them by that."""
+    """All of their names start with ``model.``, by which ComfyUI recognises them."""
     tensors = {f"{first}.weight": torch.ones(4, 2), "model.norm.weight": torch.ones(2)}
     assert find_prefix(StateDictSource(tensors).tensors) == ""

@@ -1,4 +1,4 @@
-"""What cannot be quantized is called by its name; folders that hold several models ask which."""
+"""Refusals of files that cannot be quantized, and of folders with several models."""
 
 from __future__ import annotations
 

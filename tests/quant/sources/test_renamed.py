@@ -45,7 +45,7 @@ def test_comfys_names_stay_and_so_does_the_source(toy_wan: Toy) -> None:
 def test_two_models_in_one_are_refused(toy_wan: Toy) -> None:
     tensors = {wan_to_diffusers(name): tensor for name, tensor in toy_wan(blocks=1).items()}
     tensors["head.head.bias"] = torch.zeros(64)
-    with pytest.raises(SourceError, match=r"also has head\.head\.bias: two models"):
+    with pytest.raises(SourceError, match=r"also has head\.head\.bias, so it may hold two models"):
         in_comfy_names(StateDictSource(tensors))
 
 
@@ -94,6 +94,6 @@ def test_text_encoders_of_llama_cpp(names: dict[str, str], tmp_path: Path) -> No
 
 
 def test_llama_is_left_alone() -> None:
-    """The rows of its q and k are permuted in a GGUF: other names alone would make it noise."""
+    """A GGUF permutes the rows of its q and k, so new names alone would give noise."""
     names = {name for name in QWEN if not name.endswith(".bias")}
     assert find_naming(names) is None

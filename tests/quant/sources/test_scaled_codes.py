@@ -41,10 +41,10 @@ def test_convolutions_have_scales_too(tmp_path: Path, shape: tuple[int, ...]) ->
 
 
 def test_scales_that_fit_nothing_name_the_layer(tmp_path: Path) -> None:
-    """Before a conversion has begun, not when it comes to that layer."""
+    """The error comes before the conversion starts, not when it reaches the layer."""
     path = tmp_path / "model.safetensors"
     codes = torch.zeros(12, 12).to(torch.float8_e4m3fn)
     for suffix, scales in (("weight_scale", (5, 7)), ("scale_weight", (3,))):
         save_file({"l.weight": codes, f"l.{suffix}": torch.ones(scales)}, path)
-        with pytest.raises(SourceError, match=rf"l\.weight by l\.{suffix}"):
+        with pytest.raises(SourceError, match=rf"l\.weight cannot be decoded with l\.{suffix}"):
             open_source(path)

@@ -97,7 +97,7 @@ def test_missing_shard_is_named(tmp_path: Path) -> None:
 def test_index_listing_absent_tensors(tmp_path: Path) -> None:
     write_shards(tmp_path)
     path = write_index(tmp_path, {**full_map(), "blocks.2.q.weight": NAMES[1]})
-    with pytest.raises(SourceError, match=r"1 tensors its shards lack, e\.g\. blocks\.2\.q"):
+    with pytest.raises(SourceError, match=r"1 tensors that its shards lack, e\.g\. blocks\.2\.q"):
         open_tensors(path)
 
 

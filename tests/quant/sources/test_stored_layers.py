@@ -30,7 +30,7 @@ def marker_tensor(marker: object) -> torch.Tensor:
 
 
 def two_blocks() -> dict[str, torch.Tensor]:
-    """Two layers a block, quantized, without markers."""
+    """Return quantized layers without markers, two per block."""
     tensors = {}
     for name in ("blocks.0.a", "blocks.0.b", "blocks.1.a", "blocks.1.b"):
         encoded = get_format("nvfp4").encode(torch.randn(32, 64), MaxRule()).tensors
@@ -117,7 +117,7 @@ def test_what_files_of_comfyui_leave_unmarked_is_not_guessed(
         del made["blocks.0.ffn.0.comfy_quant"]
     path = tmp_path / "model.safetensors"
     save_file({n: t.contiguous() for n, t in made.items()}, path, metadata)
-    with pytest.raises(SourceError, match=r"belongs to no quantized weight"):
+    with pytest.raises(SourceError, match=r"does not belong to any known quantized weight"):
         open_source(path)
 
 
@@ -154,7 +154,7 @@ def test_a_marker_that_does_not_fit_its_weight_is_named(
     ],
 )
 def test_what_keep_makes_of_a_marker(tmp_path: Path, marker: dict[str, object], kept: str) -> None:
-    """What no format of ours multiplies so is decoded, unless it would not run at all."""
+    """Weights that no format multiplies in the same way are decoded, if they would run at all."""
     dtype = torch.int8 if "int8" in str(marker) else getattr(torch, str(marker["format"]))
     tensors = {"m.weight": torch.ones(32, 32).to(dtype), "m.weight_scale": torch.ones(())}
     path = tmp_path / "model.safetensors"

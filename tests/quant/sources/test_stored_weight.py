@@ -39,7 +39,7 @@ def test_rows_decode_alike_however_many(
 
 
 def test_a_fingerprint_decodes_a_few_rows(tmp_path: Path, toy_wan: Toy) -> None:
-    """Of the largest models it would decode gigabytes otherwise."""
+    """Otherwise it would decode gigabytes in the largest models."""
     path = tmp_path / "model.safetensors"
     save_file({n: t.contiguous() for n, t in qf.modelopt(toy_wan(blocks=2)).items()}, path)
     decoded_rows = []

@@ -1,4 +1,4 @@
-"""A model small enough to try every mix of it."""
+"""A model that is small enough to try all of its mixes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The choice of one option per group: as good as trying them all, and never over the limit."""
+"""The choice of one option per group is as good as a full search and never exceeds the limit."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ def test_reasons_say_what_the_next_format_would_do(small: tuple[Inventory, Plan]
     assert reasons["a"].startswith("mix: 25.00% of the squared error; nvfp4: 225.00%, ")
     assert reasons["a"].endswith("kB less")
     assert reasons["b"].startswith("mix: 25.00% of the squared error; float8_e4m3fn: 2.50%, ")
-    assert reasons["b"].endswith("kB more; one format for the 2 layers of its input")
+    assert reasons["b"].endswith("kB more; one format for the 2 layers that share its input")
 
 
 def test_a_mix_is_a_recipe_of_names() -> None:

@@ -28,7 +28,8 @@ def test_unknown_is_sensitive(
     ):
         mix = mix_plan(base, inventory, sensitivity, Budget(error=1.0), formats)
         layer = next(la for la in mix.plan.layers if la.name == "a")
-        assert layer.format == precise and "treated as sensitive" in layer.reason
+        assert layer.format == precise
+        assert "unknown, so the layer gets the most precise format" in layer.reason
         assert mix.unknown == ("a",) and mix.point.uncounted == uncounted
         assert mix.preset.uncounted == 1
         assert "1 layers of unknown error" in mix.plan.warnings[0]
