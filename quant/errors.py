@@ -5,6 +5,17 @@ Messages are for users: they say what is wrong, in which file or layer, and what
 
 from __future__ import annotations
 
+import errno
+
+# What torch, CUDA and the loader of shared libraries say when memory is short.
+_OUT_OF_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "failed to map segment",
+)
+
 
 class FoundryError(Exception):
     """Base of all errors that the package raises on purpose."""
@@ -40,3 +51,15 @@ class CheckpointError(FoundryError):
 
 class CompareError(FoundryError):
     """Two samples or checkpoints differ in kind, shape or model, and cannot be compared."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out, without importing torch, whose errors are of several kinds."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError) and error.errno is not None:
+        return error.errno == errno.ENOMEM
+    text = str(error).lower()
+    return isinstance(error, (RuntimeError, ImportError, OSError)) and any(
+        part in text for part in _OUT_OF_MEMORY
+    )

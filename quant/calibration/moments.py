@@ -19,7 +19,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from ..errors import CalibrationError
+from ..errors import CalibrationError, is_out_of_memory
 from ..formats.nvfp4 import NVFP4_MAX, round_through_nvfp4
 from ..rounding.second_moments import SecondMoments
 
@@ -186,6 +186,8 @@ class MomentPart:
                 for name in file.keys() if only is None else only:
                     _add(total, name, file.get_tensor(name))
         except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise CalibrationError(
                 f"{self.path}: cannot read the Hessian of a calibration: {error}. Calibrate again, "
                 "or delete this file and load the calibration again to continue without it"
@@ -248,6 +250,8 @@ class InputMoments:
             residual = total["residual"].view(width, width).div_(tokens)
             mean, rounded, energy = (total[name].view(width).div_(tokens) for name in _VECTORS)
         except (KeyError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise CalibrationError(
                 f"the Hessian files of an input of width {width} are damaged: {error}. Calibrate "
                 "again"

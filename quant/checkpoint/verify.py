@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from ..errors import FoundryError
+from ..errors import FoundryError, is_out_of_memory
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..progress import OnProgress
@@ -95,6 +95,8 @@ def verify_tensors(
         try:
             problems += _check_layer(checkpoint, layer, original, recorded)
         except (FoundryError, RuntimeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             problems.append(f"{layer.name}: the layer cannot be decoded: {error}")
         done += layer.nbytes
         if on_progress:

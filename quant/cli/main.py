@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import io
 import json
 import os
@@ -22,15 +21,6 @@ COMMANDS = (
     "sensitivity", "mix", "doctor", "demo",
 )  # fmt: skip
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
-
-# What torch, CUDA and the loader of shared libraries say when memory is short.
-_OUT_OF_MEMORY = (
-    "out of memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "not enough memory",
-    "failed to map segment",
-)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,12 +80,12 @@ class _Outcome:
         Raises:
             Exception: a mistake in the program.
         """
-        from ..errors import FoundryError, UsageError
+        from ..errors import FoundryError, UsageError, is_out_of_memory
 
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
             return FAILED
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             return self._report(self._out_of_memory(error), FAILED)
         if isinstance(error, UsageError):
             return self._report(str(error), BAD_USAGE)
@@ -116,15 +106,3 @@ class _Outcome:
         if self._as_json:
             print(json.dumps({"ok": False, "error": message}))
         return code
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Tell whether memory ran out, without importing torch, whose errors are of several kinds."""
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return True
-    if isinstance(error, OSError) and error.errno is not None:
-        return error.errno == errno.ENOMEM
-    text = str(error).lower()
-    return isinstance(error, (RuntimeError, ImportError, OSError)) and any(
-        part in text for part in _OUT_OF_MEMORY
-    )

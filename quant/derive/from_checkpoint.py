@@ -78,8 +78,8 @@ def _stored(layer: Layer, origin: str) -> tuple[str, str]:
     if not stored.format:
         raise RecipeError(
             f"{layer.name} of {origin} is stored as {stored.label}, which is not one of the "
-            f"formats ({', '.join(FORMATS)}); to derive a recipe from a GGUF, use its bits: "
-            "--from-gguf"
+            f"formats ({', '.join(FORMATS)}). If it is a GGUF, make the recipe from its bits: "
+            "'nvfp4 recipe from-gguf', or the node Recipe From GGUF"
         )
     return stored.format, stored.label
 

@@ -60,7 +60,7 @@ def recipe_from_sensitivity(
             "choose a recipe for this model"
         )
     overrides: dict[str, Override] = {}
-    for names in _by_input(list(considered), sensitivity):
+    for names in sensitivity.by_input(considered):
         chosen = _choose(names, sensitivity, ladder, max_error, otherwise)
         overrides |= {name: chosen for name in names if considered[name][1] != chosen.format}
     recipe = with_overrides(
@@ -86,16 +86,6 @@ def _by_cost(sensitivity: Sensitivity, formats: Sequence[str]) -> list[str]:
         )
     order = list(FORMATS)
     return sorted(names, key=lambda name: (FORMATS[name].bits, order.index(name)))
-
-
-def _by_input(names: Sequence[str], sensitivity: Sensitivity) -> list[list[str]]:
-    groups: dict[tuple[str, str], list[str]] = {}
-    for name in names:
-        known = sensitivity.layers.get(name)
-        shared = known.input_id if known else None
-        key = ("layer", name) if shared is None else ("input", shared)
-        groups.setdefault(key, []).append(name)
-    return list(groups.values())
 
 
 def _choose(

@@ -1,8 +1,9 @@
 """Storage formats: one file per format, each with a `WeightFormat`."""
 
-from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat
+from .base import EncodedWeight, TensorSpec, WeightFormat
 from .markers import format_of_marker
 from .registry import FORMATS, KEEP, get_format
+from .rule import ScaleRule
 
 __all__ = [
     "FORMATS",

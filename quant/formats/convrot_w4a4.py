@@ -14,7 +14,6 @@ import torch
 from ..errors import FormatError
 from .base import (
     EncodedWeight,
-    ScaleRule,
     Shapes,
     TensorSpec,
     WeightFormat,
@@ -32,6 +31,7 @@ from .integers import (
     round_rows,
 )
 from .rotation import DEFAULT_GROUP, marked_group_size, rotate
+from .rule import ScaleRule
 
 MARKER_NAME = "convrot_w4a4"
 # comfy-kitchen's kernels process 64 channels at a time.

@@ -12,7 +12,6 @@ from ..errors import FormatError
 from .base import (
     FULL_PRECISION,
     EncodedWeight,
-    ScaleRule,
     TensorSpec,
     WeightFormat,
     activation_slices,
@@ -26,6 +25,7 @@ from .e4m3 import E4M3_MAX, decode_e4m3
 from .e5m2 import E5M2_MAX, decode_e5m2
 from .float8_scales import searched_e4m3_scale
 from .parallel import share_chunks
+from .rule import ScaleRule
 
 
 class Float8(WeightFormat):

@@ -15,7 +15,6 @@ import torch
 from ..errors import FormatError
 from .base import (
     EncodedWeight,
-    ScaleRule,
     Shapes,
     TensorSpec,
     WeightFormat,
@@ -26,6 +25,7 @@ from .base import (
 from .integer_scales import choose_row_scales, choose_tensor_scale
 from .integers import INT8_FLOOR, INT8_MAX, decode_rows, round_inputs_to_int8, round_rows
 from .rotation import GROUPS, marked_group_size, rotate
+from .rule import ScaleRule
 
 MARKER_NAME = "int8_tensorwise"
 _LIMITS = (-128.0, INT8_MAX)

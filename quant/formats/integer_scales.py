@@ -10,8 +10,9 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from .base import ScaleRule, row_slices
+from .base import row_slices
 from .parallel import share_chunks
+from .rule import ScaleRule
 
 # Scales to try for a row, as log2 of the ratio to the max rule's scale. For a Gaussian row of a few
 # thousand values, the best ratio is about 0.7 with 15 codes, and almost 1 with 255 codes.

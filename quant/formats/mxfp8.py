@@ -15,7 +15,6 @@ import torch
 from ..errors import FormatError
 from .base import (
     EncodedWeight,
-    ScaleRule,
     TensorSpec,
     WeightFormat,
     activation_slices,
@@ -27,6 +26,7 @@ from .base import (
 )
 from .e4m3 import E4M3_MAX, decode_e4m3
 from .parallel import share_chunks
+from .rule import ScaleRule
 from .tiles import tile, tiled_shape, untile
 
 BLOCK = 32

@@ -16,7 +16,6 @@ from ..errors import FormatError
 from .base import (
     FULL_PRECISION,
     EncodedWeight,
-    ScaleRule,
     TensorSpec,
     WeightFormat,
     activation_slices,
@@ -39,6 +38,7 @@ from .nvfp4_scales import (
     searched_block_scales,
 )
 from .parallel import share_chunks
+from .rule import ScaleRule
 from .tiles import tile, tiled_shape, untile
 
 __all__ = ["BLOCK", "NVFP4", "NVFP4W4A16", "NVFP4_MAX", "max_block_scales", "quantize_blocks"]

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import torch
 
 from ..errors import FormatError
-from .base import EncodedWeight, ScaleRule, TensorSpec, WeightFormat
+from .base import EncodedWeight, TensorSpec, WeightFormat
+from .rule import ScaleRule
 
 
 class Plain(WeightFormat):

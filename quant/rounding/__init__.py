@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from ..errors import RecipeError
-from ..formats.base import ScaleRule
+from ..formats.rule import ScaleRule
 from .gptq import GptqRule
 from .max import MaxRule
 from .second_moments import SecondMoments

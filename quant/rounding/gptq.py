@@ -13,8 +13,9 @@ from collections.abc import Iterable
 
 import torch
 
-from ..formats.base import BlockGrid, row_slices
+from ..formats.base import row_slices
 from ..formats.parallel import share_chunks
+from ..formats.rule import BlockGrid
 from .feedback import FeedbackFactor, factorize
 from .second_moments import SecondMoments
 from .sweep import SweepRule

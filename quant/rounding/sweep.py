@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from ..formats.base import ErrorFeedback
+from ..formats.rule import ErrorFeedback
 from .second_moments import SecondMoments
 
 # The least weight of a channel, relative to the mean of ``E[x^2]``.

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -159,6 +159,19 @@ class Sensitivity:
         """Return a layer's errors by format; empty for a layer that was not measured."""
         layer = self.layers.get(name)
         return layer.candidates if layer else {}
+
+    def by_input(self, names: Iterable[str]) -> list[list[str]]:
+        """Group layers that share an input, in the order of the first layer of each group.
+
+        A layer that was not measured, or not observed, is a group of its own.
+        """
+        groups: dict[tuple[str, str], list[str]] = {}
+        for name in names:
+            known = self.layers.get(name)
+            shared = known.input_id if known else None
+            key = ("layer", name) if shared is None else ("input", shared)
+            groups.setdefault(key, []).append(name)
+        return list(groups.values())
 
     def require_model(self, fingerprint: ModelFingerprint) -> None:
         """Raise `CalibrationError`, naming the difference, if this is from another model."""

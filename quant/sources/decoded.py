@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
-from ..errors import FormatError, SourceError
+from ..errors import FormatError, SourceError, is_out_of_memory
 from .base import StoredAs, TensorInfo, TensorSource
 from .stored_layers import QUANTIZATION_METADATA
 from .stored_weight import StoredWeight
@@ -69,6 +69,8 @@ class DecodedSource(SourceView):
         try:
             yield
         except (FormatError, RuntimeError, ValueError) as error:
+            if is_out_of_memory(error):
+                raise
             raise SourceError(
                 f"{self.description}: {name} ({weight.label}) cannot be decoded: {error}"
             ) from error

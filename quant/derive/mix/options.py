@@ -94,7 +94,9 @@ def find_groups(
             f"{', '.join(f.name for f in allowed)}; measure this model with these formats"
         )
     groups: list[Group] = []
-    for members in _by_input(mixed, sensitivity):
+    planned = {layer.name: layer for layer in mixed}
+    for names in sensitivity.by_input(planned):
+        members = [planned[name] for name in names]
         groups += _groups(members, inventory, sensitivity, allowed, base.architecture)
     return groups
 
@@ -112,17 +114,6 @@ def member(layer: Layer, fmt: WeightFormat, sensitivity: Sensitivity) -> Member:
 def _is_known(name: str, sensitivity: Sensitivity, allowed: Iterable[WeightFormat]) -> bool:
     quantized = [fmt for fmt in allowed if fmt.is_quantized]
     return not quantized or any(sensitivity.cost(name, fmt.name) is not None for fmt in quantized)
-
-
-def _by_input(mixed: Iterable[PlannedLayer], sensitivity: Sensitivity) -> list[list[PlannedLayer]]:
-    """Group the layers that share an input; a group comes where its first layer is."""
-    found: dict[tuple[str, str], list[PlannedLayer]] = {}
-    for planned in mixed:
-        known = sensitivity.layers.get(planned.name)
-        shared = known.input_id if known else None
-        key = ("layer", planned.name) if shared is None else ("input", shared)
-        found.setdefault(key, []).append(planned)
-    return list(found.values())
 
 
 def _groups(

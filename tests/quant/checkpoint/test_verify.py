@@ -11,6 +11,7 @@ import torch
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import SourceError
+from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.planning import Recipe, make_plan, parse_rule_lines, take_inventory
 from nvfp4_foundry.quant.sources import open_source
 from safetensors import safe_open
@@ -265,3 +266,18 @@ def test_a_truncated_file_cannot_be_opened(files: tuple[Path, Path]) -> None:
     target.write_bytes(target.read_bytes()[:-1])
     with pytest.raises(SourceError, match="truncated"):
         verify_checkpoint(target, source)
+
+
+def test_missing_memory_is_not_taken_for_damage(
+    files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = "[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory"
+
+    def fail(*args: object) -> torch.Tensor:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(get_format("nvfp4"), "decode", fail)
+    with pytest.raises(RuntimeError, match="can't allocate memory"):
+        verify_checkpoint(*files)
+    message = "shape '[4]' is invalid for input of size 3"
+    assert any(message in problem for problem in verify_checkpoint(*files).problems)

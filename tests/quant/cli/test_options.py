@@ -97,7 +97,10 @@ def test_settings_and_rules_are_told_apart(option: str, capsys: Capture) -> None
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--preset", "wan2.2-14b", "--setting", "edges=1"), "has no setting edges; it has edge_"),
+        (
+            ("--preset", "wan2.2-14b", "--setting", "edges=1"),
+            "has no setting edges; its settings are edge_",
+        ),
         (("--preset", "wan2.2-14b", "--set", "edges=1"), "the settings of preset wan2.2-14b: edge"),
         (("--preset", "wan2.2-14b", "--set", "edge_blocks=many"), "edge_blocks must be"),
         (("--preset", "wan2.2-14b", "--setting", "edge_blocks"), "edge_blocks must be"),

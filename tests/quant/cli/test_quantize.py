@@ -99,7 +99,7 @@ def test_the_source_is_never_overwritten(tmp_path: Path, capsys: Capture) -> Non
         ((), "--preset"),
         (("--preset", "all", "--set", "blocks nvfp4"), "pattern = format"),
         (("--preset", "all", "--set", "blocks.*=int3"), "nvfp4_w4a16"),
-        (("--preset", "all", "--setting", "edge=1"), "no setting edge; it has format"),
+        (("--preset", "all", "--setting", "edge=1"), "no setting edge; its settings are format"),
         (("--preset", "all", "--set", "edge=1"), "the settings of preset all: format"),
         (("--preset", "all", "--rounding", "magic"), "max"),
         (("--preset", "all", "--input-scale", "loud"), "dynamic"),
