@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,14 @@ from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..progress import OnProgress
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
 from ..sources.qwen_edit import marked_architectures
-from ..sources.stored_layers import INPUT_SCALE, MARKER, StoredLayer, announced_markers, read_layout
+from ..sources.stored_layers import (
+    BIAS,
+    INPUT_SCALE,
+    MARKER,
+    StoredLayer,
+    announced_markers,
+    read_layout,
+)
 from .provenance import read_provenance, tensor_digest
 
 # A recorded error was computed by the same arithmetic, in another order of summation, and
@@ -176,8 +183,7 @@ def _check_layer(
     yield from wrong
     if wrong:
         return
-    scales = [suffix for suffix in specs if suffix != "weight"]
-    yield from _check_scales(checkpoint, layer, fmt, [*scales, INPUT_SCALE])
+    yield from _check_scales(checkpoint, layer, fmt)
     error = recorded.get("errors", {}).get(layer.name)
     yield from _check_weight(checkpoint, layer, fmt, shape, original, error)
     if "bias" not in layer.tensors:
@@ -208,12 +214,9 @@ def _is_stored_as(found: torch.dtype, wanted: torch.dtype, suffix: str) -> bool:
     return found == wanted or (suffix != "weight" and is_byte)
 
 
-def _check_scales(
-    checkpoint: TensorSource, layer: StoredLayer, fmt: WeightFormat, suffixes: Iterable[str]
-) -> Iterator[str]:
-    for suffix in suffixes:
-        info = layer.tensors.get(suffix)
-        if info is None:
+def _check_scales(checkpoint: TensorSource, layer: StoredLayer, fmt: WeightFormat) -> Iterator[str]:
+    for suffix, info in layer.tensors.items():
+        if suffix in ("weight", BIAS, MARKER):
             continue
         values = fmt.read_scale(suffix, checkpoint.load(info.name))
         if not bool(torch.isfinite(values).all()):

@@ -54,6 +54,7 @@ def _run(arguments: list[str], outcome: _Outcome) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = build_parser().parse_args(arguments)
     outcome.command = options.prog
+    outcome.as_json = getattr(options, "json", False)  # which may be abbreviated
     outcome.has_device = hasattr(options, "device")
 
     from .paths import check_outputs
@@ -68,7 +69,7 @@ class _Outcome:
     def __init__(self, *, as_json: bool) -> None:
         self.command = "nvfp4"
         self.has_device = False
-        self._as_json = as_json
+        self.as_json = as_json
 
     def interrupted(self) -> int:
         """Report an interruption."""
@@ -103,6 +104,6 @@ class _Outcome:
 
     def _report(self, message: str, code: int) -> int:
         print(f"{self.command}: {message}", file=sys.stderr)
-        if self._as_json:
+        if self.as_json:
             print(json.dumps({"ok": False, "error": message}))
         return code

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import VERSION
+from ..calibration.input_scale import DEFAULT_POLICY
 from ..calibration.statistics import CalibrationStatistics
 from ..checkpoint.provenance import PROVENANCE
 from ..formats import get_format
@@ -77,8 +78,10 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
     """Return the recipe without defaults. A file of input scales is named without its folder."""
     data = recipe.model_dump(mode="json", exclude_defaults=True)
     policy = recipe.input_scale
-    if policy.path is not None:
-        data["input_scale"] = replace(policy, path=Path(policy.path.name)).text
+    if policy == DEFAULT_POLICY:
+        del data["input_scale"]  # pydantic does not compare what a serializer of ours writes
+    elif policy.path is not None:
+        data["input_scale"] = str(replace(policy, path=Path(policy.path.name)))
     return data
 
 

@@ -9,6 +9,12 @@ from .base import Shapes, WeightFormat
 from .registry import FORMATS
 
 
+def marked_names() -> tuple[str, ...]:
+    """Return the names of formats that markers use and `format_of_marker` knows."""
+    names = (fmt.marker["format"] for fmt in FORMATS.values() if fmt.marker is not None)
+    return tuple(dict.fromkeys(names))
+
+
 def format_of_marker(
     marker: Mapping[str, Any], shapes: Shapes | None = None
 ) -> WeightFormat | None:

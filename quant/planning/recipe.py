@@ -11,17 +11,23 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
-    PlainSerializer,
     PlainValidator,
     ValidationError,
     ValidationInfo,
     WithJsonSchema,
+    field_serializer,
     model_validator,
 )
 
-from ..calibration.input_scale import DEFAULT_HEADROOM, InputScalePolicy, parse_policy
+from ..calibration.input_scale import (
+    DEFAULT_HEADROOM,
+    DEFAULT_POLICY,
+    InputScalePolicy,
+    parse_policy,
+)
 from ..errors import CalibrationError, FoundryError, RecipeError
 from ..formats import FORMATS, get_format
 from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
@@ -84,6 +90,8 @@ def _require_version(value: int) -> int:
 
 def _read_policy(value: Any, info: ValidationInfo) -> InputScalePolicy:
     """Parse the text of a policy. If it names no headroom, the recipe's headroom applies."""
+    if value is DEFAULT_POLICY:
+        value = value.text
     if isinstance(value, InputScalePolicy):
         return value
     if not isinstance(value, str):
@@ -110,7 +118,6 @@ Blocks = Annotated[
 PolicyText = Annotated[
     InputScalePolicy,
     PlainValidator(_read_policy),
-    PlainSerializer(lambda policy: policy.text, return_type=str),
     WithJsonSchema({"type": "string"}),
 ]
 
@@ -141,7 +148,7 @@ class Rule(_Data):
         default=0, ge=0, description="The smallest number of weights a layer must have."
     )
     format: FormatName = Field(description="The format of the layers.")
-    fallback: FormatName | None = Field(
+    fallback: Annotated[FormatName | None, BeforeValidator(lambda name: name or None)] = Field(
         default=None,
         description="The format of layers whose shape the format cannot store. Default: they "
         "stay as they are.",
@@ -253,8 +260,9 @@ class Recipe(_Data):
         description="Multiplier of the calibrated amax, percentile or measured range.",
     )
     input_scale: PolicyText = Field(
-        default="amax",
+        default=DEFAULT_POLICY,
         validate_default=True,  # the headroom goes into it
+        json_schema_extra={"default": DEFAULT_POLICY.text},
         description="The static activation scales: amax, p99.9, dynamic, fixed=VALUE or file=PATH.",
     )
     bias_correction: bool = Field(
@@ -276,12 +284,10 @@ class Recipe(_Data):
             return {key: value for key, value in data.items() if key != "$schema"}
         return data
 
-    @model_validator(mode="after")
-    def _with_headroom_of_policy(self) -> Recipe:
-        """Take over the headroom of a policy that names one, such as ``amax*2``."""
-        if self.input_scale.takes_headroom:
-            object.__setattr__(self, "headroom", self.input_scale.headroom)
-        return self
+    @field_serializer("input_scale")
+    def _policy_text(self, policy: InputScalePolicy) -> str:
+        """Write the policy with its headroom only if that is not the recipe's."""
+        return policy.text if policy.headroom == self.headroom else str(policy)
 
     def formats(self) -> tuple[str, ...]:
         """Return the formats that layers may get, each once, in the order of the rules."""
@@ -305,6 +311,8 @@ class Recipe(_Data):
         """
         given = {"rounding": rounding, "input_scale": input_scale, "headroom": headroom}
         changes = {key: value for key, value in given.items() if value is not None}
+        if headroom is not None:  # also in place of one that the policy names
+            changes.setdefault("input_scale", self.input_scale.text)
         return validated(Recipe, {**self.model_dump(), **changes}, f"recipe {self.name}")
 
     def to_json(self) -> str:

@@ -15,7 +15,7 @@ import torch
 
 from ..formats.base import row_slices
 from ..formats.parallel import share_chunks
-from ..formats.rule import BlockGrid
+from ..formats.rule import BlockGrid, ErrorFeedback
 from .feedback import FeedbackFactor, factorize
 from .second_moments import SecondMoments
 from .sweep import SweepRule
@@ -43,7 +43,14 @@ class GptqRule(SweepRule):
         super().__init__(name, channel_weights)
         self._moments = moments
         self._factor: FeedbackFactor | None = None
-        self.feedback = self if moments is not None else None
+
+    @property
+    def feedback(self) -> ErrorFeedback | None:
+        """This rule itself where second moments are known.
+
+        Not an attribute: in a circle of references the Hessian would wait for the collector.
+        """
+        return self if self._moments is not None else None
 
     def for_input(
         self, mean_square: torch.Tensor | None, moments: SecondMoments | None = None

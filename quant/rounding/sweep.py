@@ -19,11 +19,15 @@ class SweepRule:
     """
 
     searches = True
-    feedback: ErrorFeedback | None = None
 
     def __init__(self, name: str, channel_weights: torch.Tensor | None = None):
         self.name = name
         self.channel_weights = channel_weights
+
+    @property
+    def feedback(self) -> ErrorFeedback | None:
+        """None: every value goes to the nearest."""
+        return None
 
     def for_input(
         self, mean_square: torch.Tensor | None, moments: SecondMoments | None = None

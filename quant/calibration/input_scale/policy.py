@@ -85,12 +85,16 @@ class InputScalePolicy:
         if self.kind == "fixed":
             return f"fixed={self.input_scale!r}"
         if self.kind == "file":
-            return f"file:{self.format}={self.path}" if self.format else f"file={self.path}"
+            text = f"file:{self.format}={self.path}" if self.format else f"file={self.path}"
+            # a path that ends like a headroom would be read as one
+            return f"{text}*{self.headroom!r}" if _HEADROOM_AT_END.search(text) else text
         return f"p{self.percent:.12g}" if self.kind == "percentile" else self.kind
 
     def __str__(self) -> str:
         """Return the policy as text that `parse_policy` reads back."""
-        return f"{self.text}*{self.headroom!r}" if self.takes_headroom else self.text
+        text = self.text
+        names_headroom = self.kind == "file" and bool(_HEADROOM_AT_END.search(f"={self.path}"))
+        return f"{text}*{self.headroom!r}" if self.takes_headroom and not names_headroom else text
 
 
 #: The policy of recipes that name none.
@@ -102,6 +106,7 @@ _POLICY = re.compile(
     rf"(?:(?P<amax>amax)|p(?P<percent>{_NUMBER}))(?:\s*[*x]\s*(?P<headroom>{_NUMBER}))?"
     rf"|fixed\s*=\s*(?P<fixed>{_NUMBER})|(?P<dynamic>dynamic)"
 )
+_HEADROOM_AT_END = re.compile(rf"\*\s*{_NUMBER}$", re.IGNORECASE)
 _FILE = re.compile(
     rf"file(?::(?P<format>\w+))?\s*=\s*(?P<path>.+?)(?:\s*\*\s*(?P<headroom>{_NUMBER}))?",
     re.IGNORECASE,

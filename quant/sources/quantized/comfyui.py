@@ -10,6 +10,7 @@ import torch
 from ...errors import CheckpointError, SourceError
 from ...formats import FORMATS, TensorSpec, WeightFormat
 from ...formats.base import is_full_precision
+from ...formats.markers import marked_names
 from ..base import TensorSource
 from ..stored_layers import StoredLayer, read_layout
 from ..stored_weight import StoredWeight
@@ -41,7 +42,7 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
     if fmt is None:
         raise SourceError(
             f"{source.description}: {layer.name} is stored as {layer.format_name}, which is not "
-            f"one of the formats ({', '.join(f for f in FORMATS if FORMATS[f].is_quantized)}); "
+            f"one of the formats that are read ({', '.join(marked_names())}); "
             "start from another version of the model"
         )
     shape = layer.shape()

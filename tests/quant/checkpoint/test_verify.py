@@ -281,3 +281,11 @@ def test_missing_memory_is_not_taken_for_damage(
         verify_checkpoint(*files)
     message = "shape '[4]' is invalid for input of size 3"
     assert any(message in problem for problem in verify_checkpoint(*files).problems)
+
+
+def test_a_damaged_scale_that_no_format_asks_for_is_found(files: tuple[Path, Path]) -> None:
+    tensors, metadata = contents(files[0])
+    tensors[f"{F8}.weight_scale_2"] = torch.tensor(torch.nan)
+    save_file(tensors, files[0], metadata)
+    problems = verify_checkpoint(files[0]).problems
+    assert [p for p in problems if f"{F8}: weight_scale_2 holds NaN" in p]

@@ -102,3 +102,8 @@ def test_runs_as_a_program_and_is_quiet_without_a_terminal(tmp_path: Path) -> No
     )
     assert done.returncode == 0 and done.stderr == ""
     assert "26 float8_e4m3fn, 14 nvfp4" in done.stdout
+
+
+def test_an_abbreviated_json_option_is_enough_for_errors(capsys: Capture) -> None:
+    code, out, _ = run(capsys, "inspect", "gone.safetensors", "--js")
+    assert code == 1 and json.loads(out)["ok"] is False

@@ -49,7 +49,20 @@ def test_provenance_names_files_but_not_where_they_are_kept(tmp_path: Path, toy_
     metadata = header_metadata(prepare_job(source, plan, None, "cpu"), ())
     assert "private" not in str(metadata)
     provenance = json.loads(metadata["nvfp4_foundry"])
-    assert provenance["recipe"]["input_scale"] == "file=scales.json"
+    assert provenance["recipe"]["input_scale"] == "file=scales.json*4.0"
     assert provenance["loras"] == [{"name": "detail.safetensors", "strength": 0.5}]
     assert provenance["errors"] == {} and provenance["calibration"] is None
     assert Recipe.model_validate(provenance["recipe"]).rules == plan.recipe.rules
+
+
+def test_what_is_usual_of_a_recipe_is_not_recorded(toy_wan: Toy) -> None:
+    source = StateDictSource(toy_wan())
+    recipes = []
+    for numbers in ({}, {"headroom": 2.0}, {"input_scale": "dynamic"}):
+        job = prepare_job(source, plan_of(source, **numbers), None, "cpu")
+        recipes.append(json.loads(header_metadata(job, ())["nvfp4_foundry"])["recipe"])
+    assert [set(recipe) for recipe in recipes] == [
+        {"rules", "rounding"},
+        {"rules", "rounding", "headroom", "input_scale"},
+        {"rules", "rounding", "input_scale"},
+    ]

@@ -250,3 +250,29 @@ def test_with_numbers_keeps_what_is_not_given() -> None:
 def test_recipes_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         Recipe().name = "other"  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("saved", "edit", "expected"),
+    [
+        ({"input_scale": "amax*3"}, {}, ("amax", 3.0)),
+        ({"input_scale": "amax*3", "headroom": 8.0}, {}, ("amax", 3.0)),
+        ({"headroom": 8.0}, {}, ("amax", 8.0)),
+        ({"input_scale": "amax*3"}, {"input_scale": "p99"}, ("p99", 4.0)),
+        ({"input_scale": "amax*3"}, {"headroom": 5.0}, ("amax", 5.0)),
+        ({"input_scale": "file=/tmp/x*2*3"}, {}, ("file=/tmp/x*2*3.0", 3.0)),
+        ({"input_scale": "dynamic", "headroom": 2.0}, {"input_scale": "amax"}, ("amax", 2.0)),
+    ],
+)
+def test_policies_survive_saving_and_editing(
+    saved: dict[str, Any], edit: dict[str, Any], expected: tuple[str, float]
+) -> None:
+    recipe = Recipe.model_validate(saved).with_numbers(**edit)
+    again = Recipe.model_validate_json(recipe.to_json())
+    assert again == recipe
+    assert (again.input_scale.text, again.input_scale.headroom) == expected
+
+
+def test_an_empty_fallback_is_none() -> None:
+    rule = Rule.model_validate({"format": "nvfp4", "fallback": ""})
+    assert rule.fallback is None

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from nvfp4_foundry.quant.errors import FormatError
@@ -233,3 +236,16 @@ def test_silent_channels_change_nothing_for_the_others() -> None:
     alone = moments_of(correlated(512, 64)).hessian
     padded = torch.nn.functional.pad(alone, (0, 448, 0, 448))
     torch.testing.assert_close(shrink(padded, 512)[:64, :64], shrink(alone, 512))
+
+
+def test_a_rule_is_freed_as_soon_as_nobody_holds_it() -> None:
+    """It holds the Hessian of its input, which is gigabytes for wide layers."""
+    gc.disable()
+    try:
+        rule = rule_for("gptaq", correlated(256, 64))
+        NVFP4().encode(torch.randn(32, 64), rule)
+        alive = weakref.ref(rule)
+        del rule
+        assert alive() is None
+    finally:
+        gc.enable()
