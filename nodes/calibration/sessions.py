@@ -22,6 +22,11 @@ from ...quant.calibration import (
 from ...quant.errors import CalibrationError
 from ...quant.fingerprint import ModelFingerprint
 
+_REMEDY = (
+    "Give this model's calibration another name, or set 'accumulate' to 'start over', which keeps "
+    "the old file under a new name"
+)
+
 
 class CalibrationSession:
     """A named calibration of one model, which grows while its observed MODEL samples."""
@@ -63,12 +68,9 @@ class CalibrationSession:
             return
         try:
             saved = load_statistics(self._path)
-            saved.require_model(self.fingerprint, f"calibration {self.name!r}")
         except CalibrationError as error:
-            raise CalibrationError(
-                f"{error}. Give this model's calibration another name, or set 'accumulate' to "
-                "'start over', which keeps the old file under a new name"
-            ) from error
+            raise CalibrationError(f"{error}. {_REMEDY}") from error
+        saved.require_model(self.fingerprint, f"calibration {self.name!r}", _REMEDY)
         if saved.fingerprint.drift(self.fingerprint):
             # Runs with and without a LoRA may be mixed. They count as runs of the first model, so
             # that quantizing the other one gives a warning.
