@@ -134,9 +134,9 @@ class ConversionReport:
         better = sum(ratio < 1 - _NOTABLE for ratio in ratios)
         worse = sum(ratio > 1 + _NOTABLE for ratio in ratios)
         return (
-            f"static scales compared with dynamic ones: {better} layers are more than "
-            f"{_NOTABLE:.0%} better, {worse} are worse, {len(ratios) - better - worse} are about "
-            f"equal (the error changes by {min(ratios) - 1:+.2%} to {max(ratios) - 1:+.2%})"
+            f"static scales compared with dynamic ones, in {len(ratios)} layers: better by more "
+            f"than {_NOTABLE:.0%} in {better}, worse in {worse}, otherwise about equal (the error "
+            f"changes by {min(ratios) - 1:+.2%} to {max(ratios) - 1:+.2%})"
         )
 
     def to_json(self) -> dict[str, Any]:
