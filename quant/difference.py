@@ -92,10 +92,7 @@ def differences(reference: torch.Tensor, other: torch.Tensor) -> tuple[Differenc
 def _require_same_shape(reference: torch.Tensor, other: torch.Tensor) -> None:
     if reference.shape != other.shape:
         a, b = ("x".join(map(str, tensor.shape)) for tensor in (reference, other))
-        raise CompareError(
-            f"the shapes differ: the reference is {a}, the other is {b}; compare results of the "
-            "same size"
-        )
+        raise CompareError(f"the shapes differ: the reference is {a}, the other is {b}")
 
 
 def _steps(tensor: torch.Tensor) -> Iterator[torch.Tensor]:

@@ -204,7 +204,7 @@ def test_other_shapes_are_an_error(server: ComfyServer, change: dict[str, int]) 
     run = server.run(two_images(**change))
     size = f"{change.get('batch_size', 2)}x32x{change.get('width', 48)}x3"
     assert run.status == "error"
-    assert f"reference is 2x32x48x3, other is {size}" in run.error
+    assert f"the reference is 2x32x48x3, the other is {size}" in run.error
     assert "same empty latent" in run.error
 
 

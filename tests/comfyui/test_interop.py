@@ -96,7 +96,7 @@ def test_a_log_gives_a_checkpoint_static_scales(files: ComfyServer) -> None:
         layout="layers", format="nvfp4", prefix="",
     )  # fmt: skip
     run = done(files, workflow)
-    assert run.text("log").startswith(f"saved as from log\n{LOG}: 276 lines of 46 layers")
+    assert run.text("log").startswith(f"saved as from log\n{LOG}: 276 lines for 46 layers")
     assert "40 added, 0 removed" in run.text("rescale")
     before, after = (load_file(models(files, name)) for name in (CHECKPOINT, "rescaled"))
     assert float(after[f"{Q}.input_scale"]) == pytest.approx(4 * AMAX / 2688)

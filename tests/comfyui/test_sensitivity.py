@@ -226,7 +226,7 @@ def test_short_samplings_leave_the_samples_as_they_are(
     run = done(server, probing(f"short-{sampler}", **settings))
     assert torch.equal(latent(server, f"short-{sampler}"), latent(server, "unprobed"))
     assert run.text("result").startswith("1 sampling probed, 10 runs each\n46 layers")
-    assert "how far the sampled latent moves" in run.text("result")
+    assert "shift of the sampled latent" in run.text("result")
 
 
 def test_shifts_of_short_samplings_are_those_of_plain_torch(
