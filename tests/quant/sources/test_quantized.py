@@ -10,6 +10,8 @@ import torch
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import CheckpointError, SourceError
 from nvfp4_foundry.quant.sources import open_source, open_tensors
+from nvfp4_foundry.quant.sources.quantized import CONVENTIONS
+from nvfp4_foundry.quant.sources.quantized.comfyui import ComfyUI
 from safetensors.torch import load_file, save_file
 
 from tests.helpers import quantized_files as qf
@@ -271,3 +273,11 @@ def test_comfyui_reads_scaled_fp8_by_its_marker_alone(tmp_path: Path, toy_wan: T
         save_file({n: t.contiguous() for n, t in tensors.items()}, path)
         with open_source(path) as source:
             assert source.comfyui_reads is reads
+
+
+def test_every_convention_says_whose_it_is_and_where_its_layout_is_published() -> None:
+    for convention in (*CONVENTIONS, ComfyUI()):
+        assert convention.label
+        repository, _, place = convention.reference.partition(": ")
+        assert repository.count("/") == 1 and place, convention.label
+    assert len({convention.label for convention in CONVENTIONS}) == len(CONVENTIONS)
