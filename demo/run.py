@@ -176,13 +176,7 @@ def run_demo(
     model = load_model()
     setup.say(f"sampling {images} digits with the bf16 model")
     reference = setup.latents(model)
-    with open_source(MODEL_PATH) as source:
-        plans = {variant.name: _plan(variant, source) for variant in VARIANTS}
-        statistics = _calibrate(setup, model, source, plans[REPORTED], calibration_images)
-        reports = {
-            variant.name: _quantize(setup, variant, plans[variant.name], source, statistics)
-            for variant in VARIANTS
-        }
+    statistics, reports = _calibrate_and_quantize(setup, model, calibration_images)
     results, latents = [], {}
     for variant in VARIANTS:
         result, latents[variant.name] = _compare(setup, variant, reports[variant.name], reference)
@@ -221,6 +215,20 @@ def _make_folder(output: Path) -> Path:
     except OSError as error:
         raise CheckpointError(f"cannot make the folder {output}: {error.strerror}") from error
     return output
+
+
+def _calibrate_and_quantize(
+    setup: _Setup, model: TinyWan, calibration_images: int
+) -> tuple[CalibrationStatistics, dict[str, ConversionReport]]:
+    """Write the calibration and a checkpoint of every variant; return the reports by variant."""
+    with open_source(MODEL_PATH) as source:
+        plans = {variant.name: _plan(variant, source) for variant in VARIANTS}
+        statistics = _calibrate(setup, model, source, plans[REPORTED], calibration_images)
+        reports = {
+            variant.name: _quantize(setup, variant, plans[variant.name], source, statistics)
+            for variant in VARIANTS
+        }
+    return statistics, reports
 
 
 def _plan(variant: Variant, source: TensorSource) -> Plan:

@@ -122,6 +122,10 @@ def functions_of(path: Path) -> Iterator[tuple[int, str]]:
 
 
 def test_functions_are_short() -> None:
-    lengths = [found for path in files_of("quant", "nodes") for found in functions_of(path)]
+    lengths = [
+        found
+        for path in files_of("quant", "nodes", "demo", "bench")
+        for found in functions_of(path)
+    ]
     assert median(length for length, _ in lengths) <= 10
     assert [place for length, place in lengths if length > 60] == []
