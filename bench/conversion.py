@@ -23,7 +23,7 @@ from pathlib import Path
 import comfy_kitchen
 import psutil
 import torch
-from nvfp4_foundry.quant.formats.nvfp4 import NVFP4_MAX
+from nvfp4_foundry.quant.formats.nvfp4_scales import NVFP4_MAX
 from nvfp4_foundry.quant.text import text_table
 from synthetic_wan import BLOCKS, wan_shapes, write_wan
 

@@ -9,6 +9,7 @@ from comfy_api.latest import io, ui
 from ...quant.calibration import CalibrationStatistics, load_statistics, merge_all, save_statistics
 from ...quant.reports.calibration import describe_statistics
 from ..files.artefacts import CALIBRATIONS
+from ..inputs.saved import saved_input
 from ..inputs.sockets import CATEGORY, StatisticsSocket
 
 
@@ -25,11 +26,7 @@ class LoadCalibration(io.ComfyNode):
             description="Loads a calibration that Calibration Result or Merge Calibrations saved.",
             search_aliases=["nvfp4 calibration", "activation statistics", "input_scale"],
             inputs=[
-                io.Combo.Input(
-                    "name",
-                    options=CALIBRATIONS.names(),
-                    tooltip="A file in output/nvfp4_foundry/calibrations.",
-                )
+                saved_input(CALIBRATIONS),
             ],
             outputs=[
                 StatisticsSocket.Output(display_name="CALIBRATION"),

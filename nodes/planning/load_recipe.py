@@ -7,6 +7,7 @@ from comfy_api.latest import io, ui
 from ...quant.planning import load_recipe
 from ...quant.reports.mix import describe_recipe
 from ..files.artefacts import RECIPES
+from ..inputs.saved import saved_input
 from ..inputs.sockets import CATEGORY, RecipeSocket
 
 
@@ -25,11 +26,7 @@ class LoadRecipe(io.ComfyNode):
             ),
             search_aliases=["nvfp4 recipe", "load mix", "recipe file", "import recipe"],
             inputs=[
-                io.Combo.Input(
-                    "name",
-                    options=RECIPES.names(),
-                    tooltip="A file in output/nvfp4_foundry/recipes.",
-                )
+                saved_input(RECIPES),
             ],
             outputs=[
                 RecipeSocket.Output(display_name="RECIPE"),

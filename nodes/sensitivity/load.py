@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ...quant.sensitivity.artefact import load_sensitivity
 from ..files.artefacts import SENSITIVITIES
+from ..inputs.saved import saved_input
 from ..inputs.sockets import CATEGORY
 from .result import sensitivity_outputs, sensitivity_result
 
@@ -23,11 +24,7 @@ class LoadSensitivity(io.ComfyNode):
             description="Loads a sensitivity that Measure Sensitivity or Probe Result saved.",
             search_aliases=["nvfp4 sensitivity", "load sensitivity", "heat map"],
             inputs=[
-                io.Combo.Input(
-                    "name",
-                    options=SENSITIVITIES.names(),
-                    tooltip="A file in output/nvfp4_foundry/sensitivities.",
-                )
+                saved_input(SENSITIVITIES),
             ],
             outputs=sensitivity_outputs(),
         )

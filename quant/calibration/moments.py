@@ -20,7 +20,8 @@ import safetensors.torch
 import torch
 
 from ..errors import CalibrationError, is_out_of_memory
-from ..formats.nvfp4 import NVFP4_MAX, round_through_nvfp4
+from ..formats.nvfp4 import round_through_nvfp4
+from ..formats.nvfp4_scales import NVFP4_MAX
 from ..rounding.second_moments import SecondMoments
 
 # Rows of the symmetric matrix kept together. Only values on or left of the diagonal are stored.

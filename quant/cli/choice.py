@@ -124,8 +124,7 @@ def edited(recipe: Recipe, options: argparse.Namespace, rules: Sequence[Rule]) -
     recipe = recipe.with_rules(rules)
     if "rounding" not in options:  # a command that leaves the numbers to the recipe
         return recipe
-    scale = None if options.input_scale is None else str(options.input_scale)
-    return recipe.with_numbers(options.rounding, scale, options.headroom)
+    return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
 
 
 def _preset(name: str, inventory: Inventory | None) -> Preset:

@@ -9,7 +9,7 @@ import torch
 
 from ..errors import FormatError
 from ..formats import EncodedWeight, WeightFormat
-from ..formats.nvfp4 import NVFP4_MAX
+from ..formats.nvfp4_scales import NVFP4_MAX
 from ..rounding import DEFAULT_ROUNDING, NEED_MOMENTS, get_rounding
 from .observed_input import ObservedInput
 from .output_trial import OutputError, OutputTrial

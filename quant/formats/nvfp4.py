@@ -41,8 +41,6 @@ from .parallel import share_chunks
 from .rule import ScaleRule
 from .tiles import tile, tiled_shape, untile
 
-__all__ = ["BLOCK", "NVFP4", "NVFP4W4A16", "NVFP4_MAX", "max_block_scales", "quantize_blocks"]
-
 
 class NVFP4(WeightFormat):
     """4-bit weights; 4-bit activations on GPUs that multiply NVFP4 natively."""

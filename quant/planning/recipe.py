@@ -115,7 +115,7 @@ Blocks = Annotated[
     AfterValidator(_require_blocks),
     WithJsonSchema({"type": "string", "pattern": f"^({_BLOCKS.pattern})$"}),
 ]
-PolicyText = Annotated[
+WrittenPolicy = Annotated[
     InputScalePolicy,
     PlainValidator(_read_policy),
     WithJsonSchema({"type": "string"}),
@@ -259,7 +259,7 @@ class Recipe(_Data):
         allow_inf_nan=False,
         description="Multiplier of the calibrated amax, percentile or measured range.",
     )
-    input_scale: PolicyText = Field(
+    input_scale: WrittenPolicy = Field(
         default=DEFAULT_POLICY,
         validate_default=True,  # the headroom goes into it
         json_schema_extra={"default": DEFAULT_POLICY.text},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from ...formats.nvfp4 import NVFP4_MAX
+from ...formats.nvfp4_scales import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .convention import Found

@@ -6,7 +6,7 @@ from functools import partial
 
 import torch
 
-from ...formats.nvfp4 import NVFP4_MAX
+from ...formats.nvfp4_scales import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .convention import Found

@@ -11,7 +11,7 @@ import torch
 from ...errors import SourceError
 from ...formats import get_format
 from ...formats.base import roundup
-from ...formats.nvfp4 import BLOCK
+from ...formats.nvfp4_scales import BLOCK
 from ...formats.tiles import tile
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
