@@ -11,12 +11,14 @@ import pytest
 import torch
 from nvfp4_foundry.demo import run
 from nvfp4_foundry.demo.model import MODEL_PATH, load_model
+from nvfp4_foundry.demo.picture import LABEL_WIDTH
 from nvfp4_foundry.demo.quantized import QuantizedLinear, load_quantized
 from nvfp4_foundry.demo.result import DemoResult, VariantResult
 from nvfp4_foundry.demo.run import (
     CALIBRATION_SEEDS,
     COMPARISON_SEED,
     VARIANTS,
+    Variant,
     relative_error,
     run_demo,
 )
@@ -24,7 +26,7 @@ from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.calibration import load_statistics
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.errors import CheckpointError, SourceError
-from PIL import Image
+from PIL import Image, ImageFont
 from safetensors.torch import load_file
 
 IMAGES, STEPS = 10, 5
@@ -138,8 +140,8 @@ def test_digits_survive(demo: DemoResult) -> None:
 def test_picture_has_a_row_per_variant_and_difference(demo: DemoResult) -> None:
     with Image.open(demo.picture) as picture:
         picture.load()
-        # margins 20, labels 210, cells 48 apart by 6; heading 58; three pairs of rows under bf16
-        width = 20 + 210 + IMAGES * 54 - 6 + 20
+        # margins 20, labels 250, cells 48 apart by 6; heading 58; three pairs of rows under bf16
+        width = 20 + 250 + IMAGES * 54 - 6 + 20
         height = 20 + 58 + 48 + len(VARIANTS) * (18 + 48 + 6 + 48) + 20
         assert picture.size == (width, height)
         assert len(picture.getcolors(maxcolors=1 << 20) or []) > 100
@@ -246,3 +248,8 @@ def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="cannot make the folder"):
         run_demo(tmp_path / "file")
+
+
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: variant.name)
+def test_the_title_of_a_row_is_not_cut(variant: Variant) -> None:
+    assert ImageFont.load_default(15).getlength(variant.title) < LABEL_WIDTH
