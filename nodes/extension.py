@@ -4,32 +4,32 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .calibration.activation_log import ImportActivationLog
 from .calibration.calibrate import Calibrate, CalibrationResult
-from .calibration.export_scales import ExportInputScales
-from .calibration.prompts import CalibrationPrompts
-from .calibration.stored import LoadCalibration, MergeCalibrations
-from .checkpoint.compare_samples import Compare
-from .checkpoint.inspect import InspectCheckpoint
-from .checkpoint.rescale import RescaleCheckpoint
-from .conversion.quantize import Quantize
+from .calibration.calibration_prompts import CalibrationPrompts
+from .calibration.export_input_scales import ExportInputScales
+from .calibration.import_activation_log import ImportActivationLog
+from .calibration.load_calibration import LoadCalibration, MergeCalibrations
+from .checkpoint.compare_samples import CompareSamples
+from .checkpoint.inspect_checkpoint import InspectCheckpoint
+from .checkpoint.rescale_checkpoint import RescaleCheckpoint
 from .conversion.quantize_file import QuantizeFile
-from .conversion.save import SaveCheckpoint
+from .conversion.quantize_model import QuantizeModel
+from .conversion.save_checkpoint import SaveCheckpoint
 from .conversion.text_encoders import PlanTextEncoder, QuantizeTextEncoder
+from .derive.auto_mix import AutoMix
 from .derive.from_calibration import RecipeFromCalibration
 from .derive.from_checkpoint import RecipeFromCheckpoint
 from .derive.from_gguf import RecipeFromGguf
 from .derive.from_sensitivity import RecipeFromSensitivity
-from .derive.mix import AutoMix
 from .planning.edit_recipe import EditRecipe
 from .planning.load_recipe import LoadRecipe
 from .planning.plan_layers import PlanLayers
 from .planning.save_recipe import SaveRecipe
 from .planning.select_preset import SelectPreset
-from .sensitivity.load import LoadSensitivity
-from .sensitivity.measure import MeasureSensitivity
-from .sensitivity.probe import ProbeModel, ProbeResult
-from .sources.load_source import LoadSourceModel
+from .sensitivity.load_sensitivity import LoadSensitivity
+from .sensitivity.measure_sensitivity import MeasureSensitivity
+from .sensitivity.probe import ProbeLatentShift, ProbeResult
+from .sources.load_source_model import LoadSourceModel
 
 
 class FoundryExtension(ComfyExtension):
@@ -56,16 +56,16 @@ class FoundryExtension(ComfyExtension):
             ImportActivationLog,
             ExportInputScales,
             MeasureSensitivity,
-            ProbeModel,
+            ProbeLatentShift,
             ProbeResult,
             LoadSensitivity,
             AutoMix,
-            Quantize,
+            QuantizeModel,
             PlanTextEncoder,
             QuantizeTextEncoder,
             SaveCheckpoint,
             QuantizeFile,
             InspectCheckpoint,
             RescaleCheckpoint,
-            Compare,
+            CompareSamples,
         ]

@@ -20,14 +20,14 @@ _SSIM_WINDOW = 11
 _PEAK = 1.0
 
 
-class Compare(io.ComfyNode):
+class CompareSamples(io.ComfyNode):
     """Measure the difference of two samples and draw where they differ."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
         return io.Schema(
-            node_id="NVFP4FoundryCompare",
+            node_id="NVFP4FoundryCompareSamples",
             display_name="Compare",
             category=CATEGORY,
             description=(

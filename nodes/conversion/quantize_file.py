@@ -18,7 +18,7 @@ from ..files import folders
 from ..inputs.any_architecture import any_architecture_input
 from ..inputs.sockets import CATEGORY, RecipeSocket, StatisticsSocket
 from ..inputs.target import resolve_target, target_inputs, validate_target
-from ..sources.load_source import completing_input
+from ..sources.load_source_model import completing_input
 
 
 class QuantizeFile(io.ComfyNode):

@@ -33,14 +33,14 @@ _PROBED = {
 _SAMPLINGS, _CALLS = "short samplings", "single steps"
 
 
-class ProbeModel(io.ComfyNode):
+class ProbeLatentShift(io.ComfyNode):
     """Return a probed MODEL, which measures while it samples how far its latents move."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
         return io.Schema(
-            node_id="NVFP4FoundryProbeModel",
+            node_id="NVFP4FoundryProbeLatentShift",
             display_name="Probe Latent Shift",
             category=CATEGORY,
             description=(

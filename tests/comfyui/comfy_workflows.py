@@ -49,7 +49,7 @@ def measure_and_mix(*, seed: int = 1, name: str = "mixed", file_name: str = "tin
 
 def _tiny_calibration(workflow: Workflow, seed: int, name: str, file_name: str) -> None:
     _tiny(workflow, seed)
-    inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = (
+    inputs(workflow, "NVFP4FoundryLoadSourceModel")["model_file"] = (
         "diffusion_models/tiny_wan.safetensors"
     )
     inputs(workflow, "NVFP4FoundrySelectPreset")["preset.edge_blocks"] = 1

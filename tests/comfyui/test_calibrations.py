@@ -15,7 +15,10 @@ def test_queue_runs_accumulate_and_reports_are_never_stale(server: ComfyServer) 
     def build(seed: int) -> dict[str, Any]:
         workflow = wf.calibrate(seed=seed, name="accumulating")
         return wf.without(
-            workflow, "NVFP4FoundryQuantize", "NVFP4FoundrySaveCheckpoint", "NVFP4FoundryPlanLayers"
+            workflow,
+            "NVFP4FoundryQuantizeModel",
+            "NVFP4FoundrySaveCheckpoint",
+            "NVFP4FoundryPlanLayers",
         )
 
     result = wf.node(build(1), "NVFP4FoundryCalibrationResult")
@@ -37,7 +40,7 @@ def test_queue_runs_accumulate_and_reports_are_never_stale(server: ComfyServer) 
 
 def test_calibration_survives_a_restart(server: ComfyServer) -> None:
     workflow = wf.without(
-        wf.calibrate(seed=7, name="restarted"), "NVFP4FoundryQuantize",
+        wf.calibrate(seed=7, name="restarted"), "NVFP4FoundryQuantizeModel",
         "NVFP4FoundrySaveCheckpoint", "NVFP4FoundryPlanLayers",
     )  # fmt: skip
     result = wf.node(workflow, "NVFP4FoundryCalibrationResult")
@@ -54,7 +57,7 @@ def test_calibration_survives_a_restart(server: ComfyServer) -> None:
 def test_deleting_the_file_forgets_a_calibration(server: ComfyServer) -> None:
     def build(seed: int) -> dict[str, Any]:
         return wf.without(
-            wf.calibrate(seed=seed, name="forgotten"), "NVFP4FoundryQuantize",
+            wf.calibrate(seed=seed, name="forgotten"), "NVFP4FoundryQuantizeModel",
             "NVFP4FoundrySaveCheckpoint", "NVFP4FoundryPlanLayers",
         )  # fmt: skip
 
@@ -68,14 +71,16 @@ def test_two_calibrations_of_one_name_never_overwrite_each_other(server: ComfySe
     """Two models under one name, as the two experts of a 14B model would be by mistake."""
     other = {k: v + 0.1 if v.dim() == 1 else v for k, v in load_file(TINY).items()}
     save_file(other, server.base / "models/diffusion_models/expert.safetensors")
-    removed = ("NVFP4FoundryQuantize", "NVFP4FoundrySaveCheckpoint", "NVFP4FoundryPlanLayers")
+    removed = ("NVFP4FoundryQuantizeModel", "NVFP4FoundrySaveCheckpoint", "NVFP4FoundryPlanLayers")
     first = wf.without(wf.calibrate(seed=41, name="experts"), *removed)
     second = {f"b{key}": value for key, value in wf.without(first).items()}
     for entry in second.values():
         entry["inputs"] = {
             k: [f"b{v[0]}", v[1]] if isinstance(v, list) else v for k, v in entry["inputs"].items()
         }
-    wf.inputs(second, "NVFP4FoundryLoadModel")["model_file"] = "diffusion_models/expert.safetensors"
+    wf.inputs(second, "NVFP4FoundryLoadSourceModel")["model_file"] = (
+        "diffusion_models/expert.safetensors"
+    )
     run = server.run({**first, **second})
     assert run.status == "error"
     assert "a name of its own" in run.error or "another name" in run.error
@@ -84,7 +89,7 @@ def test_two_calibrations_of_one_name_never_overwrite_each_other(server: ComfySe
 def test_saved_calibrations_load_and_merge(server: ComfyServer) -> None:
     for name, seed in (("monday", 11), ("tuesday", 12)):
         workflow = wf.without(
-            wf.calibrate(seed=seed, name=name), "NVFP4FoundryQuantize",
+            wf.calibrate(seed=seed, name=name), "NVFP4FoundryQuantizeModel",
             "NVFP4FoundrySaveCheckpoint", "NVFP4FoundryPlanLayers",
         )  # fmt: skip
         assert server.run(workflow).status == "success"

@@ -37,7 +37,7 @@ def quantized(server: ComfyServer) -> str:
 def compared(workflow: wf.Workflow, reference: list[Any], other: list[Any], **values: Any) -> str:
     """Add the node, and stock nodes that keep its outputs; return its id."""
     links = {"reference": reference, "other": other, "gain": 5.0, **values}
-    node = wf.add(workflow, "compare", "NVFP4FoundryCompare", **links)
+    node = wf.add(workflow, "compare", "NVFP4FoundryCompareSamples", **links)
     wf.add(workflow, "error", "PreviewAny", source=[node, 1])
     wf.add(workflow, "picture", "SaveImage", images=[node, 2], filename_prefix="picture")
     return node

@@ -42,7 +42,7 @@ class Preview:
     @property
     def report(self) -> str:
         """What the Quantize node showed."""
-        return self.run.text(wf.node(self.workflow, "NVFP4FoundryQuantize"))
+        return self.run.text(wf.node(self.workflow, "NVFP4FoundryQuantizeModel"))
 
 
 def preview_workflow(
@@ -57,7 +57,7 @@ def preview_workflow(
         del recipe[key]
     recipe.update({"preset": "all", "preset.format": fmt})
     wf.inputs(workflow, "NVFP4FoundrySaveCheckpoint")["if_exists"] = "overwrite"
-    quantize = wf.inputs(workflow, "NVFP4FoundryQuantize")
+    quantize = wf.inputs(workflow, "NVFP4FoundryQuantizeModel")
     quantize["preview"] = preview
     if not static:
         del quantize["statistics"]
@@ -65,7 +65,7 @@ def preview_workflow(
             workflow, "NVFP4FoundryCalibrationPrompts", "NVFP4FoundryCalibrate", "KSampler",
             "NVFP4FoundryCalibrationResult", "ModelSamplingSD3", "CLIPTextEncode",
         )  # fmt: skip
-    quantized = [wf.node(workflow, "NVFP4FoundryQuantize"), 0]
+    quantized = [wf.node(workflow, "NVFP4FoundryQuantizeModel"), 0]
     positive = wf.add(workflow, "p-pos", "CLIPTextEncode", text=f"digit {DIGIT}", clip=[clip, 0])
     negative = wf.add(workflow, "p-neg", "CLIPTextEncode", text="", clip=[clip, 0])
     wf.add(workflow, "p-shift", "ModelSamplingSD3", model=quantized, shift=8.0)
@@ -183,7 +183,7 @@ def test_the_saved_file_is_the_same(here: Preview, blackwell: Preview) -> None:
 
 def count_hooks(server: ComfyServer, workflow: wf.Workflow, nonce: int) -> str:
     """Return the hooks on the very MODEL that a workflow has sampled with."""
-    quantize = wf.node(workflow, "NVFP4FoundryQuantize")
+    quantize = wf.node(workflow, "NVFP4FoundryQuantizeModel")
     counting = wf.without(workflow, "KSampler", "SaveLatent", "NVFP4FoundrySaveCheckpoint")
     wf.add(counting, "count", "HookCount", model=[quantize, 0], nonce=nonce)
     run = server.run(counting)
@@ -213,7 +213,7 @@ def test_weights_only_files_have_nothing_to_emulate(server: ComfyServer) -> None
     workflow = preview_workflow(BLACKWELL, "weights_only", fmt="nvfp4_w4a16")
     run = server.run(workflow)
     assert run.status == "success", run.error
-    report = run.text(wf.node(workflow, "NVFP4FoundryQuantize"))
+    report = run.text(wf.node(workflow, "NVFP4FoundryQuantizeModel"))
     assert "nothing to emulate" in report.splitlines()[0]
 
 

@@ -36,7 +36,7 @@ def test_every_source_kind_loads_and_quantizes(server: ComfyServer, kind: str) -
             index.write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
             name += index.name
     workflow = wf.calibrate(seed=1, name=f"kind-{kind}", file_name=f"out-{kind}")
-    wf.inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = name
+    wf.inputs(workflow, "NVFP4FoundryLoadSourceModel")["model_file"] = name
     run = server.run(workflow)
     assert run.status == "success", run.error
     made = server.base / "models/diffusion_models" / f"out-{kind}.safetensors"
@@ -66,10 +66,10 @@ def test_loras_on_the_model_are_in_the_checkpoint(server: ComfyServer) -> None:
     )  # fmt: skip
     lora = wf.add(
         workflow, "lora", "LoraLoaderModelOnly", lora_name="tiny.safetensors", strength_model=0.5,
-        model=[wf.node(workflow, "NVFP4FoundryLoadModel"), 0],
+        model=[wf.node(workflow, "NVFP4FoundryLoadSourceModel"), 0],
     )  # fmt: skip
     wf.inputs(workflow, "NVFP4FoundryPlanLayers")["model"] = [lora, 0]
-    quantize = wf.inputs(workflow, "NVFP4FoundryQuantize")
+    quantize = wf.inputs(workflow, "NVFP4FoundryQuantizeModel")
     quantize["model"] = [lora, 0]
     del quantize["statistics"]
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["extra_rules"] = f"{layer} = bf16"

@@ -74,7 +74,7 @@ def files(server: ComfyServer) -> ComfyServer:
 def importing(save_as: str = "", log: str = LOG) -> wf.Workflow:
     workflow: wf.Workflow = {}
     tiny = "diffusion_models/tiny_wan.safetensors"
-    wf.add(workflow, "model", "NVFP4FoundryLoadModel", model_file=tiny)
+    wf.add(workflow, "model", "NVFP4FoundryLoadSourceModel", model_file=tiny)
     wf.add(
         workflow, "log", "NVFP4FoundryImportActivationLog", log_file=log, model=["model", 0],
         ignore_unknown=False, save_as=save_as,

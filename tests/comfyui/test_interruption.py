@@ -91,8 +91,10 @@ def test_interrupted_save_leaves_nothing(server: ComfyServer, large_model: str) 
         "NVFP4FoundryCalibrate", "NVFP4FoundryCalibrationResult", "KSampler", "ModelSamplingSD3",
         "EmptyHunyuanLatentVideo",
     )  # fmt: skip
-    wf.inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = f"diffusion_models/{large_model}"
-    del wf.inputs(workflow, "NVFP4FoundryQuantize")["statistics"]
+    wf.inputs(workflow, "NVFP4FoundryLoadSourceModel")["model_file"] = (
+        f"diffusion_models/{large_model}"
+    )
+    del wf.inputs(workflow, "NVFP4FoundryQuantizeModel")["statistics"]
     # nearly everything stays 16-bit: the more there is to write, the surer Cancel hits it
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["extra_rules"] = (
         "blocks.0.self_attn.q = nvfp4\nblocks.* = bf16"
@@ -109,7 +111,7 @@ def test_interrupted_sampling_leaves_no_hooks(server: ComfyServer) -> None:
     wf.inputs(workflow, "KSampler")["steps"] = 200
     run = server.interrupt_when(workflow, progress_of(wf.node(workflow, "KSampler")))
     assert run.status == "interrupted"
-    loader = wf.node(workflow, "NVFP4FoundryLoadModel")
+    loader = wf.node(workflow, "NVFP4FoundryLoadSourceModel")
     count = {
         loader: workflow[loader],
         "count": {"class_type": "HookCount", "inputs": {"model": [loader, 0], "nonce": 1}},

@@ -87,9 +87,9 @@ def quantize_workflow(model: str, name: str, *, sampled: bool = False) -> wf.Wor
         workflow, "plan", "NVFP4FoundryPlanLayers",
         model=["lora", 0], recipe=["recipe", 0], any_architecture=False,
     )  # fmt: skip
-    quantize = {**wf.inputs(shipped, "NVFP4FoundryQuantize"), "model": ["lora", 0]}
+    quantize = {**wf.inputs(shipped, "NVFP4FoundryQuantizeModel"), "model": ["lora", 0]}
     del quantize["statistics"]
-    wf.add(workflow, "quantize", "NVFP4FoundryQuantize", **{**quantize, "plan": ["plan", 0]})
+    wf.add(workflow, "quantize", "NVFP4FoundryQuantizeModel", **{**quantize, "plan": ["plan", 0]})
     target = {"file_name": name, "folder": "diffusion_models", "if_exists": "stop"}
     wf.add(workflow, "save", "NVFP4FoundrySaveCheckpoint", checkpoint=["quantize", 1], **target)
     kept = ("UNETLoader", "LoraLoaderModelOnly", "PrimitiveFloat")
@@ -227,19 +227,19 @@ def test_calibrations_of_the_base_are_taken_with_a_warning(
     server: ComfyServer, merged: Tensors, calibrated: str
 ) -> None:
     workflow = wf.calibrate(name=f"drift-{calibrated}", file_name=f"drift-{calibrated}")
-    model = [wf.node(workflow, "NVFP4FoundryLoadModel"), 0]
+    model = [wf.node(workflow, "NVFP4FoundryLoadSourceModel"), 0]
     # the LoRA without its bias and norm: those make another model of it
     wf.add(
         workflow, "lora", "LoraLoaderModelOnly",
         model=model, lora_name="matrices.safetensors", strength_model=STRENGTH,
     )  # fmt: skip
-    for class_type in ("NVFP4FoundryPlanLayers", "NVFP4FoundryQuantize"):
+    for class_type in ("NVFP4FoundryPlanLayers", "NVFP4FoundryQuantizeModel"):
         wf.inputs(workflow, class_type)["model"] = ["lora", 0]
     if calibrated == "lora":
         wf.inputs(workflow, "NVFP4FoundryCalibrate")["model"] = ["lora", 0]
     run = server.run(workflow)
     assert run.status == "success", run.error
-    report = run.text(wf.node(workflow, "NVFP4FoundryQuantize"))
+    report = run.text(wf.node(workflow, "NVFP4FoundryQuantizeModel"))
     warned = "the calibration was made on other weights" in report
     assert warned == (calibrated == "base")
     assert "LoRAs       matrices.safetensors at 0.75" in report

@@ -76,8 +76,8 @@ def mixing(sensitivity: str = NAME, *, save_as: str = "", **values: Any) -> wf.W
         wf.measure_and_mix(file_name="unused"),
         "DigitsTextEncoder", "CLIPTextEncode", "NVFP4FoundryCalibrationPrompts",
         "NVFP4FoundryCalibrate", "NVFP4FoundryCalibrationResult", "KSampler", "ModelSamplingSD3",
-        "EmptyHunyuanLatentVideo", "NVFP4FoundryMeasureSensitivity", "NVFP4FoundryProbeModel",
-        "NVFP4FoundryProbeResult", "NVFP4FoundryQuantize", "NVFP4FoundrySaveCheckpoint",
+        "EmptyHunyuanLatentVideo", "NVFP4FoundryMeasureSensitivity", "NVFP4FoundryProbeLatentShift",
+        "NVFP4FoundryProbeResult", "NVFP4FoundryQuantizeModel", "NVFP4FoundrySaveCheckpoint",
     )  # fmt: skip
     wf.add(workflow, "load", "NVFP4FoundryLoadSensitivity", name=sensitivity)
     mix = wf.inputs(workflow, MIX)

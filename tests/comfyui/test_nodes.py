@@ -7,7 +7,7 @@ import urllib.request
 from tests.comfyui.comfy_server import ROOT, ComfyServer
 
 NODES = {
-    "NVFP4FoundryLoadModel",
+    "NVFP4FoundryLoadSourceModel",
     "NVFP4FoundrySelectPreset",
     "NVFP4FoundryLoadRecipe",
     "NVFP4FoundryRecipeFromGguf",
@@ -25,18 +25,18 @@ NODES = {
     "NVFP4FoundryImportActivationLog",
     "NVFP4FoundryExportInputScales",
     "NVFP4FoundryMeasureSensitivity",
-    "NVFP4FoundryProbeModel",
+    "NVFP4FoundryProbeLatentShift",
     "NVFP4FoundryProbeResult",
     "NVFP4FoundryLoadSensitivity",
     "NVFP4FoundryAutoMix",
-    "NVFP4FoundryQuantize",
+    "NVFP4FoundryQuantizeModel",
     "NVFP4FoundryPlanTextEncoder",
     "NVFP4FoundryQuantizeTextEncoder",
     "NVFP4FoundrySaveCheckpoint",
     "NVFP4FoundryQuantizeFile",
     "NVFP4FoundryInspectCheckpoint",
     "NVFP4FoundryRescaleCheckpoint",
-    "NVFP4FoundryCompare",
+    "NVFP4FoundryCompareSamples",
 }
 
 

@@ -19,7 +19,7 @@ def test_calibrates_and_quantizes(server: ComfyServer, kind: str) -> None:
     tensors = MAKERS[kind](load_file(TINY))
     save_file({n: t.contiguous() for n, t in tensors.items()}, folder / f"{name}.safetensors")
     workflow = wf.calibrate(seed=1, name=name, file_name=f"{name}_out")
-    wf.inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = (
+    wf.inputs(workflow, "NVFP4FoundryLoadSourceModel")["model_file"] = (
         f"diffusion_models/{name}.safetensors"
     )
     run = server.run(workflow)
@@ -53,7 +53,7 @@ def test_a_lora_on_a_quantized_model_is_merged(server: ComfyServer) -> None:
             f"diffusion_model.{layer}.lora_B.weight": up}  # fmt: skip
     save_file(lora, server.base / "models/loras/for_fp8.safetensors")
     workflow = wf.calibrate(seed=1, name="lora_fp8", file_name="lora_fp8_out")
-    loader = wf.node(workflow, "NVFP4FoundryLoadModel")
+    loader = wf.node(workflow, "NVFP4FoundryLoadSourceModel")
     workflow[loader]["inputs"]["model_file"] = "diffusion_models/fp8_for_lora.safetensors"
     for node in workflow.values():
         for name, value in node["inputs"].items():
@@ -76,11 +76,11 @@ def test_a_lora_on_a_quantized_model_is_merged(server: ComfyServer) -> None:
 def test_a_quantized_model_without_a_file_is_read_from_memory(server: ComfyServer) -> None:
     """What Quantize returns can be planned and quantized again: its layers are taken over."""
     workflow = wf.calibrate(seed=1, name="from_memory", file_name="from_memory")
-    quantize = wf.node(workflow, "NVFP4FoundryQuantize")
+    quantize = wf.node(workflow, "NVFP4FoundryQuantizeModel")
     recipe = [wf.node(workflow, "NVFP4FoundrySelectPreset"), 0]
     wf.add(workflow, "plan again", "NVFP4FoundryPlanLayers", model=[quantize, 0], recipe=recipe,
            any_architecture=False)  # fmt: skip
-    wf.add(workflow, "again", "NVFP4FoundryQuantize", model=[quantize, 0], plan=["plan again", 0],
+    wf.add(workflow, "again", "NVFP4FoundryQuantizeModel", model=[quantize, 0], plan=["plan again", 0],
            preview="as this machine runs it")  # fmt: skip
     save = wf.inputs(workflow, "NVFP4FoundrySaveCheckpoint")
     wf.add(workflow, "save again", "NVFP4FoundrySaveCheckpoint",

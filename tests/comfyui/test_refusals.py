@@ -20,7 +20,7 @@ def rejected(server: ComfyServer, class_type: str, **changes: Any) -> str:
 
 def test_bad_input_is_refused_before_the_queue_starts(server: ComfyServer) -> None:
     assert "not in ComfyUI's model folders" in rejected(
-        server, "NVFP4FoundryLoadModel", model_file="diffusion_models/never_was.safetensors"
+        server, "NVFP4FoundryLoadSourceModel", model_file="diffusion_models/never_was.safetensors"
     )
     assert "pattern = format" in rejected(
         server, "NVFP4FoundrySelectPreset", extra_rules="blocks.0 nvfp4"
@@ -46,6 +46,6 @@ def test_wrong_preset_says_what_the_model_is(server: ComfyServer) -> None:
 def test_unsampled_calibration_is_an_error(server: ComfyServer) -> None:
     workflow = wf.calibrate(seed=21, name="unconnected", file_name="unconnected")
     shift = wf.inputs(workflow, "ModelSamplingSD3")
-    shift["model"] = [wf.node(workflow, "NVFP4FoundryLoadModel"), 0]
+    shift["model"] = [wf.node(workflow, "NVFP4FoundryLoadSourceModel"), 0]
     run = server.run(workflow)
     assert run.status == "error" and "has seen no sampling" in run.error

@@ -23,7 +23,7 @@ from tests.comfyui.comfy_server import ComfyServer, RejectedError, Run
 
 NAME = "for-sensitivity"
 QUANTIZING = (
-    "NVFP4FoundrySelectPreset", "NVFP4FoundryPlanLayers", "NVFP4FoundryQuantize",
+    "NVFP4FoundrySelectPreset", "NVFP4FoundryPlanLayers", "NVFP4FoundryQuantizeModel",
     "NVFP4FoundrySaveCheckpoint",
 )  # fmt: skip
 
@@ -35,7 +35,7 @@ def measuring(save_as: str = "", *, seed: int = 1) -> wf.Workflow:
         workflow,
         "measure",
         "NVFP4FoundryMeasureSensitivity",
-        model=[wf.node(workflow, "NVFP4FoundryLoadModel"), 0],
+        model=[wf.node(workflow, "NVFP4FoundryLoadSourceModel"), 0],
         statistics=[wf.node(workflow, "NVFP4FoundryCalibrationResult"), 0],
         formats="nvfp4, nvfp4_w4a16, float8_e4m3fn",
         rounding="weighted",
@@ -63,7 +63,7 @@ def probing(
     wf.add(
         workflow,
         "probe",
-        "NVFP4FoundryProbeModel",
+        "NVFP4FoundryProbeLatentShift",
         model=settings["model"],
         sensitivity=["sensitivity", 0],
         unit=unit,
@@ -162,7 +162,7 @@ def test_measuring_the_same_again_makes_no_second_file(server: ComfyServer, meas
     workflow = {
         key: value
         for key, value in workflow.items()
-        if key in ("load", "measure") or value["class_type"] == "NVFP4FoundryLoadModel"
+        if key in ("load", "measure") or value["class_type"] == "NVFP4FoundryLoadSourceModel"
     }
     count = len(list(folder(server).iterdir()))
     assert done(server, workflow).text("measure").startswith("saved as measured\n")

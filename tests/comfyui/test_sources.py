@@ -62,13 +62,13 @@ def test_loaded_calibrated_quantized_and_sampled(
 ) -> None:
     out = f"loaded_{files[name].stem}"
     workflow = wf.calibrate(seed=1, name=out, file_name=out)
-    wf.inputs(workflow, "NVFP4FoundryLoadModel").update(model_file=name, **completed(name))
+    wf.inputs(workflow, "NVFP4FoundryLoadSourceModel").update(model_file=name, **completed(name))
     run = server.run(workflow)
     assert run.status == "success", run.error
     made = server.base / "models/diffusion_models" / f"{out}.safetensors"
     second = TINY if name == GGUF else None
     assert verify_checkpoint(made, files[name], complete_from=second).problems == ()
-    report = run.text(wf.node(workflow, "NVFP4FoundryQuantize"))
+    report = run.text(wf.node(workflow, "NVFP4FoundryQuantizeModel"))
     assert ("Q4_0" if name == GGUF else "names of diffusers") in report  # read from the file
     require_sampled(server, made.name)
 
@@ -121,6 +121,6 @@ def test_a_gguf_that_lacks_something_says_so_when_it_is_loaded(
     server: ComfyServer, files: dict[str, Path]
 ) -> None:
     workflow = wf.calibrate(name="lacking", file_name="lacking")
-    wf.inputs(workflow, "NVFP4FoundryLoadModel")["model_file"] = GGUF
+    wf.inputs(workflow, "NVFP4FoundryLoadSourceModel")["model_file"] = GGUF
     run = server.run(workflow)
     assert "lacks patch_embedding.weight" in run.error and "complete_from" in run.error

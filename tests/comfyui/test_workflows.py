@@ -120,7 +120,9 @@ def test_quantized_model_in_the_graph_equals_the_saved_file(
     workflow = wf.calibrate(seed=1)
     workflow = wf.without(workflow, "NVFP4FoundrySaveCheckpoint")
     sampler = wf.inputs(workflow, "KSampler")
-    clip, quantize = (wf.node(workflow, n) for n in ("DigitsTextEncoder", "NVFP4FoundryQuantize"))
+    clip, quantize = (
+        wf.node(workflow, n) for n in ("DigitsTextEncoder", "NVFP4FoundryQuantizeModel")
+    )
     positive = wf.add(workflow, "digit", "CLIPTextEncode", text="digit 3", clip=[clip, 0])
     shifted = wf.add(workflow, "shift", "ModelSamplingSD3", model=[quantize, 0], shift=8.0)
     preview = wf.add(

@@ -19,14 +19,14 @@ from ..inputs.sockets import CATEGORY, CheckpointSocket, PlanSocket, StatisticsS
 _AS_HERE, _AS_BLACKWELL = "as this machine runs it", "as a Blackwell GPU runs it"
 
 
-class Quantize(io.ComfyNode):
+class QuantizeModel(io.ComfyNode):
     """Quantize a MODEL as planned; return it for a preview, and its checkpoint to save."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
         return io.Schema(
-            node_id="NVFP4FoundryQuantize",
+            node_id="NVFP4FoundryQuantizeModel",
             display_name="Quantize",
             category=CATEGORY,
             description=(

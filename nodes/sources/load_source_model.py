@@ -28,7 +28,7 @@ class LoadSourceModel(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
         return io.Schema(
-            node_id="NVFP4FoundryLoadModel",
+            node_id="NVFP4FoundryLoadSourceModel",
             display_name="Load Source Model",
             category=CATEGORY,
             description=(
