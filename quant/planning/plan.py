@@ -15,7 +15,7 @@ from ..layer_names import describe_unknown, nearest_names
 from ..sources.base import dtype_name
 from .architectures import Architecture, detect_architecture
 from .inventory import Inventory, Layer
-from .presets import require_architecture
+from .presets import require_architecture, with_preset
 from .recipe import USER_RULE, Recipe, Rule
 
 #: Bytes of a stored ``input_scale``.
@@ -120,6 +120,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     architecture = detect_architecture(inventory)
     if architecture.problem:
         raise PlanError(f"this model is {architecture.title}: {architecture.problem}")
+    recipe = with_preset(recipe, architecture)
     if not any_architecture:
         require_architecture(recipe, architecture)
     _require_names(recipe, inventory)
