@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from decimal import ROUND_CEILING, Context, Decimal
 
 #: Digits of a number in a view. More would not be seen, and would double the size.
 DIGITS = 5
+_UP = Context(prec=DIGITS, rounding=ROUND_CEILING)
 # The largest float with so many digits.
 _LARGEST = 1.7976e308
 # Larger whole numbers are shorter as floats.
@@ -26,11 +28,8 @@ def rounded_up(value: float) -> int | float:
 
     A budget that a user picks from a view must not be smaller than the mix it stands for.
     """
-    if value == 0:
-        return 0
-    step = 10.0 ** (math.floor(math.log10(abs(value))) - DIGITS + 1)
-    up = float(f"{math.ceil(value / step - 1e-9) * step:.{DIGITS - 1}e}")
-    return _short(up if up >= value else up + step)
+    up = float(_UP.create_decimal(Decimal(value)))
+    return _short(up if math.isfinite(up) else _LARGEST)
 
 
 def rounded_all(values: Iterable[float | None]) -> list[int | float | None]:
