@@ -153,6 +153,16 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
     return size
 
 
+def possible_bytes(layer: Layer, name: str, architecture: Architecture) -> int | None:
+    """Return the bytes that a layer would take in a format, or None if that is impossible."""
+    fmt = _or_as_stored(layer, name)
+    stored = layer.tensor.stored
+    taken_over = stored is not None and stored.format == fmt.name
+    if not taken_over and why_not(layer, fmt, architecture):
+        return None
+    return stored_bytes(layer, fmt)
+
+
 def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:
     """Return the format that a recipe gives a layer, and the index of the rule that decides.
 
