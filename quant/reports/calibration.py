@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..calibration import ENOUGH_TOKENS, CalibrationStatistics
+from ..calibration import ENOUGH_TOKENS, CalibrationStatistics, assess_convergence
 from ..text import shorten, text_table
 
 # More runs would push the table of layers off the screen.
@@ -17,6 +17,9 @@ def describe_statistics(statistics: CalibrationStatistics) -> str:
         f"{len(statistics.layers)} layers, {len(statistics.inputs)} distinct inputs",
     ]
     lines += _describe_moments(statistics)
+    lines += filter(None, [assess_convergence(statistics).describe()])
+    if interrupted := [run.id[:8] for run in statistics.runs if run.interrupted]:
+        lines.append(f"interrupted runs that were taken in: {shorten(interrupted)}")
     if coverage.partial:
         lines.append(f"observed in part: {shorten(coverage.partial)}")
     if coverage.nonfinite:
