@@ -30,11 +30,11 @@ class RemainingTime:
     the slowest tenth: one step that waits for a disk does not change the estimate.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Start the clock, which returns seconds."""
+    def __init__(self, clock: Callable[[], float] = time.monotonic, done: int = 0) -> None:
+        """Start the clock, which returns seconds, with ``done`` already done before."""
         self._clock = clock
         self._began = self._last = clock()
-        self._done = 0
+        self._done = done
         self._steps: deque[tuple[float, int]] = deque(maxlen=_WINDOW)
 
     def update(self, done: int, total: int) -> float | None:

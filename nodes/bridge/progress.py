@@ -15,7 +15,7 @@ from ...quant.progress import OnProgress, RemainingTime, Throttle, progress_line
 #: The event that ``web/live.js`` shows. Its detail has ``node`` and ``kind``.
 LIVE_EVENT = "nvfp4_foundry.live"
 #: Seconds between two lines of text, and between two live events.
-_TEXT_SECONDS, LIVE_SECONDS = 0.25, 0.5
+TEXT_SECONDS, LIVE_SECONDS = 0.25, 0.5
 
 
 def progress_bar(*nodes: str) -> OnProgress:
@@ -26,7 +26,7 @@ def progress_bar(*nodes: str) -> OnProgress:
     too.
     """
     bar = comfy.utils.ProgressBar(1000)
-    remaining, throttle = RemainingTime(), Throttle(_TEXT_SECONDS)
+    remaining, throttle = RemainingTime(), Throttle(TEXT_SECONDS)
 
     def advance(done: int, total: int, name: str) -> None:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -43,7 +43,7 @@ def show_text(text: str, *nodes: str) -> None:
     server, context = _server(), get_executing_context()
     if server is not None:
         running = (context.node_id,) if context is not None else ()
-        for node in dict.fromkeys((*running, *nodes)):
+        for node in filter(None, dict.fromkeys((*running, *nodes))):
             server.send_progress_text(text, node, server.client_id)
 
 

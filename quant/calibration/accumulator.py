@@ -75,8 +75,7 @@ class RunAccumulator:
     def take_in(self) -> None:
         """Add the interrupted runs to the finished ones; they stay marked."""
         if self.interrupted is not None:
-            parts = (self.finished, self.interrupted)
-            self.finished = merge(*parts) if parts[0] is not None else parts[1]
+            self.finished = _joined(self.finished, self.interrupted)
             self.interrupted = None
 
     def statistics(self) -> CalibrationStatistics:
@@ -92,7 +91,12 @@ class RunAccumulator:
             if not run.layers:
                 return
             run = replace(run, runs=tuple(replace(r, interrupted=True) for r in run.runs))
-            parts = (self.interrupted, run)
-            self.interrupted = merge(*parts) if parts[0] is not None else run
+            self.interrupted = _joined(self.interrupted, run)
         except Exception as error:  # the exception that interrupted the run must not be replaced
             logging.warning("NVFP4 Foundry: the interrupted run could not be kept: %s", error)
+
+
+def _joined(
+    earlier: CalibrationStatistics | None, run: CalibrationStatistics
+) -> CalibrationStatistics:
+    return run if earlier is None else merge(earlier, run)

@@ -119,8 +119,8 @@ class ActivationCollector:
     ) -> Iterator[ActivationCollector]:
         """Hook the Linear layers of a module tree; the hooks are removed however the block ends.
 
-        Layers are named ``prefix`` + their path. With ``layer_names``, only these are hooked. If the
-        block raises, the second moments of its run and its last, incomplete call are discarded.
+        Layers are named ``prefix`` + their path. With ``layer_names``, only these are hooked. If
+        the block raises, the second moments of its run and its last, incomplete call are discarded.
         Raises `CalibrationError` if the collector already observes a model or no layer matches.
         """
         if self._observing:

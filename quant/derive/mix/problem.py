@@ -104,7 +104,7 @@ class MixProblem:
         found = [*known, low]
         for step in range(1, points - 1):
             if on_progress:
-                on_progress(step, points, numbered("size", step, points, "frontier"))
+                on_progress(step, points, numbered("point", step, points, "frontier"))
             # With an infinite gap, a mix is the best one of its own size, just below the given
             # size. Sizes are closer together for small files, where a byte changes the error most.
             size = low.bytes + (high.bytes - low.bytes) * (step / (points - 1)) ** 2
