@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from nvfp4_foundry.demo.digits import load_task
 from nvfp4_foundry.demo.model import MODEL_PATH, load_model
 from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.calibration import load_statistics
