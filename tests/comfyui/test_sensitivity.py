@@ -56,7 +56,7 @@ def probing(
     workflow = wf.sample("tiny_wan.safetensors", prefix=prefix)
     settings = wf.inputs(workflow, "KSampler")
     settings["sampler_name"] = sampler
-    wf.add(workflow, "sensitivity", "NVFP4FoundryLoadSensitivity", name="measured")
+    wf.add(workflow, "sensitivity", "NVFP4FoundryProbeResult", save_as="", source="measured")
     wf.add(workflow, "statistics", "NVFP4FoundryLoadCalibration", name=NAME)
     wf.add(
         workflow,

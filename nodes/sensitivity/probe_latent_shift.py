@@ -1,4 +1,4 @@
-"""The nodes that measure how far quantizing a part of a model moves what it samples."""
+"""The node that measures how far quantizing a part of a model moves what it samples."""
 
 from __future__ import annotations
 
@@ -10,21 +10,18 @@ from ...quant.calibration import CalibrationStatistics
 from ...quant.conversion.observed_input import working_bytes
 from ...quant.sensitivity.artefact import Sensitivity
 from ...quant.sensitivity.probe import LatentProbe, ProbeUnit
-from ...quant.text import shorten
 from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device
 from ..bridge.probed_model import ProbeSession, probed_clone
 from ..bridge.progress import progress_bar, show_text
-from ..files.artefacts import PROBES, SENSITIVITIES
-from ..inputs.save_as import save_as_input
+from ..files.artefacts import PROBES
+from ..foundry_node import FoundryNode
 from ..inputs.sockets import MEASURE, ProbeSocket, SensitivitySocket, StatisticsSocket
-from .result import saved_sensitivity, sensitivity_outputs, sensitivity_result
+from ..reports.errors import refused
 
 _UNITS: dict[str, ProbeUnit] = {"each input": "input", "each layer": "layer"}
-# Older workflows may have these. Blocks were too coarse for a mix, and single steps missed errors
-# that add up. Widgets are saved by position, so the former measure is where the formats are now.
+# Older workflows may have this. Blocks were too coarse for a mix.
 _FORMER_UNIT, _INSTEAD = "each block", "each input"
-_FORMER_MEASURES = ("short samplings", "single steps")
 _PROBED = {
     "nvfp4, float8_e4m3fn": ("nvfp4", "float8_e4m3fn"),
     "nvfp4": ("nvfp4",),
@@ -32,7 +29,7 @@ _PROBED = {
 }
 
 
-class ProbeLatentShift(io.ComfyNode):
+class ProbeLatentShift(FoundryNode):
     """Return a probed MODEL, which measures while it samples how far its latents move."""
 
     @classmethod
@@ -49,7 +46,12 @@ class ProbeLatentShift(io.ComfyNode):
                 "goes on where it was if you queue it again. Your own samples do not change. Probe "
                 "Result collects what the probe measures."
             ),
-            search_aliases=["nvfp4 probe", "sensitivity", "latent error", "layer importance"],
+            search_aliases=[
+                "nvfp4 probe",
+                "sensitivity",
+                "latent error",
+                "layer importance",
+            ],
             inputs=[
                 io.Model.Input("model", tooltip="The unquantized model to probe."),
                 SensitivitySocket.Input(
@@ -90,12 +92,10 @@ class ProbeLatentShift(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, unit: Any, formats: Any) -> bool | str:
+    def validate_inputs(cls, unit: Any) -> bool | str:
         """Accept the values of older workflows too; a link brings None here."""
         if unit not in (None, _FORMER_UNIT, *_UNITS):
-            return f"unit is {unit!r}; choose one of {', '.join(_UNITS)}"
-        if formats not in (None, *_FORMER_MEASURES, *_PROBED):
-            return f"formats is {formats!r}; choose one of: {'; '.join(_PROBED)}"
+            return refused(f"unit is {unit!r}; choose one of {', '.join(_UNITS)}")
         return True
 
     @classmethod
@@ -109,8 +109,6 @@ class ProbeLatentShift(io.ComfyNode):
         formats: str = next(iter(_PROBED)),
     ) -> io.NodeOutput:
         """Encode the layers and return a probed clone of the model."""
-        if formats in _FORMER_MEASURES:
-            formats = next(iter(_PROBED))
         known = sensitivity.formats
         probed = [name for name in _PROBED[formats] if name in known] or _PROBED[formats][:1]
         with ModelSource(model) as source:
@@ -138,57 +136,3 @@ def _formats_input() -> io.Input:
         "half the time and a third of the memory, and float8 is estimated. convrot_w4a4, "
         "int8_convrot: for Turing and Ampere.",
     )
-
-
-class ProbeResult(io.ComfyNode):
-    """Add what the probe measured so far to the sensitivity."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node to ComfyUI."""
-        return io.Schema(
-            node_id="NVFP4FoundryProbeResult",
-            display_name="Probe Result",
-            category=MEASURE,
-            description=(
-                "Waits until sampling is done, then adds what Probe Latent Shift measured to the "
-                "sensitivity: how far the latent moved with each layer quantized."
-            ),
-            search_aliases=["nvfp4 probe", "sensitivity result", "latent error"],
-            inputs=[
-                ProbeSocket.Input("probe", tooltip="From Probe Latent Shift."),
-                io.Latent.Input(
-                    "latent",
-                    tooltip="The sampler's output for the probed model. It makes this node wait "
-                    "for the sampling, and run again after each new sampling.",
-                ),
-                save_as_input("sensitivity", "Load Sensitivity"),
-            ],
-            outputs=sensitivity_outputs(),
-            is_input_list=True,  # all latents of a deck of prompts belong to one result
-            is_output_node=True,
-        )
-
-    @classmethod
-    def validate_inputs(cls, save_as: Any) -> bool | str:
-        """Report an invalid name before the queue starts."""
-        return SENSITIVITIES.check_new(save_as)
-
-    @classmethod
-    def execute(
-        cls, probe: list[ProbeSession], latent: list[Any], save_as: list[str]
-    ) -> io.NodeOutput:
-        """Return the sensitivity, its report and its heat map."""
-        measured = probe[0].probe
-        sensitivity = measured.result()
-        calls = f"{measured.calls} sampling{'s' * (measured.calls != 1)}"
-        notes = [f"{calls} probed, {measured.runs} runs each"]
-        if measured.unreached:
-            notes.append(
-                "warning: the model did not run these layers while it was probed, so they stay "
-                "unknown. Turn off nodes that skip or cache steps: "
-                f"{shorten(measured.unreached)}"
-            )
-        return sensitivity_result(
-            sensitivity, [*notes, *saved_sensitivity(sensitivity, save_as[0])]
-        )
