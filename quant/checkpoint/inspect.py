@@ -11,12 +11,16 @@ from ..planning.architectures import detect_architecture
 from ..planning.inventory import Layer, take_inventory
 from ..sources import TensorInfo, TensorSource, open_to_look
 from ..sources.stored_layers import short_dtype
+from .layer_record import LayerRecord, OverallError, overall_error, read_records
 from .provenance import read_provenance
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer as stored. ``bytes`` counts weight, bias, scales and marker."""
+    """One layer as stored. ``bytes`` counts weight, bias, scales and marker.
+
+    ``record`` is what the header tells about the layer if this tool wrote the file.
+    """
 
     name: str
     kind: str
@@ -24,6 +28,7 @@ class LayerSummary:
     format: str
     bytes: int
     input_scale: float | None = None
+    record: LayerRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -46,8 +51,15 @@ class CheckpointSummary:
         """Return the number of Linear layers per format, largest first."""
         return dict(Counter(la.format for la in self.layers if la.kind == "linear").most_common())
 
+    def overall_error(self) -> OverallError | None:
+        """Return the recorded error of all layers together, beside the plain max rule's."""
+        return overall_error(la.record for la in self.layers if la.record)
+
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-serialisable data with ``layers`` and ``total_bytes``."""
+        """Return JSON-serialisable data with ``layers`` and ``total_bytes``.
+
+        The records are part of the layers, so the provenance is without them.
+        """
         return {
             "path": self.path,
             "architecture": self.architecture,
@@ -55,7 +67,7 @@ class CheckpointSummary:
             "total_bytes": self.total_bytes,
             "formats": self.counts(),
             "notes": list(self.notes),
-            "provenance": self.provenance,
+            "provenance": {k: v for k, v in self.provenance.items() if k != "layers"},
         }
 
 
@@ -74,6 +86,8 @@ def inspect_checkpoint(path: str | Path) -> CheckpointSummary:
 def summarise(source: TensorSource) -> CheckpointSummary:
     """Summarise an open source; see `inspect_checkpoint`."""
     inventory = take_inventory(source)
+    provenance = read_provenance(source)
+    records = read_records(provenance)
     layers = tuple(
         LayerSummary(
             name=layer.name,
@@ -82,6 +96,7 @@ def summarise(source: TensorSource) -> CheckpointSummary:
             format=stored_format(layer.tensor),
             bytes=layer.nbytes,
             input_scale=_input_scale(source, layer),
+            record=records.get(layer.name),
         )
         for layer in inventory.layers.values()
     )
@@ -91,7 +106,7 @@ def summarise(source: TensorSource) -> CheckpointSummary:
         layers=layers,
         notes=source.notes,
         metadata=dict(source.metadata),
-        provenance=read_provenance(source),
+        provenance=provenance,
     )
 
 
