@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..formats import FORMATS
 from ..planning.architectures import detect_architecture
 from ..planning.inventory import Layer, take_inventory
 from ..sources import TensorInfo, TensorSource, open_to_look
@@ -46,6 +47,24 @@ class CheckpointSummary:
     def total_bytes(self) -> int:
         """Bytes of all tensors, without the file's header."""
         return sum(layer.bytes for layer in self.layers)
+
+    @property
+    def bytes_before(self) -> int | None:
+        """Bytes of all tensors of the source that the file was made from, if recorded."""
+        size = self.provenance.get("bytes_before")
+        return size if isinstance(size, int) and size > 0 else None
+
+    @property
+    def dynamic_layers(self) -> tuple[str, ...]:
+        """Linear layers that could have a static ``input_scale`` but have none."""
+        return tuple(
+            la.name
+            for la in self.layers
+            if la.kind == "linear"
+            and la.input_scale is None
+            and la.format in FORMATS
+            and FORMATS[la.format].activation_divisor is not None
+        )
 
     def counts(self) -> dict[str, int]:
         """Return the number of Linear layers per format, largest first."""

@@ -25,7 +25,7 @@ from .job import ConversionJob
 from .report import LayerReport
 
 # As text, no recorded number is longer than this one.
-_LONGEST_NUMBER = -1.2345e-300
+_LONGEST_NUMBER = 1.2345e-300
 _LONGEST_COUNT = 10**12
 # Room for the texts of a layer that are known only once it is encoded: what a second-order rounding
 # and a corrected bias gained. Longer ones are cut.
