@@ -110,7 +110,9 @@ def read_records(provenance: Mapping[str, Any]) -> dict[str, LayerRecord]:
         errors = errors if isinstance(errors, dict) else {}
         known = {name: _number(error) for name, error in errors.items()}
         return {name: LayerRecord(weight_error=error) for name, error in known.items()}
-    names = [name for name in _list(columns.get("name")) if isinstance(name, str)]
+    names = _list(columns.get("name"))
+    if not all(isinstance(name, str) for name in names):
+        return {}
     stale = ("input_scale_reason", "output_error_w4a4") if provenance.get("rescaled") else ()
     values: list[dict[str, Any]] = [{} for _ in names]
     for field in (*TEXTS, *NUMBERS, *_COUNTS):

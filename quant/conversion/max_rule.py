@@ -1,24 +1,24 @@
 """Estimate what the plain max rule would lose on a layer, without a second conversion.
 
-A sample of the weight's rows is encoded by the max rule, under the tensor scale of the whole
-weight, and compared with the chosen encoding of the same rows. The error of the whole layer is the
-chosen encoding's, times the ratio of the two. The ratio varies far less between rows than errors
-do, so a few rows are enough.
+A sample of the weight's rows, with the one that decides the scale of the whole weight, is encoded
+by the max rule and compared with the chosen encoding of the same rows. The error of the whole layer
+is the chosen encoding's, times the ratio of the two. The ratio varies far less between rows than
+errors do, so a few rows are enough.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from ..formats import EncodedWeight, WeightFormat
-from ..formats.base import tensor_amax
 from ..rounding import MaxRule
 from .output_trial import OutputTrial
 
 #: Rows to encode, in bands spread evenly over the weight: few enough to take no time.
-SAMPLED_ROWS = 128
+SAMPLED_ROWS = 64
 _BANDS = 8
 
 
@@ -56,54 +56,68 @@ def estimate_max_rule(
         output_error: the W4A16 error of the chosen encoding.
         bias_shift: the correction of the bias that belongs to the chosen encoding, or None.
     """
-    bands = _bands(weight.shape[0])
-    rows = torch.cat([weight[band] for band in bands])
-    exact = rows.float()
-    norm = float(exact.norm()) * (weight.shape[0] / max(1, len(rows))) ** 0.5
-    if rounding == "max" or not len(rows):
+    sample = _Sample.of(weight)
+    exact = sample.rows.float()
+    norm = sample.total(exact) ** 0.5
+    if rounding == "max" or not len(exact):
         return MaxRuleEstimate(encoded.relative_error, output_error, norm)
     shape = (weight.shape[0], weight.shape[1])
-    chosen = torch.cat([fmt.decode(encoded.tensors, shape, band) for band in bands])
-    plain = _by_max_rule(rows, tensor_amax(weight), fmt)
-    by_weight = _ratio(plain - exact, chosen - exact)
-    estimated = None
-    if trial is not None and trial.is_possible and output_error is not None:
-        shift = 0.0
+    chosen = torch.cat([fmt.decode(encoded.tensors, shape, band) for band in sample.bands])
+    plain = fmt.decode(fmt.encode(sample.rows, MaxRule()).tensors, (len(exact), shape[1]))
+    by_weight = sample.ratio(plain - exact, chosen - exact)
+    by_output = None
+    if trial is not None and trial.is_possible:
+        # one row per output channel
+        of_plain, of_chosen = ((rows - exact) @ trial.inputs.T for rows in (plain, chosen))
         if bias_shift is not None:
-            shift = torch.cat([bias_shift[band] for band in bands])
-        inputs = trial.inputs
-        estimated = _times(
-            output_error,
-            _ratio(inputs @ (plain - exact).T, inputs @ (chosen - exact).T + shift),
-        )
-    return MaxRuleEstimate(_times(encoded.relative_error, by_weight), estimated, norm)
+            of_chosen += torch.cat([bias_shift[band] for band in sample.bands]).unsqueeze(1)
+        by_output = sample.ratio(of_plain, of_chosen)
+    return MaxRuleEstimate(
+        _times(encoded.relative_error, by_weight), _times(output_error, by_output), norm
+    )
 
 
-def _by_max_rule(rows: torch.Tensor, amax: torch.Tensor, fmt: WeightFormat) -> torch.Tensor:
-    """Return rows rounded by the max rule, in a weight with this largest absolute value."""
-    # One more row holds the largest value of the weight, so that scales per tensor are the same.
-    largest = torch.zeros_like(rows[:1])
-    largest[0, 0] = amax.to(rows.dtype)
-    whole = torch.cat([rows, largest])
-    tensors = fmt.encode(whole, MaxRule()).tensors
-    return fmt.decode(tensors, (whole.shape[0], whole.shape[1]))[: len(rows)]
+@dataclass(frozen=True)
+class _Sample:
+    """Some rows of a weight: bands spread evenly, and the row of the largest value.
+
+    That row decides the scales of the whole weight, and may hold most of the error of a rounding
+    that clips it. ``scale`` is how many rows of the weight each row of the bands stands for.
+    """
+
+    bands: tuple[slice, ...]
+    rows: torch.Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, weight: torch.Tensor) -> _Sample:
+        count = weight.shape[0]
+        if count <= SAMPLED_ROWS:
+            return cls((slice(0, count),), weight, 1.0)
+        largest = int(torch.maximum(weight.amax(1), -weight.amin(1)).argmax())
+        bands = (*_bands(count), slice(largest, largest + 1))
+        rows = torch.cat([weight[band] for band in bands])
+        return cls(bands, rows, (count - 1) / (len(rows) - 1))
+
+    def total(self, rows: torch.Tensor) -> float:
+        """Return the sum of squares over all rows of the weight, from those of the sample."""
+        if not len(rows):
+            return 0.0
+        squares = rows.square().sum(1, dtype=torch.float64)
+        return float(squares[:-1].sum() * self.scale + squares[-1])
+
+    def ratio(self, plain: torch.Tensor, chosen: torch.Tensor) -> float | None:
+        """Return the ratio of the norms of two errors; None if the second one is zero."""
+        reference = self.total(chosen)
+        return (self.total(plain) / reference) ** 0.5 if reference > 0 else None
 
 
-def _bands(rows: int) -> list[slice]:
-    """Return slices of `SAMPLED_ROWS` rows in all, spread evenly; all rows if there are fewer."""
-    if rows <= SAMPLED_ROWS:
-        return [slice(0, rows)]
+def _bands(rows: int) -> Iterator[slice]:
+    """Yield slices of `SAMPLED_ROWS` rows in all, spread evenly over more rows."""
     size = SAMPLED_ROWS // _BANDS
-    return [
-        slice(start, start + size)
-        for start in (number * (rows - size) // (_BANDS - 1) for number in range(_BANDS))
-    ]
-
-
-def _ratio(plain: torch.Tensor, chosen: torch.Tensor) -> float | None:
-    """Return the ratio of the norms of two errors; None if the second one is zero."""
-    reference = float(chosen.norm())
-    return float(plain.norm()) / reference if reference > 0 else None
+    for number in range(_BANDS):
+        start = number * (rows - size) // (_BANDS - 1)
+        yield slice(start, start + size)
 
 
 def _times(error: float | None, ratio: float | None) -> float | None:
