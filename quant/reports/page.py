@@ -48,7 +48,7 @@ def render_page(view: LayerView, web: Path = WEB) -> str:
     )
     return _PAGE.format(
         policy=html.escape(policy),
-        title=html.escape(f"NVFP4 Foundry: {view.title}"),
+        title=html.escape(printable(f"NVFP4 Foundry: {view.title}")),
         import_map=import_map,
         data=view.dumps().translate(_ESCAPES),
         start=start,
