@@ -176,8 +176,9 @@ class NamedLayers {
    */
   add(pattern, blocks, members) {
     const left = protectEnds(pattern) + (blocks ? ` @ ${blocks}` : "");
+    // Of lines that match the same, the one that says most about its layers is the clearest.
     const stars = left.split("*").length - 1;
-    const cost = stars * 20 + (blocks ? 15 : 0) + (pattern.startsWith("*") ? 25 : 0) + left.length;
+    const cost = stars * 40 + (blocks ? 15 : 0) + (pattern.startsWith("*") ? 200 : 0) - pattern.length;
     if (!this.found.has(left)) this.found.set(left, { left, layers: members, cost });
   }
 }
