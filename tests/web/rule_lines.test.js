@@ -16,7 +16,7 @@ const where = (layers, accept) => layers.flatMap((layer, i) => (accept(layer) ? 
 
 for (const [name, view] of [["qwen", VIEWS.qwen()], ["flux", VIEWS.flux()], ["wan", VIEWS.wan()], ["hostile", hostileView()]]) {
   test(`lines of random selections match these layers and no other: ${name}`, () => {
-    const { layers, cases } = casesOf(view, 60, 7);
+    const { layers, cases } = casesOf(view, 30, 7);
     for (const { chosen, format, lines, left_out: leftOut } of cases) {
       const decided = new Set(lines.flatMap((line) => layersOfLine(line, layers)));
       const expected = chosen.filter((i) => !leftOut.includes(i));

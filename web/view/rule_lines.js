@@ -98,7 +98,7 @@ class NamedLayers {
       for (const row of rows) {
         found.add(`${start}.*.${escapeGlob(row)}`).add(`*.${escapeGlob(row)}`);
         for (const part of partsOf(row)) {
-          found.add(`${start}.*${part.startsWith("*") ? part : `.${part}`}`);
+          found.add(part.startsWith("*") ? `${start}.${part}` : `${start}.*.${part}`);
           if (part.startsWith("*")) found.add(part);
         }
       }
