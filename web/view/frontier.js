@@ -110,7 +110,10 @@ export class FrontierChart {
         axis(theme, "size", (v) => trimZeros(formatBytes(v)), 22),
         {
           ...axis(theme, this.data.label, (v) => trimZeros(formatPercent(v)), 44),
-          ...(log && { splits: (_chart, _axis, low, high) => logTicks(low, high) }),
+          ...(log && {
+            splits: (_chart, _axis, low, high) => logTicks(low, high),
+            filter: (_chart, splits) => splits,
+          }),
         },
       ],
       series: [

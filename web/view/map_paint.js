@@ -129,7 +129,7 @@ class MapPainter {
       const y = section.y + Math.floor(i / section.count) * section.cellHeight;
       const w = Math.round(section.x + (block + 1) * section.cellWidth) - x - gap;
       const h = section.cellHeight - gap;
-      this.paintCell(layer, x, y, w, h);
+      this.paintCell(layer, x, y, w, h, section.cellWidth - gap);
       if (this.needsMark(layer)) marked.push([layer, x, y, w, h]);
     });
     for (const [layer, x, y, w, h] of marked) this.paintMarks(layer, x, y, w, h);
@@ -154,8 +154,9 @@ class MapPainter {
    * @param {number} y
    * @param {number} width
    * @param {number} height
+   * @param {number} [room] width for the letter, the same in all cells
    */
-  paintCell(layer, x, y, width, height) {
+  paintCell(layer, x, y, width, height, room = width) {
     const { context } = this;
     const look = this.look(layer);
     if (look.fill === null) {
@@ -166,8 +167,8 @@ class MapPainter {
     }
     context.fillStyle = look.fill ?? this.hatch;
     context.fillRect(x, y, width, height);
-    if (look.letter && width >= LETTER_LEAST) {
-      const size = Math.min(11, Math.floor(width * 0.9));
+    if (look.letter && room >= LETTER_LEAST) {
+      const size = Math.min(11, Math.floor(room * 0.9));
       context.globalAlpha = 0.72;
       this.text(look.letter, x + width / 2, y + height / 2 + 0.5, `${size}px ${this.theme.font}`, look.ink, "center");
       context.globalAlpha = 1;
