@@ -6,6 +6,7 @@ Messages are for users: they say what is wrong, in which file or layer, and what
 from __future__ import annotations
 
 import errno
+from dataclasses import dataclass
 
 # What torch, CUDA and the loader of shared libraries say when memory is short.
 _OUT_OF_MEMORY = (
@@ -17,8 +18,24 @@ _OUT_OF_MEMORY = (
 )
 
 
+@dataclass(frozen=True)
+class Remedy:
+    """A setting that would avoid an error: what to call it, which setting, and its new value."""
+
+    label: str
+    setting: str
+    value: str | bool
+
+
 class FoundryError(Exception):
-    """Base of all errors that the package raises on purpose."""
+    """Base of all errors that the package raises on purpose.
+
+    ``remedy`` is a setting that would avoid the error, if there is one. The message names it too.
+    """
+
+    def __init__(self, message: str, *, remedy: Remedy | None = None) -> None:
+        super().__init__(message)
+        self.remedy = remedy
 
 
 class UsageError(FoundryError):

@@ -57,18 +57,28 @@ class TextEncoderSource(ModelSource):
         return agree and 2 * len(shared) > len(matrices)
 
 
-def _find_encoder(clip: Any, name: str) -> tuple[str, torch.nn.Module]:
-    """Return ComfyUI's name for a text encoder of a CLIP, and the encoder."""
-    found = {
+def encoder_names(clip: Any) -> list[str]:
+    """Return ComfyUI's names for the text encoders of a CLIP, the largest first."""
+    found = _encoders(clip)
+    return sorted(found, key=lambda child: -_weights(found[child]))
+
+
+def _encoders(clip: Any) -> dict[str, torch.nn.Module]:
+    return {
         child: module
         for child, module in clip.cond_stage_model.named_children()
         if hasattr(module, _TRANSFORMER)
     }
+
+
+def _find_encoder(clip: Any, name: str) -> tuple[str, torch.nn.Module]:
+    """Return ComfyUI's name for a text encoder of a CLIP, and the encoder."""
+    found = _encoders(clip)
     if not found:
         raise SourceError("this CLIP has no text encoder that can be quantized")
     if name and name not in found:
         raise SourceError(f"this CLIP has no text encoder {name!r}; it has {', '.join(found)}")
-    chosen = name or max(found, key=lambda child: _weights(found[child]))
+    chosen = name or encoder_names(clip)[0]
     return chosen, found[chosen]
 
 

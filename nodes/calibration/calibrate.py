@@ -12,7 +12,7 @@ from ...quant.reports.calibration import describe_statistics
 from ..bridge.model_source import ModelSource
 from ..bridge.models import observed_clone
 from ..files.artefacts import CALIBRATIONS
-from ..inputs.sockets import CATEGORY, CalibrationSocket, StatisticsSocket
+from ..inputs.sockets import CALIBRATE, CalibrationSocket, StatisticsSocket
 from .sessions import CalibrationSession, open_session
 
 _CONTINUE, _START_OVER = "continue", "start over"
@@ -27,7 +27,7 @@ class Calibrate(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryCalibrate",
             display_name="Calibrate",
-            category=CATEGORY,
+            category=CALIBRATE,
             description=(
                 "Returns the model with observers that record the inputs of every layer while you "
                 "sample. The pictures do not change. Calibration Result collects what they record."
@@ -157,7 +157,7 @@ class CalibrationResult(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryCalibrationResult",
             display_name="Calibration Result",
-            category=CATEGORY,
+            category=CALIBRATE,
             description=(
                 "Waits until sampling is done, then collects what Calibrate recorded, saves the "
                 "calibration in ComfyUI's output folder and reports every layer."

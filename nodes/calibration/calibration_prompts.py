@@ -7,10 +7,11 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..files import decks, folders
-from ..inputs.sockets import CATEGORY
+from ..foundry_node import FoundryNode
+from ..inputs.sockets import CALIBRATE
 
 
-class CalibrationPrompts(io.ComfyNode):
+class CalibrationPrompts(FoundryNode):
     """Output a deck of prompts as a list, so that one queue run samples them all."""
 
     @classmethod
@@ -19,7 +20,7 @@ class CalibrationPrompts(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryCalibrationPrompts",
             display_name="Calibration Prompts",
-            category=CATEGORY,
+            category=CALIBRATE,
             description=(
                 "Outputs a list of prompts. Connected nodes run once per prompt, so one queue run "
                 "samples them all. Prompts like your own calibrate best."

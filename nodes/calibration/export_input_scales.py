@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.calibration import CalibrationStatistics
 from ...quant.calibration.input_scale.export import FLAVOURS, export_scales, write_scales
@@ -12,11 +12,14 @@ from ...quant.calibration.input_scale.read import formats_with_scales
 from ...quant.text import shorten
 from ..files import folders
 from ..files.artefacts import INPUT_SCALES
+from ..foundry_node import FoundryNode
 from ..inputs.input_scale import AMAX, FIXED, PERCENTILE, chosen_policy, input_scale_options
-from ..inputs.sockets import CATEGORY, StatisticsSocket
+from ..inputs.sockets import INTEROP, StatisticsSocket
+from ..reports.errors import refused_if_invalid
+from ..reports.shown import shown_text
 
 
-class ExportInputScales(io.ComfyNode):
+class ExportInputScales(FoundryNode):
     """Save the static input scales of a calibration for other converters."""
 
     @classmethod
@@ -25,7 +28,7 @@ class ExportInputScales(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryExportInputScales",
             display_name="Export Input Scales",
-            category=CATEGORY,
+            category=INTEROP,
             description=(
                 "Saves the static input scales of a calibration as JSON that other converters read."
             ),
@@ -73,9 +76,14 @@ class ExportInputScales(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str | None, input_scale: Any = None) -> bool | str:
+    def validate_inputs(cls, name: str | None) -> bool | str:
         """Report an invalid name before the queue starts."""
-        return INPUT_SCALES.check_new(name, optional=False)
+        return refused_if_invalid(INPUT_SCALES.check_new(name, optional=False))
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str = "", **others: Any) -> int:
+        """Return how often the saved file was deleted, so that it is saved again."""
+        return INPUT_SCALES.times_lost(name)
 
     @classmethod
     def execute(
@@ -97,7 +105,8 @@ class ExportInputScales(io.ComfyNode):
         )
         path = folders.free_name(INPUT_SCALES.path(name))
         write_scales(export, path)
+        INPUT_SCALES.remember(name, path)
         lines = [f"saved {path}", f"{export.layers} layers have a static scale"]
         if export.left_out:
             lines.append(f"{len(export.left_out)} layers have none: {shorten(export.left_out)}")
-        return io.NodeOutput(str(path), ui=ui.PreviewText("\n".join(lines)))
+        return io.NodeOutput(str(path), ui=shown_text("Input scales", "\n".join(lines)))

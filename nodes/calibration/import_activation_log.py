@@ -4,19 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.calibration import load_statistics, save_statistics
 from ...quant.calibration.import_log import import_activation_log
-from ...quant.reports.calibration import describe_statistics
+from ...quant.reports.view import calibration_view
 from ..bridge.model_source import ModelSource
 from ..files import folders
 from ..files.artefacts import CALIBRATIONS
+from ..foundry_node import FoundryNode
 from ..inputs.save_as import save_as_input
-from ..inputs.sockets import CATEGORY, StatisticsSocket
+from ..inputs.sockets import INTEROP, StatisticsSocket
+from ..prompts.validation import constant_inputs
+from ..reports.errors import refused, refused_if_invalid
+from ..reports.shown import shown
 
 
-class ImportActivationLog(io.ComfyNode):
+class ImportActivationLog(FoundryNode):
     """Turn the log of a patched ComfyUI into a calibration."""
 
     @classmethod
@@ -25,7 +29,7 @@ class ImportActivationLog(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryImportActivationLog",
             display_name="Import Activation Log",
-            category=CATEGORY,
+            category=INTEROP,
             description=(
                 "Turns a log that ComfyUI writes with the input_scale patch of convert_nvfp4 into "
                 "a calibration. It gives static input scales, but has no inputs to measure errors "
@@ -57,19 +61,20 @@ class ImportActivationLog(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, log_file: str | None, save_as: str | None) -> bool | str:
+    def validate_inputs(cls, log_file: str | None) -> bool | str:
         """Report a missing file or an invalid name before the queue starts."""
         try:
             if log_file is not None:
                 folders.input_path(log_file)
         except FileNotFoundError as error:
-            return str(error)
-        return CALIBRATIONS.check_new(save_as)
+            return refused(str(error))
+        return refused_if_invalid(CALIBRATIONS.check_new(constant_inputs().get("save_as")))
 
     @classmethod
-    def fingerprint_inputs(cls, log_file: str, **others: Any) -> float:
-        """Return when the log changed, so that a changed log is read again."""
-        return folders.input_path(log_file).stat().st_mtime
+    def fingerprint_inputs(cls, log_file: str, save_as: str = "", **others: Any) -> list[float]:
+        """Return when the log changed, and how often the saved file was deleted."""
+        changed = folders.input_path(log_file).stat().st_mtime
+        return [changed, CALIBRATIONS.times_lost(save_as)]
 
     @classmethod
     def execute(
@@ -87,5 +92,5 @@ class ImportActivationLog(io.ComfyNode):
             lambda path: load_statistics(path).runs == statistics.runs,
             lambda path: save_statistics(statistics, path),
         )
-        text = "\n".join([*saved, *imported.notes, describe_statistics(statistics)])
-        return io.NodeOutput(statistics, text, ui=ui.PreviewText(text))
+        view = calibration_view(statistics, [*saved, *imported.notes])
+        return io.NodeOutput(statistics, view.text, ui=shown(view))

@@ -1,19 +1,20 @@
-"""The nodes that load a saved calibration and merge several."""
+"""The node that loads a saved calibration."""
 
 from __future__ import annotations
 
-from typing import Any
+from comfy_api.latest import io
 
-from comfy_api.latest import io, ui
-
-from ...quant.calibration import CalibrationStatistics, load_statistics, merge_all, save_statistics
-from ...quant.reports.calibration import describe_statistics
+from ...quant.calibration import load_statistics
+from ...quant.reports.view import calibration_view
 from ..files.artefacts import CALIBRATIONS
+from ..foundry_node import FoundryNode
 from ..inputs.saved import saved_input
-from ..inputs.sockets import CATEGORY, StatisticsSocket
+from ..inputs.sockets import CALIBRATE, StatisticsSocket
+from ..reports.errors import refused_if_invalid
+from ..reports.shown import shown
 
 
-class LoadCalibration(io.ComfyNode):
+class LoadCalibration(FoundryNode):
     """Load a saved calibration."""
 
     @classmethod
@@ -22,7 +23,7 @@ class LoadCalibration(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryLoadCalibration",
             display_name="Load Calibration",
-            category=CATEGORY,
+            category=CALIBRATE,
             description="Loads a calibration that Calibration Result or Merge Calibrations saved.",
             search_aliases=["nvfp4 calibration", "activation statistics", "input_scale"],
             inputs=[
@@ -32,12 +33,13 @@ class LoadCalibration(io.ComfyNode):
                 StatisticsSocket.Output(display_name="CALIBRATION"),
                 io.String.Output(display_name="report"),
             ],
+            is_output_node=True,
         )
 
     @classmethod
     def validate_inputs(cls, name: str | None) -> bool | str:
         """Report a missing file before the queue starts."""
-        return CALIBRATIONS.check_saved(name)
+        return refused_if_invalid(CALIBRATIONS.check_saved(name))
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> float:
@@ -48,76 +50,5 @@ class LoadCalibration(io.ComfyNode):
     def execute(cls, name: str) -> io.NodeOutput:
         """Return the calibration and its report."""
         statistics = load_statistics(CALIBRATIONS.path(name))
-        return io.NodeOutput(statistics, describe_statistics(statistics))
-
-
-class MergeCalibrations(io.ComfyNode):
-    """Add up calibrations of one model from several days or machines."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node to ComfyUI."""
-        return io.Schema(
-            node_id="NVFP4FoundryMergeCalibrations",
-            display_name="Merge Calibrations",
-            category=CATEGORY,
-            description=(
-                "Adds up calibrations of the same model. Calibrations of different models, or "
-                "ones that contain the same run twice, cannot be merged."
-            ),
-            search_aliases=["nvfp4 calibration", "combine calibrations", "add calibrations"],
-            inputs=[
-                io.Autogrow.Input(
-                    "statistics",
-                    template=io.Autogrow.TemplatePrefix(
-                        input=StatisticsSocket.Input(
-                            "statistics",
-                            display_name="calibration",
-                            tooltip="A calibration, from Calibration Result or Load Calibration.",
-                        ),
-                        prefix="statistics_",
-                        min=2,
-                    ),
-                ),
-                io.String.Input(
-                    "save_as",
-                    default="",
-                    tooltip="Also save the merged calibration under this name. Leave it empty to "
-                    "skip saving.",
-                ),
-            ],
-            outputs=[
-                StatisticsSocket.Output(display_name="CALIBRATION"),
-                io.String.Output(display_name="report"),
-            ],
-            is_output_node=True,
-        )
-
-    @classmethod
-    def validate_inputs(cls, save_as: str | None, statistics: Any = None) -> bool | str:
-        """Report an invalid name before the queue starts."""
-        return CALIBRATIONS.check_new(save_as)
-
-    @classmethod
-    def execute(cls, statistics: dict[str, CalibrationStatistics], save_as: str) -> io.NodeOutput:
-        """Return the merged calibration and its report."""
-        merged = merge_all([value for value in statistics.values() if value is not None])
-        if save_as:
-            _save_merged(merged, save_as)
-        text = describe_statistics(merged)
-        return io.NodeOutput(merged, text, ui=ui.PreviewText(text))
-
-
-def _save_merged(merged: CalibrationStatistics, name: str) -> None:
-    """Save a merged calibration, unless a file of this name already holds the same runs.
-
-    Raises:
-        FileExistsError: a file of this name holds other runs.
-    """
-    path = CALIBRATIONS.path(name)
-    if path.exists():
-        saved = {run.id for run in load_statistics(path).runs}
-        if saved != {run.id for run in merged.runs}:
-            raise FileExistsError(f"a calibration named {name} already exists; choose another name")
-        return
-    save_statistics(merged, path)
+        view = calibration_view(statistics)
+        return io.NodeOutput(statistics, view.text, ui=shown(view))

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.difference import Difference, differences
 from ...quant.errors import CompareError
 from ...quant.reports.pictures.side_by_side import image_pixels, latent_pixels, side_by_side
 from ...quant.reports.samples import describe_samples
-from ..inputs.sockets import CATEGORY
+from ...quant.reports.view import text_view
+from ..foundry_node import FoundryNode
+from ..inputs.sockets import MEASURE
+from ..reports.shown import shown
 
 # Triple-width pictures of a long video would fill the memory.
 _MOST_PICTURES = 8
@@ -20,7 +23,7 @@ _SSIM_WINDOW = 11
 _PEAK = 1.0
 
 
-class CompareSamples(io.ComfyNode):
+class CompareSamples(FoundryNode):
     """Measure the difference of two samples and draw where they differ."""
 
     @classmethod
@@ -28,8 +31,8 @@ class CompareSamples(io.ComfyNode):
         """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="NVFP4FoundryCompareSamples",
-            display_name="Compare",
-            category=CATEGORY,
+            display_name="Compare NVFP4 Samples",
+            category=MEASURE,
             description=(
                 "Measures how far two latents or two images are apart and shows where they "
                 "differ. Use it to compare samples of one seed from a model and its quantized copy."
@@ -95,7 +98,7 @@ class CompareSamples(io.ComfyNode):
             text,
             sum(items, Difference()).relative_error,
             pictures,
-            ui={**ui.PreviewText(text).as_dict(), **ui.PreviewImage(pictures).as_dict()},
+            ui=shown(text_view("Samples compared", text), pictures),
         )
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.checkpoint import inspect_checkpoint
-from ...quant.reports.checkpoint import describe_summary
+from ...quant.reports.view import checkpoint_view
 from ..files import folders
-from ..inputs.sockets import CATEGORY
+from ..foundry_node import FoundryNode
+from ..inputs.sockets import FILES
+from ..reports.errors import refused
+from ..reports.shown import shown
 
 
-class InspectCheckpoint(io.ComfyNode):
+class InspectCheckpoint(FoundryNode):
     """Show the layers, formats, sizes and scales of a file."""
 
     @classmethod
@@ -19,7 +22,7 @@ class InspectCheckpoint(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryInspectCheckpoint",
             display_name="Inspect Checkpoint",
-            category=CATEGORY,
+            category=FILES,
             description=(
                 "Shows what a model file contains: layers, formats, sizes, input scales, and how "
                 "the file was made. Reads headers only."
@@ -46,7 +49,8 @@ class InspectCheckpoint(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, model_file: str | None) -> bool | str:
         """Report a missing file before the queue starts."""
-        return folders.missing_source(model_file) or True
+        missing = folders.missing_source(model_file)
+        return refused(missing) if missing else True
 
     @classmethod
     def fingerprint_inputs(cls, model_file: str) -> list[float]:
@@ -56,5 +60,5 @@ class InspectCheckpoint(io.ComfyNode):
     @classmethod
     def execute(cls, model_file: str) -> io.NodeOutput:
         """Return the report."""
-        text = describe_summary(inspect_checkpoint(folders.source_path(model_file)))
-        return io.NodeOutput(text, ui=ui.PreviewText(text))
+        view = checkpoint_view(inspect_checkpoint(folders.source_path(model_file)))
+        return io.NodeOutput(view.text, ui=shown(view))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.calibration import CalibrationStatistics
 from ...quant.checkpoint import rescale_checkpoint
@@ -12,21 +12,29 @@ from ...quant.reports.rescale import describe_rescale
 from ...quant.sources import open_tensors
 from ..bridge.models import progress_bar
 from ..files import folders
+from ..files.written import WRITTEN
+from ..foundry_node import FoundryNode
 from ..inputs.input_scale import chosen_policy, input_scale_options, modified, why_not
-from ..inputs.sockets import CATEGORY, StatisticsSocket
-from ..inputs.target import resolve_target, target_inputs, validate_target
+from ..inputs.sockets import FILES, StatisticsSocket
+from ..inputs.target import resolve_target, target_inputs, target_key, why_not_target
+from ..prompts.validation import constant_inputs
+from ..reports.errors import refused
+from ..reports.saved import check_saved
+from ..reports.shown import shown_text
+
+_NODE = "NVFP4FoundryRescaleCheckpoint"
 
 
-class RescaleCheckpoint(io.ComfyNode):
+class RescaleCheckpoint(FoundryNode):
     """Add, change or remove the static input scales of a quantized file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
         return io.Schema(
-            node_id="NVFP4FoundryRescaleCheckpoint",
+            node_id=_NODE,
             display_name="Rescale Checkpoint",
-            category=CATEGORY,
+            category=FILES,
             description=(
                 "Adds static input scales from a calibration to a quantized checkpoint from this "
                 "or another tool, or removes them. Nothing is quantized again: all other tensors "
@@ -65,24 +73,19 @@ class RescaleCheckpoint(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        model_file: str | None,
-        file_name: str | None,
-        folder: str | None,
-        if_exists: str | None,
-        input_scale: Any = None,
-    ) -> bool | str:
+    def validate_inputs(cls, model_file: str | None) -> bool | str:
         """Report an invalid source or target before the queue starts."""
-        problem = folders.missing_source(model_file) or why_not(input_scale)
-        return problem or validate_target(file_name, folder, if_exists)
+        inputs = constant_inputs()
+        problem = folders.missing_source(model_file) or why_not(inputs)
+        return refused(problem) if problem else why_not_target(inputs.get("file_name"))
 
     @classmethod
     def fingerprint_inputs(
         cls, model_file: str, input_scale: Any = None, **others: Any
     ) -> list[float]:
-        """Return when the files changed, so that changed files are rescaled again."""
-        return [*folders.modified(model_file), modified(input_scale)]
+        """Return when the files changed, and how often the saved file was deleted."""
+        lost = WRITTEN.times_lost(target_key(_NODE, {**others, "model_file": model_file}))
+        return [*folders.modified(model_file), modified(input_scale), lost]
 
     @classmethod
     def execute(
@@ -98,7 +101,7 @@ class RescaleCheckpoint(io.ComfyNode):
         path = folders.source_path(model_file)
         with open_tensors(path) as file:
             size = sum(info.nbytes for info in file.tensors.values())
-        target, overwrite = resolve_target(file_name, folder, if_exists, size)
+        target, overwrite = resolve_target(file_name, folder, if_exists, size, model_file)
         report = rescale_checkpoint(
             path,
             chosen_policy(input_scale),
@@ -107,5 +110,9 @@ class RescaleCheckpoint(io.ComfyNode):
             overwrite=overwrite,
             on_progress=progress_bar(),
         )
+        where = {"file_name": file_name, "folder": folder, "if_exists": if_exists}
+        WRITTEN.add(target_key(_NODE, {**where, "model_file": model_file}), target)
         text = describe_rescale(report)
-        return io.NodeOutput(str(target), text, ui=ui.PreviewText(f"saved {target}\n\n{text}"))
+        shown = "\n".join([*check_saved(target), "", text])
+        ui = shown_text(f"Input scales of {target.name}", shown, saved=[target])
+        return io.NodeOutput(str(target), text, ui=ui)

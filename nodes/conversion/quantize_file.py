@@ -2,38 +2,54 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.calibration import CalibrationStatistics
 from ...quant.conversion.convert import convert
 from ...quant.conversion.observed_input import working_bytes
+from ...quant.conversion.report import ConversionReport
 from ...quant.errors import FoundryError
-from ...quant.planning import Recipe, make_plan, take_inventory
-from ...quant.reports.conversion import describe_conversion
+from ...quant.planning import Recipe, automatic_recipe, make_plan, take_inventory
+from ...quant.reports.view import conversion_view
 from ...quant.sources import open_source
 from ..bridge.models import compute_device, progress_bar
 from ..files import folders
+from ..files.written import WRITTEN
+from ..foundry_node import FoundryNode
 from ..inputs.any_architecture import any_architecture_input
-from ..inputs.sockets import CATEGORY, RecipeSocket, StatisticsSocket
-from ..inputs.target import resolve_target, target_inputs, validate_target
+from ..inputs.sockets import START, RecipeSocket, StatisticsSocket
+from ..inputs.target import (
+    card_input,
+    resolve_target,
+    target_inputs,
+    target_key,
+    why_not_target,
+)
+from ..prompts.validation import constant_inputs
+from ..reports.errors import refused
+from ..reports.saved import check_saved
+from ..reports.shown import shown
 from ..sources.load_source_model import completing_input
 
+_NODE = "NVFP4FoundryQuantizeFile"
 
-class QuantizeFile(io.ComfyNode):
+
+class QuantizeFile(FoundryNode):
     """Convert a model file to a checkpoint, one layer at a time."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
         return io.Schema(
-            node_id="NVFP4FoundryQuantizeFile",
-            display_name="Quantize File",
-            category=CATEGORY,
+            node_id=_NODE,
+            display_name="Quantize File to NVFP4",
+            category=START,
             description=(
-                "Converts a model file to a checkpoint file without loading the model. Memory use "
-                "stays at a few layers, however large the model is."
+                "Converts a model file to a checkpoint file without loading the model: choose the "
+                "model and run. Memory use stays at a few layers, however large the model is."
             ),
             search_aliases=[
                 "nvfp4 convert",
@@ -42,38 +58,13 @@ class QuantizeFile(io.ComfyNode):
                 "float8",
                 "4-bit",
                 "int8",
+                "quantise",
+                "shrink",
                 "compress file",
                 "quantize checkpoint",
                 "low memory",
             ],
-            inputs=[
-                io.Combo.Input(
-                    "model_file",
-                    options=folders.source_files(),
-                    tooltip="The diffusion model or text encoder to convert: safetensors, shards "
-                    "or GGUF.",
-                ),
-                RecipeSocket.Input(
-                    "recipe",
-                    tooltip="From Select NVFP4 Preset or any other node that outputs a recipe.",
-                ),
-                StatisticsSocket.Input(
-                    "statistics",
-                    display_name="calibration",
-                    optional=True,
-                    tooltip="The calibration of this exact model, for static input scales.",
-                ),
-                *target_inputs(),
-                any_architecture_input(),
-                completing_input(),
-                io.Boolean.Input(
-                    "whole_checkpoint",
-                    default=False,
-                    optional=True,
-                    tooltip="For full checkpoints: also copy the text encoder and the VAE, so that "
-                    "the result loads with Load Checkpoint. Save it to checkpoints.",
-                ),
-            ],
+            inputs=_inputs(),
             outputs=[
                 io.String.Output(display_name="path"),
                 io.String.Output(display_name="report"),
@@ -82,52 +73,48 @@ class QuantizeFile(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls,
-        model_file: str | None,
-        file_name: str | None,
-        folder: str | None,
-        if_exists: str | None,
-        complete_from: str | None = None,
-    ) -> bool | str:
+    def validate_inputs(cls, model_file: str | None) -> bool | str:
         """Report an invalid source or target before the queue starts."""
+        inputs = constant_inputs()
         try:
-            second = folders.completing_path(complete_from)
+            second = folders.completing_path(inputs.get("complete_from"))
             if model_file is not None:
                 with open_source(folders.source_path(model_file), second):
                     pass
         except (FileNotFoundError, FoundryError) as error:
-            return str(error)
-        return validate_target(file_name, folder, if_exists)
+            return refused(str(error))
+        return why_not_target(inputs.get("file_name"))
 
     @classmethod
     def fingerprint_inputs(
         cls, model_file: str, complete_from: str | None = None, **others: Any
     ) -> list[float]:
-        """Return when the files changed, so that changed files are converted again."""
-        return folders.modified(model_file, complete_from)
+        """Return when the files changed, and how often the saved file was deleted."""
+        key = target_key(_NODE, {**others, "model_file": model_file})
+        return [*folders.modified(model_file, complete_from), WRITTEN.times_lost(key)]
 
     @classmethod
     def execute(
         cls,
         model_file: str,
-        recipe: Recipe,
         file_name: str,
         folder: str,
         if_exists: str,
         any_architecture: bool,
+        recipe: Recipe | None = None,
         statistics: CalibrationStatistics | None = None,
         complete_from: str | None = None,
         whole_checkpoint: bool = False,
+        model_card: bool = False,
     ) -> io.NodeOutput:
         """Write the checkpoint and return its path and report."""
-        second = folders.completing_path(complete_from)
-        file = folders.source_path(model_file)
+        recipe = recipe or automatic_recipe()
+        file, second = folders.source_path(model_file), folders.completing_path(complete_from)
         with open_source(file, second, meant_for=recipe.architectures) as source:
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
             beside = source.rest.nbytes if whole_checkpoint and source.rest else 0
             size = plan.bytes_after + beside
-            path, overwrite = resolve_target(file_name, folder, if_exists, size)
+            path, overwrite = resolve_target(file_name, folder, if_exists, size, model_file)
             report = convert(
                 source,
                 plan,
@@ -138,5 +125,52 @@ class QuantizeFile(io.ComfyNode):
                 whole_file=whole_checkpoint,
                 on_progress=progress_bar(),
             )
-        text = describe_conversion(report, every_layer=False)
-        return io.NodeOutput(str(path), text, ui=ui.PreviewText(f"saved {path}\n\n{text}"))
+        where = {"file_name": file_name, "folder": folder, "if_exists": if_exists}
+        WRITTEN.add(target_key(_NODE, {**where, "model_file": model_file}), path)
+        return _output(path, report, statistics, model_card=model_card)
+
+
+def _output(
+    path: Path,
+    report: ConversionReport,
+    statistics: CalibrationStatistics | None,
+    *,
+    model_card: bool,
+) -> io.NodeOutput:
+    lines = check_saved(path, model_card=model_card)
+    view = conversion_view(report, statistics, lines)
+    return io.NodeOutput(str(path), view.text, ui=shown(view, saved=[path]))
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Combo.Input(
+            "model_file",
+            options=folders.source_files(),
+            tooltip="The diffusion model or text encoder to convert: safetensors, shards or GGUF.",
+        ),
+        RecipeSocket.Input(
+            "recipe",
+            optional=True,
+            tooltip="From Select NVFP4 Preset or any other node that outputs a recipe. Without it, "
+            "the preset for the model is used.",
+        ),
+        StatisticsSocket.Input(
+            "statistics",
+            display_name="calibration",
+            optional=True,
+            tooltip="The calibration of this exact model, for static input scales.",
+        ),
+        *target_inputs(),
+        any_architecture_input(),
+        completing_input(),
+        io.Boolean.Input(
+            "whole_checkpoint",
+            default=False,
+            optional=True,
+            advanced=True,
+            tooltip="For full checkpoints: also copy the text encoder and the VAE, so that the "
+            "result loads with Load Checkpoint. Save it to checkpoints.",
+        ),
+        card_input(),
+    ]

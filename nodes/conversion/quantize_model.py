@@ -1,38 +1,48 @@
-"""The node that quantizes a MODEL in the graph."""
+"""The node that quantizes a MODEL or the text encoder of a CLIP in the graph."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
+from comfy_execution.graph_utils import ExecutionBlocker
 
 from ...quant.calibration import CalibrationStatistics
-from ...quant.conversion.convert import quantize_to_memory
+from ...quant.conversion.convert import QuantizedModel, quantize_to_memory
 from ...quant.conversion.observed_input import working_bytes
 from ...quant.planning import Plan
-from ...quant.reports.conversion import describe_conversion
-from ..bridge.applied_loras import loras_before
+from ...quant.reports.view import conversion_view
+from ..bridge.model_or_clip import is_clip, opened
 from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device, emulate_native_gpu, model_from_checkpoint, progress_bar
-from ..inputs.sockets import CATEGORY, CheckpointSocket, PlanSocket, StatisticsSocket
+from ..bridge.text_encoder_source import TextEncoderSource, clip_from_checkpoint
+from ..foundry_node import FoundryNode
+from ..inputs.sockets import START, CheckpointSocket, PlanSocket, StatisticsSocket
+from ..reports.shown import shown
 
 _AS_HERE, _AS_BLACKWELL = "as this machine runs it", "as a Blackwell GPU runs it"
+_NO_PREVIEW = (
+    "this CLIP was not loaded from text encoder files, so there is no quantized CLIP to preview: "
+    "save the checkpoint to text_encoders and load it with Load CLIP"
+)
+_MODEL_OR_CLIP = io.MatchType.Template("model", [io.Model, io.Clip])
 
 
-class QuantizeModel(io.ComfyNode):
-    """Quantize a MODEL as planned; return it for a preview, and its checkpoint to save."""
+class QuantizeModel(FoundryNode):
+    """Quantize a model as planned; return it for a preview, and its checkpoint to save."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
         return io.Schema(
             node_id="NVFP4FoundryQuantizeModel",
-            display_name="Quantize",
-            category=CATEGORY,
+            display_name="Quantize Model to NVFP4",
+            category=START,
             description=(
-                "Quantizes a model as planned. It returns a MODEL that is loaded exactly as "
-                "ComfyUI loads the saved file, so you can sample with it before you save. It holds "
-                "the quantized model in memory. If your memory is too small, use Quantize File."
+                "Quantizes a model or a text encoder as planned. It returns a MODEL or CLIP that "
+                "is loaded exactly as ComfyUI loads the saved file, so you can sample with it "
+                "before you save. It holds the quantized model in memory. If your memory is too "
+                "small, use Quantize File to NVFP4."
             ),
             search_aliases=[
                 "nvfp4",
@@ -41,11 +51,19 @@ class QuantizeModel(io.ComfyNode):
                 "float8",
                 "4-bit",
                 "int8",
+                "quantise",
+                "shrink model",
                 "compress model",
                 "convert to nvfp4",
+                "quantize text encoder",
+                "compress clip",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="The model that the plan was made for."),
+                io.MatchType.Input(
+                    "model",
+                    _MODEL_OR_CLIP,
+                    tooltip="The MODEL or CLIP that the plan was made for.",
+                ),
                 PlanSocket.Input("plan", tooltip="From Plan Layers or Auto Mix."),
                 io.Combo.Input(
                     "preview",
@@ -53,22 +71,23 @@ class QuantizeModel(io.ComfyNode):
                     default=_AS_HERE,
                     tooltip="How the MODEL computes. A Blackwell GPU also rounds the inputs of "
                     "NVFP4 layers. Other machines can emulate that, but sample more slowly. The "
-                    "CHECKPOINT is the same either way.",
+                    "CHECKPOINT is the same either way, and so is a CLIP.",
                 ),
                 StatisticsSocket.Input(
                     "statistics",
                     display_name="calibration",
                     optional=True,
                     tooltip="The calibration, from Calibration Result or Load Calibration. Without "
-                    "it, the checkpoint has no static input scales.",
+                    "it, the checkpoint has no static input scales. Text encoders need none.",
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="MODEL"),
+                io.MatchType.Output(_MODEL_OR_CLIP, display_name="MODEL"),
                 CheckpointSocket.Output(display_name="CHECKPOINT"),
                 io.String.Output(display_name="report"),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
+            is_output_node=True,
         )
 
     @classmethod
@@ -79,8 +98,9 @@ class QuantizeModel(io.ComfyNode):
         preview: str,
         statistics: CalibrationStatistics | None = None,
     ) -> io.NodeOutput:
-        """Return the quantized MODEL, the checkpoint and the report."""
-        with ModelSource(model, loras_before(cls.hidden)) as source:
+        """Return the quantized MODEL or CLIP, the checkpoint and the report."""
+        notes: list[str] = []
+        with opened(model, cls.hidden, plan=plan) as source:
             checkpoint = quantize_to_memory(
                 source,
                 plan,
@@ -88,11 +108,18 @@ class QuantizeModel(io.ComfyNode):
                 device=compute_device(working_bytes(plan.recipe.rounding, statistics)),
                 on_progress=progress_bar(),
             )
-        text = describe_conversion(checkpoint.report, every_layer=False)
-        quantized = model_from_checkpoint(checkpoint, model)
-        if preview == _AS_BLACKWELL:
-            text = f"{_describe_emulation(emulate_native_gpu(quantized, checkpoint))}\n\n{text}"
-        return io.NodeOutput(quantized, checkpoint, text, ui=ui.PreviewText(text))
+            quantized = _loaded(checkpoint, source, model)
+        if preview == _AS_BLACKWELL and not is_clip(model):
+            notes.append(_describe_emulation(emulate_native_gpu(quantized, checkpoint)))
+        view = conversion_view(checkpoint.report, statistics, notes)
+        return io.NodeOutput(quantized, checkpoint, view.text, ui=shown(view))
+
+
+def _loaded(checkpoint: QuantizedModel, source: ModelSource, model: Any) -> Any:
+    """Return the checkpoint as ComfyUI loads its file; a blocker where it is no file yet."""
+    if not isinstance(source, TextEncoderSource):
+        return model_from_checkpoint(checkpoint, model)
+    return clip_from_checkpoint(checkpoint, source, model) or ExecutionBlocker(_NO_PREVIEW)
 
 
 def _describe_emulation(layers: int) -> str:

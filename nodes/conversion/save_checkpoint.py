@@ -3,29 +3,43 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.conversion.convert import QuantizedModel, save_model
-from ...quant.reports.conversion import conversion_headline
+from ...quant.reports.view import conversion_view
 from ..bridge.models import progress_bar
-from ..inputs.sockets import CATEGORY, CheckpointSocket
-from ..inputs.target import resolve_target, target_inputs, validate_target
+from ..files.written import WRITTEN
+from ..foundry_node import FoundryNode
+from ..inputs.sockets import START, CheckpointSocket
+from ..inputs.target import (
+    card_input,
+    resolve_target,
+    target_inputs,
+    target_key,
+    why_not_target,
+)
+from ..reports.saved import check_saved
+from ..reports.shown import shown
+
+_NODE = "NVFP4FoundrySaveCheckpoint"
 
 
-class SaveCheckpoint(io.ComfyNode):
+class SaveCheckpoint(FoundryNode):
     """Save a quantized checkpoint in ComfyUI's folders."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         """Describe the node to ComfyUI."""
         return io.Schema(
-            node_id="NVFP4FoundrySaveCheckpoint",
+            node_id=_NODE,
             display_name="Save NVFP4 Checkpoint",
-            category=CATEGORY,
+            category=START,
             description=(
                 "Saves a quantized checkpoint that stock ComfyUI loads with Load Diffusion Model. "
-                "A text encoder loads with Load CLIP. The file appears complete or not at all."
+                "A text encoder loads with Load CLIP. The file appears complete or not at all, and "
+                "is read back and verified."
             ),
             search_aliases=[
                 "save nvfp4",
@@ -35,30 +49,40 @@ class SaveCheckpoint(io.ComfyNode):
                 "save model",
             ],
             inputs=[
-                CheckpointSocket.Input(
-                    "checkpoint", tooltip="From Quantize or Quantize Text Encoder."
-                ),
+                CheckpointSocket.Input("checkpoint", tooltip="From Quantize Model to NVFP4."),
                 *target_inputs(),
+                card_input(),
             ],
             outputs=[io.String.Output(display_name="path")],
             is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(
-        cls, file_name: str | None, folder: str | None, if_exists: str | None
-    ) -> bool | str:
+    def validate_inputs(cls, file_name: str | None) -> bool | str:
         """Report an invalid target before the queue starts."""
-        return validate_target(file_name, folder, if_exists)
+        return why_not_target(file_name)
+
+    @classmethod
+    def fingerprint_inputs(cls, **inputs: Any) -> int:
+        """Return how often the saved file was deleted, so that it is saved again."""
+        return WRITTEN.times_lost(target_key(_NODE, inputs))
 
     @classmethod
     def execute(
-        cls, checkpoint: QuantizedModel, file_name: str, folder: str, if_exists: str
+        cls,
+        checkpoint: QuantizedModel,
+        file_name: str,
+        folder: str,
+        if_exists: str,
+        model_card: bool = False,
     ) -> io.NodeOutput:
         """Write the checkpoint and return its path."""
         size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-        path, overwrite = resolve_target(file_name, folder, if_exists, size)
+        source = checkpoint.report.source
+        path, overwrite = resolve_target(file_name, folder, if_exists, size, source)
         save_model(checkpoint, path, overwrite=overwrite, on_progress=progress_bar())
-        report = replace(checkpoint.report, target=path.name)
-        text = f"saved {path}\n\n{conversion_headline(report)}"
-        return io.NodeOutput(str(path), ui=ui.PreviewText(text))
+        where = {"file_name": file_name, "folder": folder, "if_exists": if_exists}
+        WRITTEN.add(target_key(_NODE, where), path)
+        lines = check_saved(path, model_card=model_card)
+        view = conversion_view(replace(checkpoint.report, target=path.name), notes=lines)
+        return io.NodeOutput(str(path), ui=shown(view, saved=[path]))

@@ -1,33 +1,37 @@
-"""The node that chooses formats by sensitivity within a size or an error."""
+"""The node that chooses formats by sensitivity within a budget."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...quant.derive import MIX_FORMATS, Budget, mix_plan
-from ...quant.errors import PlanError
+from ...quant.derive import MIX_FORMATS, Budget, Mix, mix_plan
+from ...quant.errors import PlanError, RecipeError
 from ...quant.formats import FORMATS
-from ...quant.planning import Plan, take_inventory
-from ...quant.reports.mix import describe_mix
+from ...quant.planning import Plan, parse_rule_lines, take_inventory
 from ...quant.reports.pictures.frontier import draw_frontier
 from ...quant.reports.pictures.sensitivity import picture_tensor
+from ...quant.reports.view import mix_view
 from ...quant.sensitivity.artefact import Sensitivity
 from ..bridge.model_source import ModelSource
 from ..bridge.models import progress_bar
 from ..files.artefacts import RECIPES
+from ..foundry_node import FoundryNode
+from ..inputs.rules import rules_input
 from ..inputs.save_as import save_as_input
-from ..inputs.sockets import CATEGORY, PlanSocket, RecipeSocket, SensitivitySocket
+from ..inputs.sockets import MEASURE, PlanSocket, RecipeSocket, SensitivitySocket
+from ..prompts.validation import constant_inputs
+from ..reports.errors import refused, refused_if_invalid
+from ..reports.shown import shown
 
-_OWN_SIZE, _SIZE, _BITS, _ERROR = (
-    "preset's own size", "target size", "average bits", "largest error",
+_OWN_SIZE, _SIZE, _BITS, _ERROR, _LAYER_ERROR = (
+    "preset's own size", "target size", "average bits", "largest error", "largest error of a layer",
 )  # fmt: skip
-_ALLOW = "allow_"
 _GIGABYTE = 10**9
 
 
-class AutoMix(io.ComfyNode):
+class AutoMix(FoundryNode):
     """Choose the best mix of formats within a budget, by measured sensitivity."""
 
     @classmethod
@@ -36,7 +40,7 @@ class AutoMix(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryAutoMix",
             display_name="Auto Mix",
-            category=CATEGORY,
+            category=MEASURE,
             description=(
                 "Chooses a format for every layer that a plan quantizes, based on measured "
                 "sensitivity: the smallest error within a size, or the smallest file within an "
@@ -47,32 +51,14 @@ class AutoMix(io.ComfyNode):
                 "mixed precision",
                 "auto quantize",
                 "compress to size",
+                "shrink to size",
                 "bit allocation",
                 "size budget",
                 "bits per weight",
+                "error threshold",
+                "fp8",
             ],
-            inputs=[
-                io.Model.Input("model", tooltip="The model that you planned and measured."),
-                PlanSocket.Input(
-                    "plan",
-                    tooltip="From Plan Layers. Auto Mix chooses new formats only for the Linear "
-                    "layers that the plan quantizes.",
-                ),
-                SensitivitySocket.Input(
-                    "sensitivity",
-                    tooltip="From Probe Result, Load Sensitivity or Measure Sensitivity, for this "
-                    "model.",
-                ),
-                io.DynamicCombo.Input(
-                    "budget",
-                    options=_budget_options(),
-                    tooltip="The limit. With a size or bits, Auto Mix finds the smallest error. "
-                    "With an error, it finds the smallest file.",
-                ),
-                save_as_input("mix as a recipe", "Load Recipe"),
-                # Last, because future formats are added at the end. Saved workflows keep loading.
-                *(_format_switch(name) for name in FORMATS if name != "fp32"),
-            ],
+            inputs=_inputs(),
             outputs=[
                 PlanSocket.Output(display_name="PLAN"),
                 RecipeSocket.Output(display_name="RECIPE"),
@@ -83,12 +69,19 @@ class AutoMix(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, save_as: str | None, budget: Any = None) -> bool | str:
-        """Report an invalid name before the queue starts.
+    def validate_inputs(cls, save_as: str | None) -> bool | str:
+        """Report an invalid name or rule before the queue starts."""
+        rules = constant_inputs().get("rules", "")
+        try:
+            parse_rule_lines(rules if isinstance(rules, str) else "")
+        except RecipeError as error:
+            return refused(str(error))
+        return refused_if_invalid(RECIPES.check_new(save_as))
 
-        ComfyUI always passes dynamic inputs, so ``budget`` must be accepted.
-        """
-        return RECIPES.check_new(save_as)
+    @classmethod
+    def fingerprint_inputs(cls, save_as: str = "", **others: Any) -> int:
+        """Return how often the saved file was deleted, so that it is saved again."""
+        return RECIPES.times_lost(save_as)
 
     @classmethod
     def execute(
@@ -98,32 +91,69 @@ class AutoMix(io.ComfyNode):
         sensitivity: Sensitivity,
         save_as: str,
         budget: dict[str, Any] | None = None,
-        **allowed: bool,
+        formats: list[str] | None = None,
+        rules: str = "",
     ) -> io.NodeOutput:
         """Return the mix as a plan and a recipe, with its report and chart."""
         if budget is None:  # ComfyUI turns an unknown choice into None
             raise PlanError("this workflow uses an unknown kind of budget; choose another kind")
-        formats = [name for name in FORMATS if allowed.get(_ALLOW + name, name in MIX_FORMATS)]
         with ModelSource(model) as source:
+            inventory = take_inventory(source)
             mix = mix_plan(
                 plan,
-                take_inventory(source),
+                inventory,
                 sensitivity,
                 _budget(budget),
-                formats,
+                MIX_FORMATS if formats is None else formats,
+                rules=parse_rule_lines(rules),
                 fingerprint=source.fingerprint(),
                 on_progress=progress_bar(),
             )
-        recipe = f"{mix.recipe.to_json()}\n"
-        saved = RECIPES.save(
-            save_as,
-            lambda path: path.read_text(encoding="utf-8", errors="replace") == recipe,
-            lambda path: path.write_text(recipe, encoding="utf-8"),
-        )
-        text = "\n".join([*saved, describe_mix(mix)])
+        view = mix_view(mix, sensitivity, _saved(mix, save_as), inventory=inventory)
         picture = picture_tensor(draw_frontier(mix))
-        shown = {**ui.PreviewText(text).as_dict(), **ui.PreviewImage(picture).as_dict()}
-        return io.NodeOutput(mix.plan, mix.recipe, text, picture, ui=shown)
+        # the page draws the curve itself; the picture is for other nodes
+        return io.NodeOutput(mix.plan, mix.recipe, view.text, picture, ui=shown(view))
+
+
+def _saved(mix: Mix, name: str) -> list[str]:
+    """Save the recipe unless the name is empty; return the lines for the report."""
+    recipe = f"{mix.recipe.to_json()}\n"
+    return RECIPES.save(
+        name,
+        lambda path: path.read_text(encoding="utf-8", errors="replace") == recipe,
+        lambda path: path.write_text(recipe, encoding="utf-8"),
+    )
+
+
+def _inputs() -> list[io.Input]:
+    return [
+        io.Model.Input("model", tooltip="The model that you planned and measured."),
+        PlanSocket.Input(
+            "plan",
+            tooltip="From Plan Layers. Auto Mix chooses new formats only for the Linear layers "
+            "that the plan quantizes.",
+        ),
+        SensitivitySocket.Input(
+            "sensitivity", tooltip="From Probe Result or Measure Sensitivity, for this model."
+        ),
+        io.DynamicCombo.Input(
+            "budget",
+            options=_budget_options(),
+            tooltip="The limit. With a size or bits, Auto Mix finds the smallest error. With an "
+            "error, it finds the smallest file.",
+        ),
+        save_as_input("mix as a recipe", "Load Recipe"),
+        io.MultiCombo.Input(
+            "formats",
+            options=[name for name in FORMATS if name != "fp32"],
+            default=list(MIX_FORMATS),
+            optional=True,
+            tooltip="The formats to choose from. keep: layers may stay as they are in the source. "
+            "nvfp4_w4a16 is as small as nvfp4 and more precise, but slower, so it would replace "
+            "every nvfp4. For Turing and Ampere choose convrot_w4a4, int8_convrot and keep.",
+        ),
+        rules_input("rules", "These layers get exactly these formats.", optional=True),
+    ]
 
 
 def _budget_options() -> list[io.DynamicCombo.Option]:
@@ -156,11 +186,22 @@ def _budget_options() -> list[io.DynamicCombo.Option]:
         "probed the model. Otherwise it is the error of all layer outputs together, which is "
         "larger.",
     )
+    layer_error = io.Float.Input(
+        "layer_percent",
+        default=8.0,
+        min=0.1,
+        max=99.0,
+        step=0.5,
+        round=0.001,
+        tooltip="The largest error of a layer's output, in %, with rounded inputs. Every layer "
+        "gets its smallest format within it, or the most precise one if none is.",
+    )
     return [
         io.DynamicCombo.Option(_OWN_SIZE, []),
         io.DynamicCombo.Option(_SIZE, [size]),
         io.DynamicCombo.Option(_BITS, [bits]),
         io.DynamicCombo.Option(_ERROR, [error]),
+        io.DynamicCombo.Option(_LAYER_ERROR, [layer_error]),
     ]
 
 
@@ -173,34 +214,6 @@ def _budget(choice: dict[str, Any]) -> Budget | None:
         return Budget(bits=choice["bits"])
     if kind == _ERROR:
         return Budget(error=choice["percent"] / 100)
+    if kind == _LAYER_ERROR:
+        return Budget(layer_error=choice["layer_percent"] / 100)
     return None
-
-
-def _format_switch(name: str) -> io.Input:
-    notes = {
-        "nvfp4": "4.5 bits per weight, 4-bit activations.",
-        "nvfp4_w4a16": "4.5 bits per weight, 16-bit activations. It is as small as nvfp4, more "
-        "precise and slower, so it replaces every nvfp4.",
-        "float8_e4m3fn": "8 bits per weight, 8-bit activations.",
-        "keep": "Layers may stay as they are in the source.",
-        "int8_tensorwise": "8 bits per weight, 8-bit activations, one scale per layer.",
-        "int8_rowwise": "8 bits per weight, 8-bit activations, for Turing and newer.",
-        "int8_convrot": "8 bits per weight, 8-bit activations, with a rotation that spreads "
-        "outliers. It is the most precise 8-bit format, for Turing and newer.",
-        "convrot_w4a4": "4 bits per weight, 4-bit activations on Turing, Ampere and Ada.",
-        "convrot_w4a8": "4 bits per weight, 8-bit activations. It is as small as convrot_w4a4, "
-        "more precise and slower.",
-        "mxfp8": "8.25 bits per weight, 8-bit activations, for Blackwell.",
-        "float8_e4m3fn_w8a16": "8 bits per weight, 16-bit activations. It is as small as "
-        "float8_e4m3fn, more precise and slower.",
-        "float8_e5m2": "8 bits per weight, 16-bit activations. It is less precise than "
-        "float8_e4m3fn.",
-    }
-    return io.Boolean.Input(
-        _ALLOW + name,
-        display_name=f"allow {name}",
-        optional=True,
-        default=name in MIX_FORMATS,
-        advanced=name not in MIX_FORMATS,
-        tooltip=notes.get(name, f"Layers may be stored as {name}, which is not quantized."),
-    )

@@ -10,6 +10,7 @@ from typing import Any
 import folder_paths
 
 from .folders import free_name, is_file_name
+from .written import WRITTEN
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,19 @@ class ArtefactFolder:
         if not (path.exists() and is_same(path)):
             path = free_name(path)
             write(path)
+        self.remember(name, path)
         return [f"saved as {path.stem}"]
+
+    def remember(self, name: str, path: Path) -> None:
+        """Remember the file that was saved under this name, for `times_lost`."""
+        WRITTEN.add((self.kind, name), path)
+
+    def times_lost(self, name: Any) -> int:
+        """Return how often a file saved under this name was deleted, for ``fingerprint_inputs``.
+
+        ComfyUI passes the inputs of list nodes in a list.
+        """
+        return WRITTEN.times_lost((self.kind, name[0] if isinstance(name, list) else name))
 
     def _root(self) -> Path:
         root = Path(folder_paths.get_output_directory(), "nvfp4_foundry", self.folder)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -49,11 +49,14 @@ def chosen_policy(choice: dict[str, Any] | None) -> InputScalePolicy:
     return InputScalePolicy("dynamic")
 
 
-def why_not(choice: Any) -> str | None:
-    """Return why a choice is invalid, or None if it is valid, for ``validate_inputs``."""
+def why_not(inputs: Mapping[str, Any]) -> str | None:
+    """Return why a choice is invalid, or None if it is valid, for ``validate_inputs``.
+
+    ``inputs`` are the constant inputs of the node, from ``constant_inputs``.
+    """
     try:
-        if _file_of(choice):
-            _path(_file_of(choice))
+        if inputs.get("input_scale") == FROM_FILE:
+            _path(inputs.get("input_scale.file"))
     except (FileNotFoundError, ValueError) as error:
         return str(error)
     return None

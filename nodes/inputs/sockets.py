@@ -1,4 +1,4 @@
-"""The socket types of the pack."""
+"""The socket types of the pack, and the menus of its nodes."""
 
 from comfy_api.latest import io
 
@@ -17,4 +17,11 @@ SensitivitySocket = io.Custom("NVFP4_SENSITIVITY")
 #: A `bridge.probed_model.ProbeSession`: it grows while the probed MODEL samples.
 ProbeSocket = io.Custom("NVFP4_PROBE")
 
-CATEGORY = "NVFP4 Foundry"
+_PACK = "NVFP4 Foundry"
+#: The menus, by what the user is doing.
+START = f"{_PACK}/Start"
+CALIBRATE = f"{_PACK}/Calibrate"
+MEASURE = f"{_PACK}/Measure"
+RECIPES = f"{_PACK}/Recipes"
+FILES = f"{_PACK}/Files"
+INTEROP = f"{_PACK}/Interop"

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.errors import RecipeError
-from ...quant.formats import FORMATS
 from ...quant.planning import Recipe, parse_rule_lines
 from ...quant.reports.mix import describe_recipe
 from ...quant.rounding import ROUNDINGS
-from ..inputs.sockets import CATEGORY, RecipeSocket
+from ..foundry_node import FoundryNode
+from ..inputs.rules import rules_input
+from ..inputs.sockets import RECIPES, RecipeSocket
+from ..reports.errors import refused
+from ..reports.shown import shown_text
 
 _UNCHANGED = "as in the recipe"
 
 
-class EditRecipe(io.ComfyNode):
+class EditRecipe(FoundryNode):
     """Add rules to a recipe that win over its own."""
 
     @classmethod
@@ -23,20 +26,12 @@ class EditRecipe(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryEditRecipe",
             display_name="Edit Recipe",
-            category=CATEGORY,
+            category=RECIPES,
             description="Adds rules to any recipe. The new rules win over the recipe's own.",
-            search_aliases=["nvfp4 recipe", "extra rules", "change layers", "layer formats"],
+            search_aliases=["nvfp4 recipe", "extra rules", "change layers", "layer formats", "fp8"],
             inputs=[
                 RecipeSocket.Input("recipe", tooltip="The recipe to change."),
-                io.String.Input(
-                    "rules",
-                    multiline=True,
-                    default="",
-                    placeholder="blocks.*.ffn.2 = bf16\n* @ first:3 = float8_e4m3fn",
-                    tooltip="One 'pattern = format' per line. Patterns are globs over layer names. "
-                    "'@ first:N' or '@ last:N' limits them to blocks. Formats: "
-                    f"{', '.join(FORMATS)}.",
-                ),
+                rules_input("rules", "These rules win over the recipe's own."),
                 io.Combo.Input(
                     "rounding",
                     options=[_UNCHANGED, *ROUNDINGS],
@@ -48,6 +43,7 @@ class EditRecipe(io.ComfyNode):
                 RecipeSocket.Output(display_name="RECIPE"),
                 io.String.Output(display_name="report"),
             ],
+            is_output_node=True,
         )
 
     @classmethod
@@ -56,7 +52,7 @@ class EditRecipe(io.ComfyNode):
         try:
             parse_rule_lines(rules or "")
         except RecipeError as error:
-            return str(error)
+            return refused(str(error))
         return True
 
     @classmethod
@@ -65,4 +61,4 @@ class EditRecipe(io.ComfyNode):
         chosen = None if rounding == _UNCHANGED else rounding
         edited = recipe.with_rules(parse_rule_lines(rules)).with_numbers(chosen)
         text = describe_recipe(edited)
-        return io.NodeOutput(edited, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(edited, text, ui=shown_text(f"Recipe {edited.name}", text))

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...quant.planning import Recipe, make_plan, take_inventory
-from ...quant.reports.plan import describe_plan
-from ..bridge.applied_loras import loras_before
-from ..bridge.model_source import ModelSource
+from ...quant.errors import RecipeError
+from ...quant.planning import Recipe, make_plan, parse_rule_lines, take_inventory
+from ...quant.reports.view import plan_view
+from ..bridge.model_or_clip import opened
+from ..foundry_node import FoundryNode
 from ..inputs.any_architecture import any_architecture_input
-from ..inputs.sockets import CATEGORY, PlanSocket, RecipeSocket
+from ..inputs.rules import rules_input
+from ..inputs.sockets import START, PlanSocket, RecipeSocket
+from ..reports.errors import refused
+from ..reports.shown import shown
 
 
-class PlanLayers(io.ComfyNode):
-    """Apply a recipe to a model and show the plan."""
+class PlanLayers(FoundryNode):
+    """Apply a recipe to a model or a text encoder and show the plan."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -23,39 +27,76 @@ class PlanLayers(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryPlanLayers",
             display_name="Plan Layers",
-            category=CATEGORY,
+            category=START,
             description=(
                 "Shows which format each layer would get and why, and the file size before and "
-                "after. Nothing is converted."
+                "after. Select layers on the map to give them another format. Nothing is converted."
             ),
             search_aliases=[
                 "nvfp4 plan",
                 "quantize plan",
                 "dry run",
                 "estimate size",
+                "layer map",
                 "fp8",
                 "4-bit",
+                "quantize text encoder",
+                "t5 nvfp4",
             ],
             inputs=[
-                io.Model.Input("model", tooltip="The model to quantize, with or without LoRAs."),
+                io.MultiType.Input(
+                    "model",
+                    [io.Model, io.Clip],
+                    tooltip="The MODEL to quantize, with or without LoRAs, or the CLIP whose text "
+                    "encoder to quantize.",
+                ),
                 RecipeSocket.Input(
                     "recipe",
                     tooltip="From Select NVFP4 Preset or any other node that outputs a recipe.",
                 ),
                 any_architecture_input(),
+                rules_input("rules", "These rules win over the recipe.", optional=True),
+                io.String.Input(
+                    "encoder",
+                    default="",
+                    optional=True,
+                    advanced=True,
+                    tooltip="Which encoder to use if a CLIP holds several: t5xxl, llama, ... Leave "
+                    "it empty for the largest.",
+                ),
             ],
             outputs=[
                 PlanSocket.Output(display_name="PLAN"),
                 io.String.Output(display_name="table"),
+                RecipeSocket.Output(display_name="RECIPE"),
             ],
             hidden=[io.Hidden.unique_id, io.Hidden.dynprompt],
             is_output_node=True,
         )
 
     @classmethod
-    def execute(cls, model: Any, recipe: Recipe, any_architecture: bool) -> io.NodeOutput:
-        """Return the plan and its table."""
-        with ModelSource(model, loras_before(cls.hidden)) as source:
-            plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
-            text = describe_plan(plan, (*source.notes, *(f"LoRA {lo}" for lo in source.loras)))
-        return io.NodeOutput(plan, text, ui=ui.PreviewText(text))
+    def validate_inputs(cls, rules: str | None = None) -> bool | str:
+        """Report an invalid rule before the queue starts."""
+        try:
+            parse_rule_lines(rules or "")
+        except RecipeError as error:
+            return refused(str(error))
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        recipe: Recipe,
+        any_architecture: bool,
+        rules: str = "",
+        encoder: str = "",
+    ) -> io.NodeOutput:
+        """Return the plan, its table and its recipe."""
+        edited = recipe.with_rules(parse_rule_lines(rules))
+        with opened(model, cls.hidden, encoder=encoder.strip()) as source:
+            inventory = take_inventory(source)
+            plan = make_plan(edited, inventory, any_architecture=any_architecture)
+            notes = (*source.notes, *(f"LoRA {lora}" for lora in source.loras))
+        view = plan_view(plan, notes, inventory=inventory)
+        return io.NodeOutput(plan, view.text, plan.recipe, ui=shown(view))

@@ -4,18 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.errors import RecipeError
-from ...quant.formats import FORMATS
 from ...quant.hardware.generations import GENERATIONS, Generation
 from ...quant.hardware.machine import examine_machine
-from ...quant.planning import Preset, for_gpu, get_preset, load_presets, parse_rule_lines
-from ...quant.planning.presets import Setting
+from ...quant.planning import (
+    Preset,
+    Recipe,
+    automatic_recipe,
+    for_gpu,
+    get_preset,
+    load_presets,
+    parse_rule_lines,
+)
+from ...quant.planning.presets import AUTO, Setting
 from ...quant.reports.gpu_support import describe_support
 from ...quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
+from ..foundry_node import FoundryNode
 from ..inputs.input_scale import chosen_policy, input_scale_options, modified, why_not
-from ..inputs.sockets import CATEGORY, RecipeSocket
+from ..inputs.rules import rules_input
+from ..inputs.sockets import START, RecipeSocket
+from ..prompts.validation import constant_inputs
+from ..reports.errors import refused
+from ..reports.shown import shown_text
 
 _AS_WRITTEN, _THIS_MACHINE = "as the preset says", "auto: this machine"
 _TARGETS: dict[str, Generation] = {
@@ -23,7 +35,7 @@ _TARGETS: dict[str, Generation] = {
 }
 
 
-class SelectPreset(io.ComfyNode):
+class SelectPreset(FoundryNode):
     """Make a recipe from a preset, its settings and extra rules."""
 
     @classmethod
@@ -32,7 +44,7 @@ class SelectPreset(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundrySelectPreset",
             display_name="Select NVFP4 Preset",
-            category=CATEGORY,
+            category=START,
             description=(
                 "Chooses the format of each layer, the rounding and the input scales. Shows which "
                 "of the formats run natively on this machine and which only save memory."
@@ -47,50 +59,49 @@ class SelectPreset(io.ComfyNode):
                 "float8",
                 "4-bit",
                 "compress",
+                "shrink",
+                "quantise",
+                "int8",
             ],
             inputs=[
                 io.DynamicCombo.Input(
                     "preset",
                     options=[
-                        io.DynamicCombo.Option(preset.name, [_widget(s) for s in preset.settings])
-                        for preset in _by_usefulness()
+                        io.DynamicCombo.Option(AUTO, []),
+                        *(
+                            io.DynamicCombo.Option(
+                                preset.name, [_widget(s) for s in preset.settings]
+                            )
+                            for preset in _by_usefulness()
+                        ),
                     ],
-                    tooltip="The preset for your model, or 'smart' for any other transformer. A "
-                    "preset on the wrong model stops with an error that names the model.",
+                    tooltip="'auto' uses the preset for your model, and 'smart' for a model "
+                    "without one. Choose a preset to change its settings. A preset on the wrong "
+                    "model stops with an error that names the model.",
                 ),
-                io.String.Input(
-                    "extra_rules",
-                    multiline=True,
-                    default="",
-                    placeholder="blocks.*.ffn.2 = bf16\n* @ first:3 = float8_e4m3fn",
-                    tooltip="One 'pattern = format' per line. These rules win over the preset. "
-                    "Patterns are globs over layer names. '@ first:N' or '@ last:N' limits them to "
-                    f"blocks. Formats: {', '.join(FORMATS)}.",
-                ),
+                rules_input("extra_rules", "These rules win over the preset."),
                 *_number_inputs(),
             ],
             outputs=[
                 RecipeSocket.Output(display_name="RECIPE"),
                 io.String.Output(display_name="report"),
             ],
+            is_output_node=True,
         )
 
     @classmethod
-    def validate_inputs(
-        cls, extra_rules: str | None, preset: Any = None, input_scale: Any = None
-    ) -> bool | str:
-        """Report an invalid rule, preset or file before the queue starts.
-
-        ComfyUI always passes dynamic inputs, as a name or a dict.
-        """
+    def validate_inputs(cls, extra_rules: str | None) -> bool | str:
+        """Report an invalid rule, preset or file before the queue starts."""
+        inputs = constant_inputs()
         try:
             parse_rule_lines(extra_rules or "")
-            name = preset.get("preset") if isinstance(preset, dict) else preset
-            if name is not None:
-                get_preset(name)
+            preset = inputs.get("preset", AUTO)
+            if preset != AUTO:
+                get_preset(preset)
         except RecipeError as error:
-            return str(error)
-        return why_not(input_scale) or True
+            return refused(str(error))
+        problem = why_not(inputs)
+        return refused(problem) if problem else True
 
     @classmethod
     def fingerprint_inputs(cls, input_scale: Any = None, **others: Any) -> float:
@@ -111,16 +122,23 @@ class SelectPreset(io.ComfyNode):
             raise RecipeError(
                 "this workflow uses a preset that is not installed; choose another preset"
             )
-        settings = {key: value for key, value in preset.items() if key != "preset"}
         policy = chosen_policy(input_scale)
         machine = examine_machine()
-        recipe = get_preset(preset["preset"]).build(settings)
+        recipe = _recipe(preset)
         if gpu != _AS_WRITTEN:
             recipe = for_gpu(recipe, _TARGETS.get(gpu, machine.generation))
         recipe = recipe.with_rules(parse_rule_lines(extra_rules))
         recipe = recipe.with_numbers(rounding, policy)
         text = describe_support(recipe, machine)
-        return io.NodeOutput(recipe, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(recipe, text, ui=shown_text(f"Preset {recipe.name}", text))
+
+
+def _recipe(choice: dict[str, Any]) -> Recipe:
+    """Return the recipe of a preset with its settings, or the automatic one."""
+    if choice["preset"] == AUTO:
+        return automatic_recipe()
+    settings = {key: value for key, value in choice.items() if key != "preset"}
+    return get_preset(choice["preset"]).build(settings)
 
 
 def _number_inputs() -> list[io.Input]:
@@ -161,6 +179,10 @@ def _by_usefulness() -> list[Preset]:
     """Return the presets, with the one for any model first: a new node shows the first."""
     presets = load_presets()
     return [presets["smart"], *(p for name, p in presets.items() if name != "smart")]
+
+
+def _option(preset: Preset) -> io.DynamicCombo.Option:
+    return io.DynamicCombo.Option(preset.name, [_widget(s) for s in preset.settings])
 
 
 def _widget(setting: Setting) -> io.Input:

@@ -18,8 +18,10 @@ from ...quant.sensitivity.measure import (
 from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device, progress_bar
 from ..files.artefacts import SENSITIVITIES
+from ..foundry_node import FoundryNode
 from ..inputs.save_as import save_as_input
-from ..inputs.sockets import CATEGORY, StatisticsSocket
+from ..inputs.sockets import MEASURE, StatisticsSocket
+from ..reports.errors import refused_if_invalid
 from .result import saved_sensitivity, sensitivity_outputs, sensitivity_result
 
 _CANDIDATES = {
@@ -30,7 +32,7 @@ _CANDIDATES = {
 }
 
 
-class MeasureSensitivity(io.ComfyNode):
+class MeasureSensitivity(FoundryNode):
     """Measure how much each layer loses in each format, on calibrated inputs."""
 
     @classmethod
@@ -39,7 +41,7 @@ class MeasureSensitivity(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryMeasureSensitivity",
             display_name="Measure Sensitivity",
-            category=CATEGORY,
+            category=MEASURE,
             description=(
                 "Measures how much each layer loses in each format: the error of its weight, and "
                 "the error of its output on inputs that a calibration recorded. It does not sample."
@@ -50,6 +52,7 @@ class MeasureSensitivity(io.ComfyNode):
                 "quantization error",
                 "which layers",
                 "heat map",
+                "layer map",
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The unquantized model to measure."),
@@ -82,7 +85,12 @@ class MeasureSensitivity(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, save_as: str | None) -> bool | str:
         """Report an invalid name before the queue starts."""
-        return SENSITIVITIES.check_new(save_as)
+        return refused_if_invalid(SENSITIVITIES.check_new(save_as))
+
+    @classmethod
+    def fingerprint_inputs(cls, save_as: str = "", **others: Any) -> int:
+        """Return how often the saved file was deleted, so that it is saved again."""
+        return SENSITIVITIES.times_lost(save_as)
 
     @classmethod
     def execute(

@@ -17,7 +17,7 @@ from ..bridge.models import compute_device, progress_bar
 from ..bridge.probed_model import ProbeSession, probed_clone
 from ..files.artefacts import SENSITIVITIES
 from ..inputs.save_as import save_as_input
-from ..inputs.sockets import CATEGORY, ProbeSocket, SensitivitySocket, StatisticsSocket
+from ..inputs.sockets import MEASURE, ProbeSocket, SensitivitySocket, StatisticsSocket
 from .result import saved_sensitivity, sensitivity_outputs, sensitivity_result
 
 _UNITS: dict[str, ProbeUnit] = {
@@ -42,7 +42,7 @@ class ProbeLatentShift(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryProbeLatentShift",
             display_name="Probe Latent Shift",
-            category=CATEGORY,
+            category=MEASURE,
             description=(
                 "Returns the model with a probe. Before each sampling, the probe samples "
                 "repeatedly in a few steps, each time with only the layers of one input or block "
@@ -151,7 +151,7 @@ class ProbeResult(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryProbeResult",
             display_name="Probe Result",
-            category=CATEGORY,
+            category=MEASURE,
             description=(
                 "Waits until sampling is done, then adds what Probe Latent Shift measured to the "
                 "sensitivity: how far the latent moved with each layer quantized."

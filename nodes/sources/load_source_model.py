@@ -6,7 +6,10 @@ from comfy_api.latest import io
 
 from ..bridge.loading import load_source_model
 from ..files import folders
-from ..inputs.sockets import CATEGORY
+from ..foundry_node import FoundryNode
+from ..inputs.sockets import START
+from ..prompts.validation import constant_inputs
+from ..reports.errors import refused
 
 
 def completing_input() -> io.Input:
@@ -21,7 +24,7 @@ def completing_input() -> io.Input:
     )
 
 
-class LoadSourceModel(io.ComfyNode):
+class LoadSourceModel(FoundryNode):
     """Load any model file as a MODEL to calibrate and quantize."""
 
     @classmethod
@@ -30,7 +33,7 @@ class LoadSourceModel(io.ComfyNode):
         return io.Schema(
             node_id="NVFP4FoundryLoadSourceModel",
             display_name="Load Source Model",
-            category=CATEGORY,
+            category=START,
             description=(
                 "Loads the model that you want to quantize: a file, the index or folder of a "
                 "sharded model, a GGUF, WAN with diffusers layer names, or a model that another "
@@ -50,12 +53,11 @@ class LoadSourceModel(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(
-        cls, model_file: str | None, complete_from: str | None = None
-    ) -> bool | str:
+    def validate_inputs(cls, model_file: str | None) -> bool | str:
         """Report a missing file before the queue starts."""
-        missing = folders.missing_source(model_file) or folders.missing_source(complete_from)
-        return missing or True
+        second = constant_inputs().get("complete_from")
+        missing = folders.missing_source(model_file) or folders.missing_source(second)
+        return refused(missing) if missing else True
 
     @classmethod
     def fingerprint_inputs(cls, model_file: str, complete_from: str | None = None) -> list[float]:

@@ -57,7 +57,12 @@ class LayerReport:
     @property
     def remarks(self) -> str:
         """The reasons for format, rounding, bias and input scale, in words."""
-        parts = [self.reason, self.rounding_reason, self.input_scale_reason]
+        return "; ".join(part for part in (self.reason, self.further_remarks) if part)
+
+    @property
+    def further_remarks(self) -> str:
+        """The reasons for rounding, bias and input scale, in words."""
+        parts = [self.rounding_reason, self.input_scale_reason]
         parts += [f"bias {self.bias}"] if self.bias else []
         return "; ".join(part for part in parts if part)
 

@@ -4,7 +4,7 @@ from .architectures import Architecture, detect_architecture
 from .gpu_formats import for_gpu
 from .inventory import Inventory, Layer, inventory_of, take_inventory
 from .plan import Plan, PlannedLayer, make_plan
-from .presets import Preset, get_preset, load_presets
+from .presets import Preset, automatic_recipe, get_preset, load_presets, with_preset
 from .recipe import Recipe, Rule
 from .recipe_file import load_recipe, save_recipe
 from .rule_lines import parse_rule_line, parse_rule_lines
@@ -18,6 +18,7 @@ __all__ = [
     "Preset",
     "Recipe",
     "Rule",
+    "automatic_recipe",
     "detect_architecture",
     "for_gpu",
     "get_preset",
@@ -29,4 +30,5 @@ __all__ = [
     "parse_rule_lines",
     "save_recipe",
     "take_inventory",
+    "with_preset",
 ]

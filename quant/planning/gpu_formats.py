@@ -30,9 +30,12 @@ _PLACES: Mapping[Generation, Mapping[str, _Place]] = {
 def for_gpu(recipe: Recipe, generation: Generation) -> Recipe:
     """Return a recipe whose formats run natively on a generation of GPUs.
 
-    Rules that a user wrote do not change. ``none`` changes nothing, because a file made on a
+    Rules that a user wrote do not change. A recipe with an automatic preset remembers the
+    generation until the preset is known. ``none`` changes nothing, because a file made on a
     machine without a supported GPU is meant for another machine.
     """
+    if recipe.auto:
+        return recipe.model_copy(update={"gpu": generation})
     places = _PLACES[generation]
     rules = tuple(_placed(rule, places) for rule in recipe.rules)
     default = places.get(recipe.default, (recipe.default, None))[0]

@@ -93,7 +93,7 @@ def inventory_of(tensors: Iterable[TensorInfo]) -> Inventory:
         PlanError: a tensor without ``.weight`` has the name of a layer.
     """
     infos = {info.name: info for info in tensors}
-    positions = _block_positions(infos)
+    positions = block_positions({name: info.shape for name, info in infos.items()})
     layers: dict[str, Layer] = {}
     for name, info in infos.items():
         base, _, leaf = name.rpartition(".")
@@ -127,16 +127,16 @@ def _kind(name: str, info: TensorInfo, is_weight: bool) -> Kind:
     return "norm" if len(info.shape) <= 1 else "conv"
 
 
-def _block_positions(infos: Mapping[str, TensorInfo]) -> dict[str, BlockPosition]:
-    """Find each layer's position in the outermost list of repeated blocks.
+def block_positions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, BlockPosition]:
+    """Find each layer's position in the outermost list of repeated blocks, from tensor shapes.
 
-    A list of blocks is a name followed by consecutive indices from 0, each with named children
-    that hold at least two 2-D weights. ``text_embedding.0`` has no such children, so it is not a
-    block.
+    Returns positions by layer name; layers outside of blocks are left out. A list of blocks is a
+    name followed by consecutive indices from 0, each with named children that hold at least two
+    2-D weights. ``text_embedding.0`` has no such children, so it is not a block.
     """
     weights: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for name, info in infos.items():
-        if len(info.shape) == 2 and name.endswith(".weight"):
+    for name, shape in shapes.items():
+        if len(shape) == 2 and name.endswith(".weight"):
             for container, index, rest in _indexed(name):
                 child, _, tail = rest.partition(".")
                 if tail and not child.isdigit():
@@ -148,7 +148,7 @@ def _block_positions(infos: Mapping[str, TensorInfo]) -> dict[str, BlockPosition
         and all(len(children) >= 2 for children in indices.values())
     }
     positions: dict[str, BlockPosition] = {}
-    for name in infos:
+    for name in shapes:
         for container, index, _rest in _indexed(name):
             if container in containers:
                 layer = name.removesuffix(".weight")

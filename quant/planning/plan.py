@@ -15,7 +15,7 @@ from ..layer_names import describe_unknown, nearest_names
 from ..sources.base import dtype_name
 from .architectures import Architecture, detect_architecture
 from .inventory import Inventory, Layer
-from .presets import require_architecture
+from .presets import require_architecture, with_preset
 from .recipe import USER_RULE, Recipe, Rule
 
 #: Bytes of a stored ``input_scale``.
@@ -120,6 +120,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     architecture = detect_architecture(inventory)
     if architecture.problem:
         raise PlanError(f"this model is {architecture.title}: {architecture.problem}")
+    recipe = with_preset(recipe, architecture)
     if not any_architecture:
         require_architecture(recipe, architecture)
     _require_names(recipe, inventory)
@@ -150,6 +151,16 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
         if fmt.activation_divisor is not None and layer.kind == "linear":
             size += INPUT_SCALE_BYTES
     return size
+
+
+def possible_bytes(layer: Layer, name: str, architecture: Architecture) -> int | None:
+    """Return the bytes that a layer would take in a format, or None if that is impossible."""
+    fmt = _or_as_stored(layer, name)
+    stored = layer.tensor.stored
+    taken_over = stored is not None and stored.format == fmt.name
+    if not taken_over and why_not(layer, fmt, architecture):
+        return None
+    return stored_bytes(layer, fmt)
 
 
 def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:

@@ -11,9 +11,13 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from ..errors import RecipeError
+from ..errors import RecipeError, Remedy
 from .architectures import Architecture
+from .gpu_formats import for_gpu
 from .recipe import Recipe, validated
+
+#: The name of the preset that is chosen by the model.
+AUTO = "auto"
 
 # ComfyUI imports the pack under any name, so the folder is found relative to this file.
 _FOLDER = Path(__file__).parents[2] / "presets"
@@ -132,9 +136,11 @@ def require_architecture(recipe: Recipe, architecture: Architecture) -> None:
         return
     fitting = [p.name for p in load_presets().values() if architecture.id in p.architectures]
     anyone = [p.name for p in load_presets().values() if not p.architectures]
+    better = preset_for(architecture).name
     raise RecipeError(
         f"preset {recipe.name} is for {', '.join(recipe.architectures)}, but this model is "
-        f"{architecture}; use {' or '.join([*fitting, *anyone])}"
+        f"{architecture}; use {' or '.join([*fitting, *anyone])}",
+        remedy=Remedy(f"Use preset {better}", "preset", better),
     )
 
 
@@ -149,6 +155,33 @@ def _fill(rule: Mapping[str, Any], values: Mapping[str, int | str]) -> dict[str,
         if isinstance(filled.get(field), str):
             filled[field] = filled[field].format(**values)
     return filled
+
+
+def automatic_recipe() -> Recipe:
+    """Return the recipe that takes its rules from the preset for the model it is applied to."""
+    return Recipe(
+        name=AUTO, description="The preset for the model, chosen when it is known.", auto=True
+    )
+
+
+def with_preset(recipe: Recipe, architecture: Architecture) -> Recipe:
+    """Return an automatic recipe with the rules of the preset for a model; others unchanged."""
+    if not recipe.auto:
+        return recipe
+    preset = preset_for(architecture).build()
+    if recipe.gpu is not None:
+        preset = for_gpu(preset, recipe.gpu)
+    return recipe.model_copy(
+        update={
+            "name": preset.name,
+            "description": preset.description,
+            "architectures": preset.architectures,
+            "rules": (*recipe.rules, *preset.rules),
+            "default": preset.default,
+            "auto": False,
+            "gpu": None,
+        }
+    )
 
 
 def preset_for(architecture: Architecture) -> Preset:

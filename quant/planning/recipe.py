@@ -30,6 +30,7 @@ from ..calibration.input_scale import (
 )
 from ..errors import CalibrationError, FoundryError, RecipeError
 from ..formats import FORMATS, get_format
+from ..hardware.generations import Generation
 from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
 from .inventory import BlockPosition, Kind, Layer
 
@@ -269,6 +270,16 @@ class Recipe(_Data):
         default=True,
         description="Correct biases for the mean error of weights and inputs, where a calibration "
         "with Hessians knows it and held-out inputs confirm the gain.",
+    )
+
+    auto: bool = Field(
+        default=False,
+        description="Whether the rules of the preset for the model follow these rules.",
+    )
+    gpu: Generation | None = Field(
+        default=None,
+        description="The GPUs that the rules of that preset are adapted to. Default: as the preset "
+        "says.",
     )
 
     model_config = ConfigDict(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..calibration import ENOUGH_TOKENS, CalibrationStatistics
 from ..text import shorten, text_table
+from .messages import Message, messages_of
 
 # More runs would push the table of layers off the screen.
 _SHOWN_RUNS = 5
@@ -11,16 +12,11 @@ _SHOWN_RUNS = 5
 
 def describe_statistics(statistics: CalibrationStatistics) -> str:
     """Return a calibration as text: its runs, its coverage, one line per layer."""
-    coverage = statistics.coverage()
     lines = [
         f"{len(statistics.runs)} runs, {statistics.model_calls} model calls, "
         f"{len(statistics.layers)} layers, {len(statistics.inputs)} distinct inputs",
     ]
-    lines += _describe_moments(statistics)
-    if coverage.partial:
-        lines.append(f"observed in part: {shorten(coverage.partial)}")
-    if coverage.nonfinite:
-        lines.append(f"NaN or infinite inputs: {shorten(coverage.nonfinite)}")
+    lines += (message.text for message in statistics_messages(statistics))
     shown = statistics.runs[-_SHOWN_RUNS:]
     if len(shown) < len(statistics.runs):
         lines.append(f"the latest {len(shown)} runs:")
@@ -40,6 +36,17 @@ def describe_statistics(statistics: CalibrationStatistics) -> str:
     ]
     table = text_table(("layer", "calls", "tokens", "median amax", "p99.9", "amax"), rows)
     return "\n".join([*lines, "", table])
+
+
+def statistics_messages(statistics: CalibrationStatistics) -> tuple[Message, ...]:
+    """Return what a user should know about a calibration: its Hessians and what it lacks."""
+    coverage = statistics.coverage()
+    warnings = []
+    if coverage.partial:
+        warnings.append(f"observed in part: {shorten(coverage.partial)}")
+    if coverage.nonfinite:
+        warnings.append(f"NaN or infinite inputs: {shorten(coverage.nonfinite)}")
+    return messages_of(_describe_moments(statistics), warnings)
 
 
 def _describe_moments(statistics: CalibrationStatistics) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..checkpoint import CheckpointSummary
 from ..text import format_bytes, text_table
+from .messages import messages_of
 
 
 def describe_summary(summary: CheckpointSummary) -> str:
@@ -14,7 +15,7 @@ def describe_summary(summary: CheckpointSummary) -> str:
         f"model   {summary.architecture}",
         f"layers  {formats}",
         f"size    {format_bytes(summary.total_bytes)}",
-        *(f"note: {note}" for note in summary.notes),
+        *map(str, messages_of(summary.notes)),
     ]
     if summary.provenance:
         lines.append(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..conversion.report import ConversionReport, LayerReport
 from ..text import format_bytes, format_percent, shorten, text_table
+from .messages import messages_of
 
 HEADINGS = (
     "layer", "shape", "format", "rounding", "size", "weight err", "W4A16 err", "W4A4 err",
@@ -33,8 +34,7 @@ def conversion_headline(report: ConversionReport) -> str:
         lines.append(f"time        {report.seconds:.1f} s, {rate:.0f} MB/s of source")
     if static and report.dynamic_layers:
         lines.append(f"without a static scale: {shorten(report.dynamic_layers)}")
-    lines += [f"note: {note}" for note in report.notes]
-    lines += [f"warning: {warning}" for warning in report.warnings]
+    lines += map(str, messages_of(report.notes, report.warnings))
     return "\n".join(lines)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..derive import Mix, MixPoint
 from ..planning import Recipe
 from ..text import format_bytes, text_table
+from .messages import Message, messages_of
 
 
 def describe_recipe(recipe: Recipe) -> str:
@@ -30,7 +31,7 @@ def describe_recipe(recipe: Recipe) -> str:
 
 def describe_mix(mix: Mix) -> str:
     """Return a mix as text: size and error of mix and preset, and a table of the frontier."""
-    what = _what_is_predicted(mix)
+    what = what_is_predicted(mix)
     lines = [
         f"model   {mix.plan.architecture}",
         f"budget  {mix.budget}, {max(0.0, mix.below_budget):.2%} of it left",
@@ -39,11 +40,8 @@ def describe_mix(mix: Mix) -> str:
         f"preset {mix.preset_name}: {format_bytes(mix.preset.bytes)}",
         f"error   {mix.point.error:.2%} predicted, {what}; "
         f"preset {mix.preset_name}: {mix.preset.error:.2%}",
-        *_doubts(mix),
-        *(f"note: {point.uncounted} layers of the {name} have unknown errors, which do not count"
-          for name, point in (("mix", mix.point), ("preset", mix.preset)) if point.uncounted),
-        *(f"warning: {warning}" for warning in mix.plan.warnings),
-    ]  # fmt: skip
+        *map(str, mix_messages(mix)),
+    ]
     marked = [(point, "this mix" if point == mix.point else "") for point in mix.frontier]
     if mix.point not in mix.frontier:
         marked.append((mix.point, "this mix"))
@@ -54,28 +52,49 @@ def describe_mix(mix: Mix) -> str:
     return "\n".join([*lines, "", table])
 
 
-def _what_is_predicted(mix: Mix) -> str:
+def mix_messages(mix: Mix) -> tuple[Message, ...]:
+    """Return how far to trust a mix, and the warnings of its plan."""
+    points = (("mix", mix.point), ("preset", mix.preset))
+    return (
+        *_doubts(mix),
+        *messages_of(
+            (
+                f"{point.uncounted} layers of the {name} have unknown errors, which do not count"
+                for name, point in points
+                if point.uncounted
+            ),
+            mix.plan.warnings,
+        ),
+    )
+
+
+def what_is_predicted(mix: Mix) -> str:
+    """Return in words what the predicted error is an error of."""
     if mix.is_of_samplings:
         return "of the sampled latent in short samplings"
     return "of the model's output" if mix.has_latents else "of all layers' outputs together"
 
 
-def _doubts(mix: Mix) -> list[str]:
+def _doubts(mix: Mix) -> tuple[Message, ...]:
     """Return warnings if the prediction is not reliable, or if the mix brings no gain."""
     if not mix.has_latents:
-        return [
-            "warning: the sensitivity was not probed. A mix made from the errors of single layers "
+        warning = (
+            "the sensitivity was not probed. A mix made from the errors of single layers "
             "may be worse than its preset; probe each input in short samplings, or compare samples"
-        ]
+        )
+        return messages_of(warnings=[warning])
     if not mix.is_of_samplings:
-        return [
-            "warning: single model calls were probed. They underrate errors that add up from step "
+        warning = (
+            "single model calls were probed. They underrate errors that add up from step "
             "to step, such as those of text layers, so the mix may not be better than its preset; "
             "probe short samplings, or compare samples"
-        ]
+        )
+        return messages_of(warnings=[warning])
     if mix.point.error >= mix.preset.error and mix.point.bytes <= mix.preset.bytes:
-        return [f"note: no better than {mix.preset_name} at this size, by the probed sensitivity"]
-    return []
+        return messages_of(
+            [f"no better than {mix.preset_name} at this size, by the probed sensitivity"]
+        )
+    return ()
 
 
 def _frontier_row(point: MixPoint, formats: Sequence[str], mark: str) -> list[str]:

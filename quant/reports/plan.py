@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..planning import Plan, PlannedLayer
 from ..text import format_bytes, text_table
+from .messages import messages_of
 
 # More reasons would push the table of layers off the screen.
 _SHOWN_REASONS = 32
@@ -18,8 +19,7 @@ def describe_plan(plan: Plan, notes: tuple[str, ...] = ()) -> str:
         f"recipe  {plan.recipe.name}",
         f"layers  {formats}",
         f"size    {format_bytes(plan.bytes_before)} -> {format_bytes(plan.bytes_after)}",
-        *(f"note: {note}" for note in notes),
-        *(f"warning: {warning}" for warning in plan.warnings),
+        *map(str, messages_of(notes, plan.warnings)),
     ]
     rows = [
         (

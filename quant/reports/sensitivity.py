@@ -6,6 +6,7 @@ import math
 
 from ..sensitivity.artefact import CandidateErrors, Sensitivity
 from ..text import text_table
+from .messages import Message, messages_of
 
 
 def describe_sensitivity(sensitivity: Sensitivity) -> str:
@@ -20,10 +21,7 @@ def describe_sensitivity(sensitivity: Sensitivity) -> str:
         lines.append(f"{', '.join(others)}: output error if the format runs natively")
     if sensitivity.has_latents:
         lines.append(f"latent: {_which_latent(sensitivity)}")
-    for name in sensitivity.formats:
-        unknown = sensitivity.unknown(name)
-        if unknown:
-            lines.append(f"unknown in {name}, so not known to be safe: {', '.join(unknown)}")
+    lines += (message.text for message in sensitivity_messages(sensitivity))
     rows = []
     for name in sorted(sensitivity.layers, key=lambda name: _costliest(sensitivity, name)):
         layer, candidates = sensitivity.layers[name], sensitivity.candidates(name)
@@ -36,6 +34,18 @@ def describe_sensitivity(sensitivity: Sensitivity) -> str:
     headings = ["layer", "shape", "weight", "W4A16", "W4A4", *others]
     headings += ["latent"] if sensitivity.has_latents else []
     return "\n".join([*lines, "", text_table(headings, rows)])
+
+
+def sensitivity_messages(sensitivity: Sensitivity) -> tuple[Message, ...]:
+    """Return one warning per format in which errors of layers are unknown."""
+    unknown = {name: sensitivity.unknown(name) for name in sensitivity.formats}
+    return messages_of(
+        warnings=(
+            f"unknown in {name}, so not known to be safe: {', '.join(layers)}"
+            for name, layers in unknown.items()
+            if layers
+        )
+    )
 
 
 def _which_latent(sensitivity: Sensitivity) -> str:

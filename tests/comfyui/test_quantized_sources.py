@@ -80,8 +80,8 @@ def test_a_quantized_model_without_a_file_is_read_from_memory(server: ComfyServe
     recipe = [wf.node(workflow, "NVFP4FoundrySelectPreset"), 0]
     wf.add(workflow, "plan again", "NVFP4FoundryPlanLayers", model=[quantize, 0], recipe=recipe,
            any_architecture=False)  # fmt: skip
-    wf.add(workflow, "again", "NVFP4FoundryQuantizeModel", model=[quantize, 0], plan=["plan again", 0],
-           preview="as this machine runs it")  # fmt: skip
+    wf.add(workflow, "again", "NVFP4FoundryQuantizeModel", model=[quantize, 0],
+           plan=["plan again", 0], preview="as this machine runs it")  # fmt: skip
     save = wf.inputs(workflow, "NVFP4FoundrySaveCheckpoint")
     wf.add(workflow, "save again", "NVFP4FoundrySaveCheckpoint",
            **{**save, "checkpoint": ["again", 1], "file_name": "from_memory_again"})  # fmt: skip

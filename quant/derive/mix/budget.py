@@ -1,4 +1,4 @@
-"""The limit of a mix: a file size, bits per weight, or a predicted error."""
+"""The limit of a mix: a file size, bits per weight, a predicted error, or an error per layer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UNITS = {
 }  # fmt: skip
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
 _SIZE = re.compile(rf"{_NUMBER}\s*([KMGT]?I?B)", re.IGNORECASE)
-_EXAMPLES = "size=4.2GB, bits=5.5 or error=3%"
+_EXAMPLES = "size=4.2GB, bits=5.5, error=3% or layer-error=8%"
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Budget:
         bits: average bits per weight of the mixed layers. These are the nominal bits of the
             formats: they include block scales, but not padding or per-tensor scales.
         error: predicted relative error, 0.03 for 3%.
+        layer_error: relative error of each layer's own output, 0.08 for 8%.
 
     Raises:
         PlanError: no limit or more than one is given, or the limit is not a number above zero.
@@ -34,11 +35,13 @@ class Budget:
     size: int | None = None
     bits: float | None = None
     error: float | None = None
+    layer_error: float | None = None
 
     def __post_init__(self) -> None:
-        given = [v for v in (self.size, self.bits, self.error) if v is not None]
+        limits = (self.size, self.bits, self.error, self.layer_error)
+        given = [limit for limit in limits if limit is not None]
         if len(given) != 1:
-            raise PlanError(f"give exactly one of size, bits and error, e.g. {_EXAMPLES}")
+            raise PlanError(f"give exactly one limit, e.g. {_EXAMPLES}")
         if not math.isfinite(given[0]) or given[0] <= 0:
             raise PlanError(f"a budget must be above zero, not {given[0]}; write e.g. {_EXAMPLES}")
 
@@ -47,11 +50,14 @@ class Budget:
             return f"size {format_size(self.size)}"
         if self.bits is not None:
             return f"{self.bits:g} bits per weight"
+        if self.layer_error is not None:
+            return f"error {self.layer_error * 100:.4g}% in each layer"
         return f"error {(self.error or 0) * 100:.4g}%"
 
 
 def parse_budget(text: str) -> Budget:
-    """Read ``4.2GB``, ``size=4.2GB``, ``bits=5.5``, ``error=3%`` or ``error=0.03``.
+    """Read ``4.2GB``, ``size=4.2GB``, ``bits=5.5``, ``error=3%``, ``error=0.03`` or
+    ``layer-error=8%``.
 
     Units are decimal (``GB``) or binary (``GiB``), in any case.
 
@@ -65,14 +71,15 @@ def parse_budget(text: str) -> Budget:
         return Budget(size=_parse_size(value))
     if name.lower() == "bits":
         return Budget(bits=_parse_number(value, f"bits={value}"))
-    if name.lower() == "error":
+    if name.lower() in ("error", "layer-error"):
         percent = value.endswith("%")
-        number = _parse_number(value.rstrip("%").strip(), f"error={value}")
+        number = _parse_number(value.rstrip("%").strip(), f"{name}={value}")
         if not percent and number >= 1:
             raise PlanError(
-                f"error={value} means {number:.0%}; write error={value}% or 0.03 for 3%"
+                f"{name}={value} means {number:.0%}; write {name}={value}% or 0.03 for 3%"
             )
-        return Budget(error=number / 100 if percent else number)
+        limit = number / 100 if percent else number
+        return Budget(error=limit) if name.lower() == "error" else Budget(layer_error=limit)
     raise PlanError(f"{text!r} is not a budget; write e.g. {_EXAMPLES}")
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from ...fingerprint import ModelFingerprint
 from ...formats import get_format
 from ...planning.inventory import Inventory
-from ...planning.plan import Plan
-from ...planning.recipe import Recipe
+from ...planning.plan import Plan, make_plan
+from ...planning.recipe import Recipe, Rule, layer_size
 from ...progress import OnProgress
 from ...sensitivity.artefact import Sensitivity
 from ..exact_recipe import exact_recipe
@@ -72,7 +72,7 @@ class Mix:
         ):
             if limit is not None:
                 return 1 - used / limit
-        raise AssertionError("a budget has a limit")
+        return 0.0  # a limit for each layer has no rest
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-serialisable data."""
@@ -96,6 +96,7 @@ def mix_plan(
     budget: Budget | None = None,
     formats: Sequence[str] = MIX_FORMATS,
     *,
+    rules: Sequence[Rule] = (),
     fingerprint: ModelFingerprint | None = None,
     points: int = FRONTIER_POINTS,
     on_progress: OnProgress | None = None,
@@ -110,8 +111,12 @@ def mix_plan(
         inventory: the inventory that ``base`` was made from.
         sensitivity: what each layer loses in each format.
         budget: a limit of size or bits gives the least error within it, and a limit of error the
-            least size within it. None means the size of ``base``.
+            least size within it. A limit of the error of each layer gives every layer its smallest
+            format within it, or the most precise format if none is. None means the size of
+            ``base``.
         formats: the formats to choose from.
+        rules: rules of the user. The layers that they match get the format of the rule, and the
+            mix chooses the formats of the others.
         fingerprint: the fingerprint of the model, if it is to be checked against the sensitivity.
         points: the number of points of the frontier; 0 leaves the frontier out.
         on_progress: called before each point of the frontier.
@@ -128,8 +133,14 @@ def mix_plan(
     if fingerprint is not None:
         sensitivity.require_model(fingerprint)
         drift = sensitivity.fingerprint.drift(fingerprint)
-    problem = MixProblem.of(base, inventory, find_groups(base, inventory, sensitivity, formats))
     budget = budget or Budget(size=base.bytes_after)
+    preset, preset_name = _preset_point(base, inventory, sensitivity), base.recipe.name
+    pinned = [la.name for la in inventory.layers.values() if any(r.matches(la) for r in rules)]
+    if rules:
+        recipe = base.recipe.with_rules(rules)
+        base = make_plan(recipe, inventory, any_architecture=True)
+    groups = find_groups(base, inventory, sensitivity, formats, pinned)
+    problem = MixProblem.of(base, inventory, groups)
     chosen = problem.solve(budget)
     unknown = tuple(name for group in problem.groups for name in group.unknown)
     point = problem.point(chosen)
@@ -141,8 +152,8 @@ def mix_plan(
         plan=_mixed_plan(base, problem, chosen, description, warnings),
         budget=budget,
         point=point,
-        preset=_preset_point(base, inventory, sensitivity, problem),
-        preset_name=base.recipe.name,
+        preset=preset,
+        preset_name=preset_name,
         frontier=problem.frontier(points, point, on_progress=on_progress),
         unknown=unknown,
         has_latents=sensitivity.has_latents,
@@ -162,7 +173,7 @@ def _mixed_plan(
     recipe = exact_recipe(
         base.recipe,
         layers,
-        {name for group in problem.groups for name in group.layers},
+        {name for group in problem.groups if group.is_offered for name in group.layers},
         name=f"{base.recipe.name}-mix",
         description=description,
     )
@@ -184,13 +195,12 @@ def frontier(
     return MixProblem.of(base, inventory, groups).frontier(points)
 
 
-def _preset_point(
-    base: Plan, inventory: Inventory, sensitivity: Sensitivity, problem: MixProblem
-) -> MixPoint:
-    mixed = {name for group in problem.groups for name in group.layers}
+def _preset_point(base: Plan, inventory: Inventory, sensitivity: Sensitivity) -> MixPoint:
+    mixed = [la for la in base.quantized() if la.kind == "linear"]
     members = [
         (la.format, member(inventory.layers[la.name], get_format(la.format), sensitivity))
-        for la in base.layers
-        if la.name in mixed
+        for la in mixed
     ]
-    return point_of(members, problem.fixed_bytes, problem.weights)
+    fixed = base.bytes_after - sum(la.bytes_after for la in mixed)
+    weights = sum(layer_size(inventory.layers[la.name]) for la in mixed)
+    return point_of(members, fixed, max(1, weights))

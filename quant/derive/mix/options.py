@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -20,11 +20,19 @@ MIX_FORMATS = MIXED["blackwell"]
 
 @dataclass(frozen=True)
 class Member:
-    """One layer in one format: stored bytes, bits of all weights, squared error (None: unknown)."""
+    """One layer in one format.
+
+    Attributes:
+        bytes: stored bytes.
+        bits: nominal bits of all weights.
+        cost: the squared error that it adds to the result; None means unknown.
+        output_error: the relative error of the layer's own output; None means unknown.
+    """
 
     bytes: int
     bits: float
     cost: float | None
+    output_error: float | None = 0.0
 
 
 @dataclass(frozen=True)
@@ -49,6 +57,11 @@ class Option:
         """Summed squared error of the layers; unknown errors are left out."""
         return sum(member.cost or 0.0 for member in self.members.values())
 
+    def stays_within(self, layer_error: float) -> bool:
+        """Whether the error of the output of every layer is known and at most this large."""
+        errors = [member.output_error for member in self.members.values()]
+        return all(error is not None and error <= layer_error for error in errors)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -56,7 +69,8 @@ class Group:
 
     ``unknown`` names the layers whose error is unknown in every quantized format of the mix. A
     group with such layers has only one option, the most precise format. ``is_offered`` is False if
-    no format can store the layers' shapes. They then keep the format of the plan.
+    the layers keep the format of the plan: no other can store their shapes, or a rule of the user
+    decides.
     """
 
     layers: tuple[str, ...]
@@ -66,13 +80,17 @@ class Group:
 
 
 def find_groups(
-    base: Plan, inventory: Inventory, sensitivity: Sensitivity, formats: Sequence[str]
+    base: Plan,
+    inventory: Inventory,
+    sensitivity: Sensitivity,
+    formats: Sequence[str],
+    pinned: Collection[str] = (),
 ) -> list[Group]:
     """Return the groups of Linear layers that ``base`` quantizes, in the plan's order.
 
     The options of a group are the formats that can store all of its layers and whose error is
     known for all of them. Unquantized formats have no error. If none of the formats can store the
-    layers, they keep the format of the plan.
+    layers, they keep the format of the plan. So do ``pinned`` layers.
 
     Raises:
         PlanError: no format is given, the plan quantizes no Linear layer, or the errors of all
@@ -96,7 +114,12 @@ def find_groups(
     groups: list[Group] = []
     planned = {layer.name: layer for layer in mixed}
     for names in sensitivity.by_input(planned):
-        members = [planned[name] for name in names]
+        groups += [
+            _only_option(inventory.layers[name], get_format(planned[name].format), sensitivity)
+            for name in names
+            if name in pinned
+        ]
+        members = [planned[name] for name in names if name not in pinned]
         groups += _groups(members, inventory, sensitivity, allowed, base.architecture)
     return groups
 
@@ -108,7 +131,9 @@ def member(layer: Layer, fmt: WeightFormat, sensitivity: Sensitivity) -> Member:
     # Quantized formats count nominal bits, so that 4.5 bits are in reach for all shapes.
     bits = fmt.bits * weights if quantized else fmt.nbytes(layer.shape, layer.tensor.dtype) * 8.0
     cost = sensitivity.cost(layer.name, fmt.name) if quantized else 0.0
-    return Member(stored_bytes(layer, fmt), bits, cost)
+    errors = sensitivity.candidates(layer.name).get(fmt.name)
+    output_error = (errors.w4a4 if errors else None) if quantized else 0.0
+    return Member(stored_bytes(layer, fmt), bits, cost, output_error)
 
 
 def _is_known(name: str, sensitivity: Sensitivity, allowed: Iterable[WeightFormat]) -> bool:
@@ -123,6 +148,8 @@ def _groups(
     allowed: Sequence[WeightFormat],
     architecture: Architecture,
 ) -> list[Group]:
+    if not members:
+        return []
     layers = [inventory.layers[planned.name] for planned in members]
     fitting = [fmt for fmt in allowed if not any(why_not(la, fmt, architecture) for la in layers)]
     if not fitting:

@@ -86,6 +86,8 @@ class MixProblem:
             indices = choose(self.costs, self.bytes, budget.size - self.fixed_bytes)
         elif budget.bits is not None:
             indices = choose(self.costs, self.bits, budget.bits * self.weights)
+        elif budget.layer_error is not None:
+            return [_smallest(group, budget.layer_error) for group in self.groups]
         else:
             indices = choose(self.bytes, self.costs, (budget.error or 0.0) ** 2)
         if indices is None:
@@ -145,6 +147,14 @@ class MixProblem:
             f"allowed take {format_size(lightest.bytes)}, of which layers that the recipe does not "
             f"mix take {format_size(self.fixed_bytes)}{forced}; {change}"
         )
+
+
+def _smallest(group: Group, layer_error: float) -> Option:
+    """Return the smallest option within an error of each layer, else the most precise option."""
+    fitting = [option for option in group.options if option.stays_within(layer_error)]
+    if not fitting:
+        return max(group.options, key=lambda option: (option.bits, -option.cost))
+    return min(fitting, key=lambda option: (option.bytes, option.cost))
 
 
 def _improving(points: Sequence[MixPoint]) -> tuple[MixPoint, ...]:

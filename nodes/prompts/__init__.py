@@ -1,0 +1,1 @@
+"""Prompts as they arrive: saved with older node ids, and validated input by input."""

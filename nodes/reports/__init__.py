@@ -1,0 +1,1 @@
+"""What nodes show in the browser: reports that are kept, errors with remedies."""
