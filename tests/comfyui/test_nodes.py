@@ -6,45 +6,28 @@ import urllib.request
 
 from tests.comfyui.comfy_server import ROOT, ComfyServer
 
-NODES = {
-    "NVFP4FoundryLoadSourceModel",
-    "NVFP4FoundrySelectPreset",
-    "NVFP4FoundryLoadRecipe",
-    "NVFP4FoundryRecipeFromGguf",
-    "NVFP4FoundryRecipeFromCheckpoint",
-    "NVFP4FoundryRecipeFromCalibration",
-    "NVFP4FoundryRecipeFromSensitivity",
-    "NVFP4FoundryEditRecipe",
-    "NVFP4FoundrySaveRecipe",
-    "NVFP4FoundryPlanLayers",
-    "NVFP4FoundryCalibrationPrompts",
-    "NVFP4FoundryCalibrate",
-    "NVFP4FoundryCalibrationResult",
-    "NVFP4FoundryLoadCalibration",
-    "NVFP4FoundryMergeCalibrations",
-    "NVFP4FoundryImportActivationLog",
-    "NVFP4FoundryExportInputScales",
-    "NVFP4FoundryMeasureSensitivity",
-    "NVFP4FoundryProbeLatentShift",
-    "NVFP4FoundryProbeResult",
-    "NVFP4FoundryLoadSensitivity",
-    "NVFP4FoundryAutoMix",
-    "NVFP4FoundryQuantizeModel",
-    "NVFP4FoundryPlanTextEncoder",
-    "NVFP4FoundryQuantizeTextEncoder",
-    "NVFP4FoundrySaveCheckpoint",
-    "NVFP4FoundryQuantizeFile",
-    "NVFP4FoundryInspectCheckpoint",
-    "NVFP4FoundryRescaleCheckpoint",
-    "NVFP4FoundryCompareSamples",
-}
+#: Node by menu, in the order of the extension.
+MENUS = {
+    "Start": (
+        "LoadSourceModel", "SelectPreset", "PlanLayers", "QuantizeModel", "SaveCheckpoint",
+        "QuantizeFile",
+    ),
+    "Calibrate": ("CalibrationPrompts", "Calibrate", "CalibrationResult", "LoadCalibration"),
+    "Measure": (
+        "MeasureSensitivity", "ProbeLatentShift", "ProbeResult", "AutoMix", "CompareSamples",
+    ),
+    "Recipes": ("LoadRecipe", "EditRecipe", "SaveRecipe"),
+    "Files": ("InspectCheckpoint", "RescaleCheckpoint"),
+    "Interop": ("ImportActivationLog", "ExportInputScales", "MergeCalibrations"),
+}  # fmt: skip
+NODES = {f"NVFP4Foundry{name}": menu for menu, names in MENUS.items() for name in names}
 
 
 def test_nodes_are_listed_and_the_log_has_no_warnings(server: ComfyServer) -> None:
     listed = server.get("/object_info")
-    assert {name for name in listed if name.startswith("NVFP4Foundry")} == NODES
-    for name in NODES:
-        assert listed[name]["category"] == "NVFP4 Foundry"
+    assert {name for name in listed if name.startswith("NVFP4Foundry")} == set(NODES)
+    for name, menu in NODES.items():
+        assert listed[name]["category"] == f"NVFP4 Foundry/{menu}"
         assert listed[name]["description"] and listed[name]["search_aliases"]
         assert (ROOT / "web" / "docs" / f"{name}.md").is_file()
     startup = server.log_text().split("To see the GUI")[0]
