@@ -17,7 +17,7 @@ const WIDTH = { layers: 560, text: 400 };
 const HEIGHT = { layers: 460, leastLayers: 360, text: 220, leastText: 60, live: 150 };
 const IMAGE_HEIGHT = 380; // for the picture that ComfyUI draws below the widget
 const LINE_HEIGHT = 17;
-const LINE_CHARACTERS = 62;
+const LINE_CHARACTERS = 52;
 const PADDING = 20;
 
 /** @type {WeakMap<GraphNode, ReportWidget>} */

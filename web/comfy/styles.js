@@ -11,7 +11,7 @@ const STYLES = `
 }
 .nvfp4-node-content [hidden] { display: none !important; }
 .nvfp4-node-problems {
-  flex: 0 0 auto; max-height: 60%; overflow: auto; display: flex; flex-direction: column; gap: 6px;
+  flex: 0 1 auto; min-height: 40px; overflow: auto; display: flex; flex-direction: column; gap: 6px;
 }
 .nvfp4-node-problem {
   box-sizing: border-box; padding: 8px 10px; border-radius: 6px; border: 1px solid #d03b3b;
@@ -32,9 +32,9 @@ const STYLES = `
 }
 .nvfp4-node-remedy:hover { border-color: currentColor; }
 .nvfp4-node-remedy:focus-visible { outline: 2px solid currentColor; outline-offset: 1px; }
-.nvfp4-node-live { flex: 0 0 auto; max-height: 60%; overflow: auto; }
+.nvfp4-node-live { flex: 0 1 auto; min-height: 60px; overflow: auto; }
 .nvfp4-node-waiting { padding: 8px 10px; color: var(--descrip-text, #999); }
-.nvfp4-node-view { flex: 1 1 0; min-height: 0; position: relative; }
+.nvfp4-node-view { flex: 1 1 240px; min-height: 0; position: relative; }
 `;
 
 /** Put the styles into the document, once. */
