@@ -59,15 +59,14 @@ function choiceWith(node, combo, input) {
  * Set the budget of Auto Mix: its kind, then the value that this kind has.
  * @param {any} app
  * @param {GraphNode} node
- * @param {Budget} budget size in bytes, bits per weight, or an error as a fraction
+ * @param {Budget} budget a size in GB, bits per weight, or an error in percent
  */
 export function setBudget(app, node, { kind, value }) {
   const input = BUDGET_WIDGETS[kind];
   const choice = choiceWith(node, "budget", input);
   if (choice === undefined) return;
-  const scaled = { size: value / 1e9, bits: value, error: value * 100 }[kind];
   undoable(app, () => {
     if (widgetOf(node, "budget")?.value !== choice) setWidget(node, "budget", choice);
-    setWidget(node, `budget.${input}`, Number(scaled.toPrecision(5)));
+    setWidget(node, `budget.${input}`, value);
   });
 }

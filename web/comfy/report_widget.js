@@ -14,7 +14,7 @@ import { addStyles } from "./styles.js";
 
 const WIDGET = "nvfp4_report";
 const WIDTH = { layers: 560, text: 400 };
-const HEIGHT = { layers: 460, leastLayers: 360, text: 220, leastText: 60, live: 150 };
+const HEIGHT = { layers: 620, leastLayers: 360, text: 220, leastText: 60, live: 150 };
 const IMAGE_HEIGHT = 380; // for the picture that ComfyUI draws below the widget
 const LINE_HEIGHT = 17;
 const LINE_CHARACTERS = 52;
@@ -95,7 +95,8 @@ export class ReportWidget {
     this.problems = [];
     /** @type {any} */
     this.live = null;
-    this.restored = false;
+    /** @type {ResizeObserver | undefined} */
+    this.seen = undefined;
     this.box = document.createElement("div");
     this.box.className = "nvfp4-node";
     // The content lies over its box instead of stretching it, whatever lays the box out.
@@ -144,9 +145,10 @@ export class ReportWidget {
    * @param {{ fresh?: boolean, extra?: number }} grow `fresh`: the content was not there before
    */
   fit({ fresh = false, extra = 0 } = {}) {
+    const { node } = this;
     const least = this.leastHeight();
     this.box.style.minHeight = `${least}px`;
-    const { node } = this;
+    this.box.dataset.node = String(node.id);
     const [width, height] = node.computeSize();
     const nice = fresh ? this.niceHeight() - least + extra : 0;
     const needed = this.view?.layers ? WIDTH.layers : WIDTH.text;
@@ -169,9 +171,19 @@ export class ReportWidget {
     this.viewHost.hidden = false;
     this.waitingHost.hidden = true;
     if (this.mounted) this.mounted.update(view);
-    else this.mounted = mountView(this.viewHost, view, this.options);
-    this.mounted.setStatus(this.status);
+    else this.mountWhenSeen();
     this.fit({ fresh: first && !restored, extra: images > 0 ? IMAGE_HEIGHT : 0 });
+  }
+
+  /** The view reads colours and sizes of the page, which its host has once ComfyUI shows it. */
+  mountWhenSeen() {
+    this.seen ??= new ResizeObserver(() => {
+      if (!this.box.isConnected || !this.view || this.mounted) return;
+      this.seen?.disconnect();
+      this.mounted = mountView(this.viewHost, this.view, this.options);
+      this.mounted.setStatus(this.status);
+    });
+    this.seen.observe(this.box);
   }
 
   /** Say that a report is on its way, or that it is gone; `null` takes the line away.
@@ -233,6 +245,7 @@ export class ReportWidget {
   }
 
   destroy() {
+    this.seen?.disconnect();
     this.mounted?.destroy();
     this.live?.destroy?.();
     this.mounted = this.live = null;
