@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from comfy_api.latest import io, ui
 
-from ...quant.calibration import CollectorSettings, describe_budget, moments_folder
+from ...quant.calibration import CollectorSettings, RunRecord, describe_budget, moments_folder
 from ...quant.planning import take_inventory
 from ...quant.reports.calibration import describe_statistics
 from ..bridge.model_source import ModelSource
 from ..bridge.models import observed_clone
+from ..bridge.progress import send_live
 from ..files.artefacts import CALIBRATIONS
 from ..inputs.sockets import CALIBRATE, CalibrationSocket, StatisticsSocket
 from .sessions import CalibrationSession, open_session
 
 _CONTINUE, _START_OVER = "continue", "start over"
+_LEAVE_OUT, _TAKE_IN = "leave out", "take in"
 
 
 class Calibrate(io.ComfyNode):
@@ -63,7 +67,18 @@ class Calibrate(io.ComfyNode):
                     tooltip="The list from Calibration Prompts. It is recorded with the "
                     "calibration.",
                 ),
+                io.Combo.Input(
+                    "interrupted_runs",
+                    options=[_LEAVE_OUT, _TAKE_IN],
+                    default=_LEAVE_OUT,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What to do with samplings that were cancelled or failed. They saw the "
+                    "first steps only. 'leave out' keeps them aside. 'take in' adds them to the "
+                    "calibration when Calibration Result runs next.",
+                ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Model.Output(display_name="MODEL"),
                 CalibrationSocket.Output(display_name="SESSION"),
@@ -86,6 +101,7 @@ class Calibrate(io.ComfyNode):
         memory_budget_mb: list[int],
         hessians_mb: list[int] | None = None,
         prompts: list[str] | None = None,
+        interrupted_runs: list[str] | None = None,
     ) -> io.NodeOutput:
         """Return an observed clone of the model and its calibration session."""
         if len(model) != 1:
@@ -109,6 +125,8 @@ class Calibrate(io.ComfyNode):
             start_over=accumulate[0] == _START_OVER,
         )
         session.set_prompts(prompts or ())
+        session.takes_in_interrupted = (interrupted_runs or [_LEAVE_OUT])[0] == _TAKE_IN
+        session.show_with(partial(send_live, str(cls.hidden.unique_id), "calibration"))
         return io.NodeOutput(observed_clone(model[0], session), session)
 
 
@@ -189,10 +207,24 @@ class CalibrationResult(io.ComfyNode):
         statistics = calibration[0].finish()
         text = describe_statistics(statistics)
         budget = describe_budget(statistics, calibration[0].settings)
-        text = f"{budget}\n\n{text}" if budget else text
+        notes = [*_describe_left_out(calibration[0].left_out), *([budget] if budget else [])]
+        text = "\n".join([*notes, "", text]) if notes else text
         if not has_news:
             text = (
                 "warning: nothing was sampled with Calibrate's MODEL since the last result. Check "
                 f"that this MODEL is connected to the sampler\n\n{text}"
             )
         return io.NodeOutput(statistics, latent, text, ui=ui.PreviewText(text))
+
+
+def _describe_left_out(runs: Sequence[RunRecord]) -> list[str]:
+    """Return a line that names the interrupted runs that are left out, if there are any."""
+    if not runs:
+        return []
+    one = len(runs) == 1
+    which = ", ".join(f"{run.id[:8]} after {run.calls} calls" for run in runs[-3:])
+    return [
+        f"{len(runs)} interrupted run{'' if one else 's'} left out ({'' if one else 'the latest: '}"
+        f"{which}). To add {'it' if one else 'them'}, set interrupted_runs of Calibrate to 'take "
+        "in' and queue again"
+    ]

@@ -10,27 +10,26 @@ from ...quant.calibration import CalibrationStatistics
 from ...quant.conversion.observed_input import working_bytes
 from ...quant.sensitivity.artefact import Sensitivity
 from ...quant.sensitivity.probe import LatentProbe, ProbeUnit
-from ...quant.sensitivity.schedule import ProbeSchedule
 from ...quant.text import shorten
 from ..bridge.model_source import ModelSource
-from ..bridge.models import compute_device, progress_bar
+from ..bridge.models import compute_device
 from ..bridge.probed_model import ProbeSession, probed_clone
-from ..files.artefacts import SENSITIVITIES
+from ..bridge.progress import progress_bar, show_text
+from ..files.artefacts import PROBES, SENSITIVITIES
 from ..inputs.save_as import save_as_input
 from ..inputs.sockets import MEASURE, ProbeSocket, SensitivitySocket, StatisticsSocket
 from .result import saved_sensitivity, sensitivity_outputs, sensitivity_result
 
-_UNITS: dict[str, ProbeUnit] = {
-    "each input": "input",
-    "each layer": "layer",
-    "each block": "block",
-}
+_UNITS: dict[str, ProbeUnit] = {"each input": "input", "each layer": "layer"}
+# Older workflows may have these. Blocks were too coarse for a mix, and single steps missed errors
+# that add up. Widgets are saved by position, so the former measure is where the formats are now.
+_FORMER_UNIT, _INSTEAD = "each block", "each input"
+_FORMER_MEASURES = ("short samplings", "single steps")
 _PROBED = {
     "nvfp4, float8_e4m3fn": ("nvfp4", "float8_e4m3fn"),
     "nvfp4": ("nvfp4",),
     "convrot_w4a4, int8_convrot": ("convrot_w4a4", "int8_convrot"),
 }
-_SAMPLINGS, _CALLS = "short samplings", "single steps"
 
 
 class ProbeLatentShift(io.ComfyNode):
@@ -45,9 +44,10 @@ class ProbeLatentShift(io.ComfyNode):
             category=MEASURE,
             description=(
                 "Returns the model with a probe. Before each sampling, the probe samples "
-                "repeatedly in a few steps, each time with only the layers of one input or block "
-                "quantized, and measures how far the latent moves. This is slow. Your own samples "
-                "do not change. Probe Result collects what the probe measures."
+                "repeatedly in a few steps, each time with only the layers of one input quantized, "
+                "and measures how far the latent moves. This is slow, and can be interrupted: it "
+                "goes on where it was if you queue it again. Your own samples do not change. Probe "
+                "Result collects what the probe measures."
             ),
             search_aliases=["nvfp4 probe", "sensitivity", "latent error", "layer importance"],
             inputs=[
@@ -63,17 +63,15 @@ class ProbeLatentShift(io.ComfyNode):
                     default="each input",
                     tooltip="What to quantize at a time. The model runs once more per unit, format "
                     "and step. each input: all layers that receive the same tensor, such as q, k "
-                    "and v; the best for Auto Mix. each block: several times faster, but the shift "
-                    "is shared among the layers of the block by their output errors, which is too "
-                    "coarse for Auto Mix.",
+                    "and v; the best for Auto Mix. each layer: one layer alone.",
                 ),
                 io.Int.Input(
                     "sigmas",
                     default=4,
                     min=1,
                     max=100,
-                    tooltip="How many steps a short sampling has, or how many single steps of each "
-                    "sampling to probe. They are spread evenly over the sampler's steps.",
+                    tooltip="How many steps a short sampling has. They are spread evenly over the "
+                    "sampler's steps.",
                 ),
                 StatisticsSocket.Input(
                     "statistics",
@@ -82,13 +80,23 @@ class ProbeLatentShift(io.ComfyNode):
                     tooltip="The calibration of this model, for static input scales and weighted "
                     "rounding. Without it, the scales are computed at run time.",
                 ),
-                *_optional_choices(),
+                _formats_input(),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Model.Output(display_name="MODEL"),
                 ProbeSocket.Output(display_name="PROBE"),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, unit: Any, formats: Any) -> bool | str:
+        """Accept the values of older workflows too; a link brings None here."""
+        if unit not in (None, _FORMER_UNIT, *_UNITS):
+            return f"unit is {unit!r}; choose one of {', '.join(_UNITS)}"
+        if formats not in (None, *_FORMER_MEASURES, *_PROBED):
+            return f"formats is {formats!r}; choose one of: {'; '.join(_PROBED)}"
+        return True
 
     @classmethod
     def execute(
@@ -98,10 +106,11 @@ class ProbeLatentShift(io.ComfyNode):
         unit: str,
         sigmas: int,
         statistics: CalibrationStatistics | None = None,
-        measure: str = _SAMPLINGS,
         formats: str = next(iter(_PROBED)),
     ) -> io.NodeOutput:
         """Encode the layers and return a probed clone of the model."""
+        if formats in _FORMER_MEASURES:
+            formats = next(iter(_PROBED))
         known = sensitivity.formats
         probed = [name for name in _PROBED[formats] if name in known] or _PROBED[formats][:1]
         with ModelSource(model) as source:
@@ -109,37 +118,26 @@ class ProbeLatentShift(io.ComfyNode):
                 source,
                 sensitivity,
                 formats=probed,
-                unit=_UNITS[unit],
+                unit=_UNITS[_INSTEAD if unit == _FORMER_UNIT else unit],
                 statistics=statistics,
                 device=compute_device(working_bytes(sensitivity.rounding, statistics)),
                 on_progress=progress_bar(),
             )
-        session = ProbeSession(probe, ProbeSchedule(sigmas), measure == _SAMPLINGS)
+        session = ProbeSession(probe, sigmas, PROBES.root(), str(cls.hidden.unique_id or ""))
+        show_text(f"ready: {1 + probe.runs} short samplings will come before each sampling")
         return io.NodeOutput(probed_clone(model, session), session)
 
 
-def _optional_choices() -> list[io.Input]:
-    """Return the inputs that workflows saved by older versions lack."""
-    return [
-        io.Combo.Input(
-            "measure",
-            options=[_SAMPLINGS, _CALLS],
-            default=_SAMPLINGS,
-            optional=True,
-            tooltip="short samplings: how far the sampled latent moves, with guidance; the "
-            "best for Auto Mix. single steps: how far the denoised latent of one model "
-            "call moves, which misses errors that add up over the steps.",
-        ),
-        io.Combo.Input(
-            "formats",
-            options=list(_PROBED),
-            default=next(iter(_PROBED)),
-            optional=True,
-            tooltip="The formats to quantize to, if the sensitivity includes them. nvfp4 "
-            "alone takes half the time and a third of the memory, and float8 is estimated. "
-            "convrot_w4a4, int8_convrot: for Turing and Ampere.",
-        ),
-    ]
+def _formats_input() -> io.Input:
+    return io.Combo.Input(
+        "formats",
+        options=list(_PROBED),
+        default=next(iter(_PROBED)),
+        optional=True,
+        tooltip="The formats to quantize to, if the sensitivity includes them. nvfp4 alone takes "
+        "half the time and a third of the memory, and float8 is estimated. convrot_w4a4, "
+        "int8_convrot: for Turing and Ampere.",
+    )
 
 
 class ProbeResult(io.ComfyNode):
@@ -183,8 +181,7 @@ class ProbeResult(io.ComfyNode):
         """Return the sensitivity, its report and its heat map."""
         measured = probe[0].probe
         sensitivity = measured.result()
-        what = "sampling" if probe[0].whole_samplings else "model call"
-        calls = f"{measured.calls} {what}{'s' * (measured.calls != 1)}"
+        calls = f"{measured.calls} sampling{'s' * (measured.calls != 1)}"
         notes = [f"{calls} probed, {measured.runs} runs each"]
         if measured.unreached:
             notes.append(
