@@ -87,7 +87,7 @@ export function amaxChart(host, curve, theme, size) {
     cursor: { ...OWN_CURSOR, y: false },
     scales: { x: { time: false }, y: { range: (_u, low, high) => [Math.min(0, low), (high || 1) * 1.06] } },
     legend: { live: true, markers: { width: 2 } },
-    axes: [axis(theme, "sigma", (v) => formatNumber(v, 3), 36), axis(theme, "amax", (v) => formatNumber(v, 3), 44)],
+    axes: [axis(theme, "sigma", (v) => formatNumber(v, 3), 22), axis(theme, "amax", (v) => formatNumber(v, 3), 44)],
     series: [
       { label: "sigma", value: (_u, v) => (v === null ? "–" : formatNumber(v, 3)) },
       ...branches.map((branch, i) => ({

@@ -3,7 +3,9 @@ import uPlot from "../vendor/uplot/uPlot.esm.js";
 import { budgetOf, BUDGET_KINDS, pointWithin } from "./budget.js";
 import { axis, OWN_CURSOR } from "./charts.js";
 import { el, localPoint, menu } from "./dom.js";
-import { formatBytes, formatNumber, formatPercent } from "./numbers.js";
+import { formatBytes, formatNumber, formatPercent, trimZeros } from "./numbers.js";
+import { logTicks } from "./scales.js";
+import { safeText } from "./safe_text.js";
 import { readTheme } from "./theme.js";
 
 /** @typedef {import("./types.js").Frontier} FrontierData */
@@ -105,8 +107,14 @@ export class FrontierChart {
         y: log ? { distr: 3 } : { range: () => this.range("error") },
       },
       axes: [
-        axis(theme, "size", (v) => formatBytes(v), 36),
-        axis(theme, this.data.label, (v) => formatPercent(v), 52),
+        axis(theme, "size", (v) => trimZeros(formatBytes(v)), 22),
+        {
+          ...axis(theme, this.data.label, (v) => trimZeros(formatPercent(v)), 44),
+          ...(log && {
+            splits: (_chart, _axis, low, high) => logTicks(low, high),
+            filter: (_chart, splits) => splits,
+          }),
+        },
       ],
       series: [
         {},
@@ -148,8 +156,9 @@ export class FrontierChart {
      * @param {string} label
      * @param {"dot" | "square" | "ring"} shape
      * @param {string} colour
+     * @param {number} below pixels from the mark to its label
      */
-    const mark = (point, label, shape, colour) => {
+    const mark = (point, label, shape, colour, below) => {
       const x = chart.valToPos(point.bytes, "x", true);
       const y = chart.valToPos(point.error, "y", true);
       const size = 5 * ratio;
@@ -167,11 +176,12 @@ export class FrontierChart {
       const before = x + room > left + width;
       context.textAlign = before ? "right" : "left";
       context.fillStyle = theme.text;
-      context.fillText(label, x + (before ? -10 : 10) * ratio, y - 9 * ratio);
+      context.fillText(label, x + (before ? -10 : 10) * ratio, y + below * ratio);
     };
-    if (preset) mark(preset, preset.name, "square", theme.muted);
-    mark(mix, "this mix", "dot", theme.dark ? "#ffb454" : "#c2410c");
-    if (this.canChoose) mark(this.current, "", "ring", theme.text);
+    const above = preset ? preset.error < mix.error : true;
+    if (preset) mark(preset, safeText(preset.name), "square", theme.muted, above ? 12 : -10);
+    mark(mix, "this mix", "dot", theme.dark ? "#ffb454" : "#c2410c", above ? -10 : 12);
+    if (this.canChoose) mark(this.current, "", "ring", theme.text, 0);
     context.restore();
   }
 

@@ -8,11 +8,11 @@ import { sequentialColour } from "./palette.js";
 
 /** @param {ViewState} state */
 export function unknownCount(state) {
-  const { layers, currentMeasure: measure } = state;
+  const { layers, currentMeasure: measure, colours } = state;
   if (!layers || !measure) return 0;
   return state.shown.filter((layer) =>
     measure.scale === "category"
-      ? !state.colours.has(state.formatOf(layer))
+      ? !colours.has(state.formatOf(layer))
       : layers.value(measure.id, layer) === null,
   ).length;
 }

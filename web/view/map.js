@@ -148,6 +148,7 @@ export class LayerMap {
     event.stopPropagation();
     this.canvas.focus({ preventScroll: true });
     this.pressed = localPoint(this.canvas, event);
+    this.tooltip.hide();
     this.canvas.setPointerCapture(event.pointerId);
   }
 

@@ -1,5 +1,5 @@
 // Where everything of the map lies: lists of blocks below each other, layers outside below them.
-import { shortenMiddle } from "./safe_text.js";
+import { safeText, shortenMiddle } from "./safe_text.js";
 
 /** @typedef {import("./layers.js").Layers} Layers */
 
@@ -72,18 +72,16 @@ export function layoutMap(layers, shown, width) {
   const labelRoom = Math.min(Math.max(width * 0.24, 84), 230);
   const labelWidth = grids.length === 0 ? 0 : Math.ceil(Math.min(labelRoom, longest * CHARACTER + 12));
   const most = Math.max(1, ...grids.map((grid) => grid.count));
-  const cellWidth = Math.max(
-    CELL_LEAST,
-    Math.min(CELL_MOST, Math.floor((width - labelWidth - EDGE) / most)),
-  );
-  const cellHeight = Math.max(ROW_LEAST, Math.min(ROW_MOST, cellWidth));
+  // Not whole pixels: the map fills the width, and cells differ by one pixel when drawn.
+  const cellWidth = Math.max(CELL_LEAST, Math.min(CELL_MOST, (width - labelWidth - EDGE) / most));
+  const cellHeight = Math.max(ROW_LEAST, Math.min(ROW_MOST, Math.round(cellWidth)));
   let y = 0;
   const sections = grids.map((grid) => {
     const titleY = y;
     const headY = y + TITLE_HEIGHT;
     const top = headY + HEAD_HEIGHT;
     y = top + grid.rows.length * cellHeight + GAP;
-    const labels = grid.rows.map((row) => shortenMiddle(row, Math.floor((labelWidth - 8) / CHARACTER)));
+    const labels = grid.rows.map((row) => shortenMiddle(safeText(row), Math.floor((labelWidth - 8) / CHARACTER)));
     return {
       container: grid.container,
       title: `${grid.name} · ${grid.count} block${grid.count === 1 ? "" : "s"}`,
@@ -102,7 +100,7 @@ export function layoutMap(layers, shown, width) {
   const strip = layoutStrip(layers, shown, width, y);
   const bottom = strip ? Math.max(y, ...strip.chips.map((chip) => chip.y + CHIP_HEIGHT)) + EDGE : y;
   return {
-    width: Math.max(width, labelWidth + most * cellWidth + EDGE),
+    width: Math.max(width, Math.ceil(labelWidth + most * cellWidth + EDGE)),
     height: Math.max(20, bottom),
     labelWidth,
     cellHeight,
@@ -125,7 +123,7 @@ function layoutStrip(layers, shown, width, top) {
   const room = Math.floor((chipWidth - 30) / CHARACTER);
   const chips = outside.map((layer, i) => ({
     layer,
-    label: shortenMiddle(layers.names[layer], room),
+    label: shortenMiddle(safeText(layers.names[layer]), room),
     x: (i % columns) * chipWidth,
     y: top + TITLE_HEIGHT + Math.floor(i / columns) * CHIP_HEIGHT,
     width: chipWidth,

@@ -119,15 +119,17 @@ class MapPainter {
   /** @param {Section} section */
   paintSection(section) {
     const { context } = this;
-    const gap = section.cellWidth >= 10 ? 1.5 : 1;
+    const gap = section.cellWidth >= 16 ? 2 : 1;
     /** @type {[number, number, number, number, number][]} */
     const marked = [];
     section.cells.forEach((layer, i) => {
       if (layer < 0) return;
-      const x = section.x + (i % section.count) * section.cellWidth;
+      const block = i % section.count;
+      const x = Math.round(section.x + block * section.cellWidth);
       const y = section.y + Math.floor(i / section.count) * section.cellHeight;
-      const [w, h] = [section.cellWidth - gap, section.cellHeight - gap];
-      this.paintCell(layer, x, y, w, h);
+      const w = Math.round(section.x + (block + 1) * section.cellWidth) - x - gap;
+      const h = section.cellHeight - gap;
+      this.paintCell(layer, x, y, w, h, section.cellWidth - gap);
       if (this.needsMark(layer)) marked.push([layer, x, y, w, h]);
     });
     for (const [layer, x, y, w, h] of marked) this.paintMarks(layer, x, y, w, h);
@@ -142,7 +144,7 @@ class MapPainter {
       const rows = this.options.hover ?? -1;
       const own = rows >= 0 && this.state.layers?.row(rows) === section.rows[row] && this.state.layers.container[rows] === section.container;
       const colour = own ? this.theme.text : this.theme.muted;
-      this.text(label, left + this.layout.labelWidth - 6, y, `11px ${this.theme.font}`, colour, "right");
+      this.text(label, left + this.layout.labelWidth - 6, y, `11px ${this.theme.font}`, colour, "right", this.layout.labelWidth - 8);
     });
   }
 
@@ -152,8 +154,9 @@ class MapPainter {
    * @param {number} y
    * @param {number} width
    * @param {number} height
+   * @param {number} [room] width for the letter, the same in all cells
    */
-  paintCell(layer, x, y, width, height) {
+  paintCell(layer, x, y, width, height, room = width) {
     const { context } = this;
     const look = this.look(layer);
     if (look.fill === null) {
@@ -164,9 +167,11 @@ class MapPainter {
     }
     context.fillStyle = look.fill ?? this.hatch;
     context.fillRect(x, y, width, height);
-    if (look.letter && width >= LETTER_LEAST) {
-      const size = Math.min(11, Math.floor(width * 0.9));
-      this.text(look.letter, x + width / 2, y + height / 2 + 0.5, `600 ${size}px ${this.theme.font}`, look.ink, "center");
+    if (look.letter && room >= LETTER_LEAST) {
+      const size = Math.min(11, Math.floor(room * 0.9));
+      context.globalAlpha = 0.72;
+      this.text(look.letter, x + width / 2, y + height / 2 + 0.5, `${size}px ${this.theme.font}`, look.ink, "center");
+      context.globalAlpha = 1;
     }
   }
 
@@ -246,7 +251,7 @@ class MapPainter {
       this.paintCell(chip.layer, x, y, w, h);
       if (this.needsMark(chip.layer)) this.paintMarks(chip.layer, x, y, w, h);
       const colour = this.options.hover === chip.layer ? this.theme.text : this.theme.muted;
-      this.text(chip.label, x + w + 6, y + h / 2, `11px ${this.theme.font}`, colour);
+      this.text(chip.label, x + w + 6, y + h / 2, `11px ${this.theme.font}`, colour, "left", chip.width - w - 12);
     }
   }
 
@@ -257,13 +262,15 @@ class MapPainter {
    * @param {string} font
    * @param {string} colour
    * @param {CanvasTextAlign} [align]
+   * @param {number} [most] pixels; wider text is drawn narrower
    */
-  text(text, x, y, font, colour, align = "left") {
+  text(text, x, y, font, colour, align = "left", most = undefined) {
     const { context } = this;
     context.font = font;
     context.fillStyle = colour;
     context.textAlign = align;
     context.direction = "ltr";
-    context.fillText(safeText(text), x, y);
+    if (most === undefined) context.fillText(safeText(text), x, y);
+    else context.fillText(safeText(text), x, y, most);
   }
 }

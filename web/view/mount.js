@@ -3,11 +3,11 @@ import { DetailPanel } from "./detail.js";
 import { button, el } from "./dom.js";
 import { download, fileStem, mapPicture, viewCsv, viewJson } from "./exports.js";
 import { FrontierChart } from "./frontier.js";
-import { FullScreen } from "./fullscreen.js";
+import { frameIcon, fullButton, FullScreen } from "./fullscreen.js";
 import { linearSwitch, MapTab } from "./map_tab.js";
 import { drawMessages } from "./messages.js";
 import { ViewState } from "./state.js";
-import { addStyles } from "./styles.js";
+import { addStyles, DETAIL_GAP, DETAIL_WIDTH, WIDE } from "./styles.js";
 import { LayerTable } from "./table.js";
 import { Tabs } from "./tabs.js";
 import { textTab } from "./text_tab.js";
@@ -69,21 +69,25 @@ class View {
     for (const element of [document.documentElement, document.body]) {
       this.themeObserver.observe(element, { attributes: true, attributeFilter: ["class", "style"] });
     }
-    this.onPrint = () => this.table?.draw(true);
-    this.afterPrint = () => this.table?.draw();
+    this.onPrint = () => this.print(true);
+    this.afterPrint = () => this.print(false);
     window.addEventListener("beforeprint", this.onPrint);
     window.addEventListener("afterprint", this.afterPrint);
     this.width = 0;
+    this.panel = 0;
+    this.themeKey = "";
+    /** @type {LayerTable | null} */
+    this.table = null;
     this.state = new ViewState(view, options);
     this.build();
   }
 
   build() {
     const { state, root } = this;
-    state.dark = readTheme(root).dark;
+    this.adoptTheme();
     const { view } = state;
     this.title = el("h2", { text: view.title });
-    this.fullButton = this.iconButton("⛶", "Full screen", () => this.full.toggle());
+    this.fullButton = fullButton(() => this.full.toggle());
     this.tiles = el("div", { class: "nv-tiles" });
     this.messages = el("div", { class: "nv-messages" });
     drawTiles(this.tiles, state);
@@ -101,6 +105,7 @@ class View {
     this.body.append(this.panels);
     state.listen((change) => this.onChange(change));
     this.width = 0;
+    this.panel = 0;
     this.resize();
     this.tabs?.open(this.tabs.current);
   }
@@ -124,11 +129,8 @@ class View {
       this.map = new MapTab(state, root, this.tooltip);
       tabs.push({ id: "map", label: "Map", panel: this.map.element });
     }
-    this.table = new LayerTable(state);
-    const all = linearSwitch(state);
-    if (all) this.table.toolbar.append(all);
-    this.tableSwitch = all;
-    const tablePanel = el("div", { class: "nv-panel nv-for-table" }, this.table.toolbar, this.table.element);
+    const tablePanel = el("div", { class: "nv-panel nv-for-table" });
+    this.tablePanel = tablePanel;
     tabs.push({ id: "table", label: "Table", panel: tablePanel }, { id: "text", label: "Text", panel: text });
     this.tabs = new Tabs(tabs, (id) => this.onTab(id));
     const tools = el(
@@ -142,17 +144,6 @@ class View {
     this.panels?.append(...tabs.map((tab) => tab.panel), this.detail.element);
   }
 
-  /**
-   * @param {string} icon
-   * @param {string} label
-   * @param {() => void} press
-   */
-  iconButton(icon, label, press) {
-    const made = button(icon, press, { class: "nv-icon", title: label });
-    made.setAttribute("aria-label", label);
-    return made;
-  }
-
   /** @param {import("./state.js").Change} change */
   onChange(change) {
     if (change === "edits") drawTiles(this.tiles ?? el("div"), this.state);
@@ -164,6 +155,7 @@ class View {
       if (change !== "measure") this.detail?.refresh();
     } else if (change === "detail") {
       this.detail?.refresh();
+      this.resize();
       this.table?.draw();
       this.map?.map.schedule();
     } else if (change === "selection") {
@@ -177,8 +169,11 @@ class View {
     this.tooltip.hide();
     if (this.detail) this.detail.element.classList.toggle("nv-away", id === "text");
     if (id === "text" && this.state.detail >= 0) this.state.openDetail(-1);
-    if (id === "table") this.table?.draw();
-    if (id === "map") this.map?.map.resize(this.inner());
+    if (id === "table") {
+      this.openTable();
+      this.table?.draw();
+    }
+    if (id === "map") this.map?.map.resize(this.panelWidth());
   }
 
   /** Width of what is inside the padding. */
@@ -187,38 +182,68 @@ class View {
     return this.body.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
   }
 
+  /** Width of the open panel: details take their part of a wide view. */
+  panelWidth() {
+    const beside = this.state.detail >= 0 && this.root.clientWidth >= WIDE;
+    return this.inner() - (beside ? DETAIL_WIDTH + DETAIL_GAP : 0);
+  }
+
   resize() {
-    const width = this.inner();
+    const [width, panel] = [this.inner(), this.panelWidth()];
     if (width <= 0) return;
-    if (width !== this.width) {
-      this.width = width;
-      this.map?.map.resize(width);
-      this.frontier?.resize(width - 16);
-    }
-    this.table?.draw();
+    this.root.style.setProperty("--nv-height", `${this.root.clientHeight}px`);
+    if (width !== this.width) this.frontier?.resize(width - 16);
+    if (panel !== this.panel && this.tabs?.current === "map") this.map?.map.resize(panel);
+    this.width = width;
+    this.panel = panel;
+    if (this.tabs?.current === "table") this.table?.draw();
   }
 
   themed() {
     const before = this.themeKey;
-    const theme = readTheme(this.root);
-    this.themeKey = JSON.stringify(theme);
+    this.adoptTheme();
     if (before === this.themeKey) return;
-    this.state.dark = theme.dark;
     this.frontier?.refresh();
     this.state.emit("theme");
+  }
+
+  adoptTheme() {
+    const { dark } = readTheme(this.root);
+    this.state.dark = dark;
+    this.root.classList.toggle("nv-light", !dark);
+    this.themeKey = JSON.stringify(readTheme(this.root));
+  }
+
+  /** @param {boolean} printing on paper: light, all rows of the table */
+  print(printing) {
+    this.root.classList.toggle("nv-printing", printing);
+    this.themed();
+    if (printing) this.openTable();
+    this.table?.draw(printing);
+  }
+
+  /** The table is made when it is first seen. */
+  openTable() {
+    if (!this.state.layers || this.table) return;
+    this.table = new LayerTable(this.state);
+    const all = linearSwitch(this.state);
+    if (all) this.table.toolbar.append(all);
+    this.tableSwitch = all;
+    this.tablePanel?.append(this.table.toolbar, this.table.element);
   }
 
   /** @param {boolean} open */
   onFullScreen(open) {
     addStyles(this.root);
     if (this.fullButton) {
-      this.fullButton.textContent = open ? "×" : "⛶";
+      this.fullButton.replaceChildren(frameIcon(open));
       this.fullButton.title = open ? "Close the full screen (Escape)" : "Full screen";
       this.fullButton.setAttribute("aria-label", this.fullButton.title);
       this.fullButton.focus({ preventScroll: true });
     }
     this.tooltip.hide();
     this.width = 0;
+    this.panel = 0;
     this.resize();
   }
 

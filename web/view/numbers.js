@@ -57,6 +57,12 @@ export function formatValue(value, unit) {
 }
 
 /**
+ * A text of a number without trailing zeros, for axes: `5.00%` is `5%`.
+ * @param {string} text
+ */
+export const trimZeros = (text) => text.replace(/(\.\d*?)0+(?=\D|$)/, "$1").replace(/\.(?=\D|$)/, "");
+
+/**
  * `1 layer`, `2 layers`.
  * @param {number} count
  * @param {string} noun

@@ -57,24 +57,24 @@ export function sequentialColour(share, dark) {
  */
 const FORMATS = {
   convrot_w4a4: { letter: "C", lightness: 28, chroma: 0.1, hue: 300 },
-  convrot_w4a8: { letter: "D", lightness: 34, chroma: 0.13, hue: 310 },
-  nvfp4: { letter: "N", lightness: 42, chroma: 0.14, hue: 255 },
-  int8_tensorwise: { letter: "I", lightness: 47, chroma: 0.12, hue: 20 },
-  int8_rowwise: { letter: "R", lightness: 51, chroma: 0.12, hue: 0 },
-  nvfp4_w4a16: { letter: "W", lightness: 56, chroma: 0.1, hue: 210 },
-  int8_convrot: { letter: "V", lightness: 60, chroma: 0.13, hue: 345 },
-  mxfp8: { letter: "M", lightness: 65, chroma: 0.13, hue: 145 },
-  float8_e5m2: { letter: "E", lightness: 69, chroma: 0.12, hue: 45 },
-  float8_e4m3fn: { letter: "F", lightness: 74, chroma: 0.14, hue: 70 },
-  float8_e4m3fn_w8a16: { letter: "A", lightness: 78, chroma: 0.11, hue: 85 },
-  fp32: { letter: "3", lightness: 82, chroma: 0.03, hue: 130 },
-  fp16: { letter: "H", lightness: 86, chroma: 0.06, hue: 195 },
-  bf16: { letter: "B", lightness: 91, chroma: 0.05, hue: 220 },
-  keep: { letter: "K", lightness: 95, chroma: 0.012, hue: 250 },
+  convrot_w4a8: { letter: "D", lightness: 33, chroma: 0.13, hue: 310 },
+  nvfp4: { letter: "N", lightness: 41, chroma: 0.13, hue: 255 },
+  int8_tensorwise: { letter: "I", lightness: 45.5, chroma: 0.12, hue: 20 },
+  int8_rowwise: { letter: "R", lightness: 50, chroma: 0.12, hue: 0 },
+  nvfp4_w4a16: { letter: "W", lightness: 54.5, chroma: 0.09, hue: 210 },
+  int8_convrot: { letter: "V", lightness: 59, chroma: 0.13, hue: 345 },
+  keep: { letter: "K", lightness: 63.5, chroma: 0.012, hue: 250 },
+  mxfp8: { letter: "M", lightness: 68, chroma: 0.13, hue: 145 },
+  float8_e5m2: { letter: "E", lightness: 72.5, chroma: 0.12, hue: 45 },
+  float8_e4m3fn: { letter: "F", lightness: 77, chroma: 0.13, hue: 75 },
+  float8_e4m3fn_w8a16: { letter: "A", lightness: 81, chroma: 0.11, hue: 95 },
+  fp32: { letter: "3", lightness: 85, chroma: 0.03, hue: 130 },
+  bf16: { letter: "B", lightness: 89, chroma: 0.05, hue: 215 },
+  fp16: { letter: "H", lightness: 93, chroma: 0.04, hue: 180 },
 };
 
 // For formats that are not in the list.
-const SPARE_LIGHTNESS = [38, 62, 80, 31, 54, 71, 88];
+const SPARE_LIGHTNESS = [36.5, 70, 83, 30.5, 57, 75, 47.5];
 const SPARE_LETTERS = "GJLOPQSTUXYZ";
 
 /**

@@ -98,7 +98,7 @@ class NamedLayers {
       for (const row of rows) {
         found.add(`${start}.*.${escapeGlob(row)}`).add(`*.${escapeGlob(row)}`);
         for (const part of partsOf(row)) {
-          found.add(`${start}.*${part.startsWith("*") ? part : `.${part}`}`);
+          found.add(part.startsWith("*") ? `${start}.${part}` : `${start}.*.${part}`);
           if (part.startsWith("*")) found.add(part);
         }
       }
@@ -176,8 +176,9 @@ class NamedLayers {
    */
   add(pattern, blocks, members) {
     const left = protectEnds(pattern) + (blocks ? ` @ ${blocks}` : "");
+    // Of lines that match the same, the one that says most about its layers is the clearest.
     const stars = left.split("*").length - 1;
-    const cost = stars * 20 + (blocks ? 15 : 0) + (pattern.startsWith("*") ? 25 : 0) + left.length;
+    const cost = stars * 40 + (blocks ? 15 : 0) + (pattern.startsWith("*") ? 200 : 0) - pattern.length;
     if (!this.found.has(left)) this.found.set(left, { left, layers: members, cost });
   }
 }

@@ -31,6 +31,8 @@ export class ViewState {
     this.dark = true;
     /** @type {Map<number, string>} */
     this.pending = new Map();
+    this.colourKey = "";
+    this.colourMap = formatColours([]);
     /** @type {Set<(change: Change) => void>} */
     this.listeners = new Set();
     this.refreshEdits();
@@ -54,9 +56,16 @@ export class ViewState {
     return this.layers ? this.layers.shown(this.onlyLinears) : [];
   }
 
+  /** The colours of all formats of the view, pending ones included. */
   get colours() {
-    const columns = this.view.layers;
-    return formatColours([...(columns?.format?.of ?? []), ...this.pending.values()].filter((f) => f !== UNDECIDED));
+    const formats = new Set([...(this.view.layers?.format?.of ?? []), ...this.pending.values()]);
+    formats.delete(UNDECIDED);
+    const key = [...formats].join("\n");
+    if (key !== this.colourKey) {
+      this.colourKey = key;
+      this.colourMap = formatColours(formats);
+    }
+    return this.colourMap;
   }
 
   /** @returns {Measure | undefined} */

@@ -4,6 +4,11 @@ import { UPLOT_STYLE } from "./uplot_style.js";
 
 const ID = "nvfp4-view-style";
 
+/** From this width of a view on, details lie beside the map instead of over it. Pixels. */
+export const WIDE = 860;
+export const DETAIL_WIDTH = 360;
+export const DETAIL_GAP = 10;
+
 export const STYLE = `
 .nv-root {
   --nv-bg: var(--nvfp4-bg, var(--comfy-menu-bg, #26272b));
@@ -23,6 +28,14 @@ export const STYLE = `
   font: 12px/1.4 var(--nvfp4-font, Inter, system-ui, -apple-system, "Segoe UI", Roboto, sans-serif);
   text-align: left; user-select: none; -webkit-user-select: none;
 }
+.nv-root.nv-light {
+  --nv-accent: var(--nvfp4-accent, #0b62d6); --nv-accent-ink: var(--nvfp4-accent-ink, #fff);
+  --nv-good: var(--nvfp4-good, #0f7b45); --nv-bad: var(--nvfp4-bad, #b8400f);
+  --nv-warning: var(--nvfp4-warning, #b07400); --nv-error: var(--nvfp4-error, #c62828);
+}
+.nv-root.nv-printing {
+  --nv-bg: #fff; --nv-surface: #fff; --nv-text: #1c1e24; --nv-muted: #5f6673; --nv-line: #cbcfd6;
+}
 .nv-root *, .nv-root *::before, .nv-root *::after { box-sizing: border-box; }
 .nv-root [hidden] { display: none !important; }
 .nv-root.nv-over { position: fixed; inset: 0; z-index: 100000; border-radius: 0; font-size: 13px; }
@@ -41,7 +54,7 @@ export const STYLE = `
 .nv-status[data-tone="running"] { --nv-tone: var(--nv-accent); }
 .nv-root.nv-stale .nv-tiles, .nv-root.nv-stale .nv-panels { opacity: 0.72; }
 
-.nv-tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(104px, 1fr)); gap: 6px; }
+.nv-tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(92px, 1fr)); gap: 6px; }
 .nv-tile { background: var(--nv-surface); border-radius: 5px; padding: 5px 8px 6px; min-width: 0; user-select: text; -webkit-user-select: text; }
 .nv-tile-label { color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
 .nv-tile-value { font-size: 15px; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
@@ -84,7 +97,7 @@ export const STYLE = `
 .nv-edit-bar .nv-input, .nv-edit-bar .nv-select, .nv-edit-bar .nv-button:not(.nv-primary) { background: var(--nv-bg); }
 .nv-edit-note { color: var(--nv-muted); flex: 1 1 150px; font-size: 11px; }
 
-.nv-panels { position: relative; flex: 1 0 auto !important; display: flex; flex-direction: column; min-height: 200px; }
+.nv-panels { flex: 1 0 auto !important; display: flex; gap: ${DETAIL_GAP}px; min-height: 200px; }
 .nv-panel { display: flex; flex-direction: column; gap: 8px; flex: 1 1 auto; min-width: 0; }
 .nv-map-scroll { overflow-x: auto; overflow-y: hidden; scrollbar-width: thin; }
 .nv-canvas { display: block; touch-action: pan-y; border-radius: 3px; }
@@ -109,7 +122,7 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-tip-numbers dt { color: var(--nv-muted); } .nv-tip-numbers dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
 .nv-tip-numbers .nv-own { color: var(--nv-text); font-weight: 600; }
 
-.nv-detail { position: absolute; z-index: 20; top: 0; right: 0; bottom: 0; width: min(320px, 86%); overflow: auto; padding: 8px 12px 12px; background: var(--nv-surface); border: 1px solid var(--nv-line); border-radius: 5px; box-shadow: -6px 0 18px rgba(0, 0, 0, 0.25); user-select: text; -webkit-user-select: text; scrollbar-width: thin; }
+.nv-detail { position: absolute; z-index: 20; top: 38px; right: 8px; bottom: 8px; width: min(320px, 86%); overflow: auto; padding: 8px 12px 12px; background: var(--nv-surface); border: 1px solid var(--nv-line); border-radius: 5px; box-shadow: -6px 0 18px rgba(0, 0, 0, 0.25); user-select: text; -webkit-user-select: text; scrollbar-width: thin; }
 .nv-detail header { display: flex; align-items: flex-start; gap: 8px; }
 .nv-detail h3 { flex: 1; margin: 2px 0 6px; font-size: 12.5px; font-weight: 600; overflow-wrap: anywhere; }
 .nv-detail h4 { margin: 10px 0 3px; font-size: 11px; font-weight: 600; color: var(--nv-muted); }
@@ -146,10 +159,12 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-text { flex: 1 1 auto; margin: 0; padding: 8px; overflow: auto; background: var(--nv-surface); color: var(--nv-text); border-radius: 4px; font: 11px/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre; user-select: text; -webkit-user-select: text; scrollbar-width: thin; unicode-bidi: plaintext; }
 .nv-print { display: none; }
 
-@container (min-width: 860px) {
+@container (min-width: ${WIDE}px) {
   .nv-tiles { grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); }
   .nv-tile-value { font-size: 18px; }
-  .nv-detail { width: 380px; }
+  .nv-panels { align-items: flex-start; }
+  .nv-panel { align-self: stretch; }
+  .nv-detail { position: sticky; top: 0; right: 0; bottom: 0; flex: 0 0 ${DETAIL_WIDTH}px; max-height: calc(var(--nv-height, 100vh) - 20px); box-shadow: none; }
 }
 
 @media print {

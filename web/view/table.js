@@ -23,7 +23,7 @@ export class LayerTable {
     this.focused = 0;
     this.search = el("input", {
       class: "nv-input",
-      attributes: { type: "search", placeholder: "filter: part of a name, or a glob", "aria-label": "Filter layers by name" },
+      attributes: { type: "search", placeholder: "filter by name or glob", "aria-label": "Filter layers by name" },
       on: { input: () => this.setFilter(this.search.value) },
     });
     this.worstButton = button("Worst 20", () => this.setWorst(!this.worst), { pressed: false });

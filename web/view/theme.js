@@ -33,6 +33,7 @@ function luminance(colour) {
  * @returns {Theme}
  */
 export function readTheme(root) {
+  if (root.classList.contains("nv-printing")) return PAPER;
   const probe = document.createElement("span");
   root.append(probe);
   /** @param {string} name */

@@ -18,25 +18,31 @@ function tileElement({ label, value, detail, tone }) {
 }
 
 /**
- * Tiles for size and bits after the pending edits.
+ * The tiles of a view, those of size and bits as they are after the pending edits.
  * @param {ViewState} state
- * @returns {Tile[]}
+ * @returns {(Tile & { edited?: boolean })[]}
  */
-export function editTiles(state) {
-  if (state.pending.size === 0 || !state.layers) return [];
+export function currentTiles(state) {
+  /** @type {(Tile & { edited?: boolean })[]} */
+  const tiles = [...state.view.tiles];
+  if (state.pending.size === 0 || !state.layers) return tiles;
   const total = totalsAfter(state.view, state.layers, state.pending);
   const change = total.bytes - total.bytesBefore;
   const sign = change < 0 ? "−" : "+";
-  /** @type {Tile[]} */
-  const tiles = [
-    { label: "Size after edits", value: formatBytes(total.bytes), detail: `${sign}${formatBytes(Math.abs(change))}` },
-  ];
+  /**
+   * @param {RegExp} known what the label of the tile of the last run looks like
+   * @param {Tile} tile
+   */
+  const put = (known, tile) => {
+    const at = tiles.findIndex(({ label, edited }) => !edited && known.test(label));
+    if (at < 0) tiles.push({ ...tile, edited: true });
+    else tiles[at] = { ...tile, edited: true };
+  };
+  const difference = `${sign}${formatBytes(Math.abs(change))}`;
+  put(/size/i, { label: "Size after edits", value: formatBytes(total.bytes), detail: difference });
   if (total.bits > 0) {
-    tiles.push({
-      label: "Bits after edits",
-      value: formatNumber(total.bits, 3),
-      detail: `${formatNumber(total.bitsBefore, 3)} before`,
-    });
+    const before = `${formatNumber(total.bitsBefore, 3)} before`;
+    put(/bits/i, { label: "Bits after edits", value: formatNumber(total.bits, 3), detail: before });
   }
   return tiles;
 }
@@ -46,8 +52,11 @@ export function editTiles(state) {
  * @param {ViewState} state
  */
 export function drawTiles(host, state) {
-  const edited = editTiles(state).map(tileElement);
-  for (const tile of edited) tile.classList.add("nv-edit-tile");
-  host.replaceChildren(...state.view.tiles.map(tileElement), ...edited);
+  const elements = currentTiles(state).map((tile) => {
+    const element = tileElement(tile);
+    element.classList.toggle("nv-edit-tile", Boolean(tile.edited));
+    return element;
+  });
+  host.replaceChildren(...elements);
   host.hidden = host.childElementCount === 0;
 }
