@@ -16,6 +16,7 @@ const WIDGET = "nvfp4_report";
 const WIDTH = { layers: 560, text: 400 };
 const HEIGHT = { layers: 620, leastLayers: 360, text: 220, leastText: 60, live: 150 };
 const IMAGE_HEIGHT = 380; // for the picture that ComfyUI draws below the widget
+const TEXT_BOX_MOST = 130;
 const LINE_HEIGHT = 17;
 const LINE_CHARACTERS = 52;
 const PADDING = 20;
@@ -116,6 +117,10 @@ export class ReportWidget {
       getMinHeight: () => this.leastHeight(),
     });
     this.widget.serialize = false; // nor of the saved workflow
+    // What is left of a tall node goes to the report, not to text boxes.
+    for (const widget of node.widgets ?? []) {
+      if (widget.type === "customtext") widget.options.getMaxHeight ??= () => TEXT_BOX_MOST;
+    }
   }
 
   leastHeight() {

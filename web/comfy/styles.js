@@ -37,11 +37,22 @@ const STYLES = `
 .nvfp4-node-view { flex: 1 1 240px; min-height: 0; position: relative; }
 `;
 
+// In Vue nodes, widgets that can grow share what is left of a tall node. All of it is for the
+// report: its row grows, the rows before it do not.
+const MOST_ROWS = 40;
+const ROWS = Array.from(
+  { length: MOST_ROWS },
+  (_, before) =>
+    `.lg-node-widgets:has(> .lg-node-widget:nth-child(${before + 1}) .nvfp4-node) {
+  grid-template-rows: ${before > 0 ? `repeat(${before}, min-content) ` : ""}1fr !important;
+}`,
+).join("\n");
+
 /** Put the styles into the document, once. */
 export function addStyles() {
   if (document.getElementById(ID)) return;
   const style = document.createElement("style");
   style.id = ID;
-  style.textContent = STYLES;
+  style.textContent = STYLES + ROWS;
   document.head.append(style);
 }
