@@ -17,8 +17,8 @@ class FoundryNode(io.ComfyNode):
         """Report the errors of ``execute``."""
         super().__init_subclass__(**kwargs)
         own = cls.__dict__.get("execute")
-        if not isinstance(own, classmethod):
-            return
+        if not isinstance(own, classmethod) or hasattr(own.__func__, "__wrapped__"):
+            return  # ComfyUI makes locked copies of a class, with all that it has
 
         @functools.wraps(own.__func__)
         def execute(subclass: type[FoundryNode], *args: Any, **inputs: Any) -> io.NodeOutput:

@@ -73,7 +73,7 @@ class RescaleCheckpoint(FoundryNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_file: str | None) -> bool | str:
+    def validate_inputs(cls, model_file: str | None, *, input_scale: Any = None) -> bool | str:
         """Report an invalid source or target before the queue starts."""
         inputs = constant_inputs()
         problem = folders.missing_source(model_file) or why_not(inputs)

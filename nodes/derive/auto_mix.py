@@ -69,7 +69,7 @@ class AutoMix(FoundryNode):
         )
 
     @classmethod
-    def validate_inputs(cls, save_as: str | None) -> bool | str:
+    def validate_inputs(cls, save_as: str | None, *, budget: Any = None) -> bool | str:
         """Report an invalid name or rule before the queue starts."""
         rules = constant_inputs().get("rules", "")
         try:

@@ -54,19 +54,7 @@ class LoadRecipe(FoundryNode):
                 "fp8",
             ],
             inputs=[
-                io.DynamicCombo.Input(
-                    "source",
-                    options=[
-                        io.DynamicCombo.Option(_FILE, [saved_input(RECIPES)]),
-                        io.DynamicCombo.Option(_GGUF, from_gguf.inputs()),
-                        io.DynamicCombo.Option(_CHECKPOINT, from_checkpoint.inputs()),
-                        io.DynamicCombo.Option(_CALIBRATION, from_calibration.inputs()),
-                    ],
-                    tooltip="Where the recipe comes from. recipe file: Save Recipe or Auto Mix "
-                    "saved it. GGUF: layers with few bits in the GGUF become NVFP4. checkpoint: "
-                    "every layer gets the format that it has in the file. calibration: layers "
-                    "whose inputs do not tolerate rounding get another format.",
-                ),
+                _source_input(),
                 io.Model.Input(
                     "model",
                     optional=True,
@@ -131,6 +119,22 @@ class LoadRecipe(FoundryNode):
             made = from_calibration.derived(source, recipe, statistics)
         text = "\n".join([*made.notes, describe_recipe(made.recipe)])
         return io.NodeOutput(made.recipe, text, ui=shown_text(f"Recipe {made.recipe.name}", text))
+
+
+def _source_input() -> io.Input:
+    return io.DynamicCombo.Input(
+        "source",
+        options=[
+            io.DynamicCombo.Option(_FILE, [saved_input(RECIPES)]),
+            io.DynamicCombo.Option(_GGUF, from_gguf.inputs()),
+            io.DynamicCombo.Option(_CHECKPOINT, from_checkpoint.inputs()),
+            io.DynamicCombo.Option(_CALIBRATION, from_calibration.inputs()),
+        ],
+        tooltip="Where the recipe comes from. recipe file: Save Recipe or Auto Mix "
+        "saved it. GGUF: layers with few bits in the GGUF become NVFP4. checkpoint: "
+        "every layer gets the format that it has in the file. calibration: layers "
+        "whose inputs do not tolerate rounding get another format.",
+    )
 
 
 def _why_not(inputs: dict[str, Any]) -> str | None:

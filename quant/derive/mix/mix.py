@@ -112,8 +112,7 @@ def mix_plan(
         sensitivity: what each layer loses in each format.
         budget: a limit of size or bits gives the least error within it, and a limit of error the
             least size within it. A limit of the error of each layer gives every layer its smallest
-            format within it, or the most precise format if none is. None means the size of
-            ``base``.
+            format within it, or else the most precise one. None means the size of ``base``.
         formats: the formats to choose from.
         rules: rules of the user. The layers that they match get the format of the rule, and the
             mix chooses the formats of the others.
@@ -129,36 +128,43 @@ def mix_plan(
         FormatError: a format is unknown.
     """
     base.require_layers(inventory)
-    drift = None
     if fingerprint is not None:
         sensitivity.require_model(fingerprint)
-        drift = sensitivity.fingerprint.drift(fingerprint)
+    drift = sensitivity.fingerprint.drift(fingerprint) if fingerprint else None
     budget = budget or Budget(size=base.bytes_after)
-    preset, preset_name = _preset_point(base, inventory, sensitivity), base.recipe.name
-    pinned = [la.name for la in inventory.layers.values() if any(r.matches(la) for r in rules)]
-    if rules:
-        recipe = base.recipe.with_rules(rules)
-        base = make_plan(recipe, inventory, any_architecture=True)
-    groups = find_groups(base, inventory, sensitivity, formats, pinned)
-    problem = MixProblem.of(base, inventory, groups)
+    ruled, pinned = _with_rules(base, inventory, rules)
+    groups = find_groups(ruled, inventory, sensitivity, formats, pinned)
+    problem = MixProblem.of(ruled, inventory, groups)
     chosen = problem.solve(budget)
-    unknown = tuple(name for group in problem.groups for name in group.unknown)
     point = problem.point(chosen)
-    description = (
-        f"Mix for {budget}: {format_size(point.bytes)}, predicted error {point.error:.2%}."
-    )
-    warnings = mix_warnings(base, sensitivity, unknown, drift)
+    warnings = mix_warnings(ruled, sensitivity, problem.unknown, drift)
     return Mix(
-        plan=_mixed_plan(base, problem, chosen, description, warnings),
+        plan=_mixed_plan(ruled, problem, chosen, _describe(point, budget), warnings),
         budget=budget,
         point=point,
-        preset=preset,
-        preset_name=preset_name,
+        preset=_preset_point(base, inventory, sensitivity),
+        preset_name=base.recipe.name,
         frontier=problem.frontier(points, point, on_progress=on_progress),
-        unknown=unknown,
+        unknown=problem.unknown,
         has_latents=sensitivity.has_latents,
         is_of_samplings=sensitivity.is_of_samplings,
     )
+
+
+def _describe(point: MixPoint, budget: Budget) -> str:
+    return f"Mix for {budget}: {format_size(point.bytes)}, predicted error {point.error:.2%}."
+
+
+def _with_rules(
+    base: Plan, inventory: Inventory, rules: Sequence[Rule]
+) -> tuple[Plan, frozenset[str]]:
+    """Return the plan with these rules of the user first, and the layers that they match."""
+    if not rules:
+        return base, frozenset()
+    layers = inventory.layers.values()
+    pinned = frozenset(la.name for la in layers if any(rule.matches(la) for rule in rules))
+    recipe = base.recipe.with_rules(rules)
+    return make_plan(recipe, inventory, any_architecture=True), pinned
 
 
 def _mixed_plan(

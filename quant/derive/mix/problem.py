@@ -53,6 +53,11 @@ class MixProblem:
         return cls(groups, fixed, weights)
 
     @property
+    def unknown(self) -> tuple[str, ...]:
+        """The layers of unknown error."""
+        return tuple(name for group in self.groups for name in group.unknown)
+
+    @property
     def bytes(self) -> list[list[float]]:
         """Stored bytes of each group's options."""
         return [[float(option.bytes) for option in group.options] for group in self.groups]
