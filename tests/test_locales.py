@@ -19,7 +19,7 @@ _FIXED = re.compile(
     r"|(?<![\w.])\d+(?:\.\d+)?(?!\w)"
     r"|(?<!\w)'[^']+'(?!\w)"
     r"|\b(?:NVFP4|W4A4|amax|sigma|Hessian|GGUF|LoRA|WAN|MODEL|CLIP|LATENT|IMAGE|VAE|JSON|GPU"
-    r"|Blackwell|Turing|Ampere|Ada|Hopper|gptq|gptaq|mse|smart|float8|bf16|keep)(?!\w)"
+    r"|Blackwell|Turing|Ampere|Ada|Hopper|gptq|gptaq|mse|float8|bf16)(?!\w)"
 )
 _SCRIPTS = {"zh": r"[\u4e00-\u9fff]", "ja": r"[\u3040-\u30ff\u4e00-\u9fff]"}
 _KANA = r"[\u3040-\u30ff]"
