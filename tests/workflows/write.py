@@ -6,9 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.workflows import families, tasks
+from tests.workflows import blueprints, families, tasks
 from tests.workflows.graph import to_api
 from tests.workflows.layout import to_ui
+from tests.workflows.subgraph import to_blueprint
 
 ROOT = Path(__file__).parents[2]
 TEMPLATES = (
@@ -23,6 +24,7 @@ TEMPLATES = (
     families.qwen_edit,
     families.flux,
 )
+BLUEPRINTS = (blueprints.quantize_file, blueprints.calibrate, blueprints.measure)
 
 
 def written() -> dict[str, str]:
@@ -32,6 +34,9 @@ def written() -> dict[str, str]:
         graph = template()
         found[f"example_workflows/{graph.title}.json"] = _text(to_ui(graph))
         found[f"example_workflows/api/{graph.title}.json"] = _text(to_api(graph))
+    for described in BLUEPRINTS:
+        blueprint = described()
+        found[f"subgraphs/{blueprint.title}.json"] = _text(to_blueprint(blueprint))
     return found
 
 
