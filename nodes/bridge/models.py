@@ -1,13 +1,13 @@
-"""MODELs: observed while sampling, made from a checkpoint, run as on another GPU; progress."""
+"""MODELs: observed while sampling, made from a checkpoint, run as on another GPU."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
 import comfy.sd
-import comfy.utils
 import torch
 from comfy.patcher_extension import WrappersMP, get_wrappers_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
@@ -19,14 +19,16 @@ from ...quant.hardware.emulation import (
     emulated_layers,
     read_input_roundings,
 )
-from ...quant.progress import OnProgress
 from ...quant.sources import StateDictSource
 from .hessian_room import HessianRoom
 from .merged_weights import PREFIX
+from .sampling_digest import digest_of_sampling
 
 #: The keys of this pack's wrappers.
 OBSERVER_KEY, PROBE_KEY = "nvfp4_foundry.observer", "nvfp4_foundry.probe"
 _EMULATION_KEY = "nvfp4_foundry.emulation"
+# Position of the callback among the arguments of ``outer_sample``.
+_CALLBACK = 5
 
 
 def observed_clone(model: Any, session: Any) -> Any:
@@ -44,7 +46,11 @@ def observed_clone(model: Any, session: Any) -> Any:
     def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         diffusion_model = executor.class_obj.model_patcher.model.diffusion_model
         run = _describe_run(executor.class_obj, args)
-        with session.observe(diffusion_model, run), room.kept(session.settings):
+        sampler = next(iter(args[2:3]), kwargs.get("sampler"))
+        numbers = [v for v in (*args, kwargs.get("seed")) if isinstance(v, (torch.Tensor, int))]
+        sampling = digest_of_sampling(executor.class_obj, sampler, numbers)
+        args, kwargs = _with_step_callback(args, kwargs, session.end_step)
+        with session.observe(diffusion_model, run, sampling), room.kept(session.settings):
             return executor(*args, **kwargs)
 
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -56,6 +62,22 @@ def observed_clone(model: Any, session: Any) -> Any:
     clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, OBSERVER_KEY, outer_sample)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, OBSERVER_KEY, apply_model)
     return clone
+
+
+def _with_step_callback(
+    args: tuple[Any, ...], kwargs: dict[str, Any], on_step: Callable[[int], None]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Return the arguments of ``outer_sample`` with a callback that also reports the steps done."""
+    # (noise, latent_image, sampler, sigmas, denoise_mask, callback, ...)
+    given = args[_CALLBACK] if len(args) > _CALLBACK else kwargs.get("callback")
+
+    def callback(step: int, *rest: Any, **named: Any) -> Any:
+        on_step(step + 1)
+        return given(step, *rest, **named) if given is not None else None
+
+    if len(args) > _CALLBACK:
+        return (*args[:_CALLBACK], callback, *args[_CALLBACK + 1 :]), kwargs
+    return args, {**kwargs, "callback": callback}
 
 
 def transformer_options(args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -130,17 +152,6 @@ def emulate_native_gpu(model: Any, checkpoint: QuantizedModel) -> int:
     if emulated:
         model.add_wrapper_with_key(WrappersMP.APPLY_MODEL, _EMULATION_KEY, apply_model)
     return emulated
-
-
-def progress_bar() -> OnProgress:
-    """Return a callback that updates the node's progress bar and stops if the user cancels."""
-    bar = comfy.utils.ProgressBar(1000)
-
-    def advance(done: int, total: int, name: str) -> None:
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        bar.update_absolute(int(1000 * done / max(1, total)), 1000)
-
-    return advance
 
 
 def compute_device(working_bytes: int = 0) -> torch.device:

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-import comfy.model_management
 import torch
 from comfy.patcher_extension import WrappersMP, copy_nested_dicts, get_wrappers_with_key
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ...quant.errors import CalibrationError
 from ...quant.sensitivity.probe import SAMPLED, LatentProbe
-from ...quant.sensitivity.schedule import ProbeSchedule, short_schedule
+from ...quant.sensitivity.probe_record import ProbeRecord, discard_oldest
+from ...quant.sensitivity.schedule import short_schedule
 from .models import OBSERVER_KEY, PROBE_KEY, transformer_options
+from .probe_progress import ProbeProgress
+from .sampling_digest import digest_of, digest_of_sampling
 
 _WRAPPERS = (WrappersMP.OUTER_SAMPLE, WrappersMP.SAMPLER_SAMPLE, WrappersMP.APPLY_MODEL)
+#: Records of so many samplings are kept, each at most a few hundred kB.
+_KEPT_RECORDS = 32
 
 
 @dataclass(frozen=True)
 class ProbeSession:
-    """A probe and its schedule; it measures while its MODEL samples.
+    """A probe that measures in short samplings before each sampling of its MODEL.
 
-    With ``whole_samplings``, it probes a short sampling before each sampling. The schedule sets the
-    number of steps.
+    ``steps`` is the number of steps of a short sampling, ``folder`` where its progress is saved,
+    ``node`` the id of the node that made it, which shows the progress.
     """
 
     probe: LatentProbe
-    schedule: ProbeSchedule
-    whole_samplings: bool = False
+    steps: int
+    folder: Path
+    node: str = ""
+
+    def record(self, sampling: str) -> ProbeRecord:
+        """Return the record of a sampling, by its digest. Deletes all but the latest records."""
+        key = digest_of(self.probe.key, sampling)
+        path = self.folder / f"{key[:32]}.json"
+        if path.exists():
+            path.touch()
+        discard_oldest(self.folder, _KEPT_RECORDS)
+        return ProbeRecord(path, key)
 
 
 def probed_clone(model: Any, session: ProbeSession) -> Any:
     """Return a clone of a MODEL that probes every sampling; the samples do not change.
+
+    Before a sampling, it samples with few sigmas: unquantized, then once per unit and format. What
+    a unit moves is saved at once. So a probe that was cancelled goes on where it was, if the same
+    sampling is queued again, and ends with the same numbers.
 
     The hooks exist only while the probe runs. A torch.compile wrapper is removed from the clone,
     because a compiled graph silently loses hooks. Sampling refuses a wrapper that is added later,
@@ -43,42 +62,11 @@ def probed_clone(model: Any, session: ProbeSession) -> Any:
     for wrapper in _WRAPPERS:
         clone.remove_wrappers_with_key(wrapper, PROBE_KEY)
     clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)
-    if session.whole_samplings:
-        _probe_samplings(clone, session)
-    else:
-        _probe_calls(clone, session)
-    return clone
-
-
-def _probe_samplings(clone: Any, session: ProbeSession) -> None:
-    """Before the real sampling, sample with few sigmas: unquantized, then once per unit."""
 
     def sampler_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        # (guider, sigmas, extra_args, callback, noise, latent, mask, disable_pbar), all by position
-        guider, sigmas, extra, _, noise, *rest = args
-        chosen = short_schedule(len(sigmas) - 1, session.schedule.sigmas_wanted)
-        if not chosen:
-            return executor(*args, **kwargs)
-        replay, few = _random_state(noise.device), sigmas[list(chosen)]
-
-        def run() -> torch.Tensor:
-            replay()
-            # Samplers may write into any of these. Without a callback, previews show the real one.
-            again = {**extra, "model_options": copy_nested_dicts(extra["model_options"])}
-            again["model_options"].setdefault("transformer_options", {})["sample_sigmas"] = few
-            inputs = [x.clone() if isinstance(x, torch.Tensor) else x for x in (noise, *rest)]
-            return executor(guider, few, again, None, *inputs, **kwargs)
-
-        try:
-            session.probe.probe(
-                guider.model_patcher.model.diffusion_model,
-                run,
-                run(),
-                SAMPLED,
-                lambda *_: comfy.model_management.throw_exception_if_processing_interrupted(),
-            )
-        finally:
-            replay()
+        chosen = short_schedule(len(args[1]) - 1, session.steps)
+        if chosen:
+            _probe(session, executor, args[1][list(chosen)], args, kwargs)
         return executor(*args, **kwargs)
 
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
@@ -87,6 +75,45 @@ def _probe_samplings(clone: Any, session: ProbeSession) -> None:
 
     clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, PROBE_KEY, sampler_sample)
     clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PROBE_KEY, apply_model)
+    return clone
+
+
+def _probe(
+    session: ProbeSession,
+    executor: Any,
+    few: torch.Tensor,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> None:
+    """Probe a sampling shortened to ``few`` sigmas; ``args`` are those of ``sampler_sample``."""
+    # (guider, sigmas, extra_args, callback, noise, latent, mask, disable_pbar), all by position
+    guider, _, extra, _, noise, *rest = args
+    replay = _random_state(noise.device)
+
+    def run() -> torch.Tensor:
+        replay()
+        # Samplers may write into any of these. Without a callback, previews show the real one.
+        again = {**extra, "model_options": copy_nested_dicts(extra["model_options"])}
+        again["model_options"].setdefault("transformer_options", {})["sample_sigmas"] = few
+        inputs = [x.clone() if isinstance(x, torch.Tensor) else x for x in (noise, *rest)]
+        return executor(guider, few, again, None, *inputs, **kwargs)
+
+    tensors = [v for v in (noise, *rest) if isinstance(v, torch.Tensor)]
+    record = session.record(
+        digest_of_sampling(
+            guider, executor.class_obj, few, tensors, extra.get("seed"), noise.device.type
+        )
+    )
+    progress = ProbeProgress(session.probe, session.node, len(few) - 1)
+    model = guider.model_patcher.model.diffusion_model
+    try:
+        session.probe.probe(model, run, run(), SAMPLED, progress.advance, record)
+        progress.finish()
+    except BaseException:
+        progress.interrupt()
+        raise
+    finally:
+        replay()
 
 
 def _random_state(device: torch.device) -> Callable[[], None]:
@@ -103,52 +130,6 @@ def _random_state(device: torch.device) -> Callable[[], None]:
     return replay
 
 
-def _probe_calls(clone: Any, session: ProbeSession) -> None:
-    """Repeat some model calls of the sampling, once per unit."""
-
-    def outer_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        session.schedule.begin(_sigmas(args, kwargs).tolist())
-        return executor(*args, **kwargs)
-
-    def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
-        options = transformer_options(args, kwargs)
-        _require_alone(options)
-        if not _is_wanted(session.schedule, options):
-            return executor(*args, **kwargs)
-        # before the run, because some models empty the lists of a ControlNet
-        kept, named = _copies(args), dict(zip(kwargs, _copies(kwargs.values()), strict=True))
-        output = executor(*args, **kwargs)
-
-        def run() -> torch.Tensor:
-            again = dict(zip(named, _copies(named.values()), strict=True))
-            return executor(*_copies(kept), **again)
-
-        session.probe.probe(
-            executor.class_obj.diffusion_model,
-            run,
-            output,
-            float(options["sigmas"].flatten()[0]),
-            lambda *_: comfy.model_management.throw_exception_if_processing_interrupted(),
-        )
-        return output
-
-    clone.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, PROBE_KEY, outer_sample)
-    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, PROBE_KEY, apply_model)
-
-
-def _sigmas(args: Sequence[Any], kwargs: Mapping[str, Any]) -> torch.Tensor:
-    """Return the sigmas of a sampling from the arguments of ``outer_sample``."""
-    # (noise, latent_image, sampler, sigmas, ...)
-    return kwargs["sigmas"] if "sigmas" in kwargs else args[3]
-
-
-def _is_wanted(schedule: ProbeSchedule, options: Mapping[str, Any]) -> bool:
-    sigmas = options.get("sigmas")
-    if sigmas is None:
-        return False
-    return schedule.wants(float(sigmas.flatten()[0]), options.get("cond_or_uncond") or ())
-
-
 def _require_alone(options: dict[str, Any]) -> None:
     if get_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY, options):
         raise CalibrationError(
@@ -159,8 +140,3 @@ def _require_alone(options: dict[str, Any]) -> None:
             "Calibrate would record the runs of Probe Latent Shift: calibrate first, then probe "
             "the model that is connected to the input of Calibrate"
         )
-
-
-def _copies(values: Any) -> list[Any]:
-    """Return the values, with copies of dicts and of the dicts and lists in them."""
-    return [copy_nested_dicts(v) if isinstance(v, dict) else v for v in values]

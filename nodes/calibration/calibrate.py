@@ -1,24 +1,28 @@
-"""The nodes that calibrate while the user samples, and collect the result."""
+"""The node that records activations while the user samples."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...quant.calibration import CollectorSettings, describe_budget, moments_folder
+from ...quant.calibration import CollectorSettings, moments_folder
 from ...quant.planning import take_inventory
-from ...quant.reports.calibration import describe_statistics
 from ..bridge.model_source import ModelSource
 from ..bridge.models import observed_clone
+from ..bridge.progress import send_live
 from ..files.artefacts import CALIBRATIONS
-from ..inputs.sockets import CALIBRATE, CalibrationSocket, StatisticsSocket
-from .sessions import CalibrationSession, open_session
+from ..foundry_node import FoundryNode
+from ..inputs.sockets import CALIBRATE, CalibrationSocket
+from ..reports.errors import refused_if_invalid
+from .sessions import open_session
 
 _CONTINUE, _START_OVER = "continue", "start over"
+_LEAVE_OUT, _TAKE_IN = "leave out", "take in"
 
 
-class Calibrate(io.ComfyNode):
+class Calibrate(FoundryNode):
     """Return an observed MODEL, which records its activations while it samples."""
 
     @classmethod
@@ -38,6 +42,7 @@ class Calibrate(io.ComfyNode):
                 "activation statistics",
                 "input_scale",
                 "observe",
+                "calibrate nvfp4",
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to observe."),
@@ -63,7 +68,18 @@ class Calibrate(io.ComfyNode):
                     tooltip="The list from Calibration Prompts. It is recorded with the "
                     "calibration.",
                 ),
+                io.Combo.Input(
+                    "interrupted_runs",
+                    options=[_LEAVE_OUT, _TAKE_IN],
+                    default=_LEAVE_OUT,
+                    optional=True,
+                    advanced=True,
+                    tooltip="What to do with samplings that were cancelled or failed. They saw the "
+                    "first steps only. 'leave out' keeps them aside. 'take in' adds them to the "
+                    "calibration when Calibration Result runs next.",
+                ),
             ],
+            hidden=[io.Hidden.unique_id],
             outputs=[
                 io.Model.Output(display_name="MODEL"),
                 CalibrationSocket.Output(display_name="SESSION"),
@@ -74,7 +90,7 @@ class Calibrate(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: Any) -> bool | str:
         """Report a name that cannot be a file name before the queue starts."""
-        return CALIBRATIONS.check_new(name, optional=False)
+        return refused_if_invalid(CALIBRATIONS.check_new(name, optional=False))
 
     @classmethod
     def execute(
@@ -86,6 +102,7 @@ class Calibrate(io.ComfyNode):
         memory_budget_mb: list[int],
         hessians_mb: list[int] | None = None,
         prompts: list[str] | None = None,
+        interrupted_runs: list[str] | None = None,
     ) -> io.NodeOutput:
         """Return an observed clone of the model and its calibration session."""
         if len(model) != 1:
@@ -109,6 +126,8 @@ class Calibrate(io.ComfyNode):
             start_over=accumulate[0] == _START_OVER,
         )
         session.set_prompts(prompts or ())
+        session.takes_in_interrupted = (interrupted_runs or [_LEAVE_OUT])[0] == _TAKE_IN
+        session.show_with(partial(send_live, str(cls.hidden.unique_id), "calibration"))
         return io.NodeOutput(observed_clone(model[0], session), session)
 
 
@@ -139,6 +158,7 @@ def _memory_inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=262144,
+            advanced=True,
             tooltip="The memory for collecting Hessians, in MB, on the device that runs "
             "the model. The roundings gptq and gptaq need Hessians; 0 collects none. Each "
             "sampling run collects as many as fit and keeps them on disk, and the next run "
@@ -146,53 +166,3 @@ def _memory_inputs() -> list[io.Input]:
             "eight prompts are enough.",
         ),
     ]
-
-
-class CalibrationResult(io.ComfyNode):
-    """Return what the observers recorded as an immutable calibration."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node to ComfyUI."""
-        return io.Schema(
-            node_id="NVFP4FoundryCalibrationResult",
-            display_name="Calibration Result",
-            category=CALIBRATE,
-            description=(
-                "Waits until sampling is done, then collects what Calibrate recorded, saves the "
-                "calibration in ComfyUI's output folder and reports every layer."
-            ),
-            search_aliases=["nvfp4 calibration", "save calibration", "activation report"],
-            inputs=[
-                CalibrationSocket.Input(
-                    "calibration", display_name="session", tooltip="From Calibrate."
-                ),
-                io.Latent.Input(
-                    "latent",
-                    tooltip="The sampler's output for the observed model. It makes this node wait "
-                    "for the sampling, and run again after each new sampling.",
-                ),
-            ],
-            outputs=[
-                StatisticsSocket.Output(display_name="CALIBRATION"),
-                io.Latent.Output(display_name="latent", is_output_list=True),
-                io.String.Output(display_name="report"),
-            ],
-            is_input_list=True,  # all latents of a deck of prompts belong to one calibration
-            is_output_node=True,
-        )
-
-    @classmethod
-    def execute(cls, calibration: list[CalibrationSession], latent: list[Any]) -> io.NodeOutput:
-        """Save and report the calibration."""
-        has_news = calibration[0].has_news
-        statistics = calibration[0].finish()
-        text = describe_statistics(statistics)
-        budget = describe_budget(statistics, calibration[0].settings)
-        text = f"{budget}\n\n{text}" if budget else text
-        if not has_news:
-            text = (
-                "warning: nothing was sampled with Calibrate's MODEL since the last result. Check "
-                f"that this MODEL is connected to the sampler\n\n{text}"
-            )
-        return io.NodeOutput(statistics, latent, text, ui=ui.PreviewText(text))

@@ -76,7 +76,7 @@ class ExportInputScales(FoundryNode):
         )
 
     @classmethod
-    def validate_inputs(cls, name: str | None) -> bool | str:
+    def validate_inputs(cls, name: str | None, *, input_scale: Any = None) -> bool | str:
         """Report an invalid name before the queue starts."""
         return refused_if_invalid(INPUT_SCALES.check_new(name, optional=False))
 

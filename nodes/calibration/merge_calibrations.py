@@ -58,7 +58,7 @@ class MergeCalibrations(FoundryNode):
         )
 
     @classmethod
-    def validate_inputs(cls, save_as: str | None) -> bool | str:
+    def validate_inputs(cls, save_as: str | None, *, statistics: Any = None) -> bool | str:
         """Report an invalid name before the queue starts."""
         return refused_if_invalid(CALIBRATIONS.check_new(save_as))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,9 @@ from ...quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
     CollectorSettings,
+    RunAccumulator,
+    RunRecord,
+    assess_convergence,
     delete_moments,
     load_statistics,
     moments_folder,
@@ -21,6 +25,7 @@ from ...quant.calibration import (
 )
 from ...quant.errors import CalibrationError
 from ...quant.fingerprint import ModelFingerprint
+from .live import LiveCalibration
 
 _REMEDY = (
     "Give this model's calibration another name, or set 'accumulate' to 'start over', which keeps "
@@ -29,23 +34,38 @@ _REMEDY = (
 
 
 class CalibrationSession:
-    """A named calibration of one model, which grows while its observed MODEL samples."""
+    """A named calibration of one model, which grows while its observed MODEL samples.
+
+    Every sampling is a run of its own, see `RunAccumulator`. A deck of prompts that is cancelled
+    keeps the runs that had finished. If it is queued again, ComfyUI samples it from its first
+    prompt; samplings that are the same as finished ones then do not count twice.
+    """
 
     def __init__(
         self, name: str, path: Path, fingerprint: ModelFingerprint, settings: CollectorSettings
     ):
         self.name = name
-        self.fingerprint = fingerprint
+        #: Whether the next `finish` takes in the interrupted runs.
+        self.takes_in_interrupted = False
         self._path = path
-        self._collector = ActivationCollector(settings)
+        self._runs = RunAccumulator(settings, fingerprint)
+        self._collector: ActivationCollector | None = None
+        self._live = LiveCalibration(name, lambda detail: None)
         self._prompts: tuple[str, ...] = ()
-        self._samplings = 0
+        # Digests of the samplings of the present deck, and of those that a cancelled deck finished.
+        self._deck: list[str] = []
+        self._finished_before: set[str] = set()
         self._on_disk = False
         self._unread = 0
 
     @property
+    def fingerprint(self) -> ModelFingerprint:
+        """The fingerprint of the model."""
+        return self._runs.fingerprint
+
+    @property
     def has_news(self) -> bool:
-        """Whether anything was sampled since the last `finish`."""
+        """Whether a sampling has finished since the last `finish`."""
         return self._unread > 0
 
     @property
@@ -56,7 +76,12 @@ class CalibrationSession:
     @property
     def settings(self) -> CollectorSettings:
         """Return the collector's settings."""
-        return self._collector.settings
+        return self._runs.settings
+
+    @property
+    def left_out(self) -> tuple[RunRecord, ...]:
+        """The interrupted runs that are kept aside."""
+        return self._runs.interrupted.runs if self._runs.interrupted is not None else ()
 
     def continue_from_disk(self) -> None:
         """Continue from the file that an earlier ComfyUI process saved under this name.
@@ -64,48 +89,85 @@ class CalibrationSession:
         Raises:
             CalibrationError: the file is damaged or belongs to another model.
         """
-        if not self._path.exists():
-            return
+        if self._path.exists():
+            saved = self._load(self._path)
+            if saved.fingerprint.drift(self.fingerprint):
+                # Runs with and without a LoRA may be mixed. They count as runs of the first model,
+                # so that quantizing the other one gives a warning.
+                self._runs.fingerprint = saved.fingerprint
+            self._runs.finished = saved
+            self._on_disk = True
+        if _aside(self._path).exists():
+            self._runs.interrupted = self._load(_aside(self._path))
+
+    def _load(self, path: Path) -> CalibrationStatistics:
         try:
-            saved = load_statistics(self._path)
+            saved = load_statistics(path)
         except CalibrationError as error:
             raise CalibrationError(f"{error}. {_REMEDY}") from error
         saved.require_model(self.fingerprint, f"calibration {self.name!r}", _REMEDY)
-        if saved.fingerprint.drift(self.fingerprint):
-            # Runs with and without a LoRA may be mixed. They count as runs of the first model, so
-            # that quantizing the other one gives a warning.
-            self.fingerprint = saved.fingerprint
-        self._collector.load_state(saved)
-        self._on_disk = True
+        return saved
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
         """Set the prompts of the next samplings, in their order."""
         self._prompts = tuple(prompts)
-        self._samplings = 0
+        self._deck.clear()
+
+    def show_with(self, send: Callable[[dict[str, Any]], None]) -> None:
+        """Send what `LiveCalibration` shows to this function."""
+        self._live = LiveCalibration(self.name, send)
 
     @contextmanager
-    def observe(self, diffusion_model: torch.nn.Module, settings: dict[str, Any]) -> Iterator[None]:
-        """Observe one sampling run."""
-        if self.was_deleted:
-            self._collector.reset()
-            self._on_disk = False
-            delete_moments(self._path)
-        prompt = ()
-        if self._prompts:
-            prompt = (self._prompts[self._samplings % len(self._prompts)],)
-        self._samplings += 1
-        self._unread += 1
-        self._collector.new_run(prompt, settings)
+    def observe(
+        self, diffusion_model: torch.nn.Module, settings: dict[str, Any], sampling: str = ""
+    ) -> Iterator[None]:
+        """Observe one sampling run; ``sampling`` is a digest that tells it from others."""
+        self._forget_if_deleted()
+        number = len(self._deck)
+        prompt = self._prompts[number : number + 1]
+        counts = not sampling or sampling not in self._finished_before
+        self._live.begin("".join(prompt), number, len(self._prompts), settings.get("steps") or 0)
         try:
-            with self._collector.observe(diffusion_model):
+            with self._runs.observe(
+                diffusion_model, prompt, settings, counts=counts
+            ) as self._collector:
                 yield
         except BaseException:
-            self._samplings = 0  # an interrupted deck starts again from its first prompt
+            # ComfyUI samples a cancelled deck again from its first prompt.
+            self._finished_before |= set(self._deck)
+            self._deck.clear()
+            self._end_run(finished=False)
+            self._save_what_finished()
             raise
+        self._unread += counts
+        self._deck.append(sampling)
+        self._end_run(finished=True)
+        if len(self._deck) >= len(self._prompts):
+            self._deck.clear()
+            self._finished_before.clear()
 
     def begin_call(self, sigma: Any, cond_or_uncond: Any) -> None:
         """Tell the collector that a model call begins."""
-        self._collector.begin_call(sigma, cond_or_uncond)
+        if self._collector is not None:
+            self._collector.begin_call(sigma, cond_or_uncond)
+            self._live.call(self._collector)
+
+    def end_step(self, done: int) -> None:
+        """Tell that so many steps of the sampling are done."""
+        self._live.step(done)
+
+    def _end_run(self, *, finished: bool) -> None:
+        collector, self._collector = self._collector, None
+        changes = assess_convergence(self._runs.statistics())
+        self._live.end(collector, finished=finished, runs=changes, left=len(self.left_out))
+
+    def _forget_if_deleted(self) -> None:
+        if self.was_deleted:
+            self._runs.reset()
+            self._on_disk = False
+            self._finished_before.clear()
+            _aside(self._path).unlink(missing_ok=True)
+            delete_moments(self._path)
 
     def finish(self) -> CalibrationStatistics:
         """Save everything collected so far and return it as an immutable copy.
@@ -114,18 +176,36 @@ class CalibrationSession:
             CalibrationError: nothing was sampled with the observed MODEL, or the file of this
                 name holds runs of another session, which would be lost.
         """
-        statistics = self._collector.snapshot(self.fingerprint)
+        if self.takes_in_interrupted:
+            self._runs.take_in()
+        statistics = self._runs.statistics()
         if not statistics.layers:
             raise CalibrationError(
                 f"calibration {self.name!r} has seen no sampling: connect the MODEL output of "
                 "Calibrate to the sampler, and the LATENT of that sampler to this node. If there "
                 "is a second Calibrate node after the first, only the second one observes"
             )
-        self._require_own_file(statistics)
-        save_statistics(statistics, self._path)
-        self._on_disk = True
+        self._save(statistics)
         self._unread = 0
         return statistics
+
+    def _save(self, statistics: CalibrationStatistics) -> None:
+        """Save the finished runs, and the interrupted ones beside them."""
+        self._require_own_file(statistics)
+        if statistics.layers:
+            save_statistics(statistics, self._path)
+            self._on_disk = True
+        if self._runs.interrupted is not None:
+            save_statistics(self._runs.interrupted, _aside(self._path))
+        else:
+            _aside(self._path).unlink(missing_ok=True)
+
+    def _save_what_finished(self) -> None:
+        """Save after a cancel, so that a restart loses nothing. Never raises."""
+        try:
+            self._save(self._runs.statistics())
+        except (CalibrationError, OSError) as error:  # `finish` will say it again
+            logging.warning("NVFP4 Foundry: the calibration could not be saved: %s", error)
 
     def _require_own_file(self, statistics: CalibrationStatistics) -> None:
         """Refuse to replace a file that holds runs of another session."""
@@ -142,13 +222,17 @@ class CalibrationSession:
             )
 
     def set_aside(self) -> None:
-        """Rename the saved file to a dated name, so that starting over loses nothing."""
-        if self._path.exists():
-            stamp = time.strftime("%Y%m%d-%H%M%S")
-            aside = self._path.with_name(f"{self._path.stem}.{stamp}.safetensors")
-            self._path.rename(aside)
-            if moments_folder(self._path).exists():
-                moments_folder(self._path).rename(moments_folder(aside))
+        """Rename the saved files to a dated name, so that starting over loses nothing."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        dated = self._path.with_name(f"{self._path.stem}.{stamp}.safetensors")
+        for name in (lambda path: path, _aside, moments_folder):
+            if name(self._path).exists():
+                name(self._path).rename(name(dated))
+
+
+def _aside(path: Path) -> Path:
+    """Return the file of the interrupted runs of a calibration; it is not listed as one."""
+    return path.with_name(f"{path.stem}.interrupted")
 
 
 _SESSIONS: dict[Path, CalibrationSession] = {}

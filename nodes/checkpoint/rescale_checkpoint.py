@@ -10,7 +10,7 @@ from ...quant.calibration import CalibrationStatistics
 from ...quant.checkpoint import rescale_checkpoint
 from ...quant.reports.rescale import describe_rescale
 from ...quant.sources import open_tensors
-from ..bridge.models import progress_bar
+from ..bridge.progress import progress_bar
 from ..files import folders
 from ..files.written import WRITTEN
 from ..foundry_node import FoundryNode
@@ -73,7 +73,7 @@ class RescaleCheckpoint(FoundryNode):
         )
 
     @classmethod
-    def validate_inputs(cls, model_file: str | None) -> bool | str:
+    def validate_inputs(cls, model_file: str | None, *, input_scale: Any = None) -> bool | str:
         """Report an invalid source or target before the queue starts."""
         inputs = constant_inputs()
         problem = folders.missing_source(model_file) or why_not(inputs)

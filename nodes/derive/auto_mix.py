@@ -15,7 +15,7 @@ from ...quant.reports.pictures.sensitivity import picture_tensor
 from ...quant.reports.view import mix_view
 from ...quant.sensitivity.artefact import Sensitivity
 from ..bridge.model_source import ModelSource
-from ..bridge.models import progress_bar
+from ..bridge.progress import progress_bar
 from ..files.artefacts import RECIPES
 from ..foundry_node import FoundryNode
 from ..inputs.rules import rules_input
@@ -69,7 +69,7 @@ class AutoMix(FoundryNode):
         )
 
     @classmethod
-    def validate_inputs(cls, save_as: str | None) -> bool | str:
+    def validate_inputs(cls, save_as: str | None, *, budget: Any = None) -> bool | str:
         """Report an invalid name or rule before the queue starts."""
         rules = constant_inputs().get("rules", "")
         try:

@@ -23,7 +23,7 @@ class ArtefactFolder:
 
     def names(self) -> list[str]:
         """Return the names of the saved files."""
-        return sorted(path.stem for path in self._root().glob(f"*{self.suffix}"))
+        return sorted(path.stem for path in self.root().glob(f"*{self.suffix}"))
 
     def path(self, name: str) -> Path:
         """Return the file of this name.
@@ -36,7 +36,7 @@ class ArtefactFolder:
             raise ValueError(
                 f"{name!r} is not a valid name for a {self.kind}; use letters and digits"
             )
-        return self._root() / f"{cleaned}{self.suffix}"
+        return self.root() / f"{cleaned}{self.suffix}"
 
     def modified(self, name: str) -> float:
         """Return when the file last changed, for ``fingerprint_inputs``."""
@@ -96,7 +96,8 @@ class ArtefactFolder:
         """
         return WRITTEN.times_lost((self.kind, name[0] if isinstance(name, list) else name))
 
-    def _root(self) -> Path:
+    def root(self) -> Path:
+        """Return the folder, made if it is missing."""
         root = Path(folder_paths.get_output_directory(), "nvfp4_foundry", self.folder)
         root.mkdir(parents=True, exist_ok=True)
         return root
@@ -105,4 +106,5 @@ class ArtefactFolder:
 CALIBRATIONS = ArtefactFolder("calibration", "calibrations", ".safetensors")
 SENSITIVITIES = ArtefactFolder("sensitivity", "sensitivities", ".json")
 RECIPES = ArtefactFolder("recipe", "recipes", ".json")
+PROBES = ArtefactFolder("probe", "probes", ".json")
 INPUT_SCALES = ArtefactFolder("set of input scales", "input_scales", ".json")

@@ -90,14 +90,16 @@ class SelectPreset(FoundryNode):
         )
 
     @classmethod
-    def validate_inputs(cls, extra_rules: str | None) -> bool | str:
+    def validate_inputs(
+        cls, extra_rules: str | None, *, preset: Any = None, input_scale: Any = None
+    ) -> bool | str:
         """Report an invalid rule, preset or file before the queue starts."""
         inputs = constant_inputs()
         try:
             parse_rule_lines(extra_rules or "")
-            preset = inputs.get("preset", AUTO)
-            if preset != AUTO:
-                get_preset(preset)
+            name = inputs.get("preset", AUTO)
+            if name != AUTO:
+                get_preset(name)
         except RecipeError as error:
             return refused(str(error))
         problem = why_not(inputs)

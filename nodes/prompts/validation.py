@@ -1,7 +1,8 @@
 """The inputs of the node that ComfyUI is validating.
 
-ComfyUI repeats the answer of ``validate_inputs`` for each input that the function names, so that
-one problem becomes several messages. So ours name one input each, and find the others here.
+ComfyUI repeats the answer of ``validate_inputs`` for each positional input of the function, so that
+one problem becomes several messages. So ours have one such input each, and find the others here.
+Dynamic inputs are always passed, whether a function asks for them or not: they are keyword-only.
 """
 
 from __future__ import annotations

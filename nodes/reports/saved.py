@@ -7,7 +7,7 @@ from pathlib import Path
 from ...quant.checkpoint import verify_checkpoint
 from ...quant.errors import CheckpointError
 from ...quant.text import format_bytes, shorten
-from ..bridge.models import progress_bar
+from ..bridge.progress import progress_bar
 
 
 def check_saved(path: Path, *, model_card: bool = False) -> list[str]:

@@ -16,7 +16,8 @@ from ...quant.sensitivity.measure import (
     measure_sensitivity,
 )
 from ..bridge.model_source import ModelSource
-from ..bridge.models import compute_device, progress_bar
+from ..bridge.models import compute_device
+from ..bridge.progress import progress_bar
 from ..files.artefacts import SENSITIVITIES
 from ..foundry_node import FoundryNode
 from ..inputs.save_as import save_as_input

@@ -1,6 +1,8 @@
 """Calibration: measure what every layer receives while the user samples."""
 
+from .accumulator import RunAccumulator
 from .collector import ActivationCollector
+from .convergence import Convergence, assess_convergence
 from .coverage import CoverageReport
 from .input_scale import InputScalePolicy, ScaleDecision, decide_scales, represented_amax
 from .input_scale.policy import parse_policy
@@ -16,14 +18,17 @@ __all__ = [
     "ActivationCollector",
     "CalibrationStatistics",
     "CollectorSettings",
+    "Convergence",
     "CoverageReport",
     "InputScalePolicy",
     "LayerStatistics",
+    "RunAccumulator",
     "RunRecord",
     "ScaleDecision",
     "SigmaBin",
     "amax_by_branch",
     "amax_by_sigma",
+    "assess_convergence",
     "decide_scales",
     "delete_moments",
     "describe_budget",

@@ -34,12 +34,15 @@ class ActivationCollector:
     Not thread-safe. Use one collector per model.
     """
 
-    def __init__(self, settings: CollectorSettings | None = None) -> None:
-        """Start empty."""
+    def __init__(
+        self, settings: CollectorSettings | None = None, never_shared: Collection[str] = ()
+    ) -> None:
+        """Start empty. Layers in ``never_shared`` are measured alone from the first run on."""
         self.settings = settings or CollectorSettings()
         self._observing = False
         self._base: CalibrationStatistics | None = None
         self.reset()
+        self._never_shared |= set(never_shared)
 
     def reset(self) -> None:
         """Discard everything collected or loaded."""
@@ -62,6 +65,21 @@ class ActivationCollector:
     def rows_per_layer(self) -> int:
         """Rows kept per distinct input: the setting, or fewer if the memory budget is too small."""
         return self._rows_per_layer
+
+    @property
+    def never_shared(self) -> frozenset[str]:
+        """Layers whose shared tensor was changed in place; they are measured alone."""
+        return frozenset(self._never_shared)
+
+    @property
+    def layers_seen(self) -> int:
+        """Number of layers that received an input so far. Never waits for the device."""
+        return len(self._groups)
+
+    @property
+    def layer_count(self) -> int:
+        """Number of layers observed so far, whether or not they received an input."""
+        return len(self._widths)
 
     def new_run(
         self,
@@ -101,7 +119,8 @@ class ActivationCollector:
     ) -> Iterator[ActivationCollector]:
         """Hook the Linear layers of a module tree; the hooks are removed however the block ends.
 
-        Layers are named ``prefix`` + their path. With ``layer_names``, only these are hooked.
+        Layers are named ``prefix`` + their path. With ``layer_names``, only these are hooked. If
+        the block raises, the second moments of its run and its last, incomplete call are discarded.
         Raises `CalibrationError` if the collector already observes a model or no layer matches.
         """
         if self._observing:
@@ -121,6 +140,10 @@ class ActivationCollector:
                 hook = self._hook(name)
                 handles.append(module.register_forward_pre_hook(hook, with_kwargs=True))
             yield self
+        except BaseException:
+            for group in set(self._groups.values()):
+                group.break_off()
+            raise
         finally:
             for handle in handles:
                 handle.remove()
@@ -135,12 +158,16 @@ class ActivationCollector:
         Includes the calibration that `load_state` added. Reads from the device. Raises
         `CalibrationError` if that calibration is from a different model than ``fingerprint``.
         """
+        own = self.own_snapshot(fingerprint)
+        return own if self._base is None else merge(self._base, own)
+
+    def own_snapshot(self, fingerprint: ModelFingerprint) -> CalibrationStatistics:
+        """Return what this collector observed itself, without what `load_state` added."""
         self._flush_all()
         self._drop_changed()
-        gathered = build_statistics(
+        return build_statistics(
             self._groups, self._log, fingerprint, self._rows_per_layer, self._never_shared
         )
-        return gathered if self._base is None else merge(self._base, gathered)
 
     def load_state(self, statistics: CalibrationStatistics) -> None:
         """Add to an earlier calibration, so that later snapshots contain it.

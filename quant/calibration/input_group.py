@@ -78,6 +78,16 @@ class InputGroup:
             (m.call, branch, used) for branch, used in zip(m.branches, m.tokens_used, strict=True)
         ]
 
+    def break_off(self) -> None:
+        """Discard the second moments of the run, and a pending measurement that is incomplete.
+
+        For a run that an exception ends. Members that did not receive the pending tensor would
+        otherwise leave the group, although they share every input.
+        """
+        self.moments = None
+        if self.pending is not None and not self.settled:
+            self.pending = None
+
     def fork(self, leaving: set[str]) -> InputGroup:
         """Move members to a new group with the totals from before ``pending``, and return it."""
         other = InputGroup(leaving, self.in_features, self.element_size, self.reservoir.capacity)

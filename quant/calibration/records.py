@@ -22,6 +22,7 @@ class RunRecord:
 
     ``id`` is a uuid4 in hex, ``started`` an ISO time in UTC, ``calls`` the number of model calls
     announced during the run. ``prompts`` are the user's prompts, ``settings`` are JSON values.
+    ``interrupted``: the run was cancelled or failed, so its later steps are missing.
     """
 
     id: str
@@ -29,6 +30,7 @@ class RunRecord:
     prompts: tuple[str, ...]
     calls: int
     settings: Mapping[str, Any]
+    interrupted: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return JSON-serialisable data that `from_json` reads back."""
@@ -38,6 +40,7 @@ class RunRecord:
             "prompts": list(self.prompts),
             "calls": self.calls,
             "settings": dict(self.settings),
+            **({"interrupted": True} if self.interrupted else {}),
         }
 
     @classmethod
@@ -49,6 +52,7 @@ class RunRecord:
             prompts=tuple(str(p) for p in data["prompts"]),
             calls=int(data["calls"]),
             settings=dict(data["settings"]),
+            interrupted=bool(data.get("interrupted", False)),
         )
 
 

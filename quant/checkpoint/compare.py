@@ -17,7 +17,7 @@ from ..difference import Difference, difference
 from ..errors import CompareError, SourceError
 from ..formats.base import row_slices
 from ..planning.inventory import Layer, take_inventory
-from ..progress import OnProgress
+from ..progress import OnProgress, numbered
 from ..sources import TensorSource, is_readable, open_to_look
 from .inspect import stored_format
 
@@ -101,7 +101,7 @@ def compare_tensors(
     compared, not_compared = [], []
     everything = Difference()
     total, done = sum(la.nbytes + lb.nbytes for la, lb in pairs), 0
-    for layer_a, layer_b in pairs:
+    for number, (layer_a, layer_b) in enumerate(pairs, 1):
         if is_readable(layer_a.tensor.stored) and is_readable(layer_b.tensor.stored):
             record, weight_and_bias = _compare_layer(a, layer_a, b, layer_b)
             compared.append(record)
@@ -112,7 +112,7 @@ def compare_tensors(
             not_compared.append(layer_a.name)
         done += layer_a.nbytes + layer_b.nbytes
         if on_progress:
-            on_progress(done, total, layer_a.name)
+            on_progress(done, total, numbered("layer", number, len(pairs), layer_a.name))
     if not compared:
         raise CompareError(
             f"{a.description} and {b.description} have layers in common, but none in formats that "

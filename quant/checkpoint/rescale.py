@@ -20,7 +20,7 @@ from ..calibration.input_scale import InputScalePolicy, ScaleDecision, decide_sc
 from ..calibration.statistics import CalibrationStatistics
 from ..errors import CalibrationError, CheckpointError
 from ..formats.base import TensorSpec, is_full_precision
-from ..progress import OnProgress
+from ..progress import OnProgress, numbered
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_tensors
 from ..sources.stored_layers import INPUT_SCALE, StoredLayer, read_layout
 from .provenance import PROVENANCE, read_provenance
@@ -213,13 +213,13 @@ def _write(
     metadata = {**file.metadata, PROVENANCE: json.dumps(provenance)}
     total, done = sum(spec.nbytes for spec in specs.values()), 0
     with CheckpointWriter(target, specs, metadata, overwrite=overwrite) as writer:
-        for name, spec in specs.items():
+        for number, (name, spec) in enumerate(specs.items(), 1):
             scale = scales.get(name)
             tensor = file.load(name) if scale is None else torch.tensor(scale, dtype=torch.float32)
             writer.write(name, tensor)
             done += spec.nbytes
             if on_progress:
-                on_progress(done, total, name)
+                on_progress(done, total, numbered("tensor", number, len(specs), name))
         file.close()  # Windows cannot replace an open file
         writer.commit()
 

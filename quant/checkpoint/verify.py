@@ -12,7 +12,7 @@ import torch
 from ..errors import FoundryError, is_out_of_memory
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
-from ..progress import OnProgress
+from ..progress import OnProgress, numbered
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
 from ..sources.qwen_edit import marked_architectures
 from ..sources.stored_layers import (
@@ -98,7 +98,7 @@ def verify_tensors(
         problems += _check_rest(checkpoint.rest, original.rest)
     recorded = read_provenance(checkpoint)
     total, done = checkpoint.nbytes, 0
-    for layer in layers.values():
+    for number, layer in enumerate(layers.values(), 1):
         try:
             problems += _check_layer(checkpoint, layer, original, recorded)
         except (FoundryError, RuntimeError, ValueError) as error:
@@ -107,7 +107,7 @@ def verify_tensors(
             problems.append(f"{layer.name}: the layer cannot be decoded: {error}")
         done += layer.nbytes
         if on_progress:
-            on_progress(done, total, layer.name)
+            on_progress(done, total, numbered("layer", number, len(layers), layer.name))
     quantized = sum(layer.marker is not None for layer in layers.values())
     return VerifyResult(tuple(problems), len(layers), quantized, original is not None)
 

@@ -17,7 +17,7 @@ from ..formats import get_format
 from ..formats.base import TensorSpec
 from ..formats.plain import cast_plain
 from ..planning.plan import Plan
-from ..progress import OnProgress
+from ..progress import OnProgress, numbered
 from ..sources.base import TensorInfo, TensorSource
 from ..sources.stored_layers import BIAS
 from .compile_report import conversion_report
@@ -139,11 +139,11 @@ def save_model(
     specs = {n: TensorSpec(tuple(t.shape), t.dtype) for n, t in model.tensors.items()}
     total, done = sum(s.nbytes for s in specs.values()), 0
     with CheckpointWriter(target, specs, model.metadata, overwrite=overwrite) as writer:
-        for name, tensor in model.tensors.items():
+        for number, (name, tensor) in enumerate(model.tensors.items(), 1):
             writer.write(name, tensor)
             done += tensor.nbytes
             if on_progress:
-                on_progress(done, total, name)
+                on_progress(done, total, numbered("tensor", number, len(specs), name))
         writer.commit()
 
 
@@ -151,10 +151,11 @@ def _copy_rest(job: ConversionJob, sink: _Sink, on_progress: OnProgress | None) 
     """Copy the tensors beside the model, one at a time."""
     if job.rest is None:
         return
-    for name in job.rest.tensors:
+    for number, name in enumerate(job.rest.tensors, 1):
         sink.write(name, job.rest.load(name))
         if on_progress:  # may raise to stop the conversion
-            on_progress(job.source.nbytes, job.source.nbytes, name)
+            text = numbered("other tensor", number, len(job.rest.tensors), name)
+            on_progress(job.source.nbytes, job.source.nbytes, text)
 
 
 def _require_other_file(sources: tuple[Path, ...], target: Path) -> None:
@@ -200,7 +201,8 @@ def _encode_all(
                 pending = writer.submit(_write, sink, {**companions, **tensors})
                 done += layer.nbytes
                 if on_progress:
-                    on_progress(done, total, layer.name)
+                    text = numbered("layer", index + 1, len(job.layers), layer.name)
+                    on_progress(done, total, text)
                 yield report
             if pending is not None:
                 pending.result()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..calibration import ENOUGH_TOKENS, CalibrationStatistics
+from ..calibration import ENOUGH_TOKENS, CalibrationStatistics, assess_convergence
 from ..text import shorten, text_table
 from .messages import Message, messages_of
 
@@ -39,14 +39,19 @@ def describe_statistics(statistics: CalibrationStatistics) -> str:
 
 
 def statistics_messages(statistics: CalibrationStatistics) -> tuple[Message, ...]:
-    """Return what a user should know about a calibration: its Hessians and what it lacks."""
+    """Return what a user should know about a calibration: its Hessians, when more
+    prompts would change little, and what it lacks."""
     coverage = statistics.coverage()
+    notes = _describe_moments(statistics)
+    notes += filter(None, [assess_convergence(statistics).describe()])
+    if interrupted := [run.id[:8] for run in statistics.runs if run.interrupted]:
+        notes.append(f"interrupted runs that were taken in: {shorten(interrupted)}")
     warnings = []
     if coverage.partial:
         warnings.append(f"observed in part: {shorten(coverage.partial)}")
     if coverage.nonfinite:
         warnings.append(f"NaN or infinite inputs: {shorten(coverage.nonfinite)}")
-    return messages_of(_describe_moments(statistics), warnings)
+    return messages_of(notes, warnings)
 
 
 def _describe_moments(statistics: CalibrationStatistics) -> list[str]:

@@ -19,7 +19,7 @@ from ..errors import CalibrationError, FormatError
 from ..formats import FORMATS, WeightFormat, get_format
 from ..hardware.usual_formats import MEASURED
 from ..planning.inventory import Layer, take_inventory
-from ..progress import OnProgress
+from ..progress import OnProgress, numbered
 from ..rounding import DEFAULT_ROUNDING, get_rounding
 from ..sources.base import TensorSource
 from ..text import shorten
@@ -72,7 +72,7 @@ def measure_sensitivity(
     decisions = decide_scales(input_scale, statistics, candidates)
     total = sum(layer.tensor.nbytes for layer, _ in candidates.values())
     measured, done = {}, 0
-    for name in inputs.together(candidates):
+    for number, name in enumerate(inputs.together(candidates), 1):
         layer, accepting = candidates[name]
         observed = inputs.of(name)
         weight = source.load(layer.tensor.name).to(device)
@@ -85,7 +85,7 @@ def measure_sensitivity(
         measured[name] = LayerSensitivity(name, layer.shape, input_id, errors)
         done += layer.tensor.nbytes
         if on_progress:
-            on_progress(done, total, name)
+            on_progress(done, total, numbered("layer", number, len(candidates), name))
     in_order = {name: measured[name] for name in candidates}
     return Sensitivity(source.fingerprint(), rounding, in_order)
 

@@ -7,11 +7,13 @@ quantized layers. It never changes the weights of the model.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,18 +26,27 @@ from ..conversion.observed_input import ObservedInputs
 from ..errors import CalibrationError
 from ..formats import WeightFormat
 from ..planning.inventory import Layer
-from ..progress import OnProgress
+from ..progress import OnProgress, numbered
 from ..sources.base import TensorSource
 from .artefact import Sensitivity
 from .measure import candidate_layers, quantized_format
+from .probe_record import ProbeRecord, ProbeRun, UnitShift
 from .probed_layers import LayerEncoder, QuantizedLinear, replaced
 
 ProbeUnit = Literal["input", "layer", "block"]
 
 #: The sigma of the result of a whole sampling, which ends there.
 SAMPLED = 0.0
-#: Format and unit.
-_Run = tuple[str, str]
+# A saved probe is not continued by a version that computes other numbers. Raise it with them.
+_NUMBERS = 1
+
+
+@dataclass(frozen=True)
+class _Probed:
+    """What was found for one model call or sampling."""
+
+    sigma: float
+    shifts: Mapping[ProbeRun, UnitShift]
 
 
 @dataclass
@@ -92,7 +103,7 @@ class LatentProbe:
                 was not measured for one of the formats.
             FormatError: a format is unknown.
         """
-        fingerprint = source.fingerprint()
+        self._fingerprint = fingerprint = source.fingerprint()
         sensitivity.require_model(fingerprint)
         if statistics is not None:
             statistics.require_model(fingerprint)
@@ -110,9 +121,8 @@ class LatentProbe:
             self._linears[format_name] = linears
             encoded = [layer for name, layer in layers.items() if name in linears]
             self._units[format_name] = _units(encoded, unit, sensitivity)
-        self._squares: dict[float, dict[_Run, _Squares]] = {}
-        self._unreached: set[str] = set()
-        self._calls = 0
+        self._settings = {"input_scale": asdict(input_scale), "statistics": _identity(statistics)}
+        self._probed: dict[str, _Probed] = {}
 
     @property
     def units(self) -> Mapping[str, tuple[str, ...]]:
@@ -125,14 +135,37 @@ class LatentProbe:
         return sum(map(len, self._units.values()))
 
     @property
+    def steps(self) -> tuple[ProbeRun, ...]:
+        """Format and unit of every run, in order."""
+        return tuple(run for run, _ in self._runs())
+
+    @property
+    def key(self) -> str:
+        """A digest of all that decides a shift, except the sampling itself.
+
+        That is the model, the rounding, the formats, the layers of every unit, the calibration, the
+        policy of the input scales, and the version of torch.
+        """
+        decisive = {
+            **self._settings,
+            "numbers": [_NUMBERS, torch.__version__],
+            "model": self._fingerprint.to_json(),
+            "rounding": self._sensitivity.rounding,
+            "units": self._units,
+        }
+        text = json.dumps(decisive, sort_keys=True, default=str)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
     def calls(self) -> int:
         """Number of results probed so far: model calls, or samplings."""
-        return self._calls
+        return len(self._probed)
 
     @property
     def unreached(self) -> tuple[str, ...]:
         """Layers that a probed result did not run, so their shifts are unknown."""
-        return tuple(sorted(self._unreached))
+        shifts = [shift for probed in self._probed.values() for shift in probed.shifts.values()]
+        return tuple(sorted({name for shift in shifts for name in shift.unreached}))
 
     def probe(
         self,
@@ -141,11 +174,13 @@ class LatentProbe:
         reference: Tensor,
         sigma: float,
         on_unit: OnProgress | None = None,
+        record: ProbeRecord | None = None,
     ) -> None:
         """Probe one model call or sampling: compute it again once per unit and format.
 
         Restores torch's random state afterwards. If ``on_unit`` or the model raises an exception,
-        all hooks are removed and this call is dropped; earlier calls are kept.
+        all hooks are removed and this call is dropped; earlier calls are kept. With a ``record``,
+        its finished units are on disk, and the next probe with that record begins after them.
 
         Args:
             root: the module tree with the layers, under their names in the source.
@@ -153,29 +188,38 @@ class LatentProbe:
             reference: the model's own output or sampled latent, any shape.
             sigma: the noise level of the call, or `SAMPLED`.
             on_unit: called before each run with the number of runs done, the number of all runs,
-                and the unit's name.
+                and the next one, such as ``unit 3 of 62: blocks.0.self_attn.q in nvfp4``.
+            record: where to save each unit. A sampling whose record has the key of an earlier one
+                replaces that one in the result.
 
         Raises:
-            CalibrationError: the model has active dropout, or has none of the probed layers.
+            CalibrationError: the model has active dropout, or has none of the probed layers, or the
+                record cannot be written.
         """
         _require_no_dropout(root)
         modules = find_linears(root, self._names())
-        squares: dict[_Run, _Squares] = {}
-        unreached: set[str] = set()
         with torch.no_grad():
             exact = reference.detach().float()
+            shifts = dict(record.begin(exact)) if record else {}
             norm = float(exact.norm()) ** 2
             for number, (key, names) in enumerate(self._runs()):
+                if key in shifts:
+                    continue
                 if on_unit:
-                    on_unit(number, self.runs, key[1])
+                    text = numbered("unit", number + 1, self.runs, f"{key[1]} in {key[0]}")
+                    on_unit(number, self.runs, text)
                 present = {name: modules[name] for name in names if name in modules}
                 linears = self._linears[key[0]]
                 with replaced(present, linears) as reached, _same_random_state(reference.device):
                     shifted = run().detach().float()
                 difference = float((shifted - exact).norm()) ** 2
-                squares[key] = _Squares(difference, norm)
-                unreached |= set(names) - reached
-        self._add(round(float(sigma), 6), squares, unreached)
+                unreached = tuple(sorted(set(names) - reached))
+                shifts[key] = UnitShift(difference, norm, unreached)
+                if record:
+                    record.add(key, shifts[key])
+        in_order = {key: shifts[key] for key, _ in self._runs()}
+        name = record.key if record else f"call {self.calls + 1}"
+        self._probed[name] = _Probed(round(float(sigma), 6), in_order)
 
     def result(self) -> Sensitivity:
         """Return the sensitivity with the shifts of the probed formats.
@@ -183,22 +227,33 @@ class LatentProbe:
         The shift stays unknown for layers that a probed call did not run, and if the output was not
         finite. Raises `CalibrationError` if no call was probed.
         """
-        if not self._calls:
+        if not self._probed:
             raise CalibrationError("no model call was probed: sample with the probed model first")
-        result = self._sensitivity
+        result, unreached, totals = self._sensitivity, set(self.unreached), self._totals()
         for format_name, units in self._units.items():
             shifts: dict[str, dict[float, float]] = {}
             for unit, names in units.items():
-                reached = [name for name in names if name not in self._unreached]
+                reached = [name for name in names if name not in unreached]
                 for name, share in self._shares(reached, format_name).items():
                     shifts[name] = {
                         sigma: math.sqrt(share * squares[format_name, unit].squared_shift())
-                        for sigma, squares in sorted(self._squares.items())
+                        for sigma, squares in sorted(totals.items())
                     }
             result = result.with_latents(format_name, shifts)
         return result
 
-    def _runs(self) -> Iterator[tuple[_Run, tuple[str, ...]]]:
+    def _totals(self) -> dict[float, dict[ProbeRun, _Squares]]:
+        """Return the squares of each run, summed over the results at each sigma."""
+        totals: dict[float, dict[ProbeRun, _Squares]] = {}
+        for probed in self._probed.values():
+            at_sigma = totals.setdefault(probed.sigma, {})
+            for run, shift in probed.shifts.items():
+                total = at_sigma.setdefault(run, _Squares())
+                total.difference += shift.difference
+                total.reference += shift.reference
+        return totals
+
+    def _runs(self) -> Iterator[tuple[ProbeRun, tuple[str, ...]]]:
         for format_name, units in self._units.items():
             for unit, names in units.items():
                 yield (format_name, unit), names
@@ -222,14 +277,18 @@ class LatentProbe:
         total = sum(weights.values())
         return {name: weight / total for name, weight in weights.items()}
 
-    def _add(self, sigma: float, squares: Mapping[_Run, _Squares], unreached: set[str]) -> None:
-        totals = self._squares.setdefault(sigma, {})
-        for key, added in squares.items():
-            total = totals.setdefault(key, _Squares())
-            total.difference += added.difference
-            total.reference += added.reference
-        self._unreached |= unreached
-        self._calls += 1
+
+def _identity(statistics: CalibrationStatistics | None) -> Any:
+    """Return what tells one calibration from another, as JSON values."""
+    if statistics is None:
+        return None
+    moments = [layer.moments for layer in statistics.inputs.values() if layer.moments]
+    return {
+        "runs": [run.to_json() for run in statistics.runs],
+        "rows": statistics.rows_per_layer,
+        "amax": {name: layer.amax for name, layer in statistics.inputs.items()},
+        "moments": sorted(part.id for each in moments for part in each.parts),
+    }
 
 
 class _Counter:
@@ -239,14 +298,17 @@ class _Counter:
         self, found: Mapping[str, Mapping[str, Layer]], on_progress: OnProgress | None
     ) -> None:
         self._total = sum(la.tensor.nbytes for layers in found.values() for la in layers.values())
-        self._done = 0
+        self._count = sum(map(len, found.values()))
+        self._done = self._number = 0
         self._on_progress = on_progress
 
     def add(self, layer: Layer) -> None:
         """Report one more layer."""
         self._done += layer.tensor.nbytes
+        self._number += 1
         if self._on_progress:
-            self._on_progress(self._done, self._total, layer.name)
+            text = numbered("layer", self._number, self._count, layer.name)
+            self._on_progress(self._done, self._total, text)
 
 
 def _encoded(

@@ -122,6 +122,12 @@ def add(workflow: Workflow, key: str, class_type: str, **values: Any) -> str:
     return key
 
 
+def load_recipe(workflow: Workflow, key: str, source: str, **values: Any) -> str:
+    """Add *Load Recipe* with the values of its source; return its id."""
+    chosen = {f"source.{name}": value for name, value in values.items()}
+    return add(workflow, key, "NVFP4FoundryLoadRecipe", source=source, **chosen)
+
+
 def without(workflow: Workflow, *class_types: str) -> Workflow:
     """Return a copy that lacks the nodes of these classes."""
     kept = {k: v for k, v in workflow.items() if v["class_type"] not in class_types}

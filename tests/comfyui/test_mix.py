@@ -79,7 +79,7 @@ def mixing(sensitivity: str = NAME, *, save_as: str = "", **values: Any) -> wf.W
         "EmptyHunyuanLatentVideo", "NVFP4FoundryMeasureSensitivity", "NVFP4FoundryProbeLatentShift",
         "NVFP4FoundryProbeResult", "NVFP4FoundryQuantizeModel", "NVFP4FoundrySaveCheckpoint",
     )  # fmt: skip
-    wf.add(workflow, "load", "NVFP4FoundryLoadSensitivity", name=sensitivity)
+    wf.add(workflow, "load", "NVFP4FoundryProbeResult", save_as="", source=sensitivity)
     mix = wf.inputs(workflow, MIX)
     mix.update(sensitivity=["load", 0], save_as=save_as, **values)
     return workflow
@@ -135,8 +135,8 @@ def test_report_and_picture_are_shown(server: ComfyServer, shipped: Run) -> None
 
 
 def test_a_saved_mix_plans_the_same_again(server: ComfyServer, shipped: Run) -> None:
-    workflow = wf.without(mixing(), MIX, "NVFP4FoundrySelectPreset", "NVFP4FoundryLoadSensitivity")
-    wf.add(workflow, "recipe", "NVFP4FoundryLoadRecipe", name=NAME)
+    workflow = wf.without(mixing(), MIX, "NVFP4FoundrySelectPreset", "NVFP4FoundryProbeResult")
+    wf.load_recipe(workflow, "recipe", "recipe file", name=NAME)
     wf.inputs(workflow, PLAN)["recipe"] = ["recipe", 0]
     wf.add(
         workflow, "quantize", "NVFP4FoundryQuantizeFile",

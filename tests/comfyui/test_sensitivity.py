@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from nvfp4_foundry.demo.digits import load_task
 from nvfp4_foundry.demo.model import MODEL_PATH, load_model
 from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.calibration import load_statistics
@@ -47,18 +46,17 @@ def measuring(save_as: str = "", *, seed: int = 1) -> wf.Workflow:
 def probing(
     prefix: str,
     *,
-    unit: str = "each block",
+    unit: str = "each input",
     sigmas: int = 2,
     save_as: str = "",
     sampler: str = "euler",
-    measure: str = "single steps",
     formats: str = "nvfp4",
 ) -> wf.Workflow:
     """Sample a digit with a probed model; its latents are saved."""
     workflow = wf.sample("tiny_wan.safetensors", prefix=prefix)
     settings = wf.inputs(workflow, "KSampler")
     settings["sampler_name"] = sampler
-    wf.add(workflow, "sensitivity", "NVFP4FoundryLoadSensitivity", name="measured")
+    wf.add(workflow, "sensitivity", "NVFP4FoundryProbeResult", save_as="", source="measured")
     wf.add(workflow, "statistics", "NVFP4FoundryLoadCalibration", name=NAME)
     wf.add(
         workflow,
@@ -69,7 +67,6 @@ def probing(
         unit=unit,
         sigmas=sigmas,
         statistics=["statistics", 0],
-        measure=measure,
         formats=formats,
     )
     settings["model"] = ["probe", 0]
@@ -169,51 +166,6 @@ def test_measuring_the_same_again_makes_no_second_file(server: ComfyServer, meas
     assert len(list(folder(server).iterdir())) == count
 
 
-@pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "heun"])
-@pytest.mark.parametrize("unit", ["each block", "each input"])
-def test_samples_are_bit_equal_with_a_probe(
-    server: ComfyServer, measured: Run, sampler: str, unit: str
-) -> None:
-    """Ancestral samplers draw noise between the model calls."""
-    workflow = wf.sample("tiny_wan.safetensors", prefix="unprobed")
-    wf.inputs(workflow, "KSampler")["sampler_name"] = sampler
-    done(server, workflow)
-    prefix = f"probed-{sampler}-{unit.split()[1]}"
-    run = done(server, probing(prefix, unit=unit, sampler=sampler))
-    assert torch.equal(latent(server, prefix), latent(server, "unprobed"))
-    runs = 10 if unit == "each block" else 31
-    assert run.text("result").startswith(f"2 model calls probed, {runs} runs each\n46 layers")
-
-
-def test_shifts_are_those_of_plain_torch(
-    server: ComfyServer, measured: Run, plain: torch.Tensor
-) -> None:
-    """The first of four steps, where the latent is pure noise: x - sigma * velocity at sigma 1."""
-    run = done(server, probing("probed", unit="each layer", sigmas=4, save_as="probed"))
-    assert "4 model calls probed" in run.text("result")
-    found = load_sensitivity(folder(server) / "probed.json")
-    assert torch.equal(latent(server, "probed"), plain)
-
-    base = load_sensitivity(folder(server) / "measured.json")
-    path = server.base / "output" / "nvfp4_foundry" / "calibrations" / f"{NAME}.safetensors"
-    model, task = load_model(), load_task()
-    noise = torch.randn(1, 16, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    x = noise.repeat(2, 1, 1, 1, 1)
-    context = torch.cat([task.contexts([3]), task.empty_context]).float()
-    with open_source(MODEL_PATH) as source, torch.no_grad():
-        probe = LatentProbe(source, base, unit="layer", statistics=load_statistics(path))
-
-        def denoised() -> torch.Tensor:
-            return x - model(x, torch.full((2,), 1000.0), context)
-
-        probe.probe(model, denoised, denoised(), 1.0)
-    wanted = shifts(probe.result())
-    assert found.has_latents and set(shifts(found)) == set(wanted)
-    assert all(len(by_sigma) == 4 for by_sigma in shifts(found).values())
-    for name, by_sigma in wanted.items():
-        assert shifts(found)[name][1.0] == pytest.approx(by_sigma[1.0], rel=0.02), name
-
-
 @pytest.mark.parametrize("sampler", ["euler", "euler_ancestral", "dpmpp_sde"])
 def test_short_samplings_leave_the_samples_as_they_are(
     server: ComfyServer, measured: Run, sampler: str
@@ -222,10 +174,9 @@ def test_short_samplings_leave_the_samples_as_they_are(
     workflow = wf.sample("tiny_wan.safetensors", prefix="unprobed")
     wf.inputs(workflow, "KSampler")["sampler_name"] = sampler
     done(server, workflow)
-    settings = {"sampler": sampler, "measure": "short samplings", "sigmas": 1}
-    run = done(server, probing(f"short-{sampler}", **settings))
+    run = done(server, probing(f"short-{sampler}", sampler=sampler, sigmas=1))
     assert torch.equal(latent(server, f"short-{sampler}"), latent(server, "unprobed"))
-    assert run.text("result").startswith("1 sampling probed, 10 runs each\n46 layers")
+    assert run.text("result").startswith("1 sampling probed, 31 runs each\n46 layers")
     assert "shift of the sampled latent" in run.text("result")
 
 
@@ -233,8 +184,7 @@ def test_shifts_of_short_samplings_are_those_of_plain_torch(
     server: ComfyServer, measured: Run
 ) -> None:
     """Two of the four steps, guided, with float8 as well as NVFP4."""
-    settings = {"measure": "short samplings", "formats": "nvfp4, float8_e4m3fn"}
-    run = done(server, probing("both", unit="each input", save_as="both", **settings))
+    run = done(server, probing("both", save_as="both", formats="nvfp4, float8_e4m3fn"))
     assert run.text("result").startswith(
         "1 sampling probed, 62 runs each\nsaved as both\n46 layers"
     )
@@ -265,7 +215,7 @@ def test_another_seed_adds_to_the_result(server: ComfyServer, measured: Run) -> 
     wf.inputs(workflow, "KSampler")["seed"] = 77
     run = done(server, workflow)
     assert "probe" not in run.executed
-    assert run.text("result").startswith("2 model calls probed")
+    assert run.text("result").startswith("2 samplings probed")
     assert count_hooks(server, workflow) == "0"
 
 
@@ -280,20 +230,16 @@ def count_hooks(server: ComfyServer, workflow: wf.Workflow) -> str:
     return run.text("count")
 
 
-@pytest.mark.parametrize("measure", ["single steps", "short samplings"])
 def test_interruption_while_probing_leaves_nothing_behind(
-    server: ComfyServer, measured: Run, plain: torch.Tensor, measure: str
+    server: ComfyServer, measured: Run, plain: torch.Tensor
 ) -> None:
     """Every step is probed, for far longer than the step itself takes."""
-    workflow = probing("interrupted", unit="each layer", sigmas=40, measure=measure)
+    workflow = probing("interrupted", unit="each layer", sigmas=40)
     wf.inputs(workflow, "KSampler")["steps"] = 40
     sampler = wf.node(workflow, "KSampler")
 
-    # Short samplings come before the first step that is shown.
-    moment = "progress" if measure == "single steps" else "executing"
-
     def is_sampling(message: dict[str, Any]) -> bool:
-        is_progress = message.get("type") == moment
+        is_progress = message.get("type") == "executing"
         return is_progress and str(message.get("data", {}).get("node")) == sampler
 
     assert server.interrupt_when(workflow, is_sampling).status == "interrupted"

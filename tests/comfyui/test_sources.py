@@ -79,8 +79,8 @@ def test_quantize_file_by_the_recipe_of_the_gguf(
 ) -> None:
     out = f"file_{files[name].stem}"
     workflow = wf.without(wf.quantize_file(), "NVFP4FoundrySelectPreset")
-    wf.add(
-        workflow, "recipe", "NVFP4FoundryRecipeFromGguf", gguf_file=GGUF, bits_limit=4,
+    wf.load_recipe(
+        workflow, "recipe", "GGUF", gguf_file=GGUF, bits_limit=4,
         higher="float8_e4m3fn", edge_blocks=0, edge_format="bf16",
     )  # fmt: skip
     values = {"model_file": name, "file_name": out, "recipe": ["recipe", 0], **completed(name)}

@@ -73,8 +73,8 @@ def test_a_clip_of_a_full_checkpoint_is_quantized_but_not_shown(results: dict[st
 def test_nodes_offer_text_encoders(server: ComfyServer) -> None:
     info = server.get("/object_info/NVFP4FoundrySaveCheckpoint")["NVFP4FoundrySaveCheckpoint"]
     assert "text_encoders" in info["input"]["required"]["folder"][1]["options"]
-    node = server.get("/object_info/NVFP4FoundryQuantizeTextEncoder")
-    assert node["NVFP4FoundryQuantizeTextEncoder"]["output"][0] == "CLIP"
+    node = server.get("/object_info/NVFP4FoundryPlanLayers")["NVFP4FoundryPlanLayers"]
+    assert node["input"]["required"]["model"][0] == "MODEL,CLIP"
     workflow = wf.quantize_file()
     wf.inputs(workflow, "NVFP4FoundryQuantizeFile").update(
         model_file="text_encoders/absent.safetensors", folder="text_encoders"

@@ -11,7 +11,7 @@ from ...errors import PlanError
 from ...planning.inventory import Inventory
 from ...planning.plan import Plan
 from ...planning.recipe import layer_size
-from ...progress import OnProgress
+from ...progress import OnProgress, numbered
 from .budget import Budget, format_size
 from .knapsack import choose, least_value, least_weight
 from .options import Group, Member, Option
@@ -111,7 +111,7 @@ class MixProblem:
         found = [*known, low]
         for step in range(1, points - 1):
             if on_progress:
-                on_progress(step, points, "frontier")
+                on_progress(step, points, numbered("point", step, points, "frontier"))
             # With an infinite gap, a mix is the best one of its own size, just below the given
             # size. Sizes are closer together for small files, where a byte changes the error most.
             size = low.bytes + (high.bytes - low.bytes) * (step / (points - 1)) ** 2

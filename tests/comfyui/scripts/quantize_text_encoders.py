@@ -38,10 +38,8 @@ from nvfp4_foundry.nodes.bridge.text_encoder_source import (  # noqa: E402
     TextEncoderSource,
     clip_from_checkpoint,
 )
-from nvfp4_foundry.nodes.conversion.text_encoders import (  # noqa: E402
-    PlanTextEncoder,
-    QuantizeTextEncoder,
-)
+from nvfp4_foundry.nodes.conversion.quantize_model import QuantizeModel  # noqa: E402
+from nvfp4_foundry.nodes.planning.plan_layers import PlanLayers  # noqa: E402
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.cli import main  # noqa: E402
 from nvfp4_foundry.quant.conversion.convert import quantize_to_memory, save_model  # noqa: E402
@@ -49,6 +47,7 @@ from nvfp4_foundry.quant.errors import FoundryError  # noqa: E402
 from nvfp4_foundry.quant.formats import get_format  # noqa: E402
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory  # noqa: E402
 
+AS_HERE = "as this machine runs it"
 T5 = {
     "d_ff": 10240, "d_kv": 16, "d_model": 64, "num_heads": 4, "num_layers": 24, "vocab_size": 32128,
     "dense_act_fn": "gelu_pytorch_tanh", "is_gated_act": True, "model_type": "t5",
@@ -143,8 +142,8 @@ def try_encoder(name: str, encoder: Encoder) -> dict[str, Any]:
     clip = load(path, encoder)
     plain = encode(clip)
     recipe = get_preset(encoder.preset).build()
-    plan, table = PlanTextEncoder.execute(clip, recipe, "", False).args
-    preview, checkpoint, report = QuantizeTextEncoder.execute(clip, plan, "").args
+    plan, table, _ = PlanLayers.execute(clip, recipe, False).args
+    preview, checkpoint, report = QuantizeModel.execute(clip, plan, AS_HERE).args
     with TextEncoderSource(clip) as source:
         read_from = [str(part) for part in source.paths]
     saved, from_file = folder / f"{name}-a.safetensors", folder / f"{name}-b.safetensors"
@@ -225,8 +224,8 @@ def try_without_files() -> dict[str, Any]:
     clip = load(path, encoder)
     origin = (comfy.sd.load_checkpoint_clip_patcher, (str(path), None, {}, {}))
     clip.patcher.cached_patcher_init = origin
-    plan, table = PlanTextEncoder.execute(clip, get_preset("t5-xxl").build(), "", False).args
-    preview, checkpoint, _ = QuantizeTextEncoder.execute(clip, plan, "").args
+    plan, table, _ = PlanLayers.execute(clip, get_preset("t5-xxl").build(), False).args
+    preview, checkpoint, _ = QuantizeModel.execute(clip, plan, AS_HERE).args
     saved = folder / "t5-xxl-from-memory.safetensors"
     save_model(checkpoint, saved)
     with_file = load_file(folder / "t5-xxl-a.safetensors")

@@ -39,8 +39,8 @@ def test_stopping_leaves_nothing(tmp_path: Path, toy_wan: Toy, at: int) -> None:
     calls: list[str] = []
 
     def stop(done: int, total: int, name: str) -> None:
-        calls.append(name)
-        if name == plan.layers[at].name:
+        calls.append(name.partition(": ")[2])
+        if calls[-1] == plan.layers[at].name:
             raise Stop
 
     before = threading.active_count()
@@ -49,6 +49,7 @@ def test_stopping_leaves_nothing(tmp_path: Path, toy_wan: Toy, at: int) -> None:
     assert calls == [la.name for la in plan.layers][: (at % len(plan.layers)) + 1]
     assert os.listdir(tmp_path) == []
     assert threading.active_count() == before
+    calls.clear()
     with pytest.raises(Stop):
         quantize_to_memory(source, plan, on_progress=stop)
 
@@ -75,7 +76,10 @@ def test_progress_counts_source_bytes(tmp_path: Path, toy_wan: Toy) -> None:
     source = StateDictSource(toy_wan())
     seen: list[tuple[int, int, str]] = []
     convert(source, plan_of(source), tmp_path / "out", on_progress=lambda *s: seen.append(s))
-    assert [name for _, _, name in seen] == list(take_inventory(source).layers)
+    layers = list(take_inventory(source).layers)
+    assert [text for _, _, text in seen] == [
+        f"layer {number} of {len(layers)}: {name}" for number, name in enumerate(layers, 1)
+    ]
     assert {total for _, total, _ in seen} == {source.nbytes}
     assert [done for done, _, _ in seen] == sorted({done for done, _, _ in seen})
     assert seen[-1][0] == source.nbytes

@@ -146,7 +146,9 @@ def test_one_weight_in_memory_at_a_time(
 
     source.load = watched  # type: ignore[method-assign]
     measure_sensitivity(
-        source, statistics, on_progress=lambda done, total, name: events.append("done " + name)
+        source,
+        statistics,
+        on_progress=lambda done, total, text: events.append("done " + text.partition(": ")[2]),
     )
     names = [event.removeprefix("load ") for event in events[::2]]
     assert events == [event for name in names for event in (f"load {name}", f"done {name}")]

@@ -88,7 +88,7 @@ def test_a_mix_may_be_stopped_between_points_of_the_frontier(
             points=9,
             on_progress=stop,
         )
-    assert seen == [(1, 9, "frontier"), (2, 9, "frontier"), (3, 9, "frontier")]
+    assert seen == [(n, 9, f"point {n} of 9: frontier") for n in (1, 2, 3)]
 
 
 def test_another_rounding_is_a_warning(small: tuple[Inventory, Plan]) -> None:

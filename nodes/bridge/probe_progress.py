@@ -1,0 +1,73 @@
+"""What the sampler and the probe's node show while a probe runs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+
+from ...quant.progress import RemainingTime, Throttle, progress_line
+from ...quant.sensitivity.probe import LatentProbe
+from .progress import LIVE_SECONDS, TEXT_SECONDS, send_live, show_text
+
+
+class ProbeProgress:
+    """Shows one probe: the bar of the sampler, a line in both nodes, and the live event.
+
+    The detail of the event has ``state`` (``probing``, ``done`` or ``interrupted``), ``unit`` of
+    ``units``, the ``format`` and ``name`` of the unit that runs, ``steps`` of each short sampling,
+    how many units were ``known`` from an interrupted probe, and ``seconds_left`` (None: unknown).
+    """
+
+    def __init__(self, probe: LatentProbe, node: str, steps: int) -> None:
+        """Tell how many samplings will run before the first of them."""
+        self._probe, self._node = probe, node
+        self._bar = comfy.utils.ProgressBar(probe.runs)
+        self._remaining: RemainingTime | None = None
+        self._text, self._event = Throttle(TEXT_SECONDS), Throttle(LIVE_SECONDS)
+        self._detail: dict[str, Any] = {
+            "state": "probing", "unit": 0, "units": probe.runs, "format": "", "name": "",
+            "steps": steps, "known": 0, "seconds_left": None,
+        }  # fmt: skip
+        show_text(f"probe: {1 + probe.runs} short samplings of {_steps(steps)} come first", node)
+        self._send()
+
+    def advance(self, done: int, total: int, text: str) -> None:
+        """Show that ``done`` units are known and the next one begins; stop if the user cancels."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if self._remaining is None:
+            self._remaining = RemainingTime(done=done)
+            self._detail["known"] = done
+        self._bar.update_absolute(done, total)
+        left = self._remaining.update(done, total)
+        if self._text.ready():
+            show_text(progress_line(text, left), self._node)
+        self._detail["format"], self._detail["name"] = self._probe.steps[done]
+        self._detail |= {"unit": done + 1, "seconds_left": left}
+        if self._event.ready():
+            self._send()
+
+    def finish(self) -> None:
+        """Show that the probe is complete; the sampling itself follows."""
+        show_text(f"probe complete: {self._detail['units']} units", self._node)
+        self._end("done")
+
+    def interrupt(self) -> None:
+        """Show that the probe was interrupted and goes on if it is queued again."""
+        unit, units = self._detail["unit"], self._detail["units"]
+        show_text(
+            f"probe interrupted in unit {unit} of {units}; queue again to go on there", self._node
+        )
+        self._end("interrupted")
+
+    def _end(self, state: str) -> None:
+        self._detail |= {"state": state, "seconds_left": None}
+        self._send()
+
+    def _send(self) -> None:
+        send_live(self._node, "probe", self._detail)
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'s' if count != 1 else ''}"
