@@ -69,7 +69,7 @@ def files_named(server: ComfyServer, part: str) -> list[Path]:
 
 
 def test_interrupted_file_conversion_leaves_nothing(server: ComfyServer, large_model: str) -> None:
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     recipe = wf.inputs(workflow, "NVFP4FoundrySelectPreset")
     recipe["preset"] = "wan2.2-14b"
     wf.inputs(workflow, "NVFP4FoundryQuantizeFile").update(

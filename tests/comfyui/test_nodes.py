@@ -38,9 +38,9 @@ def test_nodes_are_listed_and_the_log_has_no_warnings(server: ComfyServer) -> No
 
 
 def test_web_files_are_served(server: ComfyServer) -> None:
-    (script,) = (path for path in server.get("/extensions") if path.endswith("/reports.js"))
-    base = f"http://127.0.0.1:{server.port}{script.removesuffix('reports.js')}"
-    for name in ("reports.js", *(f"docs/{node}.md" for node in NODES)):
+    (script,) = (path for path in server.get("/extensions") if path.endswith("/foundry.js"))
+    base = f"http://127.0.0.1:{server.port}{script.removesuffix('foundry.js')}"
+    for name in ("foundry.js", "view/mount.js", *(f"docs/{node}.md" for node in NODES)):
         with urllib.request.urlopen(base + name, timeout=30) as reply:
             assert reply.status == 200 and reply.read().strip()
 
