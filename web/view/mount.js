@@ -20,6 +20,8 @@ import { Tooltip } from "./tooltip.js";
 /** @typedef {import("./types.js").MountedView} MountedView */
 /** @typedef {import("./types.js").Status} Status */
 
+const PRINT_WIDTH = 1000;
+
 /**
  * Show a view in an element, which gives the size.
  *
@@ -218,7 +220,13 @@ class View {
   print(printing) {
     this.root.classList.toggle("nv-printing", printing);
     this.themed();
-    if (printing) this.openTable();
+    if (printing) {
+      this.openTable();
+      this.map?.map.resize(Math.min(this.inner(), PRINT_WIDTH));
+    } else {
+      this.panel = 0;
+      this.resize();
+    }
     this.table?.draw(printing);
   }
 

@@ -170,10 +170,10 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 @media print {
   .nv-root, .nv-body { height: auto !important; overflow: visible !important; display: block !important; }
   .nv-body > * { margin-bottom: 10px; }
-  .nv-tabs-row, .nv-toolbar, .nv-edit-bar, .nv-detail, .nv-tooltip, .nv-panel.nv-for-text, .nv-help { display: none !important; }
+  .nv-tabs-row, .nv-toolbar, .nv-edit-bar, .nv-detail, .nv-tooltip, .nv-help { display: none !important; }
   .nv-panels { display: block; }
-  .nv-panel, .nv-panel[hidden] { display: block !important; }
-  .nv-root.nv-plain .nv-panel.nv-for-text { display: block !important; }
+  .nv-root .nv-panel, .nv-root .nv-panel[hidden] { display: block !important; margin-bottom: 12px; }
+  .nv-root:not(.nv-plain) .nv-panel.nv-for-text { display: none !important; }
   .nv-text { white-space: pre-wrap; }
   .nv-map-scroll { overflow: visible; } .nv-canvas { max-width: 100%; height: auto !important; }
   .nv-table-box, .nv-viewport { position: static; overflow: visible; border: 0; min-height: 0; }
