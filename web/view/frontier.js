@@ -100,7 +100,7 @@ export class FrontierChart {
       width,
       height: HEIGHT,
       legend: { show: false },
-      cursor: { ...OWN_CURSOR, y: false, points: { show: false } },
+      cursor: { ...OWN_CURSOR, y: false },
       padding: [14, 14, 0, 0],
       scales: {
         x: { time: false, range: () => this.range("bytes") },
@@ -205,7 +205,10 @@ export class FrontierChart {
       this.send();
     });
     over.addEventListener("pointercancel", () => (this.dragging = false));
-    over.addEventListener("pointerleave", () => this.tooltip.hide());
+    over.addEventListener("pointerleave", () => {
+      this.tooltip.hide();
+      this.chart?.setCursor({ left: -10, top: -10 });
+    });
   }
 
   /**
@@ -216,7 +219,10 @@ export class FrontierChart {
     if (!this.chart) return;
     const { x } = localPoint(over, event);
     const at = this.chart.posToIdx(x);
-    this.tooltip.show(localPoint(this.tooltip.frame, event), this.describe(this.points[at]));
+    const point = this.points[at];
+    const left = this.chart.valToPos(point.bytes, "x");
+    this.chart.setCursor({ left, top: this.chart.valToPos(point.error, "y") });
+    this.tooltip.show(localPoint(this.tooltip.frame, event), this.describe(point));
     if (this.dragging) this.choose(at);
   }
 

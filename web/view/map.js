@@ -46,6 +46,7 @@ export class LayerMap {
         pointermove: (event) => this.move(event),
         pointerup: (event) => this.release(event),
         pointercancel: () => this.cancelDrag(),
+        pointerenter: () => this.sharpen(),
         pointerleave: () => this.leave(),
         keydown: (event) => this.key(event),
         focus: () => this.focus(),
@@ -63,7 +64,7 @@ export class LayerMap {
     if (!this.state.layers || width <= 0) return;
     this.width = width;
     this.layout = layoutMap(this.state.layers, this.state.shown, width);
-    const ratio = Math.min(3, Math.max(1, window.devicePixelRatio || 1));
+    const ratio = this.pixelRatio();
     this.ratio = ratio;
     this.canvas.width = Math.round(this.layout.width * ratio);
     this.canvas.height = Math.round(this.layout.height * ratio);
@@ -71,6 +72,18 @@ export class LayerMap {
     this.canvas.style.height = `${this.layout.height}px`;
     this.describe();
     this.paint();
+  }
+
+  /** Pixels of the screen per pixel of the layout: ComfyUI may have zoomed in. */
+  pixelRatio() {
+    const width = this.canvas.offsetWidth;
+    const zoom = width > 0 ? this.canvas.getBoundingClientRect().width / width : 1;
+    return Math.min(3, Math.max(1, (window.devicePixelRatio || 1) * Math.max(1, zoom)));
+  }
+
+  /** Draw with more pixels after ComfyUI zoomed in. */
+  sharpen() {
+    if (Math.abs(this.pixelRatio() - (this.ratio ?? 1)) > 0.1) this.resize(this.width);
   }
 
   /** Lay out again, after another choice of layers. */

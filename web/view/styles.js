@@ -170,15 +170,16 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 @media print {
   .nv-root, .nv-body { height: auto !important; overflow: visible !important; display: block !important; }
   .nv-body > * { margin-bottom: 10px; }
-  .nv-tabs-row, .nv-toolbar, .nv-edit-bar, .nv-detail, .nv-tooltip, .nv-help { display: none !important; }
+  .nv-tabs-row, .nv-toolbar, .nv-edit-bar, .nv-detail, .nv-icon, .nv-tooltip, .nv-help { display: none !important; }
   .nv-panels { display: block; }
   .nv-root .nv-panel, .nv-root .nv-panel[hidden] { display: block !important; margin-bottom: 12px; }
   .nv-root:not(.nv-plain) .nv-panel.nv-for-text { display: none !important; }
   .nv-text { white-space: pre-wrap; }
   .nv-map-scroll { overflow: visible; } .nv-canvas { max-width: 100%; height: auto !important; }
   .nv-table-box, .nv-viewport { position: static; overflow: visible; border: 0; min-height: 0; }
-  .nv-table { width: 100% !important; table-layout: auto; font-size: 8px; } .nv-table col { width: auto !important; }
-  .nv-table td { white-space: normal; overflow-wrap: anywhere; height: auto; } .nv-table th { position: static; }
+  .nv-table { width: 100% !important; table-layout: auto; font-size: 7px; line-height: 1.25; } .nv-table col { width: auto !important; }
+  .nv-table td { height: auto; padding: 1px 4px; vertical-align: top; } .nv-table td.nv-long { white-space: normal; min-width: 80px; }
+  .nv-table th { position: static; height: auto; } .nv-table th button { padding: 1px 4px; white-space: normal; font-size: 7px; }
   .nv-table tr { break-inside: avoid; } .nv-tile, .nv-message { break-inside: avoid; }
   .nv-root * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }

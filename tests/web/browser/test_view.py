@@ -345,8 +345,8 @@ def test_print_has_every_layer(browser: Any, address: str) -> None:
     assert page.locator(ROWS).count() == 846
     assert page.locator(MAP).is_visible() and page.locator(".nv-table").is_visible()
     assert page.locator(".nv-text").is_hidden()
-    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     page.emulate_media(media="screen")
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
     assert page.locator(ROWS).count() < 100
     page.close()
 
