@@ -195,7 +195,11 @@ export class LayerMap {
     const layer = hit && (hit.part === "cell" || hit.part === "chip") ? hit.layer : -1;
     const place = localPoint(this.tooltip.frame, event);
     if (layer >= 0) this.tooltip.show(place, layerTooltip(this.state, layer));
-    else if (hit?.part === "row" && this.layout) {
+    else if (hit?.part === "list" && this.layout) {
+      const section = this.layout.sections[hit.section];
+      const name = this.state.layers?.containers[section.container]?.name ?? "";
+      this.tooltip.show(place, [el("div", { class: "nv-tip-name", text: name })]);
+    } else if (hit?.part === "row" && this.layout) {
       const section = this.layout.sections[hit.section];
       const count = this.layersOf(hit).length;
       this.tooltip.show(place, [

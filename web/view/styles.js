@@ -54,11 +54,11 @@ export const STYLE = `
 .nv-status[data-tone="running"] { --nv-tone: var(--nv-accent); }
 .nv-root.nv-stale .nv-tiles, .nv-root.nv-stale .nv-panels { opacity: 0.72; }
 
-.nv-tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(92px, 1fr)); gap: 6px; }
-.nv-tile { background: var(--nv-surface); border-radius: 5px; padding: 5px 8px 6px; min-width: 0; user-select: text; -webkit-user-select: text; }
+.nv-tiles { display: flex; flex-wrap: wrap; gap: 6px; }
+.nv-tile { flex: 1 1 auto; min-width: 92px; max-width: 100%; background: var(--nv-surface); border-radius: 5px; padding: 5px 8px 6px; user-select: text; -webkit-user-select: text; }
 .nv-tile-label { color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
 .nv-tile-value { font-size: 15px; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.nv-tile-detail { color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
+.nv-tile-detail { width: 0; min-width: 100%; color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
 .nv-good .nv-tile-value { color: var(--nv-good); }
 .nv-bad .nv-tile-value { color: var(--nv-bad); }
 .nv-edit-tile { outline: 1.5px solid var(--nv-accent); outline-offset: -1.5px; }
@@ -160,7 +160,7 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-print { display: none; }
 
 @container (min-width: ${WIDE}px) {
-  .nv-tiles { grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); }
+  .nv-tile { flex-basis: 140px; }
   .nv-tile-value { font-size: 18px; }
   .nv-panels { align-items: flex-start; }
   .nv-panel { align-self: stretch; }

@@ -39,14 +39,14 @@ export function currentTiles(state) {
     else tiles[at] = { ...tile, edited: true };
   };
   const difference = `${sign}${formatBytes(Math.abs(change))}`;
-  put(/size/i, { label: "Size after edits", value: formatBytes(total.bytes), detail: difference });
+  put(/size/i, { label: "size after edits", value: formatBytes(total.bytes), detail: difference });
   if (total.bits > 0) {
     // Views count either nominal or stored bits: go on with those of the tile.
     const shown = parseFloat(tiles.find(({ label }) => /bits/i.test(label))?.value ?? "");
     const stored = Math.abs(total.storedBefore - shown) < Math.abs(total.bitsBefore - shown);
     const [after, before] = stored ? [total.stored, total.storedBefore] : [total.bits, total.bitsBefore];
     const detail = `${before.toFixed(2)} before`;
-    put(/bits/i, { label: "Bits after edits", value: after.toFixed(2), detail });
+    put(/bits/i, { label: "bits per weight after edits", value: after.toFixed(2), detail });
   }
   return tiles;
 }
