@@ -289,7 +289,9 @@ export class LayerMap {
   }
 
   focus() {
-    if (this.state.cursor < 0) this.state.cursor = this.state.shown[0] ?? -1;
+    const first = this.layout && layerBoxes(this.layout).keys().next().value;
+    if (this.state.cursor < 0) this.state.cursor = first ?? -1;
+    this.speak();
     this.schedule();
   }
 

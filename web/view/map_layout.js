@@ -187,7 +187,7 @@ function layoutStrip(layers, shown, width, top) {
  */
 
 /**
- * What is at a point. Row labels stay at the left edge while the map scrolls.
+ * What is at a point. Row labels and the strip stay at the left edge while the map scrolls.
  * @param {MapLayout} layout
  * @param {number} x
  * @param {number} y
@@ -213,7 +213,7 @@ export function hitTest(layout, x, y, scrolled = 0) {
     if (y >= section.titleY && y < section.headY) return { part: "list", section: s };
   }
   const chip = strip?.chips.findIndex(
-    (c) => x >= c.x && x < c.x + c.width && y >= c.y && y < c.y + strip.chipHeight,
+    (c) => x - scrolled >= c.x && x - scrolled < c.x + c.width && y >= c.y && y < c.y + strip.chipHeight,
   );
   if (strip && chip !== undefined && chip >= 0) {
     return { part: "chip", layer: strip.chips[chip].layer, chip };
