@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: A module or package each, in the order of ``--help``.
 COMMANDS = (
-    "inspect", "plan", "quantize", "verify", "compare", "rescale", "recipe", "stats",
+    "inspect", "plan", "quantize", "verify", "report", "compare", "rescale", "recipe", "stats",
     "sensitivity", "mix", "doctor", "demo",
 )  # fmt: skip
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..text import printable
 from .interrupts import Interrupts
 from .paths import OutputPath, outputs_of
 
@@ -41,8 +42,11 @@ def print_json(data: Any) -> int:
 
 
 def print_text(text: str, options: argparse.Namespace) -> int:
-    """Print a result for people, then the files written; returns the exit code of success."""
-    print(text)
+    """Print a result for people, then the files written; returns the exit code of success.
+
+    Control characters in names are shown as escapes.
+    """
+    print(printable(text))
     print_written(options)
     return 0
 
