@@ -11,7 +11,7 @@ import torch
 from nvfp4_foundry.demo.model import MODEL_PATH, load_model
 from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.calibration import load_statistics
-from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity, load_sensitivity
+from nvfp4_foundry.quant.sensitivity.artefact import load_sensitivity
 from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe
 from nvfp4_foundry.quant.sources import open_source
@@ -94,14 +94,6 @@ def folder(server: ComfyServer) -> Path:
 def latent(server: ComfyServer, prefix: str) -> torch.Tensor:
     path = sorted((server.base / "output").glob(f"{prefix}_*.latent"))[-1]
     return load_file(path)["latent_tensor"]
-
-
-def shifts(sensitivity: Sensitivity) -> dict[str, dict[float, float]]:
-    """Return the known shifts of NVFP4."""
-    found = {
-        n: dict(sensitivity.candidates(n)["nvfp4"].latent_by_sigma) for n in sensitivity.layers
-    }
-    return {name: shift for name, shift in found.items() if shift}
 
 
 @pytest.fixture(scope="module")
