@@ -317,8 +317,9 @@ class ActivationCollector:
 
     def _new_group(self, name: str, x: torch.Tensor) -> InputGroup:
         saved = self._base.layers.get(name) if self._base is not None else None
-        earlier = (saved.priorities, saved.row_limit) if saved is not None else ()
-        reservoir = Reservoir(self._rows_per_layer, *earlier)
+        reservoir = Reservoir(self._rows_per_layer)
+        if saved is not None:
+            reservoir = Reservoir(self._rows_per_layer, saved.priorities, saved.row_limit)
         group = InputGroup({name}, x.shape[-1], x.element_size(), reservoir)
         self._groups[name] = group
         self._fit_budget()
