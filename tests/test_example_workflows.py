@@ -40,12 +40,7 @@ def inside(inner: list[int], outer: list[int]) -> bool:
 
 
 def overlap(a: list[int], b: list[int]) -> bool:
-    return (
-        a[0] < b[0] + b[2]
-        and b[0] < a[0] + a[2]
-        and a[1] < b[1] + b[3]
-        and b[1] < a[1] + a[3]
-    )
+    return a[0] < b[0] + b[2] and b[0] < a[0] + a[2] and a[1] < b[1] + b[3] and b[1] < a[1] + a[3]
 
 
 def test_the_files_are_what_the_descriptions_say() -> None:

@@ -77,7 +77,7 @@ class MeasureSensitivity(FoundryNode):
                     tooltip="How to round the weights. Choose the rounding that you will quantize "
                     "with.",
                 ),
-                save_as_input("sensitivity", "Load Sensitivity"),
+                save_as_input("sensitivity", "Probe Result"),
             ],
             outputs=sensitivity_outputs(),
             is_output_node=True,

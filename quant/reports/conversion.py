@@ -25,6 +25,7 @@ def conversion_headline(report: ConversionReport) -> str:
         f"layers      {formats}",
         f"size        {format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)} "
         f"({report.bytes_after / max(1, report.bytes_before):.0%})",
+        *_error_lines(report),
         f"calibration {report.calibration}",
         f"input_scale {static} static, {len(report.dynamic_layers)} left to the runtime",
         *([f"            {verdict}"] if (verdict := report.static_scale_verdict()) else []),
@@ -59,6 +60,18 @@ def cells_of(layer: LayerReport) -> tuple[str, ...]:
         "-" if layer.activation_amax is None else f"{layer.activation_amax:.4g}",
         str(layer.calls or "-"),
     )
+
+
+def _error_lines(report: ConversionReport) -> list[str]:
+    """Return a line on the error of all layers together, if it was measured."""
+    overall = report.overall_error()
+    if overall is None:
+        return []
+    what = "outputs with 16-bit inputs" if overall.of_outputs else "weights"
+    return [
+        f"error       {overall.error:.2%} ({what}, all layers together), "
+        f"plain max rule {overall.max_rule:.2%}"
+    ]
 
 
 def _rounding_lines(report: ConversionReport) -> list[str]:

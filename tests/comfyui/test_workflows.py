@@ -62,9 +62,7 @@ def test_saved_checkpoint_has_the_planned_formats(server: ComfyServer, first_run
     assert {n for n, la in layers.items() if la.format == "nvfp4"} == NVFP4
     plan = wf.node(wf.calibrate(), "NVFP4FoundryPlanLayers")
     planned = first_run.text(plan)
-    assert planned.startswith(
-        "model   WAN T2V (16 input channels, width 256, 4 blocks)"
-    )
+    assert planned.startswith("model   WAN T2V (16 input channels, width 256, 4 blocks)")
     assert "26 float8_e4m3fn, 14 nvfp4" in planned
 
 

@@ -92,9 +92,7 @@ def _outer(blueprint: Blueprint, number: int) -> dict[str, Any]:
         }
         for port in blueprint.ports
     ]
-    outputs = [
-        {"name": name, "type": link.type, "links": []} for name, link in blueprint.outputs
-    ]
+    outputs = [{"name": name, "type": link.type, "links": []} for name, link in blueprint.outputs]
     widgets = [
         [str(port.targets[0][0].id), port.targets[0][1]]
         for port in blueprint.ports

@@ -26,6 +26,7 @@ def mix_view(
     *,
     inventory: Inventory | None = None,
     widget: str = "rules",
+    rules: str | None = None,
 ) -> LayerView:
     """Return the view of a mix.
 
@@ -35,6 +36,7 @@ def mix_view(
         notes: shown before the warnings of the mix.
         inventory: the inventory of the model; without it, formats cannot be edited.
         widget: the name of the node's widget of rule lines.
+        rules: the text of that widget.
 
     Raises:
         PlanError: the mix was made for another model than the inventory.
@@ -52,7 +54,7 @@ def mix_view(
         layers=columns_of(plan, values),
         measures=measures_with_values(values),
         errors=errors_by_format(sensitivity, names),
-        edit=edit_of_plan(plan, inventory, widget) if inventory is not None else None,
+        edit=edit_of_plan(plan, inventory, widget, rules) if inventory is not None else None,
         frontier=_frontier(mix),
     )
 

@@ -1,0 +1,55 @@
+"""Reports in nodes: seen, kept after a reload, marked when they are stale."""
+
+from __future__ import annotations
+
+from tests.comfyui.browser.comfy_page import ComfyPage, Look
+from tests.comfyui.browser.conftest import OpenPage
+from tests.comfyui.browser.workflows import PLAN, PRESET, plan_workflow
+
+EARLIER = "From an earlier run"
+
+
+def planned(open_page: OpenPage, look: Look) -> ComfyPage:
+    """Open a page with a plan that was just made."""
+    page = open_page(look)
+    page.load(plan_workflow())
+    page.run()
+    page.report(PLAN).locator(".nv-canvas").wait_for()
+    page.show(460, 0)
+    return page
+
+
+def test_a_report_is_seen_and_survives_a_reload(open_page: OpenPage, look: Look) -> None:
+    page = planned(open_page, look)
+    assert page.status(PLAN) == ""
+    assert "MB" in (page.report(PLAN).locator(".nv-tiles").text_content() or "")
+    size = page.size(PLAN)
+    assert size[0] >= 560
+    page.screenshot("plan")
+    page.reload()
+    page.report(PLAN).locator(".nv-canvas").wait_for()
+    page.page.wait_for_timeout(600)
+    assert page.status(PLAN).startswith(EARLIER)
+    assert page.status(PRESET).startswith(EARLIER)
+    page.screenshot("plan-reloaded")
+    assert page.size(PLAN) == size
+    page.run()  # everything is cached
+    assert page.status(PLAN) == "" and page.status(PRESET) == ""
+
+
+def test_the_light_theme(open_page: OpenPage, look: Look) -> None:
+    page = planned(open_page, Look(look.renderer, "light"))
+    page.screenshot("plan")
+
+
+def test_a_changed_input_makes_a_report_stale(open_page: OpenPage, look: Look) -> None:
+    page = planned(open_page, look)
+    page.set_widget(PRESET, "preset.edge_blocks", 0)
+    assert "the inputs changed" in page.status(PLAN)
+    assert "the inputs changed" in page.status(PRESET)
+    page.screenshot("plan-stale")
+    page.set_widget(PRESET, "preset.edge_blocks", 1)
+    assert page.status(PLAN) == ""
+    page.set_widget(PRESET, "preset.edge_blocks", 2)
+    page.run()
+    assert page.status(PLAN) == ""

@@ -1,0 +1,43 @@
+"""Small workflows of the page's own format."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+LOAD, PRESET, PLAN = 1, 2, 3
+
+
+def _node(key: int, kind: str, at: tuple[int, int], **more: Any) -> dict[str, Any]:
+    node = {
+        "id": key, "type": f"NVFP4Foundry{kind}", "pos": list(at), "size": [400, 100],
+        "flags": {}, "order": key, "mode": 0, "inputs": [], "outputs": [], "properties": {},
+    }  # fmt: skip
+    return {**node, **more}
+
+
+def plan_workflow(preset: str = "wan2.2-14b") -> dict[str, Any]:
+    """Load Source Model, Select NVFP4 Preset and Plan Layers on the tiny WAN."""
+    load = _node(
+        LOAD, "LoadSourceModel", (0, 0),
+        outputs=[{"name": "MODEL", "type": "MODEL", "links": [1]}],
+        widgets_values=["diffusion_models/tiny_wan.safetensors"],
+    )  # fmt: skip
+    select = _node(
+        PRESET, "SelectPreset", (0, 200),
+        outputs=[{"name": "RECIPE", "type": "NVFP4_RECIPE", "links": [2]}],
+        widgets_values=[preset, 1],
+    )  # fmt: skip
+    plan = _node(
+        PLAN, "PlanLayers", (460, 0),
+        inputs=[
+            {"name": "model", "type": "MODEL", "link": 1},
+            {"name": "recipe", "type": "NVFP4_RECIPE", "link": 2},
+        ],
+    )  # fmt: skip
+    return {
+        "id": str(uuid.uuid4()), "revision": 0, "last_node_id": 3, "last_link_id": 2,
+        "nodes": [load, select, plan],
+        "links": [[1, LOAD, 0, PLAN, 0, "MODEL"], [2, PRESET, 0, PLAN, 1, "NVFP4_RECIPE"]],
+        "groups": [], "config": {}, "extra": {}, "version": 0.4,
+    }  # fmt: skip

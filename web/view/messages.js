@@ -1,0 +1,35 @@
+// Notes, warnings and errors in full: they wrap and are never cut.
+import { el } from "./dom.js";
+import { safeLines } from "./safe_text.js";
+
+/** @typedef {import("./types.js").Message} Message */
+
+const WORDS = { note: "Note", warning: "Warning", error: "Error" };
+const RANK = { error: 0, warning: 1, note: 2 };
+
+/**
+ * Errors first, then warnings, then notes.
+ * @param {Message[]} messages
+ */
+export const byLevel = (messages) => [...messages].sort((a, b) => (RANK[a.level] ?? 2) - (RANK[b.level] ?? 2));
+
+/**
+ * @param {HTMLElement} host
+ * @param {Message[]} messages
+ */
+export function drawMessages(host, messages) {
+  host.replaceChildren(
+    ...byLevel(messages).map(({ level, text }) => {
+      const body = el("span");
+      body.textContent = safeLines(text);
+      const known = level in WORDS ? level : "note";
+      return el(
+        "div",
+        { class: `nv-message nv-${known}`, attributes: { role: known === "error" ? "alert" : null } },
+        el("b", { text: WORDS[known] }),
+        body,
+      );
+    }),
+  );
+  host.hidden = messages.length === 0;
+}
