@@ -29,7 +29,7 @@ def progress(title: str, options: argparse.Namespace) -> Iterator[OnProgress]:
         def advance(done: int, total: int, name: str) -> None:
             Interrupts.raise_if_lost()
             bar.total = total
-            bar.set_postfix_str(name, refresh=False)
+            bar.set_postfix_str(printable(name), refresh=False)
             bar.update(done - bar.n)
 
         yield advance
@@ -54,7 +54,7 @@ def print_text(text: str, options: argparse.Namespace) -> int:
 def print_written(options: argparse.Namespace) -> None:
     """Name the files that the command wrote."""
     for output in outputs_of(options):
-        print(f"wrote {output}")
+        print(printable(f"wrote {output}"))
 
 
 def save_text(text: str, output: OutputPath) -> None:

@@ -203,9 +203,7 @@ def test_recipes_from_measurements(files: ComfyServer) -> None:
     recipe = recipe_saved(files, workflow, ["limit", 1], "limited")
     formats = {la.name: la.format for la in plan(recipe).layers}
     assert [formats[f"blocks.{i}.ffn.0"] for i in range(4)] == ["nvfp4", "bf16", "bf16", "nvfp4"]
-    assert (
-        formats[Q] == "bf16" and formats["head.head"] == "keep"
-    )  # not measured; not planned
+    assert formats[Q] == "bf16" and formats["head.head"] == "keep"  # not measured; not planned
 
     workflow = {}
     wf.add(workflow, "load", "NVFP4FoundryLoadCalibration", name="measured")

@@ -274,9 +274,7 @@ def sample_picture(quantized: torch.Tensor) -> Image.Image:
     """Return samples of the quantized model."""
     picture, _ = framed("Sample it", "with ComfyUI's own nodes")
     for number, image in enumerate(quantized[:6]):
-        _paste(
-            picture, image, (_EDGE + number % 3 * 151, 150 + number // 3 * 160), 138
-        )
+        _paste(picture, image, (_EDGE + number % 3 * 151, 150 + number // 3 * 160), 138)
     return art.finished(picture)
 
 
