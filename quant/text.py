@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 
@@ -55,5 +56,5 @@ def printable(text: str) -> str:
 
 
 def _escape(character: str) -> str:
-    code = ord(character)
-    return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
+    """Return the escape of a character as in JSON, so that JSON stays valid."""
+    return json.dumps(character)[1:-1] if ord(character) > 0x7E else f"\\u{ord(character):04x}"

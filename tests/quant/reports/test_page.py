@@ -103,7 +103,7 @@ def test_the_browser_half_is_beside_the_package() -> None:
 
 
 def test_control_and_bidirectional_characters_are_shown() -> None:
-    assert printable("a\x1b[1m\u202eb\tc\né") == "a\\x1b[1m\\u202eb\tc\né"
+    assert printable("a\x1b[1m\u202eb\tc\né") == "a\\u001b[1m\\u202eb\tc\né"
 
 
 @pytest.fixture(scope="module")

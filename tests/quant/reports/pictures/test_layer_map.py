@@ -27,6 +27,6 @@ def test_every_format_covers_its_cells(theme: ThemeName) -> None:
 
 
 def test_names_are_one_line_of_limited_length() -> None:
-    assert shown_name("a\nb\x1b\u202e") == "a\\nb\\x1b\\u202e"
+    assert shown_name("a\nb\x1b\u202e") == "a\\nb\\u001b\\u202e"
     assert len(shown_name("x" * 300)) <= 56
     draw_layer_map({"\u202e\n" * 99: "mine"}, {}, "t\nt" * 200)
