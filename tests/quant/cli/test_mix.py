@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from nvfp4_foundry.demo.model import MODEL_PATH
+from nvfp4_foundry.quant.reports.pictures.palette import LIGHT
 from PIL import Image
 
 from tests.helpers.command_line import run, run_json
@@ -71,7 +72,7 @@ def test_text_and_picture(
     with Image.open(plot) as picture:
         assert picture.size == (1000, 640)
         colours = {colour for _, colour in picture.convert("RGB").getcolors(1 << 20) or ()}
-    assert {(45, 108, 223), (214, 72, 24), (96, 102, 112), (255, 255, 255)} <= colours
+    assert {LIGHT.curve, LIGHT.mark, LIGHT.other, LIGHT.background} <= colours
 
 
 @pytest.mark.parametrize(
