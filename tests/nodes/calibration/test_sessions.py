@@ -146,6 +146,21 @@ def test_a_deck_cancelled_in_its_third_prompt_keeps_two_and_counts_each_once(
     assert prompts(session.finish()) == [*DECK, *DECK]
 
 
+def test_a_deck_that_is_cancelled_twice_and_repeats_a_prompt(tmp_path: Path) -> None:
+    session = new_session(tmp_path / "cal.safetensors")
+    session.set_prompts(("one", "one", "two", "two"))
+    samplings = (0, 0, 1, 1)
+    for finished in (1, 0, 3):
+        for number in samplings[:finished]:
+            sample(session, number)
+        with pytest.raises(Cancelled):
+            sample(session, samplings[finished], stop=True)
+    for number in samplings:
+        sample(session, number)
+    assert prompts(session.finish()) == ["one", "one", "two", "two"]
+    assert len(session.left_out) == 2  # not the first prompt, which was known already
+
+
 def test_a_cancelled_deck_with_another_seed_counts_in_full(tmp_path: Path) -> None:
     session = new_session(tmp_path / "cal.safetensors")
     cancel(session, at=2)
