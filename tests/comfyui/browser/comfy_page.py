@@ -50,7 +50,7 @@ class ComfyPage:
         self._set("Comfy.Minimap.Visible", False)
         self.context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20 * SECONDS)
+        self.page.set_default_timeout(10 * SECONDS)
         self.page.on("pageerror", lambda error: self.problems.append(f"page error: {error.stack}"))
         self.page.on("console", self._console)
         self.page.goto(f"http://127.0.0.1:{server.port}/")
@@ -80,6 +80,10 @@ class ComfyPage:
         """Open a workflow in a new tab and show all of it."""
         self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
         self.page.wait_for_timeout(400)
+
+    def clear(self) -> None:
+        """Take all nodes away."""
+        self.page.evaluate("() => window.app.rootGraph.clear()")
 
     def show(self, left: float, top: float, scale: float = 1.0) -> None:
         """Move the canvas so that a point of the graph is at the top left."""
@@ -126,6 +130,7 @@ class ComfyPage:
     def new_node(self, name: str) -> str | None:
         """Add a node through the search that a double click opens; return its class."""
         count = self.page.evaluate("() => window.app.rootGraph.nodes.length")
+        self.page.wait_for_timeout(400)  # or two clicks and two more count as four
         self.page.mouse.dblclick(WIDTH * 0.5, HEIGHT * 0.45)
         box = self.page.locator("input:focus")
         box.wait_for()
