@@ -18,9 +18,10 @@ from nvfp4_foundry.demo.model import TinyWan, load_model
 from nvfp4_foundry.demo.quantized import load_quantized
 from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.conversion.convert import convert
-from nvfp4_foundry.quant.formats import ScaleRule, get_format
+from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.planning import Inventory, Plan, automatic_recipe, get_preset, make_plan
 from nvfp4_foundry.quant.planning.inventory import inventory_of
+from nvfp4_foundry.quant.rounding.max import MaxRule
 from nvfp4_foundry.quant.sources import open_source
 from nvfp4_foundry.quant.sources.base import TensorInfo
 from PIL import Image, ImageDraw
@@ -189,7 +190,7 @@ def costs() -> list[tuple[int, float]]:
             weight = source.load(layer.tensor.name).float()
             energy, found = float(weight.square().sum()), []
             for name in ("nvfp4", "float8_e4m3fn"):
-                encoded = get_format(name).encode(weight, ScaleRule(), measure_error=True)
+                encoded = get_format(name).encode(weight, MaxRule(), measure_error=True)
                 size = sum(t.nbytes for t in encoded.tensors.values())
                 found.append((size, (encoded.relative_error or 0) ** 2 * energy))
             options.append(found)
