@@ -113,15 +113,14 @@ def legend(draw: ImageDraw.ImageDraw, names: tuple[tuple[str, art.Colour], ...])
 _LEGEND = (
     ("NVFP4", art.FORMATS["nvfp4"]),
     ("float8", art.FORMATS["float8_e4m3fn"]),
-    ("16-bit", art.FORMATS["keep"]),
 )
 
 
 def model_picture(model: str, title: str, times: int = 1) -> Image.Image:
     """Return the plan of a real model: sizes, and the map of its formats."""
     plan, cells = planned(model)
-    sizes = (f"{times * n / _GIGABYTE:.1f}" for n in (plan.bytes_before, plan.bytes_after))
-    picture, draw = framed(title, " → ".join(sizes) + " GB")
+    sizes = (f"{times * n / _GIGABYTE:.1f} GB" for n in (plan.bytes_before, plan.bytes_after))
+    picture, draw = framed(title, " becomes ".join(sizes))
     draw_cells(draw, cells, (_EDGE, 148, SIZE - _EDGE, 440))
     legend(draw, _LEGEND)
     return art.finished(picture)
@@ -134,7 +133,8 @@ def file_picture() -> Image.Image:
     after = 300 * math.sqrt(plan.bytes_after / plan.bytes_before)
     art.box(draw, (_EDGE, 150, _EDGE + 200, 450), art.PANEL, 10)
     art.write(draw, (_EDGE + 100, 300), "16-bit", 34, art.MUTED, "mm")
-    art.write(draw, (256, 300), "→", 46, art.ACCENT, "mm")
+    tip = [(246, 282), (266, 300), (246, 318)]
+    draw.polygon([(x * art.OVERSAMPLING, y * art.OVERSAMPLING) for x, y in tip], art.ACCENT)
     middle, high = 300, after * 1.1
     place = (286, middle - high / 2, SIZE - _EDGE, middle + high / 2)
     draw_cells(draw, cells, place)
@@ -207,7 +207,7 @@ def mix_picture() -> Image.Image:
     """Return the frontier of size and error of the demo model."""
     picture, draw = framed("Measure and mix", "the least error for your size")
     curve = costs()
-    left, top, right, bottom = _EDGE + 14, 160, SIZE - _EDGE, 436
+    left, top, right, bottom = _EDGE + 14, 172, SIZE - _EDGE, 436
     (small, worst), (large, best) = curve[0], curve[-1]
     points = [
         (
@@ -227,7 +227,7 @@ def mix_picture() -> Image.Image:
     for number, (x, y) in enumerate(points[:: max(1, len(points) // 8)]):
         radius, fill = (13, art.ACCENT) if number == 2 else (7, art.FORMATS["float8_e4m3fn"])
         art.box(draw, (x - radius, y - radius, x + radius, y + radius), fill, radius)
-    art.write(draw, (left + 12, top - 4), "error", 23, art.MUTED)
+    art.write(draw, (left - 12, top - 14), "error", 23, art.MUTED, "ls")
     art.write(draw, (right, bottom + 16), "size", 23, art.MUTED, "ra")
     return art.finished(picture)
 
@@ -261,7 +261,7 @@ def compare_picture(original: torch.Tensor, quantized: torch.Tensor) -> Image.Im
     rows = (
         ("original", original),
         ("NVFP4", quantized),
-        ("difference × 5", ((quantized - original).abs() * 5).clamp(0, 1)),
+        ("difference x 5", ((quantized - original).abs() * 5).clamp(0, 1)),
     )
     for row, (name, images) in enumerate(rows):
         y = 146 + row * 116
@@ -275,9 +275,7 @@ def sample_picture(quantized: torch.Tensor) -> Image.Image:
     """Return samples of the quantized model."""
     picture, _ = framed("Sample it", "with ComfyUI's own nodes")
     for number, image in enumerate(quantized[:6]):
-        _paste(
-            picture, image, (_EDGE + number % 3 * 151, 150 + number // 3 * 160), 138
-        )
+        _paste(picture, image, (_EDGE + number % 3 * 151, 150 + number // 3 * 160), 138)
     return art.finished(picture)
 
 
