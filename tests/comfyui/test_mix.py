@@ -69,6 +69,11 @@ def mix_of(sensitivity: Sensitivity, budget: str | None = None, **options: Any) 
         )
 
 
+def among(*names: str) -> dict[str, list[str]]:
+    """Return a choice of formats; a list of two alone would be taken for a link."""
+    return {"__value__": list(names)}
+
+
 def mixing(sensitivity: str = NAME, *, save_as: str = "", **values: Any) -> wf.Workflow:
     """Mix by a saved sensitivity, and save what that makes."""
     workflow = wf.without(
@@ -173,7 +178,7 @@ def test_budgets(server: ComfyServer, shipped: Run, values: Budget, budget: str)
 
 
 def test_allowed_formats(server: ComfyServer, shipped: Run) -> None:
-    allowed = {"__value__": ["nvfp4_w4a16", "float8_e4m3fn"]}
+    allowed = among("nvfp4_w4a16", "float8_e4m3fn")
     values = {"budget": "average bits", "budget.bits": 6.0, "formats": allowed}
     done(server, mixing(save_as="two formats", **values))
     recipe = load_recipe(kept(server, "recipes", "two formats"))
@@ -185,7 +190,8 @@ def test_formats_that_a_workflow_does_not_mention_are_the_usual_ones(
     server: ComfyServer, shipped: Run
 ) -> None:
     workflow = mixing(save_as="unmentioned")
-    wf.inputs(workflow, MIX).pop("formats", None)
+    mix = wf.inputs(workflow, MIX)
+    del mix["formats"]
     done(server, workflow)
     with_all = load_recipe(kept(server, "recipes", NAME))
     assert load_recipe(kept(server, "recipes", "unmentioned")) == with_all
@@ -226,11 +232,11 @@ def test_an_error_for_each_layer(server: ComfyServer, shipped: Run) -> None:
             {
                 "budget": "largest error",
                 "budget.percent": 0.01,
-                "formats": {"__value__": ["nvfp4", "float8_e4m3fn"]},
+                "formats": among("nvfp4", "float8_e4m3fn"),
             },
             "out of reach",
         ),
-        ({"formats": {"__value__": []}}, "formats to choose"),
+        ({"formats": among()}, "formats to choose"),
     ],
     ids=["size", "bits", "error", "no format"],
 )

@@ -18,9 +18,10 @@ from nvfp4_foundry.demo.model import TinyWan, load_model
 from nvfp4_foundry.demo.quantized import load_quantized
 from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.conversion.convert import convert
-from nvfp4_foundry.quant.formats import ScaleRule, get_format
+from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.planning import Inventory, Plan, automatic_recipe, get_preset, make_plan
 from nvfp4_foundry.quant.planning.inventory import inventory_of
+from nvfp4_foundry.quant.rounding.max import MaxRule
 from nvfp4_foundry.quant.sources import open_source
 from nvfp4_foundry.quant.sources.base import TensorInfo
 from PIL import Image, ImageDraw
@@ -112,15 +113,14 @@ def legend(draw: ImageDraw.ImageDraw, names: tuple[tuple[str, art.Colour], ...])
 _LEGEND = (
     ("NVFP4", art.FORMATS["nvfp4"]),
     ("float8", art.FORMATS["float8_e4m3fn"]),
-    ("16-bit", art.FORMATS["keep"]),
 )
 
 
 def model_picture(model: str, title: str, times: int = 1) -> Image.Image:
     """Return the plan of a real model: sizes, and the map of its formats."""
     plan, cells = planned(model)
-    sizes = (f"{times * n / _GIGABYTE:.1f}" for n in (plan.bytes_before, plan.bytes_after))
-    picture, draw = framed(title, " → ".join(sizes) + " GB")
+    sizes = (f"{times * n / _GIGABYTE:.1f} GB" for n in (plan.bytes_before, plan.bytes_after))
+    picture, draw = framed(title, " becomes ".join(sizes))
     draw_cells(draw, cells, (_EDGE, 148, SIZE - _EDGE, 440))
     legend(draw, _LEGEND)
     return art.finished(picture)
@@ -133,7 +133,8 @@ def file_picture() -> Image.Image:
     after = 300 * math.sqrt(plan.bytes_after / plan.bytes_before)
     art.box(draw, (_EDGE, 150, _EDGE + 200, 450), art.PANEL, 10)
     art.write(draw, (_EDGE + 100, 300), "16-bit", 34, art.MUTED, "mm")
-    art.write(draw, (256, 300), "→", 46, art.ACCENT, "mm")
+    tip = [(246, 282), (266, 300), (246, 318)]
+    draw.polygon([(x * art.OVERSAMPLING, y * art.OVERSAMPLING) for x, y in tip], art.ACCENT)
     middle, high = 300, after * 1.1
     place = (286, middle - high / 2, SIZE - _EDGE, middle + high / 2)
     draw_cells(draw, cells, place)
@@ -189,7 +190,7 @@ def costs() -> list[tuple[int, float]]:
             weight = source.load(layer.tensor.name).float()
             energy, found = float(weight.square().sum()), []
             for name in ("nvfp4", "float8_e4m3fn"):
-                encoded = get_format(name).encode(weight, ScaleRule(), measure_error=True)
+                encoded = get_format(name).encode(weight, MaxRule(), measure_error=True)
                 size = sum(t.nbytes for t in encoded.tensors.values())
                 found.append((size, (encoded.relative_error or 0) ** 2 * energy))
             options.append(found)
@@ -206,7 +207,7 @@ def mix_picture() -> Image.Image:
     """Return the frontier of size and error of the demo model."""
     picture, draw = framed("Measure and mix", "the least error for your size")
     curve = costs()
-    left, top, right, bottom = _EDGE + 14, 160, SIZE - _EDGE, 436
+    left, top, right, bottom = _EDGE + 14, 172, SIZE - _EDGE, 436
     (small, worst), (large, best) = curve[0], curve[-1]
     points = [
         (
@@ -226,7 +227,7 @@ def mix_picture() -> Image.Image:
     for number, (x, y) in enumerate(points[:: max(1, len(points) // 8)]):
         radius, fill = (13, art.ACCENT) if number == 2 else (7, art.FORMATS["float8_e4m3fn"])
         art.box(draw, (x - radius, y - radius, x + radius, y + radius), fill, radius)
-    art.write(draw, (left + 12, top - 4), "error", 23, art.MUTED)
+    art.write(draw, (left - 12, top - 14), "error", 23, art.MUTED, "ls")
     art.write(draw, (right, bottom + 16), "size", 23, art.MUTED, "ra")
     return art.finished(picture)
 
@@ -260,7 +261,7 @@ def compare_picture(original: torch.Tensor, quantized: torch.Tensor) -> Image.Im
     rows = (
         ("original", original),
         ("NVFP4", quantized),
-        ("difference × 5", ((quantized - original).abs() * 5).clamp(0, 1)),
+        ("difference x 5", ((quantized - original).abs() * 5).clamp(0, 1)),
     )
     for row, (name, images) in enumerate(rows):
         y = 146 + row * 116
