@@ -33,7 +33,7 @@ def done(server: ComfyServer, workflow: wf.Workflow) -> Run:
 
 def quantizing(model_file: str, file_name: str) -> wf.Workflow:
     """The shipped file to file workflow; node ids by class."""
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     wf.inputs(workflow, "NVFP4FoundrySelectPreset").update(
         {"preset": "all", "preset.format": "nvfp4", "rounding": "max"}
     )

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from nvfp4_foundry.quant.conversion.report import ConversionReport, LayerReport
 from nvfp4_foundry.quant.errors import FoundryError
-from nvfp4_foundry.quant.reports.page import WEB, modules, printable, render_page
+from nvfp4_foundry.quant.reports.page import WEB, modules, render_page
 from nvfp4_foundry.quant.reports.view import LayerView, conversion_view, text_view
+from nvfp4_foundry.quant.text import printable
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">\u202e\x1b[31m<!--&amp;\u2028"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
