@@ -103,7 +103,9 @@ class _Outcome:
         return "out of memory; close other programs, or add memory or swap space"
 
     def _report(self, message: str, code: int) -> int:
-        print(f"{self.command}: {message}", file=sys.stderr)
+        from ..text import printable
+
+        print(printable(f"{self.command}: {message}"), file=sys.stderr)
         if self.as_json:
             print(json.dumps({"ok": False, "error": message}))
         return code
