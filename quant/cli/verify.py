@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..text import printable
 from .options import add_complete_from
 from .parser import Commands, add_command
 from .paths import InputPath

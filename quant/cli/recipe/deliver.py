@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ...text import printable
 from ..options import add_edits, add_numbers, add_output, add_overwrite, wrong_usage
 
 if TYPE_CHECKING:
