@@ -36,7 +36,8 @@ from ..quant.conversion.report import ConversionReport
 from ..quant.errors import CheckpointError, SourceError
 from ..quant.formats import get_format
 from ..quant.planning import Plan, get_preset, make_plan, take_inventory
-from ..quant.reports.conversion_page import conversion_page
+from ..quant.reports.page import render_page
+from ..quant.reports.view import conversion_view
 from ..quant.rounding import DEFAULT_ROUNDING
 from ..quant.sources import TensorSource, open_source
 from .digits import CLASSES, DIGITS_PATH, DigitsTask, load_task
@@ -274,7 +275,8 @@ def _quantize(
     if not verdict.ok:
         raise CheckpointError(f"{target} failed verification: {'; '.join(verdict.problems)}")
     if variant.name == REPORTED:
-        for name, text in zip(REPORT_FILES, (conversion_page(report), report.dumps()), strict=True):
+        page = render_page(conversion_view(report, calibration))
+        for name, text in zip(REPORT_FILES, (page, report.dumps()), strict=True):
             (setup.folder / name).write_text(text, encoding="utf-8")
     return report
 

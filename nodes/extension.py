@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from .calibration.calibrate import Calibrate, CalibrationResult
+from .calibration.calibrate import Calibrate
 from .calibration.calibration_prompts import CalibrationPrompts
+from .calibration.calibration_result import CalibrationResult
 from .calibration.export_input_scales import ExportInputScales
 from .calibration.import_activation_log import ImportActivationLog
 from .calibration.load_calibration import LoadCalibration
@@ -24,7 +25,8 @@ from .planning.save_recipe import SaveRecipe
 from .planning.select_preset import SelectPreset
 from .reports.routes import add_routes
 from .sensitivity.measure_sensitivity import MeasureSensitivity
-from .sensitivity.probe import ProbeLatentShift, ProbeResult
+from .sensitivity.probe_latent_shift import ProbeLatentShift
+from .sensitivity.probe_result import ProbeResult
 from .sources.load_source_model import LoadSourceModel
 
 

@@ -22,7 +22,6 @@ from ...quant.hardware.emulation import (
 from ...quant.sources import StateDictSource
 from .hessian_room import HessianRoom
 from .merged_weights import PREFIX
-from .progress import progress_bar as progress_bar
 from .sampling_digest import digest_of_sampling
 
 #: The keys of this pack's wrappers.

@@ -39,7 +39,7 @@ class TextEncoderSource(ModelSource):
             self.close()
             raise SourceError(
                 f"ComfyUI renamed the layers of {', '.join(map(str, paths))} when it loaded "
-                f"{self.encoder}; use Quantize File for this text encoder"
+                f"{self.encoder}; use Quantize File to NVFP4 for it"
             )
 
     def _module(self) -> torch.nn.Module:

@@ -1,28 +1,28 @@
-"""The nodes that calibrate while the user samples, and collect the result."""
+"""The node that records activations while the user samples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
-from ...quant.calibration import CollectorSettings, RunRecord, describe_budget, moments_folder
+from ...quant.calibration import CollectorSettings, moments_folder
 from ...quant.planning import take_inventory
-from ...quant.reports.calibration import describe_statistics
 from ..bridge.model_source import ModelSource
 from ..bridge.models import observed_clone
 from ..bridge.progress import send_live
 from ..files.artefacts import CALIBRATIONS
-from ..inputs.sockets import CALIBRATE, CalibrationSocket, StatisticsSocket
-from .sessions import CalibrationSession, open_session
+from ..foundry_node import FoundryNode
+from ..inputs.sockets import CALIBRATE, CalibrationSocket
+from ..reports.errors import refused_if_invalid
+from .sessions import open_session
 
 _CONTINUE, _START_OVER = "continue", "start over"
 _LEAVE_OUT, _TAKE_IN = "leave out", "take in"
 
 
-class Calibrate(io.ComfyNode):
+class Calibrate(FoundryNode):
     """Return an observed MODEL, which records its activations while it samples."""
 
     @classmethod
@@ -42,6 +42,7 @@ class Calibrate(io.ComfyNode):
                 "activation statistics",
                 "input_scale",
                 "observe",
+                "calibrate nvfp4",
             ],
             inputs=[
                 io.Model.Input("model", tooltip="The model to observe."),
@@ -89,7 +90,7 @@ class Calibrate(io.ComfyNode):
     @classmethod
     def validate_inputs(cls, name: Any) -> bool | str:
         """Report a name that cannot be a file name before the queue starts."""
-        return CALIBRATIONS.check_new(name, optional=False)
+        return refused_if_invalid(CALIBRATIONS.check_new(name, optional=False))
 
     @classmethod
     def execute(
@@ -157,74 +158,11 @@ def _memory_inputs() -> list[io.Input]:
             default=0,
             min=0,
             max=262144,
+            advanced=True,
             tooltip="The memory for collecting Hessians, in MB, on the device that runs "
             "the model. The roundings gptq and gptaq need Hessians; 0 collects none. Each "
             "sampling run collects as many as fit and keeps them on disk, and the next run "
             "collects others. The report says how many are done. For WAN 2.2 5B, 8000 and "
             "eight prompts are enough.",
         ),
-    ]
-
-
-class CalibrationResult(io.ComfyNode):
-    """Return what the observers recorded as an immutable calibration."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        """Describe the node to ComfyUI."""
-        return io.Schema(
-            node_id="NVFP4FoundryCalibrationResult",
-            display_name="Calibration Result",
-            category=CALIBRATE,
-            description=(
-                "Waits until sampling is done, then collects what Calibrate recorded, saves the "
-                "calibration in ComfyUI's output folder and reports every layer."
-            ),
-            search_aliases=["nvfp4 calibration", "save calibration", "activation report"],
-            inputs=[
-                CalibrationSocket.Input(
-                    "calibration", display_name="session", tooltip="From Calibrate."
-                ),
-                io.Latent.Input(
-                    "latent",
-                    tooltip="The sampler's output for the observed model. It makes this node wait "
-                    "for the sampling, and run again after each new sampling.",
-                ),
-            ],
-            outputs=[
-                StatisticsSocket.Output(display_name="CALIBRATION"),
-                io.Latent.Output(display_name="latent", is_output_list=True),
-                io.String.Output(display_name="report"),
-            ],
-            is_input_list=True,  # all latents of a deck of prompts belong to one calibration
-            is_output_node=True,
-        )
-
-    @classmethod
-    def execute(cls, calibration: list[CalibrationSession], latent: list[Any]) -> io.NodeOutput:
-        """Save and report the calibration."""
-        has_news = calibration[0].has_news
-        statistics = calibration[0].finish()
-        text = describe_statistics(statistics)
-        budget = describe_budget(statistics, calibration[0].settings)
-        notes = [*_describe_left_out(calibration[0].left_out), *([budget] if budget else [])]
-        text = "\n".join([*notes, "", text]) if notes else text
-        if not has_news:
-            text = (
-                "warning: nothing was sampled with Calibrate's MODEL since the last result. Check "
-                f"that this MODEL is connected to the sampler\n\n{text}"
-            )
-        return io.NodeOutput(statistics, latent, text, ui=ui.PreviewText(text))
-
-
-def _describe_left_out(runs: Sequence[RunRecord]) -> list[str]:
-    """Return a line that names the interrupted runs that are left out, if there are any."""
-    if not runs:
-        return []
-    one = len(runs) == 1
-    which = ", ".join(f"{run.id[:8]} after {run.calls} calls" for run in runs[-3:])
-    return [
-        f"{len(runs)} interrupted run{'' if one else 's'} left out ({'' if one else 'the latest: '}"
-        f"{which}). To add {'it' if one else 'them'}, set interrupted_runs of Calibrate to 'take "
-        "in' and queue again"
     ]

@@ -10,8 +10,8 @@ from ...quant.calibration import CalibrationStatistics
 from ...quant.calibration.input_scale.export import FLAVOURS, export_scales, write_scales
 from ...quant.calibration.input_scale.read import formats_with_scales
 from ...quant.text import shorten
-from ..files import folders
 from ..files.artefacts import INPUT_SCALES
+from ..files.names import free_name
 from ..foundry_node import FoundryNode
 from ..inputs.input_scale import AMAX, FIXED, PERCENTILE, chosen_policy, input_scale_options
 from ..inputs.sockets import INTEROP, StatisticsSocket
@@ -103,7 +103,7 @@ class ExportInputScales(FoundryNode):
             format_name=format,
             prefix=prefix.strip(),
         )
-        path = folders.free_name(INPUT_SCALES.path(name))
+        path = free_name(INPUT_SCALES.path(name))
         write_scales(export, path)
         INPUT_SCALES.remember(name, path)
         lines = [f"saved {path}", f"{export.layers} layers have a static scale"]

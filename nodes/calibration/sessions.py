@@ -23,8 +23,9 @@ from ...quant.calibration import (
     moments_folder,
     save_statistics,
 )
-from ...quant.errors import CalibrationError
+from ...quant.errors import CalibrationError, Remedy
 from ...quant.fingerprint import ModelFingerprint
+from ..files.names import free_name
 from .live import LiveCalibration
 
 _REMEDY = (
@@ -54,7 +55,7 @@ class CalibrationSession:
         self._prompts: tuple[str, ...] = ()
         # Digests of the samplings of the present deck, and of those that a cancelled deck finished.
         self._deck: list[str] = []
-        self._finished_before: set[str] = set()
+        self._finished_before: list[str] = []
         self._on_disk = False
         self._unread = 0
 
@@ -104,8 +105,14 @@ class CalibrationSession:
         try:
             saved = load_statistics(path)
         except CalibrationError as error:
-            raise CalibrationError(f"{error}. {_REMEDY}") from error
-        saved.require_model(self.fingerprint, f"calibration {self.name!r}", _REMEDY)
+            remedy = _other_name(self._path)
+            raise CalibrationError(f"{error}. {_REMEDY}", remedy=remedy) from error
+        difference = saved.fingerprint.difference(self.fingerprint)
+        if difference is not None:
+            raise CalibrationError(
+                f"calibration {self.name!r} is from a different model: {difference}. {_REMEDY}",
+                remedy=_other_name(self._path),
+            )
         return saved
 
     def set_prompts(self, prompts: Sequence[str]) -> None:
@@ -134,12 +141,15 @@ class CalibrationSession:
                 yield
         except BaseException:
             # ComfyUI samples a cancelled deck again from its first prompt.
-            self._finished_before |= set(self._deck)
+            self._finished_before += self._deck
             self._deck.clear()
             self._end_run(finished=False)
             self._save_what_finished()
             raise
-        self._unread += counts
+        if counts:
+            self._unread += 1
+        else:
+            self._finished_before.remove(sampling)
         self._deck.append(sampling)
         self._end_run(finished=True)
         if len(self._deck) >= len(self._prompts):
@@ -235,6 +245,12 @@ def _aside(path: Path) -> Path:
     return path.with_name(f"{path.stem}.interrupted")
 
 
+def _other_name(path: Path) -> Remedy:
+    """Return the remedy to calibrate under a name that is free."""
+    name = free_name(path).stem
+    return Remedy(f"Calibrate under the name {name}", "name", name)
+
+
 _SESSIONS: dict[Path, CalibrationSession] = {}
 
 
@@ -256,7 +272,8 @@ def open_session(
     if running is not None and difference and running.has_news and not start_over:
         raise CalibrationError(
             f"calibration {name!r} is in use for a different model ({difference}). Give this "
-            "model's calibration another name, or set 'accumulate' to 'start over'"
+            "model's calibration another name, or set 'accumulate' to 'start over'",
+            remedy=_other_name(path),
         )
     if start_over:
         session = CalibrationSession(name, path, fingerprint, settings)

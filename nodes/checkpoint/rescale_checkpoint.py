@@ -10,7 +10,7 @@ from ...quant.calibration import CalibrationStatistics
 from ...quant.checkpoint import rescale_checkpoint
 from ...quant.reports.rescale import describe_rescale
 from ...quant.sources import open_tensors
-from ..bridge.models import progress_bar
+from ..bridge.progress import progress_bar
 from ..files import folders
 from ..files.written import WRITTEN
 from ..foundry_node import FoundryNode

@@ -15,7 +15,8 @@ from ...quant.errors import FoundryError
 from ...quant.planning import Recipe, automatic_recipe, make_plan, take_inventory
 from ...quant.reports.view import conversion_view
 from ...quant.sources import open_source
-from ..bridge.models import compute_device, progress_bar
+from ..bridge.models import compute_device
+from ..bridge.progress import progress_bar
 from ..files import folders
 from ..files.written import WRITTEN
 from ..foundry_node import FoundryNode

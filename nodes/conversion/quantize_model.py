@@ -14,7 +14,8 @@ from ...quant.planning import Plan
 from ...quant.reports.view import conversion_view
 from ..bridge.model_or_clip import is_clip, opened
 from ..bridge.model_source import ModelSource
-from ..bridge.models import compute_device, emulate_native_gpu, model_from_checkpoint, progress_bar
+from ..bridge.models import compute_device, emulate_native_gpu, model_from_checkpoint
+from ..bridge.progress import progress_bar
 from ..bridge.text_encoder_source import TextEncoderSource, clip_from_checkpoint
 from ..foundry_node import FoundryNode
 from ..inputs.sockets import START, CheckpointSocket, PlanSocket, StatisticsSocket

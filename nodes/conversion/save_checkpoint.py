@@ -9,7 +9,7 @@ from comfy_api.latest import io
 
 from ...quant.conversion.convert import QuantizedModel, save_model
 from ...quant.reports.view import conversion_view
-from ..bridge.models import progress_bar
+from ..bridge.progress import progress_bar
 from ..files.written import WRITTEN
 from ..foundry_node import FoundryNode
 from ..inputs.sockets import START, CheckpointSocket

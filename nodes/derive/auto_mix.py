@@ -15,7 +15,7 @@ from ...quant.reports.pictures.sensitivity import picture_tensor
 from ...quant.reports.view import mix_view
 from ...quant.sensitivity.artefact import Sensitivity
 from ..bridge.model_source import ModelSource
-from ..bridge.models import progress_bar
+from ..bridge.progress import progress_bar
 from ..files.artefacts import RECIPES
 from ..foundry_node import FoundryNode
 from ..inputs.rules import rules_input

@@ -9,7 +9,7 @@ from typing import Any
 
 import folder_paths
 
-from .folders import free_name, is_file_name
+from .names import free_name, is_file_name
 from .written import WRITTEN
 
 

@@ -9,13 +9,12 @@ from pathlib import Path
 
 import folder_paths
 
+from .names import is_file_name
+
 MODEL_FOLDERS = ("diffusion_models", "checkpoints")
 TEXT_ENCODERS = "text_encoders"
 OUTPUT = "output"
 NOTHING = "nothing"
-_FORBIDDEN = re.compile(r'[<>:"|?*/\\\x00-\x1f]')
-# File systems allow 255 bytes; suffixes and the temporary name need some of them.
-_LONGEST_NAME = 180
 _INDEX = ".safetensors.index.json"
 _LOG = re.compile(r"\.(log|txt|tsv)(\.(gz|xz|bz2))?$", re.IGNORECASE)
 
@@ -152,21 +151,6 @@ def target_path(folder: str, name: str) -> Path:
     if not path.is_relative_to(roots[0]):
         raise ValueError(f"{name} points outside the {folder} folder; use a plain name")
     return path
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a name without folders is a valid file name on every system."""
-    allowed = not _FORBIDDEN.search(name) and not name.startswith(".")
-    return bool(name) and allowed and len(name.encode()) <= _LONGEST_NAME
-
-
-def free_name(path: Path) -> Path:
-    """Return ``path``, or the first ``path_2``, ``path_3``, ... that does not exist."""
-    candidate, number = path, 1
-    while candidate.exists():
-        number += 1
-        candidate = path.with_name(f"{path.stem}_{number}{path.suffix}")
-    return candidate
 
 
 def prompt_files() -> list[str]:

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from ...quant.checkpoint import check_target
 from ...quant.errors import Remedy
 from ..files import folders
+from ..files.names import free_name, is_file_name
 from ..prompts.validation import constant_inputs
 from ..reports.errors import refused
 
@@ -84,7 +85,7 @@ def resolve_target(
     path = folders.target_path(folder, file_name.strip() or f"{_stem(source)}{SUFFIX}")
     path.parent.mkdir(parents=True, exist_ok=True)
     if if_exists == _NUMBER:
-        path = folders.free_name(path)
+        path = free_name(path)
     overwrite = if_exists == _OVERWRITE
     check_target(path, data_bytes, overwrite=overwrite)
     return path, overwrite
@@ -95,7 +96,7 @@ def _stem(source: str) -> str:
     name = source.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     for suffix in (".safetensors.index.json", ".safetensors", ".gguf"):
         name = name.removesuffix(suffix)
-    return name if folders.is_file_name(name) else "model"
+    return name if is_file_name(name) else "model"
 
 
 def target_key(node: str, inputs: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ class Migration:
         values: inputs that did not exist then, with the value that does the same as before.
         switches: switches that are now one list of choices: their ``prefix``, the ``input`` with
             the list, and the choices that were ``on`` by default.
+        dropped: inputs that no longer exist.
         unless: a node that has this input is of this version already.
     """
 
@@ -32,6 +33,7 @@ class Migration:
     inputs: Mapping[str, str] = field(default_factory=dict)
     values: Mapping[str, Any] = field(default_factory=dict)
     switches: Mapping[str, Any] = field(default_factory=dict)
+    dropped: tuple[str, ...] = ()
     unless: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -46,7 +48,7 @@ class Migration:
         for name, value in inputs.items():
             if prefix and name.startswith(prefix):
                 chosen[name.removeprefix(prefix)] = bool(value)
-            else:
+            elif name not in self.dropped:
                 found[self.inputs.get(name, name)] = value
         if prefix:
             # a list of two would be taken for a link
@@ -68,7 +70,9 @@ MIGRATIONS: Mapping[str, Migration] = {
     "NVFP4FoundryQuantize": Migration("NVFP4FoundryQuantizeModel", ("preview",)),
     "NVFP4FoundryCompare": Migration("NVFP4FoundryCompareSamples", ("gain",)),
     "NVFP4FoundryProbeModel": Migration(
-        "NVFP4FoundryProbeLatentShift", ("unit", "sigmas", "measure", "formats")
+        "NVFP4FoundryProbeLatentShift",
+        ("unit", "sigmas", "measure", "formats"),
+        dropped=("measure",),
     ),
     "NVFP4FoundryPlanTextEncoder": Migration(
         "NVFP4FoundryPlanLayers", ("encoder", "any_architecture"), {"clip": "model"}
@@ -78,6 +82,7 @@ MIGRATIONS: Mapping[str, Migration] = {
         ("encoder",),
         {"clip": "model"},
         {"preview": "as this machine runs it"},
+        dropped=("encoder",),
     ),
     "NVFP4FoundryLoadSensitivity": Migration(
         "NVFP4FoundryProbeResult", ("name",), {"name": "source"}, {"save_as": ""}

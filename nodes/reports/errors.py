@@ -19,6 +19,8 @@ _WIDGETS = {
     "if_exists": (_THIS_NODE, "if_exists"),
     "file_name": (_THIS_NODE, "file_name"),
     "encoder": (_THIS_NODE, "encoder"),
+    "name": (_THIS_NODE, "name"),
+    "calibration": ("NVFP4FoundryLoadCalibration", "name"),
 }
 
 

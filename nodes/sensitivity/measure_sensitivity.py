@@ -16,7 +16,8 @@ from ...quant.sensitivity.measure import (
     measure_sensitivity,
 )
 from ..bridge.model_source import ModelSource
-from ..bridge.models import compute_device, progress_bar
+from ..bridge.models import compute_device
+from ..bridge.progress import progress_bar
 from ..files.artefacts import SENSITIVITIES
 from ..foundry_node import FoundryNode
 from ..inputs.save_as import save_as_input
@@ -76,7 +77,7 @@ class MeasureSensitivity(FoundryNode):
                     tooltip="How to round the weights. Choose the rounding that you will quantize "
                     "with.",
                 ),
-                save_as_input("sensitivity", "Load Sensitivity"),
+                save_as_input("sensitivity", "Probe Result"),
             ],
             outputs=sensitivity_outputs(),
             is_output_node=True,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ...quant.reports.pictures.sensitivity import draw_sensitivity, picture_tensor
-from ...quant.reports.sensitivity import describe_sensitivity
+from ...quant.reports.view import sensitivity_view
 from ...quant.sensitivity.artefact import Sensitivity, load_sensitivity, save_sensitivity
 from ..files.artefacts import SENSITIVITIES
 from ..inputs.sockets import SensitivitySocket
+from ..reports.shown import shown
 
 
 def sensitivity_outputs() -> list[io.Output]:
@@ -22,10 +23,10 @@ def sensitivity_outputs() -> list[io.Output]:
 
 def sensitivity_result(sensitivity: Sensitivity, notes: list[str]) -> io.NodeOutput:
     """Return a sensitivity, a report that begins with ``notes``, and a heat map."""
-    text = "\n".join([*notes, describe_sensitivity(sensitivity)])
+    view = sensitivity_view(sensitivity, notes)
     picture = picture_tensor(draw_sensitivity(sensitivity, sensitivity.formats[0]))
-    shown = {**ui.PreviewText(text).as_dict(), **ui.PreviewImage(picture).as_dict()}
-    return io.NodeOutput(sensitivity, text, picture, ui=shown)
+    # the page draws the map itself; the picture is for other nodes
+    return io.NodeOutput(sensitivity, view.text, picture, ui=shown(view))
 
 
 def saved_sensitivity(sensitivity: Sensitivity, name: str) -> list[str]:

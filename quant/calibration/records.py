@@ -120,6 +120,13 @@ class LayerStatistics:
         finite = self.call_amax[np.isfinite(self.call_amax)]
         return float(np.percentile(finite.astype(np.float64), percent)) if finite.size else None
 
+    @property
+    def spread(self) -> float:
+        """Ratio of the largest to the smallest amax of a run; 1 for a single run."""
+        peaks = [float(self.call_amax[self.run == run].max()) for run in np.unique(self.run)]
+        positive = [peak for peak in peaks if peak > 0]
+        return max(positive) / min(positive) if positive else 1.0
+
     def select(self, branch: int | None = None) -> np.ndarray:
         """Return a boolean mask [N] of the finite records, of one CFG branch if given."""
         mask = np.isfinite(self.call_amax)

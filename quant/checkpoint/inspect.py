@@ -7,16 +7,21 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..planning.architectures import detect_architecture
+from ..formats import FORMATS
+from ..planning.architectures import Architecture, detect_architecture
 from ..planning.inventory import Layer, take_inventory
 from ..sources import TensorInfo, TensorSource, open_to_look
 from ..sources.stored_layers import short_dtype
+from .layer_record import LayerRecord, OverallError, overall_error, read_records
 from .provenance import read_provenance
 
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer as stored. ``bytes`` counts weight, bias, scales and marker."""
+    """One layer as stored. ``bytes`` counts weight, bias, scales and marker.
+
+    ``record`` is what the header tells about the layer if this tool wrote the file.
+    """
 
     name: str
     kind: str
@@ -24,11 +29,15 @@ class LayerSummary:
     format: str
     bytes: int
     input_scale: float | None = None
+    record: LayerRecord | None = None
 
 
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """The layers of a file, its metadata, and the record of how it was made."""
+    """The layers of a file, its metadata, and the record of how it was made.
+
+    ``folder`` is the folder of ComfyUI's models that such a file belongs in.
+    """
 
     path: str
     architecture: str
@@ -36,18 +45,44 @@ class CheckpointSummary:
     notes: tuple[str, ...]
     metadata: dict[str, str]
     provenance: dict[str, Any]
+    folder: str = "diffusion_models"
 
     @property
     def total_bytes(self) -> int:
         """Bytes of all tensors, without the file's header."""
         return sum(layer.bytes for layer in self.layers)
 
+    @property
+    def bytes_before(self) -> int | None:
+        """Bytes of all tensors of the source that the file was made from, if recorded."""
+        size = self.provenance.get("bytes_before")
+        return size if isinstance(size, int) and size > 0 else None
+
+    @property
+    def dynamic_layers(self) -> tuple[str, ...]:
+        """Linear layers that could have a static ``input_scale`` but have none."""
+        return tuple(
+            la.name
+            for la in self.layers
+            if la.kind == "linear"
+            and la.input_scale is None
+            and la.format in FORMATS
+            and FORMATS[la.format].activation_divisor is not None
+        )
+
     def counts(self) -> dict[str, int]:
         """Return the number of Linear layers per format, largest first."""
         return dict(Counter(la.format for la in self.layers if la.kind == "linear").most_common())
 
+    def overall_error(self) -> OverallError | None:
+        """Return the recorded error of all layers together, beside the plain max rule's."""
+        return overall_error(la.record for la in self.layers if la.record)
+
     def to_json(self) -> dict[str, Any]:
-        """Return JSON-serialisable data with ``layers`` and ``total_bytes``."""
+        """Return JSON-serialisable data with ``layers`` and ``total_bytes``.
+
+        The records are part of the layers, so the provenance is without them.
+        """
         return {
             "path": self.path,
             "architecture": self.architecture,
@@ -55,7 +90,7 @@ class CheckpointSummary:
             "total_bytes": self.total_bytes,
             "formats": self.counts(),
             "notes": list(self.notes),
-            "provenance": self.provenance,
+            "provenance": {k: v for k, v in self.provenance.items() if k != "layers"},
         }
 
 
@@ -74,6 +109,8 @@ def inspect_checkpoint(path: str | Path) -> CheckpointSummary:
 def summarise(source: TensorSource) -> CheckpointSummary:
     """Summarise an open source; see `inspect_checkpoint`."""
     inventory = take_inventory(source)
+    provenance = read_provenance(source)
+    records = read_records(provenance)
     layers = tuple(
         LayerSummary(
             name=layer.name,
@@ -82,17 +119,26 @@ def summarise(source: TensorSource) -> CheckpointSummary:
             format=stored_format(layer.tensor),
             bytes=layer.nbytes,
             input_scale=_input_scale(source, layer),
+            record=records.get(layer.name),
         )
         for layer in inventory.layers.values()
     )
+    architecture = detect_architecture(inventory)
     return CheckpointSummary(
         path=source.description,
-        architecture=str(detect_architecture(inventory)),
+        architecture=str(architecture),
         layers=layers,
         notes=source.notes,
         metadata=dict(source.metadata),
-        provenance=read_provenance(source),
+        provenance=provenance,
+        folder=_folder(source, architecture),
     )
+
+
+def _folder(source: TensorSource, architecture: Architecture) -> str:
+    if source.rest is not None:
+        return "checkpoints"
+    return "text_encoders" if architecture.is_text_encoder else "diffusion_models"
 
 
 def stored_format(info: TensorInfo) -> str:

@@ -23,6 +23,7 @@ from ..sources.stored_layers import (
     announced_markers,
     read_layout,
 )
+from .layer_record import read_records
 from .provenance import read_provenance, tensor_digest
 
 # A recorded error was computed by the same arithmetic, in another order of summation, and
@@ -53,6 +54,14 @@ class VerifyResult:
             "quantized": self.quantized,
             "compared_with_source": self.compared_with_source,
         }
+
+
+@dataclass(frozen=True)
+class _Recorded:
+    """Errors of weights and digests of corrected biases by layer, from the file's header."""
+
+    errors: Mapping[str, float | None]
+    biases: Mapping[str, str]
 
 
 def verify_checkpoint(
@@ -96,7 +105,11 @@ def verify_tensors(
     if original is not None:
         problems += _check_names(layers, original)
         problems += _check_rest(checkpoint.rest, original.rest)
-    recorded = read_provenance(checkpoint)
+    provenance = read_provenance(checkpoint)
+    recorded = _Recorded(
+        {name: record.weight_error for name, record in read_records(provenance).items()},
+        provenance.get("corrected_biases", {}),
+    )
     total, done = checkpoint.nbytes, 0
     for number, layer in enumerate(layers.values(), 1):
         try:
@@ -163,7 +176,7 @@ def _check_layer(
     checkpoint: TensorSource,
     layer: StoredLayer,
     original: TensorSource | None,
-    recorded: Mapping[str, Any],
+    recorded: _Recorded,
 ) -> Iterator[str]:
     if layer.marker is None:
         yield from _check_unquantized(checkpoint, layer, original)
@@ -184,12 +197,12 @@ def _check_layer(
     if wrong:
         return
     yield from _check_scales(checkpoint, layer, fmt)
-    error = recorded.get("errors", {}).get(layer.name)
+    error = recorded.errors.get(layer.name)
     yield from _check_weight(checkpoint, layer, fmt, shape, original, error)
     if "bias" not in layer.tensors:
         return
     bias = layer.tensors["bias"].name
-    digest = recorded.get("corrected_biases", {}).get(layer.name)
+    digest = recorded.biases.get(layer.name)
     if digest is None:
         yield from _check_equal(checkpoint, bias, original)
     elif tensor_digest(checkpoint.load(bias)) != digest:

@@ -17,6 +17,7 @@ from .parser import Commands, add_command
 from .paths import OutputPath, output_ending_in
 
 if TYPE_CHECKING:
+    from ..calibration import CalibrationStatistics
     from ..conversion.report import ConversionReport
 
 
@@ -52,18 +53,22 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from ..reports.conversion import conversion_headline
+    from ..text import printable
     from .output import print_json, save_text
 
-    report = _convert(options)
+    report, statistics = _convert(options)
     if options.report:
-        save_text(_report_text(report, options.report.path), options.report)
+        save_text(_report_text(report, statistics, options.report.path), options.report)
     if options.json:
         return print_json(report.to_json())
-    print(conversion_headline(report))
+    print(printable(conversion_headline(report)))
     return 0
 
 
-def _convert(options: argparse.Namespace) -> ConversionReport:
+def _convert(
+    options: argparse.Namespace,
+) -> tuple[ConversionReport, CalibrationStatistics | None]:
+    """Convert, and return the report and the calibration that was used."""
     from ..calibration import load_statistics
     from ..conversion.convert import convert
     from ..planning import take_inventory
@@ -73,7 +78,7 @@ def _convert(options: argparse.Namespace) -> ConversionReport:
     device = chosen_device(options)
     statistics = load_statistics(options.calibration) if options.calibration else None
     with chosen_source(options) as source, progress("quantize", options) as on_progress:
-        return convert(
+        report = convert(
             source,
             chosen_plan(options, take_inventory(source)),
             options.target.path,
@@ -83,12 +88,16 @@ def _convert(options: argparse.Namespace) -> ConversionReport:
             whole_file=options.whole_checkpoint,
             on_progress=on_progress,
         )
+    return report, statistics
 
 
-def _report_text(report: ConversionReport, path: Path) -> str:
+def _report_text(
+    report: ConversionReport, statistics: CalibrationStatistics | None, path: Path
+) -> str:
     from ..reports.conversion import describe_conversion
-    from ..reports.conversion_page import conversion_page
+    from ..reports.page import render_page
+    from ..reports.view import conversion_view
 
     if path.suffix == ".html":
-        return conversion_page(report)
+        return render_page(conversion_view(report, statistics))
     return report.dumps() if path.suffix == ".json" else describe_conversion(report)

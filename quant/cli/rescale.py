@@ -52,6 +52,8 @@ def run(options: argparse.Namespace) -> int:
     from .output import print_json, progress
 
     policy = _policy(options)
+    from ..text import printable
+
     path, target = _path_and_target(options)
     statistics = load_statistics(options.calibration) if options.calibration else None
     with progress("rescale", options) as on_progress:
@@ -65,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.json:
         return print_json(report.to_json())
-    print(describe_rescale(report))
+    print(printable(describe_rescale(report)))
     print(f"wrote {target}" if target else "nothing was written")
     return 0
 

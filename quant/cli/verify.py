@@ -54,8 +54,10 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_verdict(result: VerifyResult) -> None:
+    from ..text import printable
+
     for problem in result.problems:
-        print(f"problem: {problem}")
+        print(printable(f"problem: {problem}"))
     verdict = "fine" if result.ok else f"{len(result.problems)} problems"
     how = (
         "compared with its source" if result.compared_with_source else "not compared with a source"

@@ -11,6 +11,7 @@ from ..errors import FormatError
 from ..formats import EncodedWeight, WeightFormat
 from ..formats.nvfp4_scales import NVFP4_MAX
 from ..rounding import DEFAULT_ROUNDING, NEED_MOMENTS, get_rounding
+from .max_rule import MaxRuleEstimate, estimate_max_rule
 from .observed_input import ObservedInput
 from .output_trial import OutputError, OutputTrial
 
@@ -35,6 +36,8 @@ class ChosenEncoding:
     or what it gained; it may be empty. ``bias_shift`` float32 [out] must be added to the layer's
     bias; None if that would not help. ``error`` and ``runtime_scale_error`` (W4A4 with the
     runtime's own activation scale) are measured on held-out inputs; None: not measured.
+    ``max_rule`` is what the plain max rule would lose, and ``output_norm`` the norm of the exact
+    output per token; None: not known.
     """
 
     encoded: EncodedWeight
@@ -44,6 +47,8 @@ class ChosenEncoding:
     bias_reason: str = ""
     error: OutputError | None = None
     runtime_scale_error: float | None = None
+    max_rule: MaxRuleEstimate | None = None
+    output_norm: float | None = None
 
 
 def choose_encoding(
@@ -76,7 +81,8 @@ def choose_encoding(
     plain = plain if fmt.has_scale_choice else "max"
     if observed is None:
         encoded = fmt.encode(weight, get_rounding(plain), measure_error=True)
-        return ChosenEncoding(encoded, "mse" if plain == "weighted" else plain)
+        chosen = ChosenEncoding(encoded, "mse" if plain == "weighted" else plain)
+        return _beside_max_rule(chosen, weight, fmt, None)
     has_moments = observed.statistics.moments is not None
     trial = None
     if measure_outputs or (has_moments and (rounding in NEED_MOMENTS or correct_bias)):
@@ -89,7 +95,24 @@ def choose_encoding(
         chosen = _prove(chosen, weight, fmt, rounding, observed, trial)
     if correct_bias and trial is not None and rounding != "max":
         chosen = _with_bias(chosen, weight, fmt, observed, trial)
-    return chosen
+    return _beside_max_rule(chosen, weight, fmt, trial)
+
+
+def _beside_max_rule(
+    chosen: ChosenEncoding, weight: torch.Tensor, fmt: WeightFormat, trial: OutputTrial | None
+) -> ChosenEncoding:
+    """Return the encoding with what the plain max rule would lose."""
+    estimate = estimate_max_rule(
+        weight,
+        fmt,
+        chosen.encoded,
+        chosen.rounding,
+        trial,
+        chosen.error.w4a16 if chosen.error else None,
+        chosen.bias_shift,
+    )
+    norm = trial.output_norm if trial is not None and chosen.error else None
+    return replace(chosen, max_rule=estimate, output_norm=norm)
 
 
 def taken_over(

@@ -99,7 +99,7 @@ def convert(
     """
     _require_other_file(source.paths, target)
     job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
-    slack = reserved_length(plan)
+    slack = reserved_length(job)
     with CheckpointWriter(
         target, job.specs(), header_metadata(job, ()), header_slack=slack, overwrite=overwrite
     ) as writer:

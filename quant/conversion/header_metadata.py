@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 from .. import VERSION
 from ..calibration.input_scale import DEFAULT_POLICY
 from ..calibration.statistics import CalibrationStatistics
+from ..checkpoint.layer_record import NUMBERS, TEXTS, LayerRecord, write_records
 from ..checkpoint.provenance import PROVENANCE
 from ..formats import get_format
-from ..planning.plan import Plan
+from ..planning.plan import PlannedLayer
 from ..planning.recipe import Recipe
 from ..rounding import ROUNDINGS
 from ..sources.stored_layers import QUANTIZATION_METADATA, announced_markers
@@ -23,9 +24,14 @@ from .choose_encoding import TAKEN_OVER
 from .job import ConversionJob
 from .report import LayerReport
 
-# Recorded errors have this many digits after the first; as text, no error is longer than this one.
-_ERROR_DIGITS = 4
-_LONGEST_ERROR = 1.2345e-300
+# As text, no recorded number is longer than this one.
+_LONGEST_NUMBER = 1.2345e-300
+_LONGEST_COUNT = 10**12
+# Room for the texts of a layer that are known only once it is encoded: what a second-order rounding
+# and a corrected bias gained. Longer ones are cut.
+_ROOM_FOR_GAINS = 160
+_ROOM_FOR_TEXT = 24
+_CUTS = (None, 120, 80, 40, 20, 0)
 
 
 def header_metadata(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, str]:
@@ -66,12 +72,49 @@ def _provenance(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str,
         "calibration": _calibration_summary(job.statistics),
         "roundings": dict(Counter(r.rounding for r in reports if r.rounding)),
         "corrected_biases": {r.name: r.bias_digest for r in reports if r.bias_digest},
-        "errors": {
-            r.name: float(f"{r.weight_error:.{_ERROR_DIGITS}e}")
-            for r in reports
-            if r.weight_error is not None
-        },
+        **({"whole_checkpoint": True} if job.whole_file else {}),
+        "bytes_before": job.plan.bytes_before,
+        "layers": _records(job, reports),
     }
+
+
+def _records(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, Any]:
+    """Return the records of all layers as columns; before they are encoded, what is known then."""
+    early = {planned.name: _early_record(job, planned) for planned in job.plan.layers}
+    if not reports:
+        return write_records(early)
+    records = {report.name: _record(report) for report in reports}
+    limit = _length(write_records(early)) + _growth(job)
+    for cut in _CUTS:
+        columns = write_records(records, cut)
+        if _length(columns) <= limit:
+            return columns
+    raise AssertionError("the room for records holds their numbers")
+
+
+def _record(report: LayerReport) -> LayerRecord:
+    return LayerRecord(**{f.name: getattr(report, f.name) for f in fields(LayerRecord)})
+
+
+def _early_record(job: ConversionJob, planned: PlannedLayer) -> LayerRecord:
+    decision = job.decisions.get(planned.name)
+    scale = decision.reason if decision else ""
+    return LayerRecord(reason=planned.reason, input_scale_reason=scale)
+
+
+def _growth(job: ConversionJob) -> int:
+    """Return by how much the records can grow once the layers are encoded."""
+    moments = job.statistics and any(la.moments for la in job.statistics.inputs.values())
+    room = _ROOM_FOR_GAINS if moments else _ROOM_FOR_TEXT
+    count, quantized = len(job.plan.layers), len(job.plan.quantized())
+    index = [quantized] * count
+    texts = {name: {"of": [*ROUNDINGS, TAKEN_OVER], "at": index} for name in TEXTS}
+    numbers = dict.fromkeys(NUMBERS, [_LONGEST_NUMBER] * count)
+    return _length({**texts, **numbers, "calls": [_LONGEST_COUNT] * count}) + room * quantized
+
+
+def _length(data: Any) -> int:
+    return len(json.dumps(json.dumps(data)))  # twice: the provenance is JSON in JSON
 
 
 def _recipe(recipe: Recipe) -> dict[str, Any]:
@@ -85,13 +128,12 @@ def _recipe(recipe: Recipe) -> dict[str, Any]:
     return data
 
 
-def reserved_length(plan: Plan) -> int:
+def reserved_length(job: ConversionJob) -> int:
     """Return by how many bytes `header_metadata` can grow once all layers are encoded."""
-    names = [planned.name for planned in plan.quantized()]
+    names = [planned.name for planned in job.plan.quantized()]
     digests = dict.fromkeys(names, "0" * 8)
     roundings = dict.fromkeys((*ROUNDINGS, TAKEN_OVER), len(names))
-    longest = [dict.fromkeys(names, _LONGEST_ERROR), digests, roundings]
-    return len(json.dumps(json.dumps(longest)))  # twice: the provenance is JSON in JSON
+    return _length([digests, roundings]) + _growth(job)
 
 
 def _calibration_summary(statistics: CalibrationStatistics | None) -> dict[str, Any] | None:

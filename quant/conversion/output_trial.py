@@ -47,8 +47,9 @@ class OutputTrial:
     ) -> None:
         """Compute the exact outputs of ``weight`` ``[out, in]`` for ``rows`` ``[R, in]``."""
         usable = rows[torch.isfinite(rows.float()).all(dim=1)].to(weight.device)
-        self._inputs = usable.float()
-        self._exact = self._inputs @ weight.float().T
+        #: The rows that are finite, float32 ``[R, in]``.
+        self.inputs = usable.float()
+        self._exact = self.inputs @ weight.float().T
         self._norm = _norm(self._exact)
         self._fmt = fmt
         self._rows = usable
@@ -59,13 +60,18 @@ class OutputTrial:
         """Whether errors can be measured: there are rows, and not all outputs are zero."""
         return 0.0 < self._norm < float("inf")
 
+    @property
+    def output_norm(self) -> float:
+        """Root mean square over the rows of the norm of the exact output."""
+        return self._norm / max(1, len(self.inputs)) ** 0.5
+
     @cached_property
     def _rounded_by_runtime(self) -> torch.Tensor:
         return self._round(None)
 
     def _round(self, input_scale: float | None) -> torch.Tensor:
         if not self._fmt.rounds_activations or not len(self._rows):
-            return self._inputs
+            return self.inputs
         return self._fmt.emulate_activations(self._rows, input_scale)
 
     def measure(
@@ -78,7 +84,7 @@ class OutputTrial:
         if not self.is_possible:
             return None
         shift = 0.0 if bias_shift is None else bias_shift
-        weight_only = (self._inputs @ decoded.T).sub_(self._exact).add_(shift)
+        weight_only = (self.inputs @ decoded.T).sub_(self._exact).add_(shift)
         both = (self._rounded @ decoded.T).sub_(self._exact).add_(shift)
         by_row = both.square_().sum(1, dtype=torch.float64).cpu()
         w4a4 = float(by_row.sum()) ** 0.5 / self._norm

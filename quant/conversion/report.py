@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from ..checkpoint.layer_record import OverallError, overall_error
 from ..formats import get_format
 from ..sources.base import AppliedLora
 
@@ -19,12 +20,16 @@ class LayerReport:
     the weight. The others are errors of the layer's output on sampled calibration inputs: with
     16-bit activations (``output_error_w4a16``), with quantized activations
     (``output_error_w4a4``), and the latter with the runtime's own activation scale
-    (``output_error_runtime_scale``).
+    (``output_error_runtime_scale``). ``max_rule_weight_error`` and ``max_rule_output_error``
+    (W4A16) are what the plain max rule would lose in this format, estimated from some rows of the
+    weight. ``weight_norm`` (estimated likewise) and ``output_norm`` (per token) weigh the layers
+    when their errors are added up.
 
     ``rounding`` is the rounding that was used. ``rounding_reason`` and ``bias`` explain what
     second-order rounding and the corrected bias gained, or why they were not used.
     ``bias_digest`` is the digest of the corrected bias. ``runtime_scale`` is the scale that ComfyUI
     uses for the activations if ``input_scale`` is None; empty if it does not quantize them.
+    ``activation_spread`` is the ratio of the largest to the smallest amax of a calibration run.
     """
 
     name: str
@@ -42,12 +47,17 @@ class LayerReport:
     output_error_w4a16: float | None = None
     output_error_w4a4: float | None = None
     output_error_runtime_scale: float | None = None
+    max_rule_weight_error: float | None = None
+    max_rule_output_error: float | None = None
+    weight_norm: float | None = None
+    output_norm: float | None = None
     input_scale: float | None = None
     input_scale_reason: str = ""
     runtime_scale: str = ""
     calls: int = 0
     tokens: int = 0
     activation_amax: float | None = None
+    activation_spread: float | None = None
 
     @property
     def runtime_scale_is_dynamic(self) -> bool:
@@ -119,6 +129,10 @@ class ConversionReport:
     def corrected_biases(self) -> int:
         """Number of layers whose bias was corrected."""
         return sum(bool(la.bias_digest) for la in self.layers)
+
+    def overall_error(self) -> OverallError | None:
+        """Return the error of all layers together, beside the plain max rule's."""
+        return overall_error(self.layers)
 
     def static_scale_verdict(self) -> str:
         """Return how static input scales compare with dynamic ones; empty if not measured.

@@ -20,8 +20,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import numpy as np
-
 from ..calibration.coverage import is_partial
 from ..calibration.input_scale import represented_amax
 from ..calibration.records import LayerStatistics
@@ -123,19 +121,12 @@ def _problem(
     """Return why a format does not suit this input, or an empty text if it does."""
     if get_format(format_name).activation_divisor is None:
         return ""
-    if spread(layer) > max_spread:
+    if layer.spread > max_spread:
         return f"the largest input differs by more than x {max_spread:g} between runs"
     error = input_error(layer, format_name, base)
     if error is not None and error > max_error:
         return f"the inputs lose more than {max_error:.1%} in {format_name}"
     return ""
-
-
-def spread(layer: LayerStatistics) -> float:
-    """Return the ratio of the largest to the smallest amax of a run; 1 for a single run."""
-    peaks = [float(layer.call_amax[layer.run == run].max()) for run in np.unique(layer.run)]
-    positive = [peak for peak in peaks if peak > 0]
-    return max(positive) / min(positive) if positive else 1.0
 
 
 def input_error(layer: LayerStatistics, format_name: str, recipe: Recipe) -> float | None:

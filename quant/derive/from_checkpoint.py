@@ -79,7 +79,7 @@ def _stored(layer: Layer, origin: str) -> tuple[str, str]:
         raise RecipeError(
             f"{layer.name} of {origin} is stored as {stored.label}, which is not one of the "
             f"formats ({', '.join(FORMATS)}). If it is a GGUF, make the recipe from its bits: "
-            "'nvfp4 recipe from-gguf', or the node Recipe From GGUF"
+            "'nvfp4 recipe from-gguf', or the source GGUF of Load Recipe"
         )
     return stored.format, stored.label
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checkpoint.layer_record import OverallError
 from ..conversion.report import ConversionReport, LayerReport
 from ..text import format_bytes, format_percent, shorten, text_table
 from .messages import messages_of
@@ -16,6 +17,7 @@ def conversion_headline(report: ConversionReport) -> str:
     """Return the result of a conversion in a few lines."""
     formats = ", ".join(f"{count} {name}" for name, count in report.counts().items())
     static = sum(la.input_scale is not None for la in report.layers)
+    overall = report.overall_error()
     lines = [
         f"{report.source} -> {report.target or 'MODEL in memory'}",
         f"model       {report.architecture}",
@@ -25,6 +27,7 @@ def conversion_headline(report: ConversionReport) -> str:
         f"layers      {formats}",
         f"size        {format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)} "
         f"({report.bytes_after / max(1, report.bytes_before):.0%})",
+        *([f"error       {describe_overall(overall)}"] if overall else []),
         f"calibration {report.calibration}",
         f"input_scale {static} static, {len(report.dynamic_layers)} left to the runtime",
         *([f"            {verdict}"] if (verdict := report.static_scale_verdict()) else []),
@@ -58,6 +61,14 @@ def cells_of(layer: LayerReport) -> tuple[str, ...]:
         f"{layer.input_scale:.4g}" if layer.input_scale is not None else layer.runtime_scale or "-",
         "-" if layer.activation_amax is None else f"{layer.activation_amax:.4g}",
         str(layer.calls or "-"),
+    )
+
+
+def describe_overall(overall: OverallError) -> str:
+    """Return the error of all layers together, beside the plain max rule's."""
+    what = "outputs with 16-bit inputs" if overall.of_outputs else "weights"
+    return (
+        f"{overall.error:.2%} ({what}, all layers together), plain max rule {overall.max_rule:.2%}"
     )
 
 

@@ -32,7 +32,7 @@ def require_model(source: TensorSource) -> None:
     if lora:
         raise SourceError(
             f"{source.description} is a LoRA ({lora}), not a model; load the model in ComfyUI, add "
-            "the LoRA with a LoRA loader, and use Quantize"
+            "the LoRA with a LoRA loader, and use Quantize Model to NVFP4"
         )
     if any(name in names for name in _VAE):
         raise SourceError(

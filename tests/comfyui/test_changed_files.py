@@ -33,7 +33,7 @@ def done(server: ComfyServer, workflow: wf.Workflow) -> Run:
 
 def quantizing(model_file: str, file_name: str) -> wf.Workflow:
     """The shipped file to file workflow; node ids by class."""
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     wf.inputs(workflow, "NVFP4FoundrySelectPreset").update(
         {"preset": "all", "preset.format": "nvfp4", "rounding": "max"}
     )
@@ -57,8 +57,8 @@ def test_a_source_or_what_completes_it(server: ComfyServer) -> None:
     workflow = quantizing("diffusion_models/changing.gguf", "changing")
     quantize = wf.node(workflow, "NVFP4FoundryQuantizeFile")
     workflow[quantize]["inputs"]["complete_from"] = "diffusion_models/completing.safetensors"
-    recipe = wf.add(
-        workflow, "recipe", "NVFP4FoundryRecipeFromGguf", higher="float8_e4m3fn", bits_limit=4,
+    recipe = wf.load_recipe(
+        workflow, "recipe", "GGUF", higher="float8_e4m3fn", bits_limit=4,
         gguf_file="diffusion_models/changing.gguf", edge_blocks=0, edge_format="bf16",
     )  # fmt: skip
     wf.add(workflow, "save", "NVFP4FoundrySaveRecipe", recipe=[recipe, 0], name="of a gguf")

@@ -1,4 +1,4 @@
-"""The Compare node in a real ComfyUI, on latents it samples and on images."""
+"""Compare NVFP4 Samples in a real ComfyUI, on latents it samples and on images."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ C1, C2 = 0.01**2, 0.03**2
 
 @pytest.fixture(scope="module")
 def quantized(server: ComfyServer) -> str:
-    """Name of the tiny model in NVFP4, made by Quantize File."""
-    workflow = wf.load("quantize_file")
+    """Name of the tiny model in NVFP4, made by Quantize File to NVFP4."""
+    workflow = wf.quantize_file()
     recipe = wf.inputs(workflow, "NVFP4FoundrySelectPreset")
     recipe["preset"] = "wan2.2-14b"
     wf.inputs(workflow, "NVFP4FoundryQuantizeFile").update(

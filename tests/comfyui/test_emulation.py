@@ -41,7 +41,7 @@ class Preview:
 
     @property
     def report(self) -> str:
-        """What the Quantize node showed."""
+        """What Quantize Model to NVFP4 showed."""
         return self.run.text(wf.node(self.workflow, "NVFP4FoundryQuantizeModel"))
 
 

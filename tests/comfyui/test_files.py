@@ -85,7 +85,7 @@ def test_loras_on_the_model_are_in_the_checkpoint(server: ComfyServer) -> None:
 
 
 def test_quantize_file_and_inspect(server: ComfyServer) -> None:
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset"] = "wan2.2-14b"
     wf.inputs(workflow, "NVFP4FoundryQuantizeFile").update(
         model_file="diffusion_models/tiny_wan.safetensors",
@@ -103,7 +103,7 @@ def test_quantize_file_and_inspect(server: ComfyServer) -> None:
 
 
 def test_an_existing_file_is_never_overwritten_unless_told(server: ComfyServer) -> None:
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset"] = "all"
     recipe = wf.inputs(workflow, "NVFP4FoundrySelectPreset")
     for key in [k for k in recipe if k.startswith("preset.")]:

@@ -11,7 +11,7 @@ from tests.comfyui.comfy_server import TINY, ComfyServer
 
 
 def test_a_checkpoint_for_ampere_made_and_sampled_in_comfyui(server: ComfyServer) -> None:
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     preset = wf.inputs(workflow, "NVFP4FoundrySelectPreset")
     preset.update({"preset": "wan2.2-14b", "preset.edge_blocks": 1, "gpu": "Turing or Ampere"})
     wf.inputs(workflow, "NVFP4FoundryQuantizeFile").update(
@@ -45,7 +45,7 @@ def test_a_checkpoint_for_ampere_made_and_sampled_in_comfyui(server: ComfyServer
 def test_as_the_preset_says_is_the_default(server: ComfyServer) -> None:
     inputs = server.get("/object_info")["NVFP4FoundrySelectPreset"]["input"]
     assert inputs["optional"]["gpu"][1]["default"] == "as the preset says"
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset"] = "wan2.2-14b"
     workflow = {
         key: node

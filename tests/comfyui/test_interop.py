@@ -146,7 +146,7 @@ def recipe_saved(server: ComfyServer, workflow: wf.Workflow, link: list[Any], na
 def test_a_checkpoints_recipe_edited_and_saved(files: ComfyServer) -> None:
     workflow: wf.Workflow = {}
     model_file = f"diffusion_models/{CHECKPOINT}.safetensors"
-    wf.add(workflow, "mirror", "NVFP4FoundryRecipeFromCheckpoint", model_file=model_file)
+    wf.load_recipe(workflow, "mirror", "checkpoint", model_file=model_file)
     wf.add(
         workflow, "edit", "NVFP4FoundryEditRecipe", recipe=["mirror", 0],
         rules="blocks.0.* = bf16", rounding="mse",
@@ -182,21 +182,34 @@ def test_recipes_from_measurements(files: ComfyServer) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(data))
     workflow: wf.Workflow = {}
-    wf.add(workflow, "load", "NVFP4FoundryLoadSensitivity", name="by hand")
+    wf.add(workflow, "load", "NVFP4FoundryProbeResult", save_as="", source="by hand")
     wf.add(
-        workflow, "limit", "NVFP4FoundryRecipeFromSensitivity", sensitivity=["load", 0],
-        max_error=8.0, formats="", otherwise="bf16",
+        workflow, "model", "NVFP4FoundryLoadSourceModel",
+        model_file="diffusion_models/tiny_wan.safetensors",
     )  # fmt: skip
-    recipe = recipe_saved(files, workflow, ["limit", 0], "limited")
+    wf.add(
+        workflow, "preset", "NVFP4FoundrySelectPreset", preset="auto", extra_rules="",
+        rounding="weighted", input_scale="dynamic",
+    )  # fmt: skip
+    wf.add(
+        workflow, "plan", "NVFP4FoundryPlanLayers", model=["model", 0], recipe=["preset", 0],
+        any_architecture=False,
+    )  # fmt: skip
+    wf.add(
+        workflow, "limit", "NVFP4FoundryAutoMix", model=["model", 0], plan=["plan", 0],
+        sensitivity=["load", 0], budget="largest error of a layer", save_as="",
+        formats={"__value__": ["nvfp4", "bf16"]}, **{"budget.layer_percent": 8.0},
+    )  # fmt: skip
+    recipe = recipe_saved(files, workflow, ["limit", 1], "limited")
     formats = {la.name: la.format for la in plan(recipe).layers}
     assert [formats[f"blocks.{i}.ffn.0"] for i in range(4)] == ["nvfp4", "bf16", "bf16", "nvfp4"]
-    assert formats[Q] == "bf16" and formats["head.head"] == "keep"  # not measured; not for smart
+    assert formats[Q] == "bf16" and formats["head.head"] == "keep"  # not measured; not planned
 
     workflow = {}
     wf.add(workflow, "load", "NVFP4FoundryLoadCalibration", name="measured")
-    wf.add(
-        workflow, "advice", "NVFP4FoundryRecipeFromCalibration", statistics=["load", 0],
-        max_input_error=12.0, max_spread=4.0, careful="nvfp4_w4a16", unseen="keep",
-    )  # fmt: skip
+    limits = {"max_input_error": 12.0, "max_spread": 4.0, "careful": "nvfp4_w4a16"}
+    connected = {**limits, "unseen": "keep", "calibration": "the connected calibration"}
+    wf.load_recipe(workflow, "advice", "calibration", **connected)
+    workflow["advice"]["inputs"]["statistics"] = ["load", 0]
     advised = recipe_saved(files, workflow, ["advice", 0], "advised")
     assert plan(advised).counts() == plan(get_preset("smart").build()).counts()

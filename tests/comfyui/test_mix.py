@@ -14,7 +14,6 @@ from nvfp4_foundry.quant.derive import Mix, mix_plan, parse_budget
 from nvfp4_foundry.quant.planning import Plan, get_preset, load_recipe, make_plan, take_inventory
 from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity, load_sensitivity
 from nvfp4_foundry.quant.sources import open_source
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.comfyui import comfy_workflows as wf
@@ -70,6 +69,11 @@ def mix_of(sensitivity: Sensitivity, budget: str | None = None, **options: Any) 
         )
 
 
+def among(*names: str) -> dict[str, list[str]]:
+    """Return a choice of formats; a list of two alone would be taken for a link."""
+    return {"__value__": list(names)}
+
+
 def mixing(sensitivity: str = NAME, *, save_as: str = "", **values: Any) -> wf.Workflow:
     """Mix by a saved sensitivity, and save what that makes."""
     workflow = wf.without(
@@ -79,7 +83,7 @@ def mixing(sensitivity: str = NAME, *, save_as: str = "", **values: Any) -> wf.W
         "EmptyHunyuanLatentVideo", "NVFP4FoundryMeasureSensitivity", "NVFP4FoundryProbeLatentShift",
         "NVFP4FoundryProbeResult", "NVFP4FoundryQuantizeModel", "NVFP4FoundrySaveCheckpoint",
     )  # fmt: skip
-    wf.add(workflow, "load", "NVFP4FoundryLoadSensitivity", name=sensitivity)
+    wf.add(workflow, "load", "NVFP4FoundryProbeResult", save_as="", source=sensitivity)
     mix = wf.inputs(workflow, MIX)
     mix.update(sensitivity=["load", 0], save_as=save_as, **values)
     return workflow
@@ -123,20 +127,20 @@ def test_the_file_samples_with_stock_nodes(server: ComfyServer, shipped: Run) ->
     assert 0 < float((mixed - exact).norm() / exact.norm()) < 0.2
 
 
-def test_report_and_picture_are_shown(server: ComfyServer, shipped: Run) -> None:
+def test_report_and_frontier_are_shown(server: ComfyServer, shipped: Run) -> None:
     (mix,) = (key for key, value in shipped.outputs.items() if "this mix" in str(value))
     lines = shipped.text(mix).splitlines()
     assert lines[0] == f"saved as {NAME}"
     assert lines[1].startswith("model   WAN T2V") and lines[2].startswith("budget  size ")
     assert "preset wan2.2-14b" in shipped.text(mix)
-    (picture,) = shipped.outputs[mix]["images"]
-    path = server.base / "temp" / picture["filename"]
-    assert Image.open(path).size == (1000, 640)
+    (view,) = shipped.outputs[mix]["nvfp4_view"]
+    assert view["kind"] == "mix" and view["frontier"]["preset"]["name"] == "wan2.2-14b"
+    assert len(view["frontier"]["points"]) > 3 and view["edit"]["widget"] == "rules"
 
 
 def test_a_saved_mix_plans_the_same_again(server: ComfyServer, shipped: Run) -> None:
-    workflow = wf.without(mixing(), MIX, "NVFP4FoundrySelectPreset", "NVFP4FoundryLoadSensitivity")
-    wf.add(workflow, "recipe", "NVFP4FoundryLoadRecipe", name=NAME)
+    workflow = wf.without(mixing(), MIX, "NVFP4FoundrySelectPreset", "NVFP4FoundryProbeResult")
+    wf.load_recipe(workflow, "recipe", "recipe file", name=NAME)
     wf.inputs(workflow, PLAN)["recipe"] = ["recipe", 0]
     wf.add(
         workflow, "quantize", "NVFP4FoundryQuantizeFile",
@@ -174,8 +178,8 @@ def test_budgets(server: ComfyServer, shipped: Run, values: Budget, budget: str)
 
 
 def test_allowed_formats(server: ComfyServer, shipped: Run) -> None:
-    allowed = {"allow_bf16": False, "allow_nvfp4_w4a16": True, "allow_nvfp4": False}
-    values = {"budget": "average bits", "budget.bits": 6.0, **allowed}
+    allowed = among("nvfp4_w4a16", "float8_e4m3fn")
+    values = {"budget": "average bits", "budget.bits": 6.0, "formats": allowed}
     done(server, mixing(save_as="two formats", **values))
     recipe = load_recipe(kept(server, "recipes", "two formats"))
     chosen = {rule.format for rule in recipe.rules if rule.why == "mix"}
@@ -187,8 +191,7 @@ def test_formats_that_a_workflow_does_not_mention_are_the_usual_ones(
 ) -> None:
     workflow = mixing(save_as="unmentioned")
     mix = wf.inputs(workflow, MIX)
-    for name in [name for name in mix if name.startswith("allow_")]:
-        del mix[name]
+    del mix["formats"]
     done(server, workflow)
     with_all = load_recipe(kept(server, "recipes", NAME))
     assert load_recipe(kept(server, "recipes", "unmentioned")) == with_all
@@ -205,16 +208,35 @@ def test_a_save_never_overwrites(server: ComfyServer, shipped: Run) -> None:
     assert not kept(server, "recipes", f"{NAME}_3").exists()
 
 
+def test_a_rule_of_the_node_decides_its_layers(server: ComfyServer, shipped: Run) -> None:
+    values = {"rules": "blocks.1.ffn.2 = bf16", "budget": "average bits", "budget.bits": 7.0}
+    done(server, mixing(save_as="with a rule", **values))
+    chosen = formats(planned_by(kept(server, "recipes", "with a rule")))
+    assert chosen["blocks.1.ffn.2"] == "bf16"
+
+
+def test_an_error_for_each_layer(server: ComfyServer, shipped: Run) -> None:
+    values = {"budget": "largest error of a layer", "budget.layer_percent": 9.0}
+    done(server, mixing(save_as="each layer", **values))
+    mix = mix_of(load_sensitivity(kept(server, "sensitivities", NAME)), "layer-error=9%")
+    assert formats(planned_by(kept(server, "recipes", "each layer"))) == formats(mix.plan)
+    assert len(mix.point.counts) > 1
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"budget": "target size", "budget.gigabytes": 0.001}, "out of reach"),
         ({"budget": "average bits", "budget.bits": 1.0}, "out of reach"),
         (
-            {"budget": "largest error", "budget.percent": 0.01, "allow_bf16": False},
+            {
+                "budget": "largest error",
+                "budget.percent": 0.01,
+                "formats": among("nvfp4", "float8_e4m3fn"),
+            },
             "out of reach",
         ),
-        ({f"allow_{n}": False for n in ("nvfp4", "float8_e4m3fn", "bf16")}, "formats to choose"),
+        ({"formats": among()}, "formats to choose"),
     ],
     ids=["size", "bits", "error", "no format"],
 )

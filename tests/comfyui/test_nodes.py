@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import re
 import urllib.request
 
 from tests.comfyui.comfy_server import ROOT, ComfyServer
+from tests.comfyui.english_locale import english_locale, inputs_of
 
 #: Node by menu, in the order of the extension.
 MENUS = {
@@ -35,9 +38,9 @@ def test_nodes_are_listed_and_the_log_has_no_warnings(server: ComfyServer) -> No
 
 
 def test_web_files_are_served(server: ComfyServer) -> None:
-    (script,) = (path for path in server.get("/extensions") if path.endswith("/reports.js"))
-    base = f"http://127.0.0.1:{server.port}{script.removesuffix('reports.js')}"
-    for name in ("reports.js", *(f"docs/{node}.md" for node in NODES)):
+    (script,) = (path for path in server.get("/extensions") if path.endswith("/foundry.js"))
+    base = f"http://127.0.0.1:{server.port}{script.removesuffix('foundry.js')}"
+    for name in ("foundry.js", "view/mount.js", *(f"docs/{node}.md" for node in NODES)):
         with urllib.request.urlopen(base + name, timeout=30) as reply:
             assert reply.status == 200 and reply.read().strip()
 
@@ -46,17 +49,41 @@ def test_every_input_has_its_line_in_the_help(server: ComfyServer) -> None:
     listed = server.get("/object_info")
     for name in NODES:
         page = (ROOT / "web" / "docs" / f"{name}.md").read_text(encoding="utf-8")
-        for group in ("required", "optional"):
-            for key, spec in listed[name]["input"].get(group, {}).items():
-                shown = (spec[1] if len(spec) > 1 else {}).get("display_name") or key
-                # the switches of Auto Mix have one line together
-                assert f"**{shown}" in page or key.startswith("allow_"), f"{name}.{key}"
+        for key, options in inputs_of(listed[name]):
+            # inputs of a list that grows are numbered: one line is for all
+            shown = options.get("display_name") or key.rpartition(".")[2].rstrip("0123456789")
+            assert f"**{shown}" in page, f"{name}.{key}"
 
 
 def test_every_input_has_a_tooltip(server: ComfyServer) -> None:
     listed = server.get("/object_info")
     for name in NODES:
-        for group in ("required", "optional"):
-            for key, spec in listed[name]["input"].get(group, {}).items():
-                if spec[0] != "COMFY_AUTOGROW_V3":
-                    assert spec[1].get("tooltip"), f"{name}.{key}"
+        for key, options in inputs_of(listed[name]):
+            assert options.get("tooltip"), f"{name}.{key}"
+
+
+def test_help_has_the_title_of_the_node_and_no_picture_that_is_missing(server: ComfyServer) -> None:
+    listed = server.get("/object_info")
+    pages = {path.stem: path for path in (ROOT / "web" / "docs").glob("*.md")}
+    assert set(pages) == set(NODES)
+    for name, path in pages.items():
+        text = path.read_text(encoding="utf-8")
+        assert text.startswith(f"# {listed[name]['display_name']}\n")
+        for picture in re.findall(r"!\[[^\]]*\]\(([^)]*)\)", text):
+            # The help panel puts '/extensions/<pack>/docs/' in front of a path without a leading
+            # slash. So a picture beside the page is written as its bare file name.
+            assert picture == f"{name}.webp" and path.with_name(picture).is_file(), name
+
+
+def test_the_english_locale_is_that_of_the_nodes(server: ComfyServer) -> None:
+    for name, content in english_locale(server.get("/object_info")).items():
+        written = json.loads((ROOT / "locales" / "en" / name).read_text(encoding="utf-8"))
+        assert written == content, "run: python -m tests.comfyui.english_locale"
+
+
+def test_locales_are_served(server: ComfyServer) -> None:
+    served = server.get("/i18n")
+    for locale in ("en", "zh", "ja"):
+        nodes = json.loads((ROOT / "locales" / locale / "nodeDefs.json").read_text("utf-8"))
+        assert nodes.items() <= served[locale]["nodeDefs"].items()
+        assert "NVFP4 Foundry" in served[locale]["nodeCategories"]

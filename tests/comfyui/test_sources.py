@@ -78,9 +78,9 @@ def test_quantize_file_by_the_recipe_of_the_gguf(
     name: str, server: ComfyServer, files: dict[str, Path]
 ) -> None:
     out = f"file_{files[name].stem}"
-    workflow = wf.without(wf.load("quantize_file"), "NVFP4FoundrySelectPreset")
-    wf.add(
-        workflow, "recipe", "NVFP4FoundryRecipeFromGguf", gguf_file=GGUF, bits_limit=4,
+    workflow = wf.without(wf.quantize_file(), "NVFP4FoundrySelectPreset")
+    wf.load_recipe(
+        workflow, "recipe", "GGUF", gguf_file=GGUF, bits_limit=4,
         higher="float8_e4m3fn", edge_blocks=0, edge_format="bf16",
     )  # fmt: skip
     values = {"model_file": name, "file_name": out, "recipe": ["recipe", 0], **completed(name)}
@@ -110,7 +110,7 @@ def test_quantize_file_by_the_recipe_of_the_gguf(
 def test_what_cannot_be_opened_is_refused_before_the_queue_runs(
     act: Callable[[wf.Workflow], None], server: ComfyServer, files: dict[str, Path]
 ) -> None:
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset"] = "wan2.2-14b"
     act(workflow)
     with pytest.raises(RejectedError, match=r"lacks patch_embedding\.weight|no tensor that"):

@@ -75,7 +75,7 @@ def test_nodes_offer_text_encoders(server: ComfyServer) -> None:
     assert "text_encoders" in info["input"]["required"]["folder"][1]["options"]
     node = server.get("/object_info/NVFP4FoundryPlanLayers")["NVFP4FoundryPlanLayers"]
     assert node["input"]["required"]["model"][0] == "MODEL,CLIP"
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     wf.inputs(workflow, "NVFP4FoundryQuantizeFile").update(
         model_file="text_encoders/absent.safetensors", folder="text_encoders"
     )

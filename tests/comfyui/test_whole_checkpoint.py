@@ -20,7 +20,7 @@ def test_the_result_loads_with_load_checkpoint(server: ComfyServer) -> None:
     folder.mkdir(exist_ok=True)
     full = {PREFIX + name: tensor for name, tensor in load_file(TINY).items()} | BESIDE
     save_file(full, folder / NAME)
-    workflow = wf.load("quantize_file")
+    workflow = wf.quantize_file()
     wf.inputs(workflow, "NVFP4FoundrySelectPreset").update(
         {"preset": "all", "preset.format": "nvfp4"}
     )

@@ -60,10 +60,10 @@ def test_saved_checkpoint_has_the_planned_formats(server: ComfyServer, first_run
     layers = {layer.name: layer for layer in inspect_checkpoint(saved(server)).layers}
     assert {n for n, la in layers.items() if la.format == "float8_e4m3fn"} == FLOAT8
     assert {n for n, la in layers.items() if la.format == "nvfp4"} == NVFP4
-    assert first_run.text("4").startswith(
-        "model   WAN T2V (16 input channels, width 256, 4 blocks)"
-    )
-    assert "26 float8_e4m3fn, 14 nvfp4" in first_run.text("4")
+    plan = wf.node(wf.calibrate(), "NVFP4FoundryPlanLayers")
+    planned = first_run.text(plan)
+    assert planned.startswith("model   WAN T2V (16 input channels, width 256, 4 blocks)")
+    assert "26 float8_e4m3fn, 14 nvfp4" in planned
 
 
 def test_saved_checkpoint_verifies_against_the_source(server: ComfyServer, first_run: Run) -> None:

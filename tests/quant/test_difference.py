@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant import difference as compare
 from nvfp4_foundry.quant.checkpoint import compare_checkpoints
+from nvfp4_foundry.quant.checkpoint.layer_record import read_records
 from nvfp4_foundry.quant.checkpoint.provenance import read_provenance
 from nvfp4_foundry.quant.cli import main
 from nvfp4_foundry.quant.difference import Difference, difference, differences
@@ -168,7 +169,8 @@ def test_errors_equal_those_recorded_when_it_was_written(
 ) -> None:
     found = run_json(capsys, TINY, quantized)
     with open_tensors(quantized) as source:
-        recorded = read_provenance(source)["errors"]
+        records = read_records(read_provenance(source))
+    recorded = {n: r.weight_error for n, r in records.items() if r.weight_error is not None}
     layers = {layer["name"]: layer for layer in found["layers"]}
     assert len(recorded) == 39
     for name, error in recorded.items():

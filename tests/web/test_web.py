@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-
 from nvfp4_foundry.quant.planning.inventory import BlockPosition, Layer
 from nvfp4_foundry.quant.planning.rule_lines import parse_rule_line
 from nvfp4_foundry.quant.sources.base import TensorInfo

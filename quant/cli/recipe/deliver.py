@@ -24,12 +24,13 @@ def add_recipe_output(parser: argparse.ArgumentParser, *, of_preset: bool = True
 
 def deliver(text: str, options: argparse.Namespace) -> int:
     """Save JSON, or print it; returns the exit code of success."""
+    from ...text import printable
     from ..output import print_written, save_text
 
     if options.output:
         save_text(text, options.output)
     if options.json or not options.output:
-        print(text.rstrip())
+        print(printable(text.rstrip()))  # the escapes are those of JSON
     else:
         print_written(options)
     return 0
@@ -43,6 +44,7 @@ def deliver_derived(
     What the user should know about it goes to standard error. ``rules``: those of ``--set``;
     None: read them, of a recipe without settings.
     """
+    from ...text import printable
     from ..choice import edited, rules_only
 
     with wrong_usage():
@@ -50,5 +52,5 @@ def deliver_derived(
             derived.recipe, options, rules_only(options.edits) if rules is None else rules
         )
     for note in derived.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     return deliver(recipe.to_json(), options)

@@ -7,7 +7,6 @@ from math import isfinite
 
 from ...calibration import CalibrationStatistics
 from ...calibration.coverage import is_partial
-from ...derive.from_calibration import spread
 from ..calibration import describe_statistics, statistics_messages
 from ..messages import messages_of
 from .curves import inputs_of
@@ -62,7 +61,7 @@ def observed_values(
             row = found[layer.input_id]
         else:
             share = min(1.0, layer.calls / reference) if reference else None
-            ratio = spread(layer) if layer.amax is not None else None
+            ratio = layer.spread if layer.amax is not None else None
             ratio = ratio if ratio is not None and isfinite(ratio) else None
             row = found[layer.input_id] = (layer.amax, ratio, share, float(layer.calls))
         for column, value in zip(columns.values(), row, strict=True):

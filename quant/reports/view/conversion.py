@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ...calibration import CalibrationStatistics
+from ...checkpoint.layer_record import Measured
 from ...conversion.report import ConversionReport, LayerReport
 from ...formats import get_format
 from ..conversion import describe_conversion
@@ -14,7 +15,8 @@ from .curves import inputs_of
 from .layer_columns import LayerColumns
 from .layer_view import LayerView, Tile, with_notes
 from .measures import measures_with_values
-from .tiles import bits_tile, coverage_tile, formats_tile, scales_tile, size_tile
+from .numbers import rounded_all
+from .tiles import bits_tile, coverage_tile, error_tile, formats_tile, scales_tile, size_tile
 
 
 def conversion_view(
@@ -26,11 +28,11 @@ def conversion_view(
     values = _values(report.layers)
     names = [la.name for la in report.layers]
     if statistics is not None:
-        observed = observed_values(statistics, names)
-        is_linear = [la.kind == "linear" for la in report.layers]
-        for name in ("spread", "coverage"):
-            column = zip(observed[name], is_linear, strict=True)
-            values[name] = [value if linear else None for value, linear in column]
+        coverage = observed_values(statistics, names)["coverage"]
+        values["coverage"] = [
+            share if la.kind == "linear" else None
+            for la, share in zip(report.layers, coverage, strict=True)
+        ]
     return LayerView(
         kind="conversion",
         title=report.target or f"{report.source} in memory",
@@ -47,6 +49,7 @@ def conversion_view(
             values=values,
         ),
         measures=measures_with_values(values),
+        errors=errors_by_rounding(report.layers),
         inputs=inputs_of(statistics, names) if statistics is not None else None,
     )
 
@@ -57,9 +60,39 @@ def _values(layers: Sequence[LayerReport]) -> dict[str, list[float | None]]:
         "w4a16": [la.output_error_w4a16 for la in layers],
         "weight": [la.weight_error for la in layers],
         "amax": [la.activation_amax for la in layers],
+        "spread": [la.activation_spread for la in layers],
         "input_scale": [la.input_scale for la in layers],
         "bytes": [float(la.bytes_after) for la in layers],
         "calls": [float(la.calls) if la.calls else None for la in layers],
+    }
+
+
+def errors_by_rounding(
+    layers: Sequence[Measured | None],
+) -> dict[str, dict[str, list[int | float | None]]] | None:
+    """Return the ``errors`` part of a view: as stored and by the plain max rule.
+
+    None if the max rule's errors are not known.
+    """
+    if not any(la and la.max_rule_weight_error is not None for la in layers):
+        return None
+    columns = {
+        "as stored": {
+            "weight": [la.weight_error if la else None for la in layers],
+            "w4a16": [la.output_error_w4a16 if la else None for la in layers],
+        },
+        "plain max rule": {
+            "weight": [la.max_rule_weight_error if la else None for la in layers],
+            "w4a16": [la.max_rule_output_error if la else None for la in layers],
+        },
+    }
+    return {
+        rounding: {
+            error: rounded_all(column)
+            for error, column in errors.items()
+            if any(value is not None for value in column)
+        }
+        for rounding, errors in columns.items()
     }
 
 
@@ -70,6 +103,9 @@ def _tiles(report: ConversionReport) -> tuple[Tile, ...]:
         bits_tile((la.shape, la.bytes_after) for la in linears),
         formats_tile(report.counts()),
     ]
+    overall = report.overall_error()
+    if overall is not None:
+        tiles.append(error_tile(overall))
     quantized = [la for la in linears if get_format(la.format).is_quantized]
     if report.calibration != "none":
         tiles.append(coverage_tile(sum(la.calls > 0 for la in quantized), len(quantized)))

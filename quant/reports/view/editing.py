@@ -17,12 +17,13 @@ def edit_of(
     inventory: Inventory,
     architecture: Architecture,
     widget: str,
+    rules: str | None = None,
     formats: Iterable[str] = tuple(FORMATS),
 ) -> dict[str, Any]:
     """Return the ``edit`` part of a view, for the layers in the inventory's order.
 
-    ``widget`` is the name of the node's widget of rule lines. A format that a layer cannot take is
-    not among the sizes of its key.
+    ``widget`` is the name of the node's widget of rule lines, and ``rules`` its text. A format that
+    a layer cannot take is not among the sizes of its key.
     """
     offered = list(dict.fromkeys(formats))
     keys: dict[str, dict[str, int | float | None]] = {}
@@ -38,6 +39,8 @@ def edit_of(
         size_of.append(known[alike])
     return {
         "widget": widget,
+        **({} if rules is None else {"rules": rules}),
+        "unquantized": [name for name in offered if not get_format(name).is_quantized],
         "formats": offered,
         "sizes": keys,
         "size_of": size_of,

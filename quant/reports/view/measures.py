@@ -37,11 +37,6 @@ _MEASURES: Mapping[str, Measure] = {
         ),
         Measure("weight", "weight error", "%", "log", "Error of the stored weight."),
         Measure(
-            "max_rule", "weight error, plain max rule", "%", "log",
-            "Error of the weight if its scales were set by the largest values alone. Estimated "
-            "from some of its rows.",
-        ),
-        Measure(
             "latent", "latent shift", "%", "log",
             "Shift of the model's output if only this layer is quantized.",
         ),

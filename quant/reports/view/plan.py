@@ -20,6 +20,7 @@ def plan_view(
     *,
     inventory: Inventory | None = None,
     widget: str = "rules",
+    rules: str | None = None,
 ) -> LayerView:
     """Return the view of a plan.
 
@@ -28,6 +29,7 @@ def plan_view(
         notes: what to know about the source, shown before the warnings of the plan.
         inventory: the inventory that the plan was made from; without it, formats cannot be edited.
         widget: the name of the node's widget of rule lines.
+        rules: the text of that widget.
 
     Raises:
         PlanError: the plan was made for another model than the inventory.
@@ -46,7 +48,7 @@ def plan_view(
         messages=messages_of(notes, plan.warnings),
         layers=columns_of(plan, values),
         measures=measures_with_values(values),
-        edit=edit_of_plan(plan, inventory, widget) if inventory is not None else None,
+        edit=edit_of_plan(plan, inventory, widget, rules) if inventory is not None else None,
     )
 
 
@@ -64,7 +66,9 @@ def columns_of(
     )
 
 
-def edit_of_plan(plan: Plan, inventory: Inventory, widget: str) -> dict[str, object]:
+def edit_of_plan(
+    plan: Plan, inventory: Inventory, widget: str, rules: str | None = None
+) -> dict[str, object]:
     """Return the ``edit`` part of the view of a plan.
 
     Raises:
@@ -72,4 +76,4 @@ def edit_of_plan(plan: Plan, inventory: Inventory, widget: str) -> dict[str, obj
     """
     plan.require_layers(inventory)
     ordered = Inventory({la.name: inventory.layers[la.name] for la in plan.layers})
-    return edit_of(ordered, plan.architecture, widget)
+    return edit_of(ordered, plan.architecture, widget, rules)

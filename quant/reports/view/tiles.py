@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from math import prod
 
+from ...checkpoint.layer_record import OverallError
 from ...text import format_bytes
 from .layer_view import Tile
 
@@ -45,6 +46,14 @@ def coverage_tile(covered: int, expected: int) -> Tile:
 def scales_tile(static: int, dynamic: int) -> Tile:
     """Return the tile of the static input scales."""
     return Tile("input scales", f"{static} static", f"{dynamic} left to the runtime")
+
+
+def error_tile(overall: OverallError) -> Tile:
+    """Return the tile of the error of all layers together, beside the plain max rule's."""
+    what = "outputs with 16-bit inputs" if overall.of_outputs else "weights"
+    detail = f"plain max rule {error_text(overall.max_rule)}; {what}"
+    is_better = overall.error < overall.max_rule
+    return Tile("error", error_text(overall.error), detail, "good" if is_better else "")
 
 
 def error_text(error: float) -> str:

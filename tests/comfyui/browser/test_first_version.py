@@ -63,7 +63,8 @@ def test_nodes_inside_a_subgraph_are_brought_up_to_date(open_page: OpenPage) -> 
         ".json()).find(p => p.endsWith('/comfy/migrations.js')));"
         " const migrations = await (await fetch('/nvfp4_foundry/migrations')).json();"
         " const graph = { nodes: [], definitions: { subgraphs: [{ id: 's', nodes: ["
-        "   { id: 1, type: 'NVFP4FoundryLoadModel', inputs: [], widgets_values: ['a', 'b'] }] }] } };"
+        "   { id: 1, type: 'NVFP4FoundryLoadModel', inputs: [], widgets_values: ['a', 'b'] }"
+        " ] }] } };"
         " migrateWorkflow(graph, migrations);"
         " return graph.definitions.subgraphs[0].nodes[0]; }",
         workflow,

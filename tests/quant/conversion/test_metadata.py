@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint
+from nvfp4_foundry.quant.checkpoint.layer_record import read_records
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.planning import Recipe
 from nvfp4_foundry.quant.sources import StateDictSource, open_source
@@ -36,7 +37,8 @@ def test_metadata_and_provenance(tmp_path: Path, toy_wan: Toy) -> None:
     assert provenance["calibration"] is None
     assert Recipe.model_validate(provenance["recipe"]) == plan.recipe
     errors = {la.name: la.weight_error for la in report.layers if la.weight_error is not None}
-    assert provenance["errors"] == pytest.approx(errors, rel=1e-4)
+    recorded = {n: r.weight_error for n, r in read_records(provenance).items() if r.weight_error}
+    assert recorded == pytest.approx(errors, rel=1e-4)
     assert len(errors) == 40
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from nvfp4_foundry.quant.calibration import CalibrationStatistics, LayerStatistics, RunRecord
 from nvfp4_foundry.quant.derive import recipe_from_statistics
-from nvfp4_foundry.quant.derive.from_calibration import input_error, spread
+from nvfp4_foundry.quant.derive.from_calibration import input_error
 from nvfp4_foundry.quant.derive.overrides import layers_by_shape
 from nvfp4_foundry.quant.errors import FormatError, RecipeError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
@@ -94,8 +94,8 @@ def test_what_does_not_bear_rounding(statistics: CalibrationStatistics) -> None:
 
 
 def test_ranges_that_differ_between_runs(statistics: CalibrationStatistics) -> None:
-    assert spread(statistics.layers["b.1.q"]) == 8.5 / 2.0
-    assert spread(statistics.layers["b.0.q"]) == 1.0
+    assert statistics.layers["b.1.q"].spread == 8.5 / 2.0
+    assert statistics.layers["b.0.q"].spread == 1.0
     strict, loose = (
         chosen(recipe_from_statistics(statistics, BASE, max_spread=x).recipe) for x in (4.2, 4.3)
     )

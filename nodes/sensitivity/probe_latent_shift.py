@@ -1,0 +1,138 @@
+"""The node that measures how far quantizing a part of a model moves what it samples."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from comfy_api.latest import io
+
+from ...quant.calibration import CalibrationStatistics
+from ...quant.conversion.observed_input import working_bytes
+from ...quant.sensitivity.artefact import Sensitivity
+from ...quant.sensitivity.probe import LatentProbe, ProbeUnit
+from ..bridge.model_source import ModelSource
+from ..bridge.models import compute_device
+from ..bridge.probed_model import ProbeSession, probed_clone
+from ..bridge.progress import progress_bar, show_text
+from ..files.artefacts import PROBES
+from ..foundry_node import FoundryNode
+from ..inputs.sockets import MEASURE, ProbeSocket, SensitivitySocket, StatisticsSocket
+from ..reports.errors import refused
+
+_UNITS: dict[str, ProbeUnit] = {"each input": "input", "each layer": "layer"}
+# Older workflows may have this. Blocks were too coarse for a mix.
+_FORMER_UNIT, _INSTEAD = "each block", "each input"
+_PROBED = {
+    "nvfp4, float8_e4m3fn": ("nvfp4", "float8_e4m3fn"),
+    "nvfp4": ("nvfp4",),
+    "convrot_w4a4, int8_convrot": ("convrot_w4a4", "int8_convrot"),
+}
+
+
+class ProbeLatentShift(FoundryNode):
+    """Return a probed MODEL, which measures while it samples how far its latents move."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        """Describe the node to ComfyUI."""
+        return io.Schema(
+            node_id="NVFP4FoundryProbeLatentShift",
+            display_name="Probe Latent Shift",
+            category=MEASURE,
+            description=(
+                "Returns the model with a probe. Before each sampling, the probe samples "
+                "repeatedly in a few steps, each time with only the layers of one input quantized, "
+                "and measures how far the latent moves. This is slow, and can be interrupted: it "
+                "goes on where it was if you queue it again. Your own samples do not change. Probe "
+                "Result collects what the probe measures."
+            ),
+            search_aliases=[
+                "nvfp4 probe",
+                "sensitivity",
+                "latent error",
+                "layer importance",
+            ],
+            inputs=[
+                io.Model.Input("model", tooltip="The unquantized model to probe."),
+                SensitivitySocket.Input(
+                    "sensitivity",
+                    tooltip="The sensitivity of this model. It lists the layers, and the probe "
+                    "adds to it.",
+                ),
+                io.Combo.Input(
+                    "unit",
+                    options=list(_UNITS),
+                    default="each input",
+                    tooltip="What to quantize at a time. The model runs once more per unit, format "
+                    "and step. each input: all layers that receive the same tensor, such as q, k "
+                    "and v; the best for Auto Mix. each layer: one layer alone.",
+                ),
+                io.Int.Input(
+                    "sigmas",
+                    default=4,
+                    min=1,
+                    max=100,
+                    tooltip="How many steps a short sampling has. They are spread evenly over the "
+                    "sampler's steps.",
+                ),
+                StatisticsSocket.Input(
+                    "statistics",
+                    display_name="calibration",
+                    optional=True,
+                    tooltip="The calibration of this model, for static input scales and weighted "
+                    "rounding. Without it, the scales are computed at run time.",
+                ),
+                _formats_input(),
+            ],
+            hidden=[io.Hidden.unique_id],
+            outputs=[
+                io.Model.Output(display_name="MODEL"),
+                ProbeSocket.Output(display_name="PROBE"),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, unit: Any) -> bool | str:
+        """Accept the values of older workflows too; a link brings None here."""
+        if unit not in (None, _FORMER_UNIT, *_UNITS):
+            return refused(f"unit is {unit!r}; choose one of {', '.join(_UNITS)}")
+        return True
+
+    @classmethod
+    def execute(
+        cls,
+        model: Any,
+        sensitivity: Sensitivity,
+        unit: str,
+        sigmas: int,
+        statistics: CalibrationStatistics | None = None,
+        formats: str = next(iter(_PROBED)),
+    ) -> io.NodeOutput:
+        """Encode the layers and return a probed clone of the model."""
+        known = sensitivity.formats
+        probed = [name for name in _PROBED[formats] if name in known] or _PROBED[formats][:1]
+        with ModelSource(model) as source:
+            probe = LatentProbe(
+                source,
+                sensitivity,
+                formats=probed,
+                unit=_UNITS[_INSTEAD if unit == _FORMER_UNIT else unit],
+                statistics=statistics,
+                device=compute_device(working_bytes(sensitivity.rounding, statistics)),
+                on_progress=progress_bar(),
+            )
+        session = ProbeSession(probe, sigmas, PROBES.root(), str(cls.hidden.unique_id or ""))
+        show_text(f"ready: {1 + probe.runs} short samplings will come before each sampling")
+        return io.NodeOutput(probed_clone(model, session), session)
+
+
+def _formats_input() -> io.Input:
+    return io.Combo.Input(
+        "formats",
+        options=list(_PROBED),
+        default=next(iter(_PROBED)),
+        optional=True,
+        tooltip="The formats to quantize to, if the sensitivity includes them. nvfp4 alone takes "
+        "half the time and a third of the memory, and float8 is estimated. convrot_w4a4, "
+        "int8_convrot: for Turing and Ampere.",
+    )

@@ -1,0 +1,124 @@
+"""Estimate what the plain max rule would lose on a layer, without a second conversion.
+
+A sample of the weight's rows, with the one that decides the scale of the whole weight, is encoded
+by the max rule and compared with the chosen encoding of the same rows. The error of the whole layer
+is the chosen encoding's, times the ratio of the two. The ratio varies far less between rows than
+errors do, so a few rows are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from ..formats import EncodedWeight, WeightFormat
+from ..rounding import MaxRule
+from .output_trial import OutputTrial
+
+#: Rows to encode, in bands spread evenly over the weight: few enough to take no time.
+SAMPLED_ROWS = 64
+_BANDS = 8
+
+
+@dataclass(frozen=True)
+class MaxRuleEstimate:
+    """Errors of a layer by the plain max rule, and norms to add up the errors of layers.
+
+    ``weight`` and ``w4a16`` are relative errors of the weight and of its output with 16-bit
+    inputs; None: not known. ``weight_norm`` is the Frobenius norm of the weight, estimated from
+    the sampled rows.
+    """
+
+    weight: float | None
+    w4a16: float | None
+    weight_norm: float
+
+
+def estimate_max_rule(
+    weight: torch.Tensor,
+    fmt: WeightFormat,
+    encoded: EncodedWeight,
+    rounding: str,
+    trial: OutputTrial | None = None,
+    output_error: float | None = None,
+    bias_shift: torch.Tensor | None = None,
+) -> MaxRuleEstimate:
+    """Return what the max rule would lose on a weight ``[out, in]``.
+
+    Args:
+        weight: the exact weight, any float dtype.
+        fmt: its format.
+        encoded: the chosen encoding, with its error.
+        rounding: the rounding of the chosen encoding.
+        trial: sampled inputs, if there are any.
+        output_error: the W4A16 error of the chosen encoding.
+        bias_shift: the correction of the bias that belongs to the chosen encoding, or None.
+    """
+    sample = _Sample.of(weight)
+    exact = sample.rows.float()
+    norm = sample.total(exact) ** 0.5
+    if rounding == "max" or not len(exact):
+        return MaxRuleEstimate(encoded.relative_error, output_error, norm)
+    shape = (weight.shape[0], weight.shape[1])
+    chosen = torch.cat([fmt.decode(encoded.tensors, shape, band) for band in sample.bands])
+    plain = fmt.decode(fmt.encode(sample.rows, MaxRule()).tensors, (len(exact), shape[1]))
+    by_weight = sample.ratio(plain - exact, chosen - exact)
+    by_output = None
+    if trial is not None and trial.is_possible:
+        # one row per output channel
+        of_plain, of_chosen = ((rows - exact) @ trial.inputs.T for rows in (plain, chosen))
+        if bias_shift is not None:
+            of_chosen += torch.cat([bias_shift[band] for band in sample.bands]).unsqueeze(1)
+        by_output = sample.ratio(of_plain, of_chosen)
+    return MaxRuleEstimate(
+        _times(encoded.relative_error, by_weight), _times(output_error, by_output), norm
+    )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Some rows of a weight: bands spread evenly, and the row of the largest value.
+
+    That row decides the scales of the whole weight, and may hold most of the error of a rounding
+    that clips it. ``scale`` is how many rows of the weight each row of the bands stands for.
+    """
+
+    bands: tuple[slice, ...]
+    rows: torch.Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, weight: torch.Tensor) -> _Sample:
+        count = weight.shape[0]
+        if count <= SAMPLED_ROWS:
+            return cls((slice(0, count),), weight, 1.0)
+        largest = int(torch.maximum(weight.amax(1), -weight.amin(1)).argmax())
+        bands = (*_bands(count), slice(largest, largest + 1))
+        rows = torch.cat([weight[band] for band in bands])
+        return cls(bands, rows, (count - 1) / (len(rows) - 1))
+
+    def total(self, rows: torch.Tensor) -> float:
+        """Return the sum of squares over all rows of the weight, from those of the sample."""
+        if not len(rows):
+            return 0.0
+        squares = rows.square().sum(1, dtype=torch.float64)
+        return float(squares[:-1].sum() * self.scale + squares[-1])
+
+    def ratio(self, plain: torch.Tensor, chosen: torch.Tensor) -> float | None:
+        """Return the ratio of the norms of two errors; None if the second one is zero."""
+        reference = self.total(chosen)
+        return (self.total(plain) / reference) ** 0.5 if reference > 0 else None
+
+
+def _bands(rows: int) -> Iterator[slice]:
+    """Yield slices of `SAMPLED_ROWS` rows in all, spread evenly over more rows."""
+    size = SAMPLED_ROWS // _BANDS
+    for number in range(_BANDS):
+        start = number * (rows - size) // (_BANDS - 1)
+        yield slice(start, start + size)
+
+
+def _times(error: float | None, ratio: float | None) -> float | None:
+    return None if error is None or ratio is None else error * ratio
