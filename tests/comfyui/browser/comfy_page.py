@@ -88,6 +88,11 @@ class ComfyPage:
         self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
         self.page.wait_for_timeout(400)
 
+    def load_api(self, workflow: Workflow) -> None:
+        """Open a workflow in API form."""
+        self.page.evaluate("w => window.app.loadApiJson(w, 'test')", workflow)
+        self.page.wait_for_timeout(600)
+
     def clear(self) -> None:
         """Take all nodes away."""
         self.page.evaluate("() => window.app.rootGraph.clear()")
