@@ -122,7 +122,7 @@ class ComfyPage:
             timeout=60 * SECONDS,
             polling=200,
         )
-        self.page.wait_for_timeout(700)  # for what follows in the page
+        self.page.wait_for_timeout(1200)  # for what follows in the page
 
     def queue(self) -> None:
         """Press Run."""
