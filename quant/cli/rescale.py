@@ -53,8 +53,6 @@ def run(options: argparse.Namespace) -> int:
     from .output import print_json, progress
 
     policy = _policy(options)
-    from ..text import printable
-
     path, target = _path_and_target(options)
     statistics = load_statistics(options.calibration) if options.calibration else None
     with progress("rescale", options) as on_progress:

@@ -55,8 +55,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_verdict(result: VerifyResult) -> None:
-    from ..text import printable
-
     for problem in result.problems:
         print(printable(f"problem: {problem}"))
     verdict = "fine" if result.ok else f"{len(result.problems)} problems"
