@@ -78,10 +78,11 @@ class QuantizeFile(FoundryNode):
     def validate_inputs(cls, model_file: str | None) -> bool | str:
         """Report an invalid source or target before the queue starts."""
         inputs = constant_inputs()
+        second = inputs.get("complete_from")
         try:
-            second = folders.completing_path(inputs.get("complete_from"))
-            if model_file is not None:
-                with open_source(folders.source_path(model_file), second):
+            # ComfyUI itself refuses a second file that is not in the list
+            if model_file is not None and not folders.missing_source(second):
+                with open_source(folders.source_path(model_file), folders.completing_path(second)):
                     pass
         except (FileNotFoundError, FoundryError) as error:
             return refused(str(error))
