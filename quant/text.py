@@ -1,7 +1,8 @@
-"""Format tables, sizes and lists of names for reports."""
+"""Format tables, sizes, lists of names and untrusted texts for reports."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
 
@@ -44,3 +45,16 @@ def shorten(names: Iterable[str], limit: int = 6) -> str:
 def format_percent(value: float | None) -> str:
     """Return a share in percent with two decimals, ``-`` for None."""
     return "-" if value is None else f"{value:.2%}"
+
+
+def printable(text: str) -> str:
+    """Return a text in which control and bidirectional characters are written as escapes.
+
+    Names come from files; shown as they are, they could move a cursor or reverse what follows.
+    """
+    return "".join(c if c in "\n\t" or c.isprintable() else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    """Return the escape of a character as in JSON, so that JSON stays valid."""
+    return json.dumps(character)[1:-1] if ord(character) > 0x7E else f"\\u{ord(character):04x}"

@@ -55,7 +55,7 @@ class CalibrationSession:
         self._prompts: tuple[str, ...] = ()
         # Digests of the samplings of the present deck, and of those that a cancelled deck finished.
         self._deck: list[str] = []
-        self._finished_before: set[str] = set()
+        self._finished_before: list[str] = []
         self._on_disk = False
         self._unread = 0
 
@@ -141,12 +141,15 @@ class CalibrationSession:
                 yield
         except BaseException:
             # ComfyUI samples a cancelled deck again from its first prompt.
-            self._finished_before |= set(self._deck)
+            self._finished_before += self._deck
             self._deck.clear()
             self._end_run(finished=False)
             self._save_what_finished()
             raise
-        self._unread += counts
+        if counts:
+            self._unread += 1
+        else:
+            self._finished_before.remove(sampling)
         self._deck.append(sampling)
         self._end_run(finished=True)
         if len(self._deck) >= len(self._prompts):

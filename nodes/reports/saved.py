@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ...quant.checkpoint import verify_checkpoint
 from ...quant.errors import CheckpointError
+from ...quant.reports.card import write_card
 from ...quant.text import format_bytes, shorten
 from ..bridge.progress import progress_bar
 
@@ -30,8 +31,4 @@ def check_saved(path: Path, *, model_card: bool = False) -> list[str]:
         f"{format_bytes(path.stat().st_size)}; verified: {result.quantized} quantized of "
         f"{result.layers} layers read back without problems",
     ]
-    if not model_card:
-        return lines
-    from ...quant.reports.card import write_card
-
-    return [*lines, f"model card {write_card(path)}"]
+    return [*lines, f"model card {write_card(path)}"] if model_card else lines

@@ -1,7 +1,9 @@
 """Add up sampling runs to a calibration, each observed apart, so that a broken one can be left out.
 
-Every run has a fresh `ActivationCollector` and is merged when it ends. Merging is exact, except
-that sums of squares are added run by run and may differ in the last bit of their float64. A run
+Every run has a fresh `ActivationCollector` and is merged when it ends. The result is that of one
+collector over all runs, with two exceptions: sums of squares are added run by run and may differ in
+the last bits of their float64, and for Hessians a call is compared with the call before in its own
+run only, so that the first call of a run always counts as new. A run
 that raises an exception (the user cancels, the GPU runs out of memory) saw only the first steps.
 It is kept aside, marked, and is in no statistics until `take_in`.
 """
@@ -50,6 +52,7 @@ class RunAccumulator:
         settings: Mapping[str, Any] | None = None,
         *,
         counts: bool = True,
+        run_id: str | None = None,
     ) -> Iterator[ActivationCollector]:
         """Observe one run with a fresh collector; add it when the block ends, however it ends.
 
@@ -59,7 +62,7 @@ class RunAccumulator:
         collector = ActivationCollector(self.settings, self._never_shared)
         if self.finished is not None:
             collector.load_state(self.finished)
-        collector.new_run(prompts, settings)
+        collector.new_run(prompts, settings, run_id)
         if not counts:
             yield collector
             return

@@ -22,6 +22,7 @@ from .moment_schedule import MomentProgress, MomentSchedule, tokens_per_call
 from .moments import MomentAccumulator
 from .observed_layers import find_linears
 from .records import UNKNOWN_BRANCH
+from .reservoir import Reservoir
 from .run_log import RunLog
 from .settings import CollectorSettings
 from .snapshot import build_statistics
@@ -172,9 +173,13 @@ class ActivationCollector:
     def load_state(self, statistics: CalibrationStatistics) -> None:
         """Add to an earlier calibration, so that later snapshots contain it.
 
-        Replaces a calibration loaded before; keeps what this collector observed itself.
+        Replaces a calibration loaded before; keeps what this collector observed itself. From now on
+        it samples no more rows than a merge with that calibration keeps.
         """
         self._base = statistics
+        self._rows_per_layer = min(self._rows_per_layer, statistics.rows_per_layer)
+        for group in set(self._groups.values()):
+            group.shrink(self._rows_per_layer)
 
     def _ensure_run(self) -> None:
         if not self._log.has_run:
@@ -311,7 +316,11 @@ class ActivationCollector:
         self._joinable.clear()
 
     def _new_group(self, name: str, x: torch.Tensor) -> InputGroup:
-        group = InputGroup({name}, x.shape[-1], x.element_size(), self._rows_per_layer)
+        saved = self._base.layers.get(name) if self._base is not None else None
+        reservoir = Reservoir(self._rows_per_layer)
+        if saved is not None:
+            reservoir = Reservoir(self._rows_per_layer, saved.priorities, saved.row_limit)
+        group = InputGroup({name}, x.shape[-1], x.element_size(), reservoir)
         self._groups[name] = group
         self._fit_budget()
         return group

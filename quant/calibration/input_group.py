@@ -20,13 +20,13 @@ class InputGroup:
     """
 
     def __init__(
-        self, members: set[str], in_features: int, element_size: int, capacity: int
+        self, members: set[str], in_features: int, element_size: int, reservoir: Reservoir
     ) -> None:
-        """Start with empty totals; ``element_size`` in bytes, ``capacity`` in rows."""
+        """Start with empty totals and an empty reservoir; ``element_size`` in bytes."""
         self.members = members
         self.in_features = in_features
         self.element_size = element_size
-        self.reservoir = Reservoir(capacity)
+        self.reservoir = reservoir
         self.pending: Measurement | None = None
         self.calls = 0
         self.tokens = 0
@@ -90,9 +90,8 @@ class InputGroup:
 
     def fork(self, leaving: set[str]) -> InputGroup:
         """Move members to a new group with the totals from before ``pending``, and return it."""
-        other = InputGroup(leaving, self.in_features, self.element_size, self.reservoir.capacity)
+        other = InputGroup(leaving, self.in_features, self.element_size, self.reservoir.copy())
         self.members = self.members - leaving
-        other.reservoir = self.reservoir.copy()
         other.calls, other.tokens = self.calls, self.tokens
         other.records = list(self.records)
         other.moment_parts = list(self.moment_parts)

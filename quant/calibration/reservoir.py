@@ -42,29 +42,35 @@ class Reservoir:
     ``rows`` is [capacity, K], or None while empty. ``priorities`` float64 [capacity] has infinity
     for a free slot, ``calls`` int64 [capacity] has the model call of each row. Only `to_host`
     reads from the device.
+
+    ``earlier`` are the priorities of another sample of the same input, with which this one will be
+    merged. They compete for the capacity, so that no row is chosen that the merge would drop.
     """
 
-    def __init__(self, capacity: int) -> None:
-        """Start empty."""
+    def __init__(
+        self, capacity: int, earlier: np.ndarray | None = None, limit: float = float("inf")
+    ) -> None:
+        """Start empty, with the limit of the earlier sample."""
         self.capacity = capacity
+        self._earlier = np.empty(0) if earlier is None else earlier
         self.rows: torch.Tensor | None = None
         self.priorities = np.full(capacity, np.inf)
         self.calls = np.full(capacity, -1, dtype=np.int64)
-        self.limit = float("inf")
+        self.limit = limit
 
     def choose(self, count: int, rng: np.random.Generator) -> Candidates:
         """Draw priorities for ``count`` new rows and return the rows to keep."""
         drawn = rng.random(count)
         (positions,) = np.nonzero(drawn < self.limit)
         joint = np.concatenate([self.priorities, drawn[positions]])
-        keep, limit = keep_lowest(joint, self.limit, self.capacity)
+        keep, limit = self._keep(joint, self.limit, self.capacity)
         positions = positions[keep[self.capacity :]]
         return Candidates(positions, drawn[positions], limit)
 
     def add(self, rows: torch.Tensor, candidates: Candidates, call: int) -> None:
         """Add the chosen rows ([r, K] of one call), replacing rows with higher priorities."""
         joint = np.concatenate([self.priorities, candidates.priorities])
-        keep, self.limit = keep_lowest(joint, min(self.limit, candidates.limit), self.capacity)
+        keep, self.limit = self._keep(joint, min(self.limit, candidates.limit), self.capacity)
         (free,) = np.nonzero(~keep[: self.capacity])
         (sources,) = np.nonzero(keep[self.capacity :])
         slots = free[: sources.size]
@@ -76,7 +82,7 @@ class Reservoir:
 
     def shrink(self, capacity: int) -> None:
         """Lower the capacity, dropping the rows with the highest priorities."""
-        keep, self.limit = keep_lowest(self.priorities, self.limit, capacity)
+        keep, self.limit = self._keep(self.priorities, self.limit, capacity)
         (kept,) = np.nonzero(keep)
         if self.rows is not None:
             smaller = self.rows.new_empty(capacity, self.rows.shape[1])
@@ -89,7 +95,7 @@ class Reservoir:
 
     def copy(self) -> Reservoir:
         """Return an independent copy."""
-        other = Reservoir(self.capacity)
+        other = Reservoir(self.capacity, self._earlier)
         other.rows = None if self.rows is None else self.rows.clone()
         other.priorities = self.priorities.copy()
         other.calls = self.calls.copy()
@@ -109,6 +115,13 @@ class Reservoir:
         finite = torch.isfinite(rows).all(dim=1)
         order = order[finite.numpy()]
         return rows[finite], self.priorities[order], self.calls[order]
+
+    def _keep(
+        self, priorities: np.ndarray, limit: float, capacity: int
+    ) -> tuple[np.ndarray, float]:
+        """Return `keep_lowest` of these priorities together with the earlier ones."""
+        keep, limit = keep_lowest(np.concatenate([self._earlier, priorities]), limit, capacity)
+        return keep[self._earlier.size :], limit
 
     def _write(self, rows: torch.Tensor, sources: np.ndarray, slots: np.ndarray) -> None:
         """Copy ``rows[sources]`` into the buffer at ``slots``; move it to a new device or dtype."""

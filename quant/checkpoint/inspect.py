@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..formats import FORMATS
-from ..planning.architectures import detect_architecture
+from ..planning.architectures import Architecture, detect_architecture
 from ..planning.inventory import Layer, take_inventory
 from ..sources import TensorInfo, TensorSource, open_to_look
 from ..sources.stored_layers import short_dtype
@@ -34,7 +34,10 @@ class LayerSummary:
 
 @dataclass(frozen=True)
 class CheckpointSummary:
-    """The layers of a file, its metadata, and the record of how it was made."""
+    """The layers of a file, its metadata, and the record of how it was made.
+
+    ``folder`` is the folder of ComfyUI's models that such a file belongs in.
+    """
 
     path: str
     architecture: str
@@ -42,6 +45,7 @@ class CheckpointSummary:
     notes: tuple[str, ...]
     metadata: dict[str, str]
     provenance: dict[str, Any]
+    folder: str = "diffusion_models"
 
     @property
     def total_bytes(self) -> int:
@@ -119,14 +123,22 @@ def summarise(source: TensorSource) -> CheckpointSummary:
         )
         for layer in inventory.layers.values()
     )
+    architecture = detect_architecture(inventory)
     return CheckpointSummary(
         path=source.description,
-        architecture=str(detect_architecture(inventory)),
+        architecture=str(architecture),
         layers=layers,
         notes=source.notes,
         metadata=dict(source.metadata),
         provenance=provenance,
+        folder=_folder(source, architecture),
     )
+
+
+def _folder(source: TensorSource, architecture: Architecture) -> str:
+    if source.rest is not None:
+        return "checkpoints"
+    return "text_encoders" if architecture.is_text_encoder else "diffusion_models"
 
 
 def stored_format(info: TensorInfo) -> str:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 #: A module or package each, in the order of ``--help``.
 COMMANDS = (
-    "inspect", "plan", "quantize", "verify", "compare", "rescale", "recipe", "stats",
+    "inspect", "plan", "quantize", "verify", "report", "compare", "rescale", "recipe", "stats",
     "sensitivity", "mix", "doctor", "demo",
 )  # fmt: skip
 OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
@@ -103,7 +103,9 @@ class _Outcome:
         return "out of memory; close other programs, or add memory or swap space"
 
     def _report(self, message: str, code: int) -> int:
-        print(f"{self.command}: {message}", file=sys.stderr)
+        from ..text import printable
+
+        print(printable(f"{self.command}: {message}"), file=sys.stderr)
         if self.as_json:
             print(json.dumps({"ok": False, "error": message}))
         return code

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..text import printable
 from .interrupts import Interrupts
 from .paths import OutputPath, outputs_of
 
@@ -28,7 +29,7 @@ def progress(title: str, options: argparse.Namespace) -> Iterator[OnProgress]:
         def advance(done: int, total: int, name: str) -> None:
             Interrupts.raise_if_lost()
             bar.total = total
-            bar.set_postfix_str(name, refresh=False)
+            bar.set_postfix_str(printable(name), refresh=False)
             bar.update(done - bar.n)
 
         yield advance
@@ -41,8 +42,11 @@ def print_json(data: Any) -> int:
 
 
 def print_text(text: str, options: argparse.Namespace) -> int:
-    """Print a result for people, then the files written; returns the exit code of success."""
-    print(text)
+    """Print a result for people, then the files written; returns the exit code of success.
+
+    Control characters in names are shown as escapes.
+    """
+    print(printable(text))
     print_written(options)
     return 0
 
@@ -50,7 +54,7 @@ def print_text(text: str, options: argparse.Namespace) -> int:
 def print_written(options: argparse.Namespace) -> None:
     """Name the files that the command wrote."""
     for output in outputs_of(options):
-        print(f"wrote {output}")
+        print(printable(f"wrote {output}"))
 
 
 def save_text(text: str, output: OutputPath) -> None:

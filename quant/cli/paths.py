@@ -46,6 +46,12 @@ class OutputPath(str):
         return Path(self)
 
 
+class OwnOutputPath(OutputPath):
+    """A file to write that may replace one that this tool wrote. Whoever writes it checks that."""
+
+    __slots__ = ()
+
+
 def output_ending_in(*suffixes: str) -> Callable[[str], OutputPath]:
     """Return the type of an argument that names a file to write with one of these suffixes."""
 
@@ -82,7 +88,8 @@ def check_outputs(options: argparse.Namespace) -> None:
         if first.path.resolve() == second.path.resolve():
             raise UsageError(f"{second} is named for two outputs; give each a name of its own")
     for output in outputs:
-        _require_free(output.path, getattr(options, "overwrite", False))
+        may_exist = isinstance(output, OwnOutputPath) or getattr(options, "overwrite", False)
+        _require_free(output.path, may_exist)
 
 
 def require_not_read(options: argparse.Namespace, files: Iterable[Path]) -> None:

@@ -53,6 +53,7 @@ def add(commands: Commands) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
     from ..reports.conversion import conversion_headline
+    from ..text import printable
     from .output import print_json, save_text
 
     report, statistics = _convert(options)
@@ -60,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
         save_text(_report_text(report, statistics, options.report.path), options.report)
     if options.json:
         return print_json(report.to_json())
-    print(conversion_headline(report))
+    print(printable(conversion_headline(report)))
     return 0
 
 

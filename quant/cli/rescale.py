@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..text import printable
 from .options import add_calibration, add_overwrite, add_scale_options, wrong_usage
 from .parser import Commands, add_command
 from .paths import InputPath, OutputPath, require_not_read
@@ -65,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.json:
         return print_json(report.to_json())
-    print(describe_rescale(report))
+    print(printable(describe_rescale(report)))
     print(f"wrote {target}" if target else "nothing was written")
     return 0
 

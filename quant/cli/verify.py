@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..text import printable
 from .options import add_complete_from
 from .parser import Commands, add_command
 from .paths import InputPath
@@ -55,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _print_verdict(result: VerifyResult) -> None:
     for problem in result.problems:
-        print(f"problem: {problem}")
+        print(printable(f"problem: {problem}"))
     verdict = "fine" if result.ok else f"{len(result.problems)} problems"
     how = (
         "compared with its source" if result.compared_with_source else "not compared with a source"

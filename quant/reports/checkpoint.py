@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from ..checkpoint import CheckpointSummary
-from ..text import format_bytes, text_table
+from ..checkpoint import CheckpointSummary, LayerSummary
+from ..checkpoint.layer_record import LayerRecord
+from ..text import format_bytes, format_percent, text_table
+from .conversion import describe_overall
 from .messages import messages_of
 
 
@@ -17,21 +19,46 @@ def describe_summary(summary: CheckpointSummary) -> str:
         f"size    {format_bytes(summary.total_bytes)}",
         *map(str, messages_of(summary.notes)),
     ]
-    if summary.provenance:
-        lines.append(
-            f"made by {summary.provenance.get('tool')} from {summary.provenance.get('source')} "
-            f"with recipe {summary.provenance.get('recipe', {}).get('name', 'custom')}"
-        )
-    rows = [
-        (
-            la.name,
-            la.kind,
-            "x".join(map(str, la.shape)),
-            la.format,
-            format_bytes(la.bytes),
-            "-" if la.input_scale is None else f"{la.input_scale:.4g}",
-        )
-        for la in summary.layers
+    lines += _made_by(summary)
+    recorded = any(la.record and la.record.weight_error is not None for la in summary.layers)
+    headings = ["layer", "kind", "shape", "format", "size", "input_scale"]
+    headings += ["rounding", "weight err", "W4A16 err", "W4A4 err", "amax"] if recorded else []
+    rows = (_cells(la, with_record=recorded) for la in summary.layers)
+    return "\n".join([*lines, "", text_table(headings, rows)])
+
+
+def _made_by(summary: CheckpointSummary) -> list[str]:
+    """Return lines on how the file was made, if its header tells."""
+    made = summary.provenance
+    if not made:
+        return []
+    recipe = made.get("recipe")
+    name = recipe.get("name", "custom") if isinstance(recipe, dict) else "custom"
+    lines = [f"made by {made.get('tool')} from {made.get('source')} with recipe {name}"]
+    overall = summary.overall_error()
+    return [*lines, *([f"error   {describe_overall(overall)}"] if overall else [])]
+
+
+def _cells(layer: LayerSummary, *, with_record: bool) -> list[str]:
+    cells = [
+        layer.name,
+        layer.kind,
+        "x".join(map(str, layer.shape)),
+        layer.format,
+        format_bytes(layer.bytes),
+        "-" if layer.input_scale is None else f"{layer.input_scale:.4g}",
     ]
-    table = text_table(("layer", "kind", "shape", "format", "size", "input_scale"), rows)
-    return "\n".join([*lines, "", table])
+    record = layer.record or LayerRecord()
+    amax = record.activation_amax
+    return (
+        [
+            *cells,
+            record.rounding or "-",
+            format_percent(record.weight_error),
+            format_percent(record.output_error_w4a16),
+            format_percent(record.output_error_w4a4),
+            "-" if amax is None else f"{amax:.4g}",
+        ]
+        if with_record
+        else cells
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..checkpoint.layer_record import OverallError
 from ..conversion.report import ConversionReport, LayerReport
 from ..text import format_bytes, format_percent, shorten, text_table
 from .messages import messages_of
@@ -16,6 +17,7 @@ def conversion_headline(report: ConversionReport) -> str:
     """Return the result of a conversion in a few lines."""
     formats = ", ".join(f"{count} {name}" for name, count in report.counts().items())
     static = sum(la.input_scale is not None for la in report.layers)
+    overall = report.overall_error()
     lines = [
         f"{report.source} -> {report.target or 'MODEL in memory'}",
         f"model       {report.architecture}",
@@ -25,7 +27,7 @@ def conversion_headline(report: ConversionReport) -> str:
         f"layers      {formats}",
         f"size        {format_bytes(report.bytes_before)} -> {format_bytes(report.bytes_after)} "
         f"({report.bytes_after / max(1, report.bytes_before):.0%})",
-        *_error_lines(report),
+        *([f"error       {describe_overall(overall)}"] if overall else []),
         f"calibration {report.calibration}",
         f"input_scale {static} static, {len(report.dynamic_layers)} left to the runtime",
         *([f"            {verdict}"] if (verdict := report.static_scale_verdict()) else []),
@@ -62,16 +64,9 @@ def cells_of(layer: LayerReport) -> tuple[str, ...]:
     )
 
 
-def _error_lines(report: ConversionReport) -> list[str]:
-    """Return a line on the error of all layers together, if it was measured."""
-    overall = report.overall_error()
-    if overall is None:
-        return []
-    what = "outputs with 16-bit inputs" if overall.of_outputs else "weights"
-    return [
-        f"error       {overall.error:.2%} ({what}, all layers together), "
-        f"plain max rule {overall.max_rule:.2%}"
-    ]
+def describe_overall(overall: OverallError) -> str:
+    """Return the error of all layers together, beside the plain max rule's."""
+    return f"{overall.error:.2%} ({overall.what}), plain max rule {overall.max_rule:.2%}"
 
 
 def _rounding_lines(report: ConversionReport) -> list[str]:

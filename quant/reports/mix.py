@@ -34,7 +34,7 @@ def describe_mix(mix: Mix) -> str:
     what = what_is_predicted(mix)
     lines = [
         f"model   {mix.plan.architecture}",
-        f"budget  {mix.budget}, {max(0.0, mix.below_budget):.2%} of it left",
+        f"budget  {', '.join(filter(None, [str(mix.budget), rest_of_budget(mix)]))}",
         f"mixed   {', '.join(f'{count} {name}' for name, count in mix.point.counts.items())}",
         f"size    {format_bytes(mix.plan.bytes_before)} -> {format_bytes(mix.point.bytes)}; "
         f"preset {mix.preset_name}: {format_bytes(mix.preset.bytes)}",
@@ -66,6 +66,13 @@ def mix_messages(mix: Mix) -> tuple[Message, ...]:
             mix.plan.warnings,
         ),
     )
+
+
+def rest_of_budget(mix: Mix) -> str:
+    """Return how much of the budget is left; empty for a limit of each layer, which has no rest."""
+    if mix.budget.layer_error is not None:
+        return ""
+    return f"{max(0.0, mix.below_budget):.2%} of it left"
 
 
 def what_is_predicted(mix: Mix) -> str:

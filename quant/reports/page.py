@@ -15,6 +15,7 @@ import re
 from pathlib import Path
 
 from ..errors import FoundryError
+from ..text import printable
 from .view import LayerView
 
 #: The browser half of the pack, beside ``quant/`` in a clone, in ComfyUI and where it is installed.
@@ -74,16 +75,6 @@ def modules(web: Path = WEB, entry: str = ENTRY) -> dict[str, str]:
         found[name] = _IMPORT.sub(lambda match, name=name: _renamed(match, name), source)
         waiting += [_resolved(match, name) for match in _IMPORT.finditer(source)]
     return found
-
-
-def printable(text: str) -> str:
-    """Return a text in which control and bidirectional characters are written as escapes."""
-    return "".join(c if c in "\n\t" or c.isprintable() else _escaped(c) for c in text)
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\u{code:04x}" if code > 0xFF else f"\\x{code:02x}"
 
 
 def _read(web: Path, name: str) -> str:

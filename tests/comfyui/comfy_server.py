@@ -22,6 +22,7 @@ ROOT = Path(__file__).parents[2]
 TINY = ROOT / "demo" / "tiny_wan.safetensors"
 START_SECONDS = 120
 RUN_SECONDS = 100
+PROGRESS_TEXT = 3  # BinaryEventTypes.TEXT in ComfyUI's protocol.py
 
 
 class RejectedError(Exception):
@@ -157,23 +158,45 @@ class ComfyServer:
         self, workflow: dict[str, Any], moment: Callable[[dict[str, Any]], bool]
     ) -> Run:
         """Run a workflow, pressing Cancel at the first websocket message ``moment`` accepts."""
+        return self.watch(workflow, moment)[0]
+
+    def watch(
+        self, workflow: dict[str, Any], cancel_at: Callable[[dict[str, Any]], bool] | None = None
+    ) -> tuple[Run, list[dict[str, Any]]]:
+        """Run a workflow and return the websocket's messages too; Cancel at the one accepted.
+
+        Lines of progress text become messages of type ``progress_text`` with ``node`` and ``text``.
+        """
         import websocket
 
+        seen: list[dict[str, Any]] = []
         socket_ = websocket.create_connection(
             f"ws://127.0.0.1:{self.port}/ws?clientId=test", timeout=RUN_SECONDS
         )
         try:
             prompt_id = self.queue(workflow)
             while True:
-                received = socket_.recv()
-                message = json.loads(received) if isinstance(received, str) else {}
-                if message.get("type") in ("execution_error", "execution_success"):
-                    return self.wait(prompt_id)  # too late, or it failed: the caller will see
-                if moment(message):
+                message = _decoded(socket_.recv())
+                seen.append(message)
+                kind = message.get("type", "")
+                if kind in ("execution_error", "execution_success", "execution_interrupted"):
+                    return self.wait(prompt_id), seen
+                if cancel_at is not None and cancel_at(message):
                     self.post("/interrupt", {})
-                    return self.wait(prompt_id)
+                    cancel_at = None
         finally:
             socket_.close()
+
+
+def _decoded(received: str | bytes) -> dict[str, Any]:
+    """Return a message of the websocket as JSON; an empty one for previews."""
+    if isinstance(received, str):
+        return json.loads(received)
+    if int.from_bytes(received[:4], "big") != PROGRESS_TEXT:
+        return {}
+    end = 8 + int.from_bytes(received[4:8], "big")
+    data = {"node": received[8:end].decode(), "text": received[end:].decode()}
+    return {"type": "progress_text", "data": data}
 
 
 def make_base(folder: Path) -> Path:

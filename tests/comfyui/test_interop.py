@@ -187,8 +187,10 @@ def test_recipes_from_measurements(files: ComfyServer) -> None:
         workflow, "model", "NVFP4FoundryLoadSourceModel",
         model_file="diffusion_models/tiny_wan.safetensors",
     )  # fmt: skip
-    preset = {"preset": "smart", "extra_rules": "", "rounding": "weighted", "input_scale": "amax"}
-    wf.add(workflow, "preset", "NVFP4FoundrySelectPreset", **preset)
+    wf.add(
+        workflow, "preset", "NVFP4FoundrySelectPreset", preset="auto", extra_rules="",
+        rounding="weighted", input_scale="dynamic",
+    )  # fmt: skip
     wf.add(
         workflow, "plan", "NVFP4FoundryPlanLayers", model=["model", 0], recipe=["preset", 0],
         any_architecture=False,
@@ -201,7 +203,7 @@ def test_recipes_from_measurements(files: ComfyServer) -> None:
     recipe = recipe_saved(files, workflow, ["limit", 1], "limited")
     formats = {la.name: la.format for la in plan(recipe).layers}
     assert [formats[f"blocks.{i}.ffn.0"] for i in range(4)] == ["nvfp4", "bf16", "bf16", "nvfp4"]
-    assert formats[Q] == "bf16" and formats["head.head"] == "keep"  # not measured; not for smart
+    assert formats[Q] == "bf16" and formats["head.head"] == "keep"  # not measured; not planned
 
     workflow = {}
     wf.add(workflow, "load", "NVFP4FoundryLoadCalibration", name="measured")

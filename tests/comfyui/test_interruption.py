@@ -1,13 +1,15 @@
-"""Cancel leaves no file and no hook behind."""
+"""Cancel leaves no file and no hook behind, and a cancelled sampling does not count."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from nvfp4_foundry.quant.calibration import load_statistics
 from safetensors.torch import save_file
 
 from tests.comfyui import comfy_workflows as wf
@@ -119,3 +121,86 @@ def test_interrupted_sampling_leaves_no_hooks(server: ComfyServer) -> None:
     counted = server.run(count)
     assert loader not in counted.executed  # the very model that was interrupted
     assert counted.text("count") == "0"
+
+
+def calibrating(name: str, *, seed: int = 1) -> wf.Workflow:
+    """Calibrate with a deck of four prompts, slowly enough to cancel in a prompt of choice."""
+    workflow = wf.without(
+        wf.calibrate(seed=seed, name=name), "NVFP4FoundryQuantize", "NVFP4FoundrySaveCheckpoint",
+        "NVFP4FoundryPlanLayers", "NVFP4FoundrySelectPreset",
+    )  # fmt: skip
+    deck = wf.inputs(workflow, "NVFP4FoundryCalibrationPrompts")
+    deck["deck.text"] = "\n".join(f"digit {d}" for d in range(4))
+    wf.inputs(workflow, "KSampler")["steps"] = 25
+    return workflow
+
+
+def in_prompt(number: int, sampler: str) -> Callable[[dict[str, Any]], bool]:
+    """Accept the third step of the ``number``-th prompt."""
+    begun = [0]
+
+    def accept(message: dict[str, Any]) -> bool:
+        data = message.get("data", {})
+        is_step = message.get("type") == "progress" and str(data.get("node")) == sampler
+        begun[0] += is_step and data["value"] == 3
+        return begun[0] == number
+
+    return accept
+
+
+def test_a_cancelled_deck_keeps_what_finished_and_counts_no_prompt_twice(
+    server: ComfyServer,
+) -> None:
+    workflow = calibrating("cancelled-deck")
+    path = server.base / "output/nvfp4_foundry/calibrations/cancelled-deck.safetensors"
+    result = wf.node(workflow, "NVFP4FoundryCalibrationResult")
+    run, messages = server.watch(workflow, in_prompt(3, wf.node(workflow, "KSampler")))
+    assert run.status == "interrupted"
+    live = [m["data"] for m in messages if m.get("type") == "nvfp4_foundry.live"]
+    assert {d["node"] for d in live} == {wf.node(workflow, "NVFP4FoundryCalibrate")}
+    assert (live[-1]["state"], live[-1]["runs"], live[-1]["left_out"]) == ("interrupted", 2, 1)
+    assert [r.prompts for r in load_statistics(path).runs] == [("digit 0",), ("digit 1",)]
+
+    again = server.run(workflow)
+    assert again.status == "success", again.error
+    text = again.text(result)
+    assert text.startswith("1 interrupted run left out (")
+    assert "set interrupted_runs of Calibrate to 'take in'" in text
+    assert "\n4 runs, 100 model calls, 46 layers" in text
+    saved = load_statistics(path)
+    assert [r.prompts for r in saved.runs] == [(f"digit {d}",) for d in range(4)]
+    assert not any(r.interrupted for r in saved.runs)
+    assert all(layer.calls == 100 for layer in saved.layers.values())
+
+    server.stop()  # kept aside on disk
+    server.start()
+    more = calibrating("cancelled-deck", seed=2)
+    wf.inputs(more, "NVFP4FoundryCalibrate")["interrupted_runs"] = "take in"
+    text = server.run(more).text(result)
+    assert text.startswith("9 runs") and "interrupted runs that were taken in: " in text
+    taken = [r for r in load_statistics(path).runs if r.interrupted]
+    assert [r.prompts for r in taken] == [("digit 2",)] and taken[0].calls < 25
+
+
+def test_progress_is_said_and_shown(server: ComfyServer) -> None:
+    """Which layer of how many, and what the calibration has seen, on the websocket."""
+    workflow = wf.calibrate(seed=21, name="progress", file_name="progress")
+    run, messages = server.watch(workflow)
+    assert run.status == "success", run.error
+    lines: dict[str, list[str]] = {}
+    for message in messages:
+        if message.get("type") == "progress_text":
+            lines.setdefault(message["data"]["node"], []).append(message["data"]["text"])
+    quantized = lines[wf.node(workflow, "NVFP4FoundryQuantize")]
+    assert re.fullmatch(r"layer \d+ of \d+: \S+", quantized[0]), quantized
+    number, total = re.findall(r"\d+", quantized[-1])[:2]
+    assert number == total
+    assert lines[wf.node(workflow, "NVFP4FoundrySaveCheckpoint")][-1].startswith("tensor ")
+    live = [m["data"] for m in messages if m.get("type") == "nvfp4_foundry.live"]
+    last = live[-1]
+    assert (last["kind"], last["state"], last["name"]) == ("calibration", "done", "progress")
+    assert (last["prompts_done"], last["prompts"], last["steps_done"]) == (3, 3, wf.STEPS)
+    assert (last["layers_seen"], last["layers"], last["runs"]) == (46, 46, 3)
+    assert last["verdict"] and last["verdict"] in run.text(
+        wf.node(workflow, "NVFP4FoundryCalibrationResult")
+    )

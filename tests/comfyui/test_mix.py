@@ -14,7 +14,6 @@ from nvfp4_foundry.quant.derive import Mix, mix_plan, parse_budget
 from nvfp4_foundry.quant.planning import Plan, get_preset, load_recipe, make_plan, take_inventory
 from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity, load_sensitivity
 from nvfp4_foundry.quant.sources import open_source
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from tests.comfyui import comfy_workflows as wf
@@ -128,15 +127,15 @@ def test_the_file_samples_with_stock_nodes(server: ComfyServer, shipped: Run) ->
     assert 0 < float((mixed - exact).norm() / exact.norm()) < 0.2
 
 
-def test_report_and_picture_are_shown(server: ComfyServer, shipped: Run) -> None:
+def test_report_and_frontier_are_shown(server: ComfyServer, shipped: Run) -> None:
     (mix,) = (key for key, value in shipped.outputs.items() if "this mix" in str(value))
     lines = shipped.text(mix).splitlines()
     assert lines[0] == f"saved as {NAME}"
     assert lines[1].startswith("model   WAN T2V") and lines[2].startswith("budget  size ")
     assert "preset wan2.2-14b" in shipped.text(mix)
-    (picture,) = shipped.outputs[mix]["images"]
-    path = server.base / "temp" / picture["filename"]
-    assert Image.open(path).size == (1000, 640)
+    (view,) = shipped.outputs[mix]["nvfp4_view"]
+    assert view["kind"] == "mix" and view["frontier"]["preset"]["name"] == "wan2.2-14b"
+    assert len(view["frontier"]["points"]) > 3 and view["edit"]["widget"] == "rules"
 
 
 def test_a_saved_mix_plans_the_same_again(server: ComfyServer, shipped: Run) -> None:
@@ -207,6 +206,21 @@ def test_a_save_never_overwrites(server: ComfyServer, shipped: Run) -> None:
     assert done(server, workflow).text(mix).startswith(f"saved as {NAME}_2\n")
     assert kept(server, "recipes", NAME).read_bytes() == before
     assert not kept(server, "recipes", f"{NAME}_3").exists()
+
+
+def test_a_rule_of_the_node_decides_its_layers(server: ComfyServer, shipped: Run) -> None:
+    values = {"rules": "blocks.1.ffn.2 = bf16", "budget": "average bits", "budget.bits": 7.0}
+    done(server, mixing(save_as="with a rule", **values))
+    chosen = formats(planned_by(kept(server, "recipes", "with a rule")))
+    assert chosen["blocks.1.ffn.2"] == "bf16"
+
+
+def test_an_error_for_each_layer(server: ComfyServer, shipped: Run) -> None:
+    values = {"budget": "largest error of a layer", "budget.layer_percent": 9.0}
+    done(server, mixing(save_as="each layer", **values))
+    mix = mix_of(load_sensitivity(kept(server, "sensitivities", NAME)), "layer-error=9%")
+    assert formats(planned_by(kept(server, "recipes", "each layer"))) == formats(mix.plan)
+    assert len(mix.point.counts) > 1
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -94,14 +96,6 @@ def folder(server: ComfyServer) -> Path:
 def latent(server: ComfyServer, prefix: str) -> torch.Tensor:
     path = sorted((server.base / "output").glob(f"{prefix}_*.latent"))[-1]
     return load_file(path)["latent_tensor"]
-
-
-def shifts(sensitivity: Sensitivity) -> dict[str, dict[float, float]]:
-    """Return the known shifts of NVFP4."""
-    found = {
-        n: dict(sensitivity.candidates(n)["nvfp4"].latent_by_sigma) for n in sensitivity.layers
-    }
-    return {name: shift for name, shift in found.items() if shift}
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +240,78 @@ def test_interruption_while_probing_leaves_nothing_behind(
     assert count_hooks(server, workflow) == "0"
     done(server, wf.sample("tiny_wan.safetensors", seed=1, prefix="afterwards"))
     assert torch.equal(latent(server, "afterwards"), plain)
+
+
+def resumable(save_as: str, **same: str) -> wf.Workflow:
+    """A probe in two formats; ``same`` are inputs that mean the same but make it run anew."""
+    settings = {"formats": "nvfp4, float8_e4m3fn", **same}
+    return probing("resumed", save_as=save_as, **settings)
+
+
+def records(server: ComfyServer) -> list[Path]:
+    return sorted((server.base / "output/nvfp4_foundry/probes").iterdir())
+
+
+def live_events(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return [m["data"] for m in messages if m.get("type") == "nvfp4_foundry.live"]
+
+
+@pytest.fixture(scope="module")
+def whole(server: ComfyServer, measured: Run) -> Sensitivity:
+    """The result of a probe that nothing interrupts; its records are deleted."""
+    for path in records(server):
+        path.unlink()
+    run = done(server, resumable("whole"))
+    assert run.text("result").startswith("1 sampling probed, 62 runs each")
+    return load_sensitivity(folder(server) / "whole.json")
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_interrupted_probe_goes_on_and_ends_with_the_same_numbers(
+    server: ComfyServer, whole: Sensitivity, restarted: bool
+) -> None:
+    name = f"resumed-{restarted}"
+    same = {"formats": "short samplings"} if restarted else {"unit": "each block"}
+    workflow = resumable(name, **same)
+    for path in records(server):
+        path.unlink()
+    sampler = wf.node(workflow, "KSampler")
+
+    def is_half_way(message: dict[str, Any]) -> bool:
+        return message.get("type") == "nvfp4_foundry.live" and message["data"]["unit"] >= 20
+
+    run, messages = server.watch(workflow, is_half_way)
+    assert run.status == "interrupted"
+    last = live_events(messages)[-1]
+    assert (last["node"], last["kind"], last["state"]) == ("probe", "probe", "interrupted")
+    assert last["units"] == 62 and last["steps"] == 2
+    texts = [m["data"] for m in messages if m.get("type") == "progress_text"]
+    begun = "probe: 63 short samplings of 2 steps come first"
+    assert {d["node"] for d in texts if d["text"] == begun} == {"probe", sampler}
+    assert any(re.match(r"unit \d+ of 62: \S+ in nvfp4", d["text"]) for d in texts)
+    (record,) = records(server)
+    finished = len(json.loads(record.read_text())["units"])
+    assert 19 <= finished < 62
+
+    if restarted:
+        server.stop()
+        server.start()
+    run, messages = server.watch(workflow)
+    assert run.status == "success", run.error
+    assert max(d["known"] for d in live_events(messages)) == finished
+    assert run.text("result").startswith("1 sampling probed, 62 runs each")
+    assert load_sensitivity(folder(server) / f"{name}.json") == whole
+
+
+def test_workflows_of_older_versions_run_as_documented(server: ComfyServer, measured: Run) -> None:
+    """Blocks become inputs; the former measure, in the place of the formats, their default."""
+    workflow = probing("older", unit="each block", sigmas=1, formats="single steps")
+    workflow["probe"]["inputs"]["measure"] = "single steps"
+    assert done(server, workflow).text("result").startswith("1 sampling probed, 62 runs each")
+    with pytest.raises(RejectedError, match="choose one of each input, each layer"):
+        server.queue(probing("odd", unit="each planet"))
+    with pytest.raises(RejectedError, match="choose one of: nvfp4, float8_e4m3fn; nvfp4;"):
+        server.queue(probing("odd", formats="fp3"))
 
 
 def test_without_sampling_there_is_no_result(server: ComfyServer, measured: Run) -> None:

@@ -21,6 +21,8 @@ const LINE_HEIGHT = 17;
 const LINE_CHARACTERS = 52;
 const PADDING = 20;
 
+let made = 0; // widgets so far
+
 /** @type {WeakMap<GraphNode, ReportWidget>} */
 const widgets = new WeakMap();
 
@@ -48,9 +50,9 @@ export const existingWidget = (node) => widgets.get(node);
 export function reportWidget(node, options) {
   const known = widgets.get(node);
   if (known) return known;
-  const made = new ReportWidget(node, options);
-  widgets.set(node, made);
-  return made;
+  const widget = new ReportWidget(node, options);
+  widgets.set(node, widget);
+  return widget;
 }
 
 /** @param {string} name */
@@ -111,7 +113,8 @@ export class ReportWidget {
     content.append(this.problemsHost, this.liveHost, this.waitingHost, this.viewHost);
     this.box.append(content);
     keepEvents(this.box);
-    this.widget = node.addDOMWidget(WIDGET, WIDGET, this.box, {
+    // A type of its own: Vue nodes would keep the element of the node that undo replaces.
+    this.widget = node.addDOMWidget(WIDGET, `${WIDGET}_${(made += 1)}`, this.box, {
       serialize: false, // not part of the prompt
       hideOnZoom: false,
       getMinHeight: () => this.leastHeight(),

@@ -238,7 +238,7 @@ export class Shell {
     const ids = new Map([...executions(this.app.rootGraph)].map(([id, node]) => [node, id]));
     for (const [locator, output] of Object.entries(outputs ?? {})) {
       const node = nodeOfLocator(this.app.rootGraph, locator);
-      const id = node && ids.get(node);
+      const id = node ? ids.get(node) : undefined;
       if (node && id !== undefined && isOurs(node)) this.reports.restored(node, output, id);
     }
   }

@@ -16,7 +16,7 @@ import { formatNumber } from "./numbers.js";
  */
 export function axis(theme, label, write, size) {
   return {
-    label,
+    ...(label && { label }),
     labelSize: 16,
     labelGap: 0,
     labelFont: `11px ${theme.font}`,

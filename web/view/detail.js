@@ -3,6 +3,7 @@ import { amaxChart } from "./charts.js";
 import { formatText, layerNumbers } from "./describe.js";
 import { button, el } from "./dom.js";
 import { formatPercent } from "./numbers.js";
+import { KNOWN_FORMATS } from "./palette.js";
 import { readTheme } from "./theme.js";
 
 /** @typedef {import("./state.js").ViewState} ViewState */
@@ -88,7 +89,9 @@ export class DetailPanel {
     if (measured.rows.length === 0) return;
     const most = Math.max(...measured.rows.flatMap((row) => row.values.map((value) => value ?? 0)), 1e-12);
     const table = el("table", { class: "nv-errors" });
-    const head = el("tr", {}, el("th", { text: "format" }), ...measured.kinds.map((kind) => el("th", { text: ERROR_LABELS[kind] })));
+    const isFormat = measured.rows.every(({ format }) => KNOWN_FORMATS.includes(format));
+    const what = isFormat ? "format" : "rounding";
+    const head = el("tr", {}, el("th", { text: what }), ...measured.kinds.map((kind) => el("th", { text: ERROR_LABELS[kind] })));
     table.append(el("thead", {}, head));
     const body = el("tbody");
     const own = this.state.layers?.format(layer);
@@ -104,7 +107,7 @@ export class DetailPanel {
       body.append(el("tr", { class: format === own ? "nv-own" : "" }, el("th", { text: format }), ...cells));
     }
     table.append(body);
-    this.element.append(el("h4", { text: "Error by format" }), table);
+    this.element.append(el("h4", { text: `Error by ${what}` }), table);
   }
 
   /** @param {number} layer */

@@ -80,14 +80,14 @@ export function pendingEdits(view, layers, placed, text) {
 }
 
 /**
- * Size of all layers and mean bits per weight of the Linear layers, after and before the edits.
- * Layers of unknown size count nothing on both sides.
+ * Size of all layers, and bits per weight of the Linear layers by the nominal bits of the formats
+ * and by the stored bytes, after and before the edits. Layers of unknown size count nothing.
  * @param {LayerView} view
  * @param {Layers} layers
  * @param {Map<number, string>} pending
  */
 export function totalsAfter(view, layers, pending) {
-  const total = { bytes: 0, bytesBefore: 0, bits: 0, bitsBefore: 0 };
+  const total = { bytes: 0, bytesBefore: 0, bits: 0, bitsBefore: 0, stored: 0, storedBefore: 0 };
   let weights = 0;
   const bitsOf = view.edit?.bits ?? {};
   for (let i = 0; i < layers.count; i += 1) {
@@ -95,9 +95,12 @@ export function totalsAfter(view, layers, pending) {
     const edited = pending.get(i);
     const after = edited === undefined || edited === UNDECIDED ? before : edited;
     const known = storedBytes(view, i, before) ?? layers.value("bytes", i) ?? 0;
+    const next = after === before ? known : (storedBytes(view, i, after) ?? known);
     total.bytesBefore += known;
-    total.bytes += after === before ? known : (storedBytes(view, i, after) ?? known);
+    total.bytes += next;
     if (!layers.isLinear(i) || !(before in bitsOf)) continue;
+    total.storedBefore += 8 * known;
+    total.stored += 8 * next;
     const size = layers.size(i);
     weights += size;
     total.bitsBefore += size * bitsOf[before];
@@ -106,6 +109,8 @@ export function totalsAfter(view, layers, pending) {
   if (weights > 0) {
     total.bits /= weights;
     total.bitsBefore /= weights;
+    total.stored /= weights;
+    total.storedBefore /= weights;
   }
   return total;
 }

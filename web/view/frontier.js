@@ -60,7 +60,9 @@ export class FrontierChart {
     if (this.canChoose) bar.append(el("span", { text: "Budget" }), this.field, kinds);
     bar.append(this.readout);
     const help = this.canChoose ? "Drag along the curve, or type a budget; the next run mixes for it." : "";
-    this.element = el("div", { class: "nv-frontier-box" }, bar, this.host, help ? el("p", { class: "nv-muted nv-help", text: help }) : null);
+    // Upright and above the chart: labels of this length do not fit along the axis.
+    const caption = el("div", { class: "nv-muted nv-help", text: `${data.label}, over the size` });
+    this.element = el("div", { class: "nv-frontier-box" }, bar, caption, this.host, help ? el("p", { class: "nv-muted nv-help", text: help }) : null);
     /** @type {uPlot | null} */
     this.chart = null;
     this.field.value = String(budgetOf(data.mix, this.kind));
@@ -100,7 +102,7 @@ export class FrontierChart {
       width,
       height: HEIGHT,
       legend: { show: false },
-      cursor: { ...OWN_CURSOR, y: false, points: { show: false } },
+      cursor: { ...OWN_CURSOR, y: false },
       padding: [14, 14, 0, 0],
       scales: {
         x: { time: false, range: () => this.range("bytes") },
@@ -109,7 +111,7 @@ export class FrontierChart {
       axes: [
         axis(theme, "size", (v) => trimZeros(formatBytes(v)), 22),
         {
-          ...axis(theme, this.data.label, (v) => trimZeros(formatPercent(v)), 44),
+          ...axis(theme, "", (v) => trimZeros(formatPercent(v)), 44),
           ...(log && {
             splits: (_chart, _axis, low, high) => logTicks(low, high),
             filter: (_chart, splits) => splits,
@@ -205,7 +207,10 @@ export class FrontierChart {
       this.send();
     });
     over.addEventListener("pointercancel", () => (this.dragging = false));
-    over.addEventListener("pointerleave", () => this.tooltip.hide());
+    over.addEventListener("pointerleave", () => {
+      this.tooltip.hide();
+      this.chart?.setCursor({ left: -10, top: -10 });
+    });
   }
 
   /**
@@ -216,7 +221,10 @@ export class FrontierChart {
     if (!this.chart) return;
     const { x } = localPoint(over, event);
     const at = this.chart.posToIdx(x);
-    this.tooltip.show(localPoint(this.tooltip.frame, event), this.describe(this.points[at]));
+    const point = this.points[at];
+    const left = this.chart.valToPos(point.bytes, "x");
+    this.chart.setCursor({ left, top: this.chart.valToPos(point.error, "y") });
+    this.tooltip.show(localPoint(this.tooltip.frame, event), this.describe(point));
     if (this.dragging) this.choose(at);
   }
 

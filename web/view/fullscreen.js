@@ -59,9 +59,9 @@ export class FullScreen {
     if (open) {
       this.element.before(this.place);
       document.body.append(this.element);
-      this.element.addEventListener("keydown", this.onKey);
+      document.addEventListener("keydown", this.onKey);
     } else {
-      this.element.removeEventListener("keydown", this.onKey);
+      document.removeEventListener("keydown", this.onKey);
       this.place.replaceWith(this.element);
     }
     this.element.classList.toggle("nv-over", open);
@@ -69,6 +69,7 @@ export class FullScreen {
   }
 
   destroy() {
+    document.removeEventListener("keydown", this.onKey);
     if (this.open) this.element.remove();
     this.place.remove();
   }

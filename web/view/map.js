@@ -46,6 +46,7 @@ export class LayerMap {
         pointermove: (event) => this.move(event),
         pointerup: (event) => this.release(event),
         pointercancel: () => this.cancelDrag(),
+        pointerenter: () => this.sharpen(),
         pointerleave: () => this.leave(),
         keydown: (event) => this.key(event),
         focus: () => this.focus(),
@@ -63,7 +64,7 @@ export class LayerMap {
     if (!this.state.layers || width <= 0) return;
     this.width = width;
     this.layout = layoutMap(this.state.layers, this.state.shown, width);
-    const ratio = Math.min(3, Math.max(1, window.devicePixelRatio || 1));
+    const ratio = this.pixelRatio();
     this.ratio = ratio;
     this.canvas.width = Math.round(this.layout.width * ratio);
     this.canvas.height = Math.round(this.layout.height * ratio);
@@ -71,6 +72,18 @@ export class LayerMap {
     this.canvas.style.height = `${this.layout.height}px`;
     this.describe();
     this.paint();
+  }
+
+  /** Pixels of the screen per pixel of the layout: ComfyUI may have zoomed in. */
+  pixelRatio() {
+    const width = this.canvas.offsetWidth;
+    const zoom = width > 0 ? this.canvas.getBoundingClientRect().width / width : 1;
+    return Math.min(3, Math.max(1, (window.devicePixelRatio || 1) * Math.max(1, zoom)));
+  }
+
+  /** Draw with more pixels after ComfyUI zoomed in. */
+  sharpen() {
+    if (Math.abs(this.pixelRatio() - (this.ratio ?? 1)) > 0.1) this.resize(this.width);
   }
 
   /** Lay out again, after another choice of layers. */
@@ -182,7 +195,11 @@ export class LayerMap {
     const layer = hit && (hit.part === "cell" || hit.part === "chip") ? hit.layer : -1;
     const place = localPoint(this.tooltip.frame, event);
     if (layer >= 0) this.tooltip.show(place, layerTooltip(this.state, layer));
-    else if (hit?.part === "row" && this.layout) {
+    else if (hit?.part === "list" && this.layout) {
+      const section = this.layout.sections[hit.section];
+      const name = this.state.layers?.containers[section.container]?.name ?? "";
+      this.tooltip.show(place, [el("div", { class: "nv-tip-name", text: name })]);
+    } else if (hit?.part === "row" && this.layout) {
       const section = this.layout.sections[hit.section];
       const count = this.layersOf(hit).length;
       this.tooltip.show(place, [
@@ -272,7 +289,9 @@ export class LayerMap {
   }
 
   focus() {
-    if (this.state.cursor < 0) this.state.cursor = this.state.shown[0] ?? -1;
+    const first = this.layout && layerBoxes(this.layout).keys().next().value;
+    if (this.state.cursor < 0) this.state.cursor = first ?? -1;
+    this.speak();
     this.schedule();
   }
 

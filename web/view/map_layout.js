@@ -1,4 +1,5 @@
-// Where everything of the map lies: lists of blocks below each other, layers outside below them.
+// Where everything of the map lies: lists of blocks below each other, or side by side where they are
+// short; layers outside of blocks below them.
 import { safeText, shortenMiddle } from "./safe_text.js";
 
 /** @typedef {import("./layers.js").Layers} Layers */
@@ -12,8 +13,9 @@ import { safeText, shortenMiddle } from "./safe_text.js";
  *   rows: string[],
  *   labels: string[],
  *   cells: Int32Array,
- *   x: number, y: number, cellWidth: number, cellHeight: number, headY: number, titleY: number,
- * }} Section
+ *   left: number, width: number, titleY: number, headY: number,
+ *   x: number, y: number, cellWidth: number, cellHeight: number,
+ * }} Section `left` and `width` are those of labels and cells, `x` is the left of the cells
  */
 
 /** @typedef {{ layer: number, label: string, x: number, y: number, width: number }} Chip */
@@ -37,6 +39,9 @@ const CHARACTER = 5.9; // mean width of a character of the row labels
 const CHIP_WIDTH = 150;
 const CHIP_HEIGHT = 18;
 const EDGE = 4;
+const SECTION_LEAST = 150;
+const SIDE_GAP = 16;
+const TITLE_CHARACTER = 7;
 
 /**
  * The rows and cells of one list of blocks, rows in the order of the model.
@@ -75,28 +80,30 @@ export function layoutMap(layers, shown, width) {
   // Not whole pixels: the map fills the width, and cells differ by one pixel when drawn.
   const cellWidth = Math.max(CELL_LEAST, Math.min(CELL_MOST, (width - labelWidth - EDGE) / most));
   const cellHeight = Math.max(ROW_LEAST, Math.min(ROW_MOST, Math.round(cellWidth)));
-  let y = 0;
-  const sections = grids.map((grid) => {
-    const titleY = y;
-    const headY = y + TITLE_HEIGHT;
-    const top = headY + HEAD_HEIGHT;
-    y = top + grid.rows.length * cellHeight + GAP;
-    const labels = grid.rows.map((row) => shortenMiddle(safeText(row), Math.floor((labelWidth - 8) / CHARACTER)));
+  const place = flow(width);
+  const labelRoomCharacters = Math.floor((labelWidth - 8) / CHARACTER);
+  const sections = grids.map(({ container, name, count, rows, cells }) => {
+    const own = Math.max(SECTION_LEAST, Math.ceil(labelWidth + count * cellWidth + EDGE));
+    const height = TITLE_HEIGHT + HEAD_HEIGHT + rows.length * cellHeight + GAP;
+    const { left, top } = place.put(own, height);
     return {
-      container: grid.container,
-      title: `${grid.name} · ${grid.count} block${grid.count === 1 ? "" : "s"}`,
-      count: grid.count,
-      rows: grid.rows,
-      labels,
-      cells: grid.cells,
-      x: labelWidth,
-      y: top,
+      container,
+      title: sectionTitle(safeText(name), count, Math.floor(own / TITLE_CHARACTER)),
+      count,
+      rows,
+      labels: rows.map((row) => shortenMiddle(safeText(row), labelRoomCharacters)),
+      cells,
+      left,
+      width: own,
+      titleY: top,
+      headY: top + TITLE_HEIGHT,
+      x: left + labelWidth,
+      y: top + TITLE_HEIGHT + HEAD_HEIGHT,
       cellWidth,
       cellHeight,
-      headY,
-      titleY,
     };
   });
+  const y = place.bottom();
   const strip = layoutStrip(layers, shown, width, y);
   const bottom = strip ? Math.max(y, ...strip.chips.map((chip) => chip.y + CHIP_HEIGHT)) + EDGE : y;
   return {
@@ -106,6 +113,44 @@ export function layoutMap(layers, shown, width) {
     cellHeight,
     sections,
     strip,
+  };
+}
+
+/**
+ * The name of a list of blocks and how many it has. Long names lose their end, because lists of a
+ * model often differ at the start only.
+ * @param {string} name
+ * @param {number} count
+ * @param {number} room characters
+ */
+function sectionTitle(name, count, room) {
+  const whole = `${name} · ${count} block${count === 1 ? "" : "s"}`;
+  if (whole.length <= room) return whole;
+  const end = ` · ${count}`;
+  const start = Array.from(name);
+  const fits = start.length + end.length <= room;
+  return (fits ? name : `${start.slice(0, Math.max(4, room - end.length - 1)).join("")}…`) + end;
+}
+
+/**
+ * Place boxes from left to right, in lines below each other.
+ * @param {number} width of a line
+ */
+function flow(width) {
+  let [left, top, bottom] = [0, 0, 0];
+  return {
+    /**
+     * @param {number} own width of the box
+     * @param {number} height
+     */
+    put(own, height) {
+      if (left > 0 && left + own > width) [left, top] = [0, bottom];
+      const placed = { left, top };
+      left += own + SIDE_GAP;
+      bottom = Math.max(bottom, top + height);
+      return placed;
+    },
+    bottom: () => bottom,
   };
 }
 
@@ -142,7 +187,7 @@ function layoutStrip(layers, shown, width, top) {
  */
 
 /**
- * What is at a point. Row labels stay at the left edge while the map scrolls.
+ * What is at a point. Row labels and the strip stay at the left edge while the map scrolls.
  * @param {MapLayout} layout
  * @param {number} x
  * @param {number} y
@@ -157,7 +202,9 @@ export function hitTest(layout, x, y, scrolled = 0) {
     const block = Math.floor((x - section.x) / section.cellWidth);
     const inRows = row >= 0 && row < section.rows.length;
     const inBlocks = block >= 0 && block < section.count;
-    if (inRows && x - scrolled < layout.labelWidth) return { part: "row", section: s, row };
+    const fromLeft = x - section.left - (section.left === 0 ? scrolled : 0);
+    if (fromLeft < 0 || x >= section.left + section.width) continue;
+    if (inRows && fromLeft < layout.labelWidth) return { part: "row", section: s, row };
     if (inRows && inBlocks) {
       const layer = section.cells[row * section.count + block];
       return { part: "cell", layer, section: s, row, block };
@@ -166,7 +213,7 @@ export function hitTest(layout, x, y, scrolled = 0) {
     if (y >= section.titleY && y < section.headY) return { part: "list", section: s };
   }
   const chip = strip?.chips.findIndex(
-    (c) => x >= c.x && x < c.x + c.width && y >= c.y && y < c.y + strip.chipHeight,
+    (c) => x - scrolled >= c.x && x - scrolled < c.x + c.width && y >= c.y && y < c.y + strip.chipHeight,
   );
   if (strip && chip !== undefined && chip >= 0) {
     return { part: "chip", layer: strip.chips[chip].layer, chip };

@@ -135,9 +135,10 @@ class MapPainter {
     for (const [layer, x, y, w, h] of marked) this.paintMarks(layer, x, y, w, h);
     this.paintBlockNumbers(section);
     // The labels lie over what scrolled below them.
-    const left = this.options.scrolled ?? 0;
+    const scrolled = section.left === 0 ? (this.options.scrolled ?? 0) : 0;
+    const left = section.left + scrolled;
     context.fillStyle = this.theme.background;
-    if (left > 0) context.fillRect(left, section.titleY, this.layout.labelWidth - 2, section.y - section.titleY + section.rows.length * section.cellHeight);
+    if (scrolled > 0) context.fillRect(left, section.titleY, this.layout.labelWidth - 2, section.y - section.titleY + section.rows.length * section.cellHeight);
     this.text(section.title, left + 2, section.titleY + 8, `600 11px ${this.theme.font}`, this.theme.text);
     section.labels.forEach((label, row) => {
       const y = section.y + (row + 0.5) * section.cellHeight;
@@ -245,9 +246,11 @@ class MapPainter {
 
   /** @param {NonNullable<MapLayout["strip"]>} strip */
   paintStrip(strip) {
-    this.text("outside of blocks", 2, strip.titleY + 8, `600 11px ${this.theme.font}`, this.theme.text);
+    // The strip wraps within the width that is in sight and does not scroll.
+    const left = this.options.scrolled ?? 0;
+    this.text("outside of blocks", left + 2, strip.titleY + 8, `600 11px ${this.theme.font}`, this.theme.text);
     for (const chip of strip.chips) {
-      const [x, y, w, h] = [chip.x + 2, chip.y + 2, 18, strip.chipHeight - 4];
+      const [x, y, w, h] = [left + chip.x + 2, chip.y + 2, 18, strip.chipHeight - 4];
       this.paintCell(chip.layer, x, y, w, h);
       if (this.needsMark(chip.layer)) this.paintMarks(chip.layer, x, y, w, h);
       const colour = this.options.hover === chip.layer ? this.theme.text : this.theme.muted;

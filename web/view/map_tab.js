@@ -18,7 +18,7 @@ export class MapTab {
     this.edits = state.canEdit ? new EditBar(state) : null;
     this.legendBox = el("div");
     this.help = el("span", { class: "nv-muted nv-help" });
-    const measures = state.view.measures.map(({ id, label }) => ({ value: id, label }));
+    const measures = state.measures.map(({ id, label }) => ({ value: id, label }));
     this.measureMenu = menu("Colour by", measures, state.measure, (id) => state.setMeasure(id));
     this.toolbar = el("div", { class: "nv-toolbar" }, el("span", { class: "nv-muted", text: "Colour by" }), this.measureMenu);
     this.linears = linearSwitch(state);

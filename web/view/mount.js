@@ -20,6 +20,8 @@ import { Tooltip } from "./tooltip.js";
 /** @typedef {import("./types.js").MountedView} MountedView */
 /** @typedef {import("./types.js").Status} Status */
 
+const PRINT_WIDTH = 960;
+
 /**
  * Show a view in an element, which gives the size.
  *
@@ -59,7 +61,14 @@ class View {
     this.root.addEventListener("wheel", (event) => {
       if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
     }, { passive: true });
-    this.root.addEventListener("pointerdown", (event) => event.stopPropagation());
+    this.root.addEventListener("pointerdown", (event) => {
+      if (event.button === 0) event.stopPropagation();
+    });
+    // Keys without Ctrl are commands of ComfyUI, such as deleting the node.
+    this.root.addEventListener("keydown", (event) => {
+      const typed = event.key.length === 1 || event.key === "Delete" || event.key === "Backspace";
+      if (typed && !event.ctrlKey && !event.metaKey && !event.altKey) event.stopPropagation();
+    });
     this.observer = new ResizeObserver(() => this.resize());
     this.observer.observe(this.root);
     this.darkQuery = matchMedia("(prefers-color-scheme: dark)");
@@ -125,7 +134,7 @@ class View {
     }
     this.detail = new DetailPanel(state, root);
     const tabs = [];
-    if (state.view.measures.length > 0) {
+    if (state.measures.length > 0) {
       this.map = new MapTab(state, root, this.tooltip);
       tabs.push({ id: "map", label: "Map", panel: this.map.element });
     }
@@ -167,7 +176,6 @@ class View {
   /** @param {string} id */
   onTab(id) {
     this.tooltip.hide();
-    if (this.detail) this.detail.element.classList.toggle("nv-away", id === "text");
     if (id === "text" && this.state.detail >= 0) this.state.openDetail(-1);
     if (id === "table") {
       this.openTable();
@@ -218,7 +226,15 @@ class View {
   print(printing) {
     this.root.classList.toggle("nv-printing", printing);
     this.themed();
-    if (printing) this.openTable();
+    if (printing) {
+      this.openTable();
+      this.map?.map.resize(Math.min(this.inner(), PRINT_WIDTH));
+      this.frontier?.resize(Math.min(this.inner(), PRINT_WIDTH) - 16);
+    } else {
+      this.panel = 0;
+      this.width = 0;
+      this.resize();
+    }
     this.table?.draw(printing);
   }
 
@@ -271,7 +287,7 @@ class View {
     this.teardown();
     const next = new ViewState(view, this.options);
     this.state = next;
-    if (view.measures.some(({ id }) => id === before.measure)) next.measure = before.measure;
+    if (next.measures.some(({ id }) => id === before.measure)) next.measure = before.measure;
     next.onlyLinears = before.onlyLinears;
     const at = new Map(next.layers?.names.map((name, i) => [name, i]));
     /** @param {number} layer */

@@ -21,7 +21,7 @@ html, body { margin: 0; height: 100%; }
 }
 body { background: var(--nvfp4-bg); }
 #nvfp4-page { height: 100vh; max-width: 1500px; margin: 0 auto; }
-@media print { html, body, #nvfp4-page { height: auto; } @page { margin: 12mm; } body { background: #fff; } }
+@media print { html, body, #nvfp4-page { height: auto; } @page { size: landscape; margin: 10mm; } body { background: #fff; } }
 `;
 
 /** Mount the view that the document holds as JSON. */

@@ -1,5 +1,5 @@
 // From the values of a measure to shares of a colour scale.
-import { formatValue } from "./numbers.js";
+import { formatValue, trimZeros } from "./numbers.js";
 
 /** @typedef {import("./types.js").Measure} Measure */
 
@@ -86,11 +86,11 @@ export function numberScale(measure, values) {
 function scaleTicks(kind, low, high, share, unit) {
   if (low === high) return [{ share: 0.5, label: formatValue(low, unit) }];
   const between = (kind === "log" ? logTicks(low, high) : linearTicks(low, high))
-    .map((value) => ({ share: share(value), label: formatValue(value, unit) }));
+    .map((value) => ({ share: share(value), label: trimZeros(formatValue(value, unit)) }));
   const ticks = [{ share: 0, label: formatValue(low, unit) }];
   for (const tick of between) {
     const last = ticks[ticks.length - 1];
-    if (tick.share - last.share >= 0.2 && tick.share <= 0.82) ticks.push(tick);
+    if (tick.share - last.share >= 0.2 && tick.share <= 0.78) ticks.push(tick);
   }
   ticks.push({ share: 1, label: formatValue(high, unit) });
   return ticks;

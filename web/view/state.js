@@ -22,7 +22,8 @@ export class ViewState {
     this.options = options;
     this.layers = view.layers ? new Layers(view) : null;
     this.placed = this.layers ? placedLayers(this.layers) : [];
-    this.measure = view.measures[0]?.id ?? "";
+    this.measures = this.shownMeasures();
+    this.measure = this.measures[0]?.id ?? "";
     this.onlyLinears = true;
     /** @type {Set<number>} */
     this.selection = new Set();
@@ -48,6 +49,15 @@ export class ViewState {
     for (const listener of this.listeners) listener(change);
   }
 
+  /** The measures that the view has values for. */
+  shownMeasures() {
+    const { layers, view } = this;
+    if (!layers) return [];
+    return view.measures.filter(({ id, scale }) =>
+      scale === "category" ? layers.hasFormats : layers.values[id]?.some((value) => value !== null),
+    );
+  }
+
   get canEdit() {
     return Boolean(this.view.edit && this.options.onRules && this.layers);
   }
@@ -70,15 +80,15 @@ export class ViewState {
 
   /** @returns {Measure | undefined} */
   get currentMeasure() {
-    return this.view.measures.find((measure) => measure.id === this.measure);
+    return this.measures.find((measure) => measure.id === this.measure);
   }
 
   /** The error measure that is shown, else the most telling one of the view, else undefined. */
   get errorMeasure() {
     const current = this.currentMeasure;
     if (current && current.scale !== "category") return current;
-    const id = ERROR_MEASURES.find((known) => this.view.measures.some((m) => m.id === known));
-    return this.view.measures.find((m) => m.id === id) ?? this.view.measures.find((m) => m.scale !== "category");
+    const id = ERROR_MEASURES.find((known) => this.measures.some((m) => m.id === known));
+    return this.measures.find((m) => m.id === id) ?? this.measures.find((m) => m.scale !== "category");
   }
 
   /** The scale of the current measure over the shown layers; null for categories. */

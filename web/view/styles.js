@@ -54,11 +54,11 @@ export const STYLE = `
 .nv-status[data-tone="running"] { --nv-tone: var(--nv-accent); }
 .nv-root.nv-stale .nv-tiles, .nv-root.nv-stale .nv-panels { opacity: 0.72; }
 
-.nv-tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(92px, 1fr)); gap: 6px; }
-.nv-tile { background: var(--nv-surface); border-radius: 5px; padding: 5px 8px 6px; min-width: 0; user-select: text; -webkit-user-select: text; }
+.nv-tiles { display: flex; flex-wrap: wrap; gap: 6px; }
+.nv-tile { flex: 1 1 auto; min-width: 92px; max-width: 100%; background: var(--nv-surface); border-radius: 5px; padding: 5px 8px 6px; user-select: text; -webkit-user-select: text; }
 .nv-tile-label { color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
 .nv-tile-value { font-size: 15px; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
-.nv-tile-detail { color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
+.nv-tile-detail { width: 0; min-width: 100%; color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
 .nv-good .nv-tile-value { color: var(--nv-good); }
 .nv-bad .nv-tile-value { color: var(--nv-bad); }
 .nv-edit-tile { outline: 1.5px solid var(--nv-accent); outline-offset: -1.5px; }
@@ -160,7 +160,7 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-print { display: none; }
 
 @container (min-width: ${WIDE}px) {
-  .nv-tiles { grid-template-columns: repeat(auto-fit, minmax(140px, 1fr)); }
+  .nv-tile { flex-basis: 140px; }
   .nv-tile-value { font-size: 18px; }
   .nv-panels { align-items: flex-start; }
   .nv-panel { align-self: stretch; }
@@ -170,15 +170,16 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 @media print {
   .nv-root, .nv-body { height: auto !important; overflow: visible !important; display: block !important; }
   .nv-body > * { margin-bottom: 10px; }
-  .nv-tabs-row, .nv-toolbar, .nv-edit-bar, .nv-detail, .nv-tooltip, .nv-panel.nv-for-text, .nv-help { display: none !important; }
+  .nv-tabs-row, .nv-toolbar, .nv-edit-bar, .nv-detail, .nv-icon, .nv-tooltip, .nv-help { display: none !important; }
   .nv-panels { display: block; }
-  .nv-panel, .nv-panel[hidden] { display: block !important; }
-  .nv-root.nv-plain .nv-panel.nv-for-text { display: block !important; }
+  .nv-root .nv-panel, .nv-root .nv-panel[hidden] { display: block !important; margin-bottom: 12px; }
+  .nv-root:not(.nv-plain) .nv-panel.nv-for-text { display: none !important; }
   .nv-text { white-space: pre-wrap; }
   .nv-map-scroll { overflow: visible; } .nv-canvas { max-width: 100%; height: auto !important; }
   .nv-table-box, .nv-viewport { position: static; overflow: visible; border: 0; min-height: 0; }
-  .nv-table { width: 100% !important; table-layout: auto; font-size: 8px; } .nv-table col { width: auto !important; }
-  .nv-table td { white-space: normal; overflow-wrap: anywhere; height: auto; } .nv-table th { position: static; }
+  .nv-table { width: 100% !important; table-layout: auto; font-size: 7px; line-height: 1.25; } .nv-table col { width: auto !important; }
+  .nv-table td { height: auto; padding: 1px 4px; vertical-align: top; } .nv-table td.nv-long { white-space: normal; min-width: 80px; }
+  .nv-table th { position: static; height: auto; } .nv-table th button { padding: 1px 4px; white-space: normal; font-size: 7px; }
   .nv-table tr { break-inside: avoid; } .nv-tile, .nv-message { break-inside: avoid; }
   .nv-root * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
 }

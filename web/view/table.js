@@ -170,7 +170,8 @@ export class LayerTable {
       },
     });
     for (const column of this.columns) {
-      row.append(el("td", { class: column.numeric ? "nv-number" : "", text: column.text(layer) }));
+      const kind = column.numeric ? "nv-number" : column.long ? "nv-long" : "";
+      row.append(el("td", { class: kind, text: column.text(layer) }));
     }
     return row;
   }

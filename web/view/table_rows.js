@@ -5,9 +5,10 @@ import { formatValue } from "./numbers.js";
 /** @typedef {import("./state.js").ViewState} ViewState */
 
 /**
- * A column: `key` gives what rows are sorted by, `text` what is shown.
+ * A column: `key` gives what rows are sorted by, `text` what is shown. Texts of `long` columns are
+ * sentences, which wrap in print.
  * @typedef {{
- *   id: string, label: string, numeric: boolean, width: number, help: string,
+ *   id: string, label: string, numeric: boolean, long: boolean, width: number, help: string,
  *   key: (layer: number) => string | number | null,
  *   text: (layer: number) => string,
  * }} Column
@@ -16,6 +17,7 @@ import { formatValue } from "./numbers.js";
 /** @typedef {{ column: string, descending: boolean }} Order */
 
 const CHARACTER = 6.4;
+const LONG = ["reason", "remarks"];
 
 /**
  * @param {ViewState} state
@@ -31,18 +33,19 @@ export function tableColumns(state) {
    * @param {((layer: number) => string | number | null)} [key]
    * @returns {Column}
    */
-  const words = (id, label, text, key = text) => ({ id, label, numeric: false, help: "", width: 0, key, text });
+  const words = (id, label, text, key = text) => ({ id, label, numeric: false, long: LONG.includes(id), help: "", width: 0, key, text });
   const columns = [words("name", "layer", (i) => layers.names[i])];
   if (!state.onlyLinears) columns.push(words("kind", "kind", layers.kind));
   columns.push(words("shape", "shape", layers.shape, (i) => layers.size(i)));
   if (layers.hasFormats) columns.push(words("format", "format", (i) => formatText(state, i)));
-  for (const { id, label, unit, scale, help } of state.view.measures) {
-    if (scale === "category" || !layers.values[id]) continue;
+  for (const { id, label, unit, scale, help } of state.measures) {
+    if (scale === "category") continue;
     columns.push({
       id,
       label,
       help,
       numeric: true,
+      long: false,
       width: 0,
       key: (i) => layers.value(id, i),
       text: (i) => formatValue(layers.value(id, i), unit),

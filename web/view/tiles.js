@@ -1,7 +1,7 @@
 // The numbers that matter most, and what the pending edits make of them.
 import { totalsAfter } from "./edits.js";
 import { el } from "./dom.js";
-import { formatBytes, formatNumber } from "./numbers.js";
+import { formatBytes } from "./numbers.js";
 
 /** @typedef {import("./state.js").ViewState} ViewState */
 /** @typedef {import("./types.js").Tile} Tile */
@@ -39,10 +39,14 @@ export function currentTiles(state) {
     else tiles[at] = { ...tile, edited: true };
   };
   const difference = `${sign}${formatBytes(Math.abs(change))}`;
-  put(/size/i, { label: "Size after edits", value: formatBytes(total.bytes), detail: difference });
+  put(/size/i, { label: "size after edits", value: formatBytes(total.bytes), detail: difference });
   if (total.bits > 0) {
-    const before = `${formatNumber(total.bitsBefore, 3)} before`;
-    put(/bits/i, { label: "Bits after edits", value: formatNumber(total.bits, 3), detail: before });
+    // Views count either nominal or stored bits: go on with those of the tile.
+    const shown = parseFloat(tiles.find(({ label }) => /bits/i.test(label))?.value ?? "");
+    const stored = Math.abs(total.storedBefore - shown) < Math.abs(total.bitsBefore - shown);
+    const [after, before] = stored ? [total.stored, total.storedBefore] : [total.bits, total.bitsBefore];
+    const detail = `${before.toFixed(2)} before`;
+    put(/bits/i, { label: "bits per weight after edits", value: after.toFixed(2), detail });
   }
   return tiles;
 }

@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ...text import printable
 from ..options import add_edits, add_numbers, add_output, add_overwrite, wrong_usage
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ def deliver(text: str, options: argparse.Namespace) -> int:
     if options.output:
         save_text(text, options.output)
     if options.json or not options.output:
-        print(text.rstrip())
+        print(printable(text.rstrip()))  # the escapes are those of JSON
     else:
         print_written(options)
     return 0
@@ -50,5 +51,5 @@ def deliver_derived(
             derived.recipe, options, rules_only(options.edits) if rules is None else rules
         )
     for note in derived.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     return deliver(recipe.to_json(), options)

@@ -9,10 +9,7 @@ from itertools import pairwise
 
 from PIL import Image, ImageDraw, ImageFont
 
-BACKGROUND = (255, 255, 255)
-TEXT = (34, 38, 46)
-MUTED = (104, 112, 124)
-GRID = (228, 231, 236)
+from .palette import Rgb, Theme
 
 #: Charts are drawn larger by this factor and scaled down, which smooths lines and letters.
 OVERSAMPLING = 2
@@ -67,9 +64,9 @@ def font(size: int) -> ImageFont.ImageFont | ImageFont.FreeTypeFont:
     return ImageFont.load_default(size * OVERSAMPLING)
 
 
-def new_canvas(width: int, height: int) -> tuple[Image.Image, ImageDraw.ImageDraw]:
+def new_canvas(width: int, height: int, theme: Theme) -> tuple[Image.Image, ImageDraw.ImageDraw]:
     """Return an enlarged empty picture and its pen; `finished` scales it to its size."""
-    canvas = Image.new("RGB", (width * OVERSAMPLING, height * OVERSAMPLING), BACKGROUND)
+    canvas = Image.new("RGB", (width * OVERSAMPLING, height * OVERSAMPLING), theme.background)
     return canvas, ImageDraw.Draw(canvas)
 
 
@@ -79,21 +76,21 @@ def finished(canvas: Image.Image) -> Image.Image:
     return canvas.resize(size, Image.Resampling.LANCZOS)
 
 
-def draw_axes(draw: ImageDraw.ImageDraw, x: Axis, y: Axis) -> None:
+def draw_axes(draw: ImageDraw.ImageDraw, x: Axis, y: Axis, theme: Theme) -> None:
     """Draw a grid, tick labels at the left and below, and the labels of both axes."""
     left, right, bottom, top = x.scale.start, x.scale.end, y.scale.start, y.scale.end
     width, gap = OVERSAMPLING, 8 * OVERSAMPLING
     for value in x.ticks:
         at = x.scale(value)
-        draw.line([(at, bottom), (at, top)], GRID, width)
-        draw.text((at, bottom + gap), x.text(value), MUTED, font(14), anchor="mt")
+        draw.line([(at, bottom), (at, top)], theme.grid, width)
+        draw.text((at, bottom + gap), x.text(value), theme.muted, font(14), anchor="mt")
     for value in y.ticks:
         at = y.scale(value)
-        draw.line([(left, at), (right, at)], GRID, width)
-        draw.text((left - gap, at), y.text(value), MUTED, font(14), anchor="rm")
-    draw.line([(left, top), (left, bottom), (right, bottom)], MUTED, width)
-    draw.text(((left + right) / 2, bottom + 4 * gap), x.label, TEXT, font(15), anchor="mt")
-    draw.text((left, top - gap), y.label, TEXT, font(15), anchor="lb")
+        draw.line([(left, at), (right, at)], theme.grid, width)
+        draw.text((left - gap, at), y.text(value), theme.muted, font(14), anchor="rm")
+    draw.line([(left, top), (left, bottom), (right, bottom)], theme.muted, width)
+    draw.text(((left + right) / 2, bottom + 4 * gap), x.label, theme.text, font(15), anchor="mt")
+    draw.text((left, top - gap), y.label, theme.text, font(15), anchor="lb")
 
 
 def draw_dot(
@@ -101,8 +98,8 @@ def draw_dot(
     x: float,
     y: float,
     radius: float,
-    fill: tuple[int, int, int],
-    outline: tuple[int, int, int] = BACKGROUND,
+    fill: Rgb,
+    outline: Rgb,
 ) -> None:
     """Draw a filled circle with a rim, radius in pixels of the finished chart."""
     r = radius * OVERSAMPLING

@@ -9,9 +9,7 @@ from PIL import Image, ImageDraw
 
 from ...derive import Mix, MixPoint
 from .chart import (
-    MUTED,
     OVERSAMPLING,
-    TEXT,
     Axis,
     Scale,
     draw_axes,
@@ -22,13 +20,10 @@ from .chart import (
     round_ticks,
     tick_decimals,
 )
+from .palette import THEMES, Rgb, Theme, ThemeName
 
 WIDTH, HEIGHT = 1000, 640
 _LEFT, _RIGHT, _TOP, _BOTTOM = 86, 36, 112, 78
-
-_CURVE = (45, 108, 223)
-_MIX = (214, 72, 24)
-_PRESET = (96, 102, 112)
 
 
 @dataclass(frozen=True)
@@ -51,36 +46,37 @@ class _Mark:
     x: float
     y: float
     label: str
-    colour: tuple[int, int, int]
+    colour: Rgb
 
 
-def draw_frontier(mix: Mix) -> Image.Image:
+def draw_frontier(mix: Mix, theme: ThemeName = "light") -> Image.Image:
     """Return the frontier as an RGB picture of `WIDTH` by `HEIGHT`.
 
     The x axis shows the size and covers the range of the points. The y axis shows the predicted
     error in percent and starts at zero.
     """
-    canvas, draw = new_canvas(WIDTH, HEIGHT)
+    colours = THEMES[theme]
+    canvas, draw = new_canvas(WIDTH, HEIGHT, colours)
     points = [*mix.frontier, mix.point, mix.preset]
     unit = _Unit.of(points)
     x, y = _size_axis(points, unit), _error_axis(points, mix.has_latents)
-    draw_axes(draw, x, y)
+    draw_axes(draw, x, y, colours)
     curve = [(x.scale(p.bytes / unit.bytes), y.scale(p.error * 100)) for p in mix.frontier]
     if len(curve) > 1:
-        draw.line(curve, _CURVE, 3 * OVERSAMPLING, joint="curve")
+        draw.line(curve, colours.curve, 3 * OVERSAMPLING, joint="curve")
     for at in curve:
-        draw_dot(draw, *at, 5, _CURVE)
+        draw_dot(draw, *at, 5, colours.curve, colours.background)
     marks = [
         _Mark(x.scale(p.bytes / unit.bytes), y.scale(p.error * 100), _label(p, name, unit), colour)
         for p, name, colour in (
-            (mix.point, "this mix", _MIX),
-            (mix.preset, f"preset {mix.preset_name}", _PRESET),
+            (mix.point, "this mix", colours.mark),
+            (mix.preset, f"preset {mix.preset_name}", colours.other),
         )
     ]
     for mark in reversed(marks):
-        draw_dot(draw, mark.x, mark.y, 8, mark.colour)
+        draw_dot(draw, mark.x, mark.y, 8, mark.colour, colours.background)
     _draw_labels(draw, marks)
-    _draw_title(draw, mix)
+    _draw_title(draw, mix, colours)
     return finished(canvas)
 
 
@@ -130,11 +126,14 @@ def _draw_labels(draw: ImageDraw.ImageDraw, marks: Sequence[_Mark]) -> None:
         drawn.append((left, top, left + width, top + height))
 
 
-def _draw_title(draw: ImageDraw.ImageDraw, mix: Mix) -> None:
+def _draw_title(draw: ImageDraw.ImageDraw, mix: Mix, theme: Theme) -> None:
     left = 24 * OVERSAMPLING
     title = f"Size and error: {mix.plan.architecture.title}"
     formats = ", ".join(f"{count} {name}" for name, count in mix.point.counts.items())
-    draw.text((left, 18 * OVERSAMPLING), title, TEXT, font(22))
+    draw.text((left, 18 * OVERSAMPLING), title, theme.text, font(22))
     draw.text(
-        (left, 50 * OVERSAMPLING), f"this mix (budget {mix.budget}): {formats}", MUTED, font(15)
+        (left, 50 * OVERSAMPLING),
+        f"this mix (budget {mix.budget}): {formats}",
+        theme.muted,
+        font(15),
     )

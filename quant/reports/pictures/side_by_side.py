@@ -5,15 +5,14 @@ from __future__ import annotations
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from .palette import THEMES, ThemeName
+
 GAP = 8
 LABEL_HEIGHT = 22
 #: Small pictures are enlarged, without smoothing, to about this width.
 WIDTH = 256
 #: The largest height that pictures are enlarged to.
 HEIGHT = 1024
-
-_BACKGROUND = (18, 20, 24)
-_TEXT = (236, 238, 242)
 
 
 def enlargement(height: int, width: int) -> int:
@@ -22,7 +21,11 @@ def enlargement(height: int, width: int) -> int:
 
 
 def side_by_side(
-    reference: torch.Tensor, other: torch.Tensor, gain: float, titles: tuple[str, str, str]
+    reference: torch.Tensor,
+    other: torch.Tensor,
+    gain: float,
+    titles: tuple[str, str, str],
+    theme: ThemeName = "light",
 ) -> torch.Tensor:
     """Return a picture of reference, other, and ``gain * |other - reference|`` side by side.
 
@@ -30,13 +33,16 @@ def side_by_side(
         reference, other: ``[H, W, 3]``, from 0 (black) to 1 (white).
         gain: the factor for the difference.
         titles: the titles above the three panels.
+        theme: colours for a light or a dark page.
 
     Returns:
         ``[LABEL_HEIGHT + H f, 3 W f + 2 GAP, 3]`` float32, with ``f`` the `enlargement`.
     """
     factor = enlargement(*reference.shape[:2])
     height, width = (factor * size for size in reference.shape[:2])
-    picture = Image.new("RGB", (3 * width + 2 * GAP, LABEL_HEIGHT + height), _BACKGROUND)
+    picture = Image.new(
+        "RGB", (3 * width + 2 * GAP, LABEL_HEIGHT + height), THEMES[theme].background
+    )
     draw = ImageDraw.Draw(picture)
     panels = (reference, other, (other - reference).abs() * gain)
     for column, (panel, title) in enumerate(zip(panels, titles, strict=True)):
@@ -44,7 +50,7 @@ def side_by_side(
         pixels = panel.nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
         shown = Image.fromarray(pixels.numpy()).resize((width, height), Image.Resampling.NEAREST)
         picture.paste(shown, (left, LABEL_HEIGHT))
-        draw.text((left + 2, 3), title, fill=_TEXT, font=ImageFont.load_default(13))
+        draw.text((left + 2, 3), title, fill=THEMES[theme].text, font=ImageFont.load_default(13))
     values = torch.frombuffer(bytearray(picture.tobytes()), dtype=torch.uint8)
     return values.view(picture.height, picture.width, 3).float().div(255)
 

@@ -10,7 +10,7 @@ from ...planning import Inventory
 from ...sensitivity.artefact import Sensitivity
 from ...text import format_bytes
 from ..messages import messages_of
-from ..mix import describe_mix, mix_messages, what_is_predicted
+from ..mix import describe_mix, mix_messages, rest_of_budget, what_is_predicted
 from .layer_view import LayerView, Tile, Tone, with_notes
 from .measures import measures_with_values
 from .numbers import rounded, rounded_up
@@ -72,7 +72,7 @@ def _tiles(mix: Mix) -> tuple[Tile, ...]:
         ),
         Tile("bits per weight", f"{point.bits:.2f}", f"preset: {preset.bits:.2f}"),
         formats_tile(point.counts),
-        Tile("budget", str(mix.budget), f"{max(0.0, mix.below_budget):.2%} of it left"),
+        Tile("budget", str(mix.budget), rest_of_budget(mix)),
     )
 
 
@@ -96,7 +96,7 @@ def _point(point: MixPoint) -> dict[str, Any]:
 
 
 def _budget(budget: Budget) -> dict[str, Any]:
-    for kind in ("size", "bits", "error"):
+    for kind in ("size", "bits", "error", "layer_error"):
         value = getattr(budget, kind)
         if value is not None:
             return {"kind": kind, "value": rounded(value)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -37,6 +38,12 @@ class Look:
         return f"{self.renderer}-{self.theme}"
 
 
+def _timeout() -> type[Exception]:
+    from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+
+    return PlaywrightTimeoutError
+
+
 class ComfyPage:
     """One page of ComfyUI with a storage of its own."""
 
@@ -50,7 +57,7 @@ class ComfyPage:
         self._set("Comfy.Minimap.Visible", False)
         self.context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
         self.page = self.context.new_page()
-        self.page.set_default_timeout(20 * SECONDS)
+        self.page.set_default_timeout(10 * SECONDS)
         self.page.on("pageerror", lambda error: self.problems.append(f"page error: {error.stack}"))
         self.page.on("console", self._console)
         self.page.goto(f"http://127.0.0.1:{server.port}/")
@@ -81,6 +88,15 @@ class ComfyPage:
         self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
         self.page.wait_for_timeout(400)
 
+    def load_api(self, workflow: Workflow) -> None:
+        """Open a workflow in API form."""
+        self.page.evaluate("w => window.app.loadApiJson(w, 'test')", workflow)
+        self.page.wait_for_timeout(600)
+
+    def clear(self) -> None:
+        """Take all nodes away."""
+        self.page.evaluate("() => window.app.rootGraph.clear()")
+
     def show(self, left: float, top: float, scale: float = 1.0) -> None:
         """Move the canvas so that a point of the graph is at the top left."""
         self.page.evaluate(
@@ -106,7 +122,7 @@ class ComfyPage:
             timeout=60 * SECONDS,
             polling=200,
         )
-        self.page.wait_for_timeout(700)  # for what follows in the page
+        self.page.wait_for_timeout(1200)  # for what follows in the page
 
     def queue(self) -> None:
         """Press Run."""
@@ -123,19 +139,20 @@ class ComfyPage:
         history = self.server.get("/history")
         return list(history.values())[-1]["prompt"][2]
 
-    def new_node(self, name: str) -> str | None:
-        """Add a node through the search that a double click opens; return its class."""
-        count = self.page.evaluate("() => window.app.rootGraph.nodes.length")
-        self.page.mouse.dblclick(WIDTH * 0.5, HEIGHT * 0.45)
-        box = self.page.locator("input:focus")
-        box.wait_for()
+    def new_node(self, name: str) -> str:
+        """Add a node to an empty graph through the search that a double click opens."""
+        box = self.page.get_by_placeholder("Add a node")
+        for _ in range(4):  # a busy page misses a double click
+            self.page.mouse.dblclick(WIDTH * 0.5, HEIGHT * 0.45)
+            with contextlib.suppress(_timeout()):
+                box.wait_for(timeout=3 * SECONDS)
+                break
         box.fill(name)
-        self.page.wait_for_timeout(250)
+        self.page.locator("#results-list").get_by_text(name).first.wait_for()
         self.page.keyboard.press("Enter")
-        self.page.wait_for_timeout(250)
-        self.page.mouse.click(WIDTH * 0.5, HEIGHT * 0.45)  # newer versions: put the node down
-        nodes = self.page.evaluate("() => window.app.rootGraph.nodes.map(n => n.comfyClass)")
-        return nodes[-1] if len(nodes) > count else None
+        self.page.wait_for_function("() => window.app.rootGraph.nodes.length > 0")
+        box.wait_for(state="hidden")
+        return self.page.evaluate("() => window.app.rootGraph.nodes.at(-1).comfyClass")
 
     # Nodes ----------------------------------------------------------------------------------------
 

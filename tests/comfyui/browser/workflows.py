@@ -26,7 +26,7 @@ def plan_workflow(preset: str = "wan2.2-14b") -> dict[str, Any]:
     select = _node(
         PRESET, "SelectPreset", (0, 200),
         outputs=[{"name": "RECIPE", "type": "NVFP4_RECIPE", "links": [2]}],
-        widgets_values=[preset, 1],
+        widgets_values=[preset, 1] if preset.startswith("wan") else [preset],
     )  # fmt: skip
     plan = _node(
         PLAN, "PlanLayers", (460, 0),
@@ -40,4 +40,18 @@ def plan_workflow(preset: str = "wan2.2-14b") -> dict[str, Any]:
         "nodes": [load, select, plan],
         "links": [[1, LOAD, 0, PLAN, 0, "MODEL"], [2, PRESET, 0, PLAN, 1, "NVFP4_RECIPE"]],
         "groups": [], "config": {}, "extra": {}, "version": 0.4,
+    }  # fmt: skip
+
+
+def file_workflow(file_name: str) -> dict[str, Any]:
+    """Quantize File to NVFP4 on the tiny WAN, and the stock loader beside it."""
+    convert = _node(1, "QuantizeFile", (0, 0), size=[480, 300])
+    convert["properties"] = {"nvfp4_migrated_values": {
+        "model_file": "diffusion_models/tiny_wan.safetensors", "file_name": file_name,
+    }}  # fmt: skip
+    loader = {**_node(2, "", (560, 0)), "type": "UNETLoader", "widgets_values": [None, "default"]}
+    return {
+        "id": str(uuid.uuid4()), "revision": 0, "last_node_id": 2, "last_link_id": 0,
+        "nodes": [convert, loader], "links": [], "groups": [], "config": {}, "extra": {},
+        "version": 0.4,
     }  # fmt: skip

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nvfp4_foundry.nodes.calibration.live import LiveCalibration
 from nvfp4_foundry.nodes.calibration.sessions import CalibrationSession, open_session
 from nvfp4_foundry.quant.calibration import (
     CalibrationStatistics,
@@ -86,3 +87,155 @@ def test_other_settings_continue_with_what_was_gathered(tmp_path: Path) -> None:
     with other.observe(model, {}), torch.no_grad():
         model(torch.randn(4, 32))
     assert len(other.finish().runs) == 2
+
+
+class Cancelled(BaseException):
+    """Like ComfyUI's interruption, this is not an `Exception`."""
+
+
+MODEL = torch.nn.Sequential(torch.nn.Linear(32, 8))
+DECK = ("one", "two", "three", "four")
+
+
+def new_session(path: Path) -> CalibrationSession:
+    """Return a session as a new process makes it."""
+    session = CalibrationSession("cal", path, BASE, CollectorSettings(8))
+    session.continue_from_disk()
+    session.set_prompts(DECK)
+    return session
+
+
+def sample(session: CalibrationSession, number: int, stop: bool = False, seed: int = 1) -> None:
+    """Sample one prompt of the deck in three steps, or two of them."""
+    with torch.no_grad(), session.observe(MODEL, {"steps": 3}, f"{number} with seed {seed}"):
+        for step in range(3):
+            session.begin_call(1.0 - step / 3, [0])
+            MODEL(torch.full((1, 4, 32), 1.0 + number))
+            if stop and step == 1:
+                raise Cancelled
+            session.end_step(step + 1)
+
+
+def cancel(session: CalibrationSession, at: int) -> None:
+    """Sample the deck and cancel it in this prompt."""
+    for number in range(at):
+        sample(session, number)
+    with pytest.raises(Cancelled):
+        sample(session, at, stop=True)
+
+
+def prompts(statistics: CalibrationStatistics) -> list[str]:
+    return ["".join(run.prompts) for run in statistics.runs]
+
+
+def test_a_deck_cancelled_in_its_third_prompt_keeps_two_and_counts_each_once(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "cal.safetensors"
+    session = new_session(path)
+    cancel(session, at=2)
+    assert [run.prompts for run in session.left_out] == [("three",)]
+    assert prompts(load_statistics(path)) == ["one", "two"]  # a restart would lose nothing
+    for number in range(4):  # queued again, from the first prompt
+        sample(session, number)
+    statistics = session.finish()
+    assert prompts(statistics) == list(DECK)
+    assert statistics.amax("0") == 4.0 and not any(run.interrupted for run in statistics.runs)
+    for number in range(4):  # the whole deck again counts, as before
+        sample(session, number)
+    assert prompts(session.finish()) == [*DECK, *DECK]
+
+
+def test_a_deck_that_is_cancelled_twice_and_repeats_a_prompt(tmp_path: Path) -> None:
+    session = new_session(tmp_path / "cal.safetensors")
+    session.set_prompts(("one", "one", "two", "two"))
+    samplings = (0, 0, 1, 1)
+    for finished in (1, 0, 3):
+        for number in samplings[:finished]:
+            sample(session, number)
+        with pytest.raises(Cancelled):
+            sample(session, samplings[finished], stop=True)
+    for number in samplings:
+        sample(session, number)
+    assert prompts(session.finish()) == ["one", "one", "two", "two"]
+    assert len(session.left_out) == 2  # not the first prompt, which was known already
+
+
+def test_a_cancelled_deck_with_another_seed_counts_in_full(tmp_path: Path) -> None:
+    session = new_session(tmp_path / "cal.safetensors")
+    cancel(session, at=2)
+    for number in range(4):
+        sample(session, number, seed=2)
+    assert prompts(session.finish()) == ["one", "two", *DECK]
+
+
+def test_interrupted_runs_stay_aside_over_a_restart_until_they_are_taken_in(tmp_path: Path) -> None:
+    path = tmp_path / "cal.safetensors"
+    cancel(new_session(path), at=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["cal.interrupted", "cal.safetensors"]
+    later = new_session(path)
+    assert [run.interrupted for run in later.left_out] == [True]
+    assert later.finish().amax("0") == 3.0
+    later.takes_in_interrupted = True
+    taken = later.finish()
+    assert taken.amax("0") == 4.0 and [r.interrupted for r in taken.runs] == [False] * 3 + [True]
+    assert later.left_out == () and [p.name for p in tmp_path.iterdir()] == ["cal.safetensors"]
+    assert [r.interrupted for r in load_statistics(path).runs] == [False] * 3 + [True]
+
+
+def test_only_an_interrupted_run_is_no_calibration(tmp_path: Path) -> None:
+    session = new_session(tmp_path / "cal.safetensors")
+    cancel(session, at=0)
+    assert not session.has_news
+    with pytest.raises(CalibrationError, match="has seen no sampling"):
+        session.finish()
+    assert [p.name for p in tmp_path.iterdir()] == ["cal.interrupted"]
+
+
+def test_starting_over_and_deleting_take_the_interrupted_runs_along(tmp_path: Path) -> None:
+    path = tmp_path / "cal.safetensors"
+    session = new_session(path)
+    cancel(session, at=1)
+    path.unlink()
+    sample(session, 0)
+    assert session.left_out == () and prompts(session.finish()) == ["one"]
+    cancel(session, at=0)
+    session.set_aside()
+    names = sorted(p.suffix for p in tmp_path.iterdir())
+    assert names == [".interrupted", ".safetensors"] and not path.exists()
+    assert new_session(path).left_out == ()
+
+
+def test_an_error_is_never_replaced_by_one_of_saving(tmp_path: Path) -> None:
+    path = tmp_path / "gone" / "cal.safetensors"
+    session = CalibrationSession("cal", path, BASE, CollectorSettings(8))
+    cancel(session, at=1)  # the folder does not exist: Cancelled, not CalibrationError
+    assert len(session.left_out) == 1
+
+
+def test_live_details(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most two per second while it samples, and one at each end."""
+    now = [0.0]
+    monkeypatch.setattr(LiveCalibration.__init__, "__defaults__", (lambda: now[0],))
+    session, sent = new_session(tmp_path / "cal.safetensors"), []
+    session.show_with(sent.append)
+    for number in range(4):
+        with torch.no_grad(), session.observe(MODEL, {"steps": 20}, f"{number}"):
+            for step in range(20):
+                now[0] += 0.1
+                session.begin_call(0.5, [0])
+                MODEL(torch.full((1, 4, 32), 2.0 ** min(number, 1)))
+                session.end_step(step + 1)
+    sampling = [d for d in sent if d["state"] == "sampling"]
+    done = [d for d in sent if d["state"] == "done"]
+    assert len(done) == 4 and 12 <= len(sampling) <= 17
+    first, last = sampling[0], done[-1]
+    assert (first["prompt"], first["prompts_done"], first["prompts"]) == ("one", 0, 4)
+    assert (last["prompt"], last["prompts_done"], last["steps_done"]) == ("four", 4, 20)
+    assert (last["layers_seen"], last["layers"], last["runs"], last["left_out"]) == (1, 1, 4, 0)
+    assert [d["growing"] for d in done] == [0, 1, 0, 0]
+    assert "more prompts would change little" in last["verdict"]
+    cancel(session, at=0)
+    assert (sent[-1]["state"], sent[-1]["left_out"], sent[-1]["prompts_done"]) == (
+        "interrupted", 1, 0,
+    )  # fmt: skip

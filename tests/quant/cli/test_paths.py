@@ -106,7 +106,7 @@ def test_no_output_is_an_input(case: Case, tmp_path: Path, capsys: Capture) -> N
 def test_every_command_with_inputs_and_outputs_was_tried() -> None:
     found = {case.command for case in cases()}
     assert found == {
-        "quantize", "rescale", "sensitivity", "mix", "recipe show", "recipe from-gguf",
+        "quantize", "report", "rescale", "sensitivity", "mix", "recipe show", "recipe from-gguf",
         "recipe from-checkpoint", "recipe from-calibration", "recipe from-sensitivity",
         "stats merge", "stats import", "stats export",
     }  # fmt: skip

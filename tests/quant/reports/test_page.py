@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from nvfp4_foundry.quant.conversion.report import ConversionReport, LayerReport
 from nvfp4_foundry.quant.errors import FoundryError
-from nvfp4_foundry.quant.reports.page import WEB, modules, printable, render_page
+from nvfp4_foundry.quant.reports.page import WEB, modules, render_page
 from nvfp4_foundry.quant.reports.view import LayerView, conversion_view, text_view
+from nvfp4_foundry.quant.text import printable
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">\u202e\x1b[31m<!--&amp;\u2028"
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -102,7 +103,7 @@ def test_the_browser_half_is_beside_the_package() -> None:
 
 
 def test_control_and_bidirectional_characters_are_shown() -> None:
-    assert printable("a\x1b[1m\u202eb\tc\né") == "a\\x1b[1m\\u202eb\tc\né"
+    assert printable("a\x1b[1m\u202eb\tc\né") == "a\\u001b[1m\\u202eb\tc\né"
 
 
 @pytest.fixture(scope="module")

@@ -8,18 +8,14 @@ import numpy as np
 import pytest
 import torch
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
-from nvfp4_foundry.quant.reports.pictures import sensitivity as sensitivity_picture
-from nvfp4_foundry.quant.reports.pictures.sensitivity import (
-    MARGIN,
-    ROW,
-    draw_sensitivity,
-    picture_tensor,
-)
+from nvfp4_foundry.quant.reports.pictures.palette import LIGHT
+from nvfp4_foundry.quant.reports.pictures.sensitivity import draw_sensitivity, picture_tensor
+from nvfp4_foundry.quant.reports.pictures.sheet import MARGIN, ROW
 from nvfp4_foundry.quant.sensitivity.artefact import CandidateErrors, LayerSensitivity, Sensitivity
 from PIL import Image
 
 HEADINGS = 28 + 30 + 20  # the first row of cells begins below them
-PAPER, HATCH = (255, 255, 255), sensitivity_picture._HATCH
+PAPER, HATCH = (255, 255, 255), LIGHT.hatch
 KINDS = ("attn.q", "attn.o", "ffn.0")
 
 
@@ -43,7 +39,7 @@ def cell(picture: Image.Image, row: int, block: int, blocks: int = 20) -> list[t
     """Return the pixels inside a cell, which begin right of the row labels."""
     width = min(54, max(14, 880 // blocks))
     top = MARGIN + HEADINGS + row * ROW
-    border = sensitivity_picture._LINE
+    border = LIGHT.line
     line = [picture.getpixel((x, top)) for x in range(picture.width)]
     left = line.index(border) + block * width
     box = (left + 1, top + 1, left + width - 2, top + ROW - 2)

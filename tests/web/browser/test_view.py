@@ -1,0 +1,363 @@
+"""The layer view in Chromium, alone in a static page.
+
+Needs Playwright and Chromium (``CHROMIUM`` or on PATH). ``SCREENSHOTS`` names a folder that gets
+pictures of every view, to be looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .view_server import make_views, serve
+
+playwright_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+
+SHOWN_MS, REACTION_MS = 300, 50
+MAP, ROWS = ".nv-canvas", ".nv-table tbody tr:not(.nv-space)"
+Open = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    views = tmp_path_factory.mktemp("views")
+    make_views(views)
+    with serve(views) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_view(browser: Any, address: str) -> Iterator[Open]:
+    """Open a view in a node of some size. No page may report an error or open a dialog."""
+    troubles: list[str] = []
+    pages = []
+
+    def opened(view: str, width: int = 560, height: int = 640, query: str = "", **context: Any):
+        page = browser.new_page(viewport={"width": width, "height": height}, **context)
+        pages.append(page)
+        page.on("pageerror", lambda error: troubles.append(str(error)))
+        page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
+        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
+        url = f"{address}/tests/web/browser/view.html?view={view}&size={width}x{height}&{query}"
+        page.goto(url)
+        page.wait_for_function("window.test?.ready")
+        return page
+
+    yield opened
+    for page in pages:
+        page.close()
+    assert not troubles
+
+
+def cell(page: Any, block: int, row: int, section: int = 0) -> tuple[float, float]:
+    """Return where the cell of a block and row is on the screen, in the map of a full width."""
+    place = page.evaluate(
+        """async ([block, row, section]) => {
+            const { layoutMap } = await import("/web/view/map_layout.js");
+            const { Layers } = await import("/web/view/layers.js");
+            const layers = new Layers(test.view);
+            const canvas = document.querySelector(".nv-canvas");
+            const all = document.querySelector(".nv-check input")?.checked ?? false;
+            const layout = layoutMap(layers, layers.shown(!all), canvas.offsetWidth);
+            const s = layout.sections[section];
+            canvas.scrollIntoView({ block: "center" });
+            const box = canvas.getBoundingClientRect();
+            const zoom = box.width / canvas.offsetWidth;
+            const x = block < 0 ? 20 : s.x + (block + 0.5) * s.cellWidth;
+            const y = row < 0 ? s.headY + 5 : s.y + (row + 0.5) * s.cellHeight;
+            return [box.left + zoom * x, box.top + zoom * y];
+        }""",
+        [block, row, section],
+    )
+    return place[0], place[1]
+
+
+def apply_format(page: Any, name: str) -> list[str]:
+    page.locator(".nv-edit-bar select").select_option(name)
+    page.get_by_role("button", name="Apply").click()
+    return page.evaluate("test.lines.at(-1)")
+
+
+def test_all_layers_of_qwen_image_show_at_once(open_view: Open) -> None:
+    times = [open_view("qwen").evaluate("test.mountMs") for _ in range(3)]
+    assert min(times) < SHOWN_MS, times
+
+
+def test_hover_and_filter_react_at_once(open_view: Open) -> None:
+    page = open_view("qwen")
+    hover = page.evaluate(
+        """async () => {
+            const canvas = document.querySelector(".nv-canvas");
+            const box = canvas.getBoundingClientRect();
+            const times = [];
+            for (let i = 0; i < 20; i += 1) {
+                const start = performance.now();
+                const at = { clientX: box.left + 160 + 9 * i, clientY: box.top + 60 + 5 * i };
+                canvas.dispatchEvent(new PointerEvent("pointermove", at));
+                await new Promise((done) => requestAnimationFrame(() => setTimeout(done)));
+                times.push(performance.now() - start);
+            }
+            return times.sort((a, b) => a - b)[10];
+        }"""
+    )
+    page.get_by_role("tab", name="Table").click()
+    filtering = page.evaluate(
+        """async () => {
+            const input = document.querySelector(".nv-toolbar input[type=search]");
+            const times = [];
+            for (const text of ["a", "at", "attn", "attn.to", "*.to_q", "", "mlp", "proj", "x"]) {
+                const start = performance.now();
+                input.value = text;
+                input.dispatchEvent(new Event("input"));
+                document.querySelector(".nv-viewport").getBoundingClientRect();
+                times.push(performance.now() - start);
+            }
+            return times.sort((a, b) => a - b)[4];
+        }"""
+    )
+    print(f"hover {hover:.1f} ms, filter {filtering:.1f} ms")
+    assert hover < REACTION_MS and filtering < REACTION_MS
+
+
+def test_hover_tells_what_a_cell_is(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.mouse.move(*cell(page, 30, 1))
+    tip = page.locator(".nv-tooltip").inner_text()
+    assert "transformer_blocks.30.attn.to_q" in tip and "3072x3072" in tip and "nvfp4" in tip
+
+
+def test_hover_finds_the_cell_in_a_scaled_node(open_view: Open) -> None:
+    page = open_view("qwen", query="zoom=0.6")
+    page.mouse.move(*cell(page, 42, 5))
+    assert "transformer_blocks.42.attn.add_v_proj" in page.locator(".nv-tooltip").inner_text()
+
+
+def test_a_click_opens_the_details_and_escape_closes_them(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.mouse.click(*cell(page, 12, 2))
+    detail = page.locator(".nv-detail")
+    assert detail.locator("h3").inner_text() == "transformer_blocks.12.attn.to_k"
+    assert detail.locator(".uplot canvas").count() == 1
+    assert detail.locator(".nv-errors tbody tr").count() >= 1
+    page.keyboard.press("Escape")
+    assert detail.is_hidden()
+
+
+def test_a_row_a_column_and_a_rectangle_become_rule_lines(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.mouse.click(*cell(page, -1, 1))
+    assert apply_format(page, "bf16") == ["transformer_blocks.*.attn.to_q = bf16"]
+    page.mouse.click(*cell(page, 7, -1))
+    assert apply_format(page, "float8_e4m3fn") == ["transformer_blocks.7.* = float8_e4m3fn"]
+    page.mouse.move(*cell(page, 20, 1))
+    page.mouse.down()
+    page.mouse.move(*cell(page, 29, 1), steps=4)
+    page.mouse.up()
+    lines = apply_format(page, "nvfp4")
+    assert lines == ["transformer_blocks.*.attn.to_q @ 20-29 = nvfp4"]
+    assert page.locator(".nv-edit-tile").count() == 2
+    assert page.evaluate("test.rules").splitlines()[0] == lines[0]
+
+
+def test_control_toggles_cells_and_the_filter_selects(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.mouse.click(*cell(page, 3, 1))
+    page.keyboard.press("Escape")
+    page.keyboard.down("Control")
+    page.mouse.click(*cell(page, 5, 1))
+    page.mouse.click(*cell(page, 9, 1))
+    page.mouse.click(*cell(page, 9, 1))
+    page.keyboard.up("Control")
+    note = page.locator(".nv-edit-note")
+    assert note.inner_text().startswith("2 layers selected")
+    page.locator(".nv-edit-bar input").fill("*.attn.to_out.0")
+    assert note.inner_text().startswith("60 layers selected")
+
+
+def test_the_map_works_with_the_keyboard(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.locator(MAP).focus()
+    for key in ("ArrowDown", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    spoken = page.locator(".nv-map .nv-unseen").inner_text
+    assert "transformer_blocks" in spoken() or "." in spoken()
+    page.mouse.click(*cell(page, 10, 1))
+    page.keyboard.press("Escape")
+    page.keyboard.press("ArrowRight")
+    assert spoken().startswith("transformer_blocks.11.attn.to_q")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Space")
+    assert "selected" in spoken()
+    page.keyboard.press("Shift+ArrowRight")
+    page.keyboard.press("Shift+ArrowDown")
+    assert page.locator(".nv-edit-note").inner_text().startswith("4 layers selected")
+    page.keyboard.press("Enter")
+    assert page.locator(".nv-detail h3").inner_text() == "transformer_blocks.12.attn.to_k"
+
+
+def test_the_table_draws_what_is_in_sight_and_sorts(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.get_by_role("tab", name="Table").click()
+    assert 10 < page.locator(ROWS).count() < 80
+    page.get_by_role("button", name="W4A4 error").click()
+    head = page.locator("th", has_text="W4A4 error")
+    assert head.get_attribute("aria-sort") == "descending"
+    first = page.locator(ROWS).first.inner_text()
+    page.get_by_role("button", name="Worst 20").click()
+    assert page.locator(ROWS).count() == 20
+    assert page.locator(ROWS).first.inner_text() == first
+    page.get_by_role("button", name="Worst 20").click()
+    page.locator(".nv-viewport").evaluate("box => { box.scrollTop = 1e6; }")
+    page.wait_for_timeout(50)
+    assert "proj_out" in page.locator(ROWS).last.inner_text()
+    box = page.locator(".nv-viewport")
+    assert box.evaluate("box => box.scrollWidth > box.clientWidth")
+
+
+def test_the_table_opens_the_same_details(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.get_by_role("tab", name="Table").click()
+    page.locator(".nv-viewport").focus()
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.locator(".nv-detail h3").inner_text() == "txt_in"
+
+
+def test_full_screen_covers_the_page_and_comes_back(open_view: Open) -> None:
+    page = open_view("qwen", 900, 700, query="zoom=0.5")
+    button = page.locator(".nv-icon")
+    button.click()
+    box = page.locator(".nv-root").bounding_box()
+    assert (box["width"], box["height"]) == (900, 700)
+    page.mouse.move(*cell(page, 30, 1))
+    assert "transformer_blocks.30.attn.to_q" in page.locator(".nv-tooltip").inner_text()
+    button.focus()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.querySelector('.nv-root').parentElement.id") == "node"
+
+
+@pytest.mark.parametrize("tab", ["Map", "Table", "Text"])
+def test_hostile_names_are_text(open_view: Open, tab: str) -> None:
+    page = open_view("hostile", 700, 900)
+    page.get_by_role("tab", name=tab).click()
+    page.wait_for_timeout(100)
+    assert page.locator(".nv-root img, .nv-root script").count() == 0
+    shown = page.locator(".nv-root").inner_text()
+    assert "<img src=x onerror=alert(3)>\\u202e" in shown
+    assert not {"\u202e", "\u001b"} & set(page.locator(".nv-root").inner_html())
+
+
+@pytest.mark.parametrize("name", ["CSV", "JSON", "PNG"])
+def test_exports_are_files(open_view: Open, name: str, tmp_path: Path) -> None:
+    page = open_view("qwen")
+    with page.expect_download() as download:
+        page.get_by_role("button", name=name, exact=True).click()
+    path = tmp_path / download.value.suggested_filename
+    download.value.save_as(path)
+    data = path.read_bytes()
+    if name == "CSV":
+        assert data.count(b"\r\n") == 1 + page.evaluate("test.view.layers.name.length")
+    elif name == "PNG":
+        assert data.startswith(b"\x89PNG") and int.from_bytes(data[16:20], "big") == 2 * 1008
+    else:
+        assert page.evaluate("json => JSON.parse(json).layers.name.length", data.decode()) > 1000
+
+
+def test_dragging_along_the_frontier_sets_the_budget_once(open_view: Open) -> None:
+    page = open_view("mix", 640, 900)
+    box = page.locator(".nv-frontier .u-over").bounding_box()
+    y = box["y"] + box["height"] / 2
+    page.mouse.move(box["x"] + 60, y)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2, y, steps=6)
+    page.mouse.up()
+    budgets = page.evaluate("test.budgets")
+    assert len(budgets) == 1 and budgets[0]["kind"] == "size" and 12 < budgets[0]["value"] < 25
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+    page.wait_for_timeout(900)
+    assert len(page.evaluate("test.budgets")) == 2
+    page.locator(".nv-frontier-box select").select_option("error")
+    page.locator(".nv-budget").fill("3.5")
+    page.locator(".nv-budget").press("Enter")
+    assert page.evaluate("test.budgets.at(-1)") == {"kind": "error", "value": 3.5}
+
+
+def test_a_view_without_layers_has_no_tabs(open_view: Open) -> None:
+    page = open_view("text", 560, 360)
+    assert page.get_by_role("tab").count() == 0
+    assert "3 layers differ" in page.locator(".nv-text").inner_text()
+    assert page.get_by_role("button", name="Copy").is_visible()
+
+
+def test_update_keeps_the_tab_and_status_is_shown(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.get_by_role("tab", name="Table").click()
+    page.evaluate("test.mounted.update({ ...test.view, title: 'Another run' })")
+    assert page.get_by_role("tab", name="Table").get_attribute("aria-selected") == "true"
+    assert page.locator("h2").inner_text() == "Another run"
+    page.evaluate("test.mounted.setStatus({ text: 'from an earlier run', tone: 'stale' })")
+    assert page.locator(".nv-status").inner_text() == "from an earlier run"
+    page.evaluate("test.mounted.destroy()")
+    assert page.locator(".nv-root").count() == 0
+
+
+def test_nothing_is_cut_in_a_small_node(open_view: Open) -> None:
+    page = open_view("qwen", 560, 360)
+    body = page.locator(".nv-body")
+    assert body.evaluate("box => box.scrollWidth <= box.clientWidth")
+    for message in page.locator(".nv-message span").all():
+        assert message.evaluate("box => box.scrollWidth <= box.clientWidth + 1")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_the_page_follows_the_readers_scheme(browser: Any, address: str, scheme: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
+    page.goto(f"{address}/views/qwen.html")
+    page.wait_for_selector(MAP)
+    colour = page.locator(".nv-root").evaluate("box => getComputedStyle(box).backgroundColor")
+    assert (colour == "rgb(246, 247, 249)") == (scheme == "light")
+    page.close()
+
+
+def test_print_has_every_layer(browser: Any, address: str) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
+    page.goto(f"{address}/views/qwen.html")
+    page.wait_for_selector(MAP)
+    page.emulate_media(media="print")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.locator(ROWS).count() == 846
+    assert page.locator(MAP).is_visible() and page.locator(".nv-table").is_visible()
+    assert page.locator(".nv-text").is_hidden()
+    page.emulate_media(media="screen")
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.locator(ROWS).count() < 100
+    page.close()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("view", ["qwen", "flux", "wan", "mix", "calibration", "hostile", "text"])
+@pytest.mark.parametrize("size", [(560, 720), (1400, 900)])
+def test_pictures(open_view: Open, view: str, theme: str, size: tuple[int, int]) -> None:
+    folder = os.environ.get("SCREENSHOTS")
+    if not folder:
+        pytest.skip("SCREENSHOTS is not set")
+    page = open_view(view, *size, query="light=1" if theme == "light" else "")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=Path(folder) / f"{view}_{size[0]}_{theme}.png")
