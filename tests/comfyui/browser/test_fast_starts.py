@@ -208,6 +208,8 @@ def test_blueprints_are_found_by_name_and_dropped_as_one_node(
     )
     assert node["title"] == blueprint and inside in node["inside"]
     assert "file_name" in node["widgets"]
+    page.page.wait_for_timeout(1000)
+    assert not page.page.get_by_text("missing").count()
     page.screenshot(f"blueprint-{blueprint}")
 
 
