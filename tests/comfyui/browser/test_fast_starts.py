@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 import pytest
-from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
+from nvfp4_foundry.quant.checkpoint import verify_checkpoint
+from safetensors import safe_open
 
 from tests.comfyui.browser.comfy_page import HEIGHT, WIDTH, ComfyPage, Look
 from tests.comfyui.browser.conftest import OpenPage
@@ -160,10 +161,10 @@ def test_from_a_template_to_a_saved_calibrated_checkpoint_in_eight_clicks(
     hand.choose(page, loader, "model_file", MODEL)
     hand.click(page.page.get_by_test_id("queue-button").first)
     wait_for_end(page)
-    layers = inspect_checkpoint(saved(server)).layers
-    assert any(layer.format == "nvfp4" for layer in layers)
     assert verify_checkpoint(saved(server), TINY).problems == ()
-    assert "input_scale" in saved(server).read_bytes()[:200_000].decode("latin-1")
+    with safe_open(saved(server), "pt") as file:
+        names = list(file.keys())
+    assert any(name.endswith(".input_scale") for name in names)  # it is calibrated
     assert hand.clicks <= 8  # and no name is typed
     page.screenshot("eight-clicks")
 
@@ -207,6 +208,8 @@ def test_blueprints_are_found_by_name_and_dropped_as_one_node(
     )
     assert node["title"] == blueprint and inside in node["inside"]
     assert "file_name" in node["widgets"]
+    page.page.wait_for_timeout(1000)
+    assert not page.page.get_by_text("missing").count()
     page.screenshot(f"blueprint-{blueprint}")
 
 
