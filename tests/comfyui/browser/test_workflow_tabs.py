@@ -10,7 +10,6 @@ from tests.comfyui.browser.workflows import PLAN, plan_workflow
 
 def test_a_report_is_there_when_its_tab_comes_back(open_page: OpenPage, look: Look) -> None:
     page = planned(open_page, look)
-    page.page.keyboard.press("Control+s") if False else None
     page.load(plan_workflow())  # another workflow, in a tab of its own
     assert page.report(PLAN).count() == 0
     page.page.locator(".workflow-tabs .p-togglebutton, .workflow-tab").nth(1).click()
