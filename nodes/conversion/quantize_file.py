@@ -63,6 +63,7 @@ class QuantizeFile(FoundryNode):
                 "shrink",
                 "compress file",
                 "quantize checkpoint",
+                "quantize gguf",
                 "low memory",
             ],
             inputs=_inputs(),

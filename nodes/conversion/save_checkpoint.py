@@ -47,6 +47,7 @@ class SaveCheckpoint(FoundryNode):
                 "export checkpoint",
                 "save diffusion model",
                 "save model",
+                "model card",
             ],
             inputs=[
                 CheckpointSocket.Input("checkpoint", tooltip="From Quantize Model to NVFP4."),

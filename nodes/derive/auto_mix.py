@@ -109,7 +109,8 @@ class AutoMix(FoundryNode):
                 fingerprint=source.fingerprint(),
                 on_progress=progress_bar(),
             )
-        view = mix_view(mix, sensitivity, _saved(mix, save_as), inventory=inventory)
+        saved = _saved(mix, save_as)
+        view = mix_view(mix, sensitivity, saved, inventory=inventory, rules=rules)
         picture = picture_tensor(draw_frontier(mix))
         # the page draws the curve itself; the picture is for other nodes
         return io.NodeOutput(mix.plan, mix.recipe, view.text, picture, ui=shown(view))
