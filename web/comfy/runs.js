@@ -51,7 +51,10 @@ async function readQueued(api, id) {
  * Tell a listener about all runs of this page, in order, each with what was queued.
  * @param {Comfy} comfy
  * @param {RunListener} listener
- * @returns {{ current: () => Run | null }}
+ * @returns {{
+ *   current: () => Run | null,
+ *   inOrder: (run: Run, handle: (queued: Queued | null) => void) => void,
+ * }} `inOrder` calls back after all that the listener has yet to hear of
  */
 export function watchRuns({ api }, listener) {
   /** @type {Run | null} */
@@ -109,7 +112,7 @@ export function watchRuns({ api }, listener) {
   });
   on("execution_interrupted", (run) => (queued) => listener.ended(run, queued, "cancelled"));
   on("execution_success", (run) => (queued) => listener.ended(run, queued, "done"));
-  return { current: () => current };
+  return { current: () => current, inOrder };
 }
 
 /** @param {{ exception_message?: string, exception_type?: string }} detail */
