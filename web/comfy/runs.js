@@ -106,12 +106,20 @@ export function watchRuns({ api }, listener) {
     run.reached.add(node);
     return (queued) => listener.executed(run, queued, node, detail.output);
   });
-  on("execution_error", (run, detail) => (queued) => {
-    listener.failed(run, queued, String(detail.node_id ?? ""), messageOf(detail));
-    listener.ended(run, queued, "failed");
+  on("execution_error", (run, detail) => {
+    run.executing = null;
+    return (queued) => {
+      listener.failed(run, queued, String(detail.node_id ?? ""), messageOf(detail));
+      listener.ended(run, queued, "failed");
+    };
   });
-  on("execution_interrupted", (run) => (queued) => listener.ended(run, queued, "cancelled"));
-  on("execution_success", (run) => (queued) => listener.ended(run, queued, "done"));
+  /** @type {(end: "cancelled" | "done") => (run: Run) => (queued: Queued | null) => void} */
+  const ended = (end) => (run) => {
+    run.executing = null;
+    return (queued) => listener.ended(run, queued, end);
+  };
+  on("execution_interrupted", ended("cancelled"));
+  on("execution_success", ended("done"));
   return { current: () => current, inOrder };
 }
 
