@@ -132,7 +132,7 @@ class ComfyPage:
         """Press Ctrl+Z over the canvas."""
         self.page.evaluate("() => document.activeElement?.blur?.()")
         self.page.keyboard.press("Control+z")
-        self.page.wait_for_timeout(700)
+        self.page.wait_for_timeout(1500)  # ComfyUI loads the workflow of before
 
     def queued_prompt(self) -> dict[str, Any]:
         """Return the newest workflow that ran, in API form."""
