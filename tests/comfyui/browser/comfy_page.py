@@ -47,15 +47,19 @@ def _timeout() -> type[Exception]:
 class ComfyPage:
     """One page of ComfyUI with a storage of its own."""
 
-    def __init__(self, browser: Browser, server: ComfyServer, look: Look) -> None:
-        """Open the page and wait until it can be used."""
+    def __init__(
+        self, browser: Browser, server: ComfyServer, look: Look, **context: Any
+    ) -> None:
+        """Open the page and wait until it can be used; ``context`` is for Playwright's context."""
         self.server, self.look = server, look
         self.problems: list[str] = []
         self._set("Comfy.VueNodes.Enabled", look.renderer == "vue")
         self._set("Comfy.ColorPalette", look.theme)
         self._set("Comfy.TutorialCompleted", True)
         self._set("Comfy.Minimap.Visible", False)
-        self.context = browser.new_context(viewport={"width": WIDTH, "height": HEIGHT})
+        self.context = browser.new_context(
+            **{"viewport": {"width": WIDTH, "height": HEIGHT}, **context}
+        )
         self.page = self.context.new_page()
         self.page.set_default_timeout(10 * SECONDS)
         self.page.on("pageerror", lambda error: self.problems.append(f"page error: {error.stack}"))

@@ -1,0 +1,141 @@
+"""Pictures of nodes and of the page, small enough to be kept in a repository."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from tests.comfyui.browser.comfy_page import SECONDS, ComfyPage
+from tests.comfyui.comfy_workflows import Workflow
+
+SCALE = 2  # pixels of the screen for one of the page
+KILOBYTE = 1000
+_MARGIN = 12
+_LEFT, _TOP = 110, 130  # beside and below ComfyUI's own bars
+_APART = 5000
+_RUN_SECONDS = 900
+
+# The links are hidden: in pictures of one node they end nowhere.
+_OPEN = """async ([workflow, apart]) => {
+  await window.app.loadApiJson(workflow, "picture");
+  window.app.canvas.links_render_mode = -1;
+  window.app.rootGraph.nodes.forEach((node, index) => { node.pos = [0, index * apart]; });
+}"""
+_BOX = """id => {
+  const node = window.app.graph.getNodeById(id);
+  const drawn = document.querySelector(`[data-node-id="${id}"]`);
+  if (drawn) { const { x, y, width, height } = drawn.getBoundingClientRect();
+    return { x, y, width, height }; }
+  const { ds } = window.app.canvas, [x, y, width, height] = node.getBounding();
+  const host = window.app.canvas.canvas.getBoundingClientRect();
+  return { x: host.x + (x + ds.offset[0]) * ds.scale, y: host.y + (y + ds.offset[1]) * ds.scale,
+    width: width * ds.scale, height: height * ds.scale };
+}"""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most that a picture may have: pixels across, and bytes."""
+
+    width: int
+    size: int
+
+
+NODE = Limits(width=840, size=60 * KILOBYTE)
+DOCS = Limits(width=1400, size=120 * KILOBYTE)
+
+
+def open_workflow(page: ComfyPage, workflow: Workflow) -> dict[str, int]:
+    """Open a workflow in API form with its nodes far apart; return their ids by class.
+
+    Of several nodes of a class the first one counts.
+    """
+    numbers = {key: number for number, key in enumerate(workflow, 1)}
+    numbered = {}
+    for key, node in workflow.items():
+        inputs = {name: _numbered(value, numbers) for name, value in node["inputs"].items()}
+        numbered[str(numbers[key])] = {"class_type": node["class_type"], "inputs": inputs}
+    page.page.evaluate(_OPEN, [numbered, _APART])
+    page.page.wait_for_timeout(1200)
+    ids: dict[str, int] = {}
+    for key, node in workflow.items():
+        ids.setdefault(node["class_type"], numbers[key])
+    return ids
+
+
+def _numbered(value: Any, numbers: dict[str, int]) -> Any:
+    if isinstance(value, list) and len(value) == 2 and value[0] in numbers:
+        return [str(numbers[value[0]]), value[1]]
+    return value
+
+
+def finish(page: ComfyPage) -> None:
+    """Queue what is open and wait until it has ended well."""
+    before = page.server.get("/history")
+    page.queue()
+    wait_for_end(page, len(before))
+
+
+def wait_for_end(page: ComfyPage, runs: int) -> None:
+    """Wait until there are more than ``runs`` runs and none in the queue."""
+    page.page.wait_for_function(
+        "async before => { const { queue_running: a, queue_pending: b } ="
+        " await (await window.app.api.fetchApi('/queue')).json();"
+        " const done = await (await window.app.api.fetchApi('/history')).json();"
+        " return (a.length + b.length === 0 && Object.keys(done).length > before)"
+        " || Boolean(window.app.lastNodeErrors); }",
+        arg=runs,
+        timeout=_RUN_SECONDS * SECONDS,
+        polling=500,
+    )
+    page.page.wait_for_timeout(1500)  # for what follows in the page
+
+
+def aim(page: ComfyPage, node: int, scale: float = 1.0) -> None:
+    """Show a node at the top left of the canvas."""
+    position = page.page.evaluate(
+        "id => [...window.app.graph.getNodeById(id).pos]", node
+    )
+    page.show(position[0] - 40 / scale, position[1] - 90 / scale, scale)
+    page.page.mouse.move(5, 5)
+    page.page.wait_for_timeout(500)
+
+
+def picture_of(page: ComfyPage, node: int) -> Image.Image:
+    """Return the picture of a node."""
+    aim(page, node)
+    box = page.page.evaluate(_BOX, node)
+    clip = {
+        "x": box["x"] - _MARGIN, "y": box["y"] - _MARGIN,
+        "width": box["width"] + 2 * _MARGIN, "height": box["height"] + 2 * _MARGIN,
+    }  # fmt: skip
+    return _image(page.page.screenshot(clip=clip))
+
+
+def picture_of_page(page: Any) -> Image.Image:
+    """Return the picture of all that a page of Playwright shows."""
+    return _image(page.screenshot())
+
+
+def save(image: Image.Image, path: Path, limits: Limits) -> None:
+    """Write a WebP within the limits; of lower quality, then smaller, if it must be."""
+    width = min(limits.width, image.width)
+    while True:
+        height = round(image.height * width / image.width)
+        small = image.resize((width, height), Image.Resampling.LANCZOS)
+        for quality in (88, 80, 70, 60):
+            data = io.BytesIO()
+            small.save(data, "WEBP", quality=quality, method=6)
+            if data.tell() <= limits.size:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(data.getvalue())
+                return
+        width = width * 9 // 10
+
+
+def _image(data: bytes) -> Image.Image:
+    return Image.open(io.BytesIO(data)).convert("RGB")
