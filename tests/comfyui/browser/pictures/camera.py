@@ -23,7 +23,10 @@ _RUN_SECONDS = 900
 _OPEN = """async ([workflow, apart]) => {
   await window.app.loadApiJson(workflow, "picture");
   window.app.canvas.links_render_mode = -1;
-  window.app.rootGraph.nodes.forEach((node, index) => { node.pos = [0, index * apart]; });
+  window.app.rootGraph.nodes.forEach((node, index) => {
+    node.pos = [0, index * apart];
+    node.setSize([Math.max(node.size[0], 400), node.size[1]]);
+  });
 }"""
 _BOX = """id => {
   const node = window.app.graph.getNodeById(id);
@@ -34,6 +37,22 @@ _BOX = """id => {
   const host = window.app.canvas.canvas.getBoundingClientRect();
   return { x: host.x + (x + ds.offset[0]) * ds.scale, y: host.y + (y + ds.offset[1]) * ds.scale,
     width: width * ds.scale, height: height * ds.scale };
+}"""
+
+# How much higher (or lower, if negative) a node must be to show its report and no empty space.
+_MISSING = """id => {
+  const body = document.querySelector(`.nvfp4-node[data-node="${id}"] .nv-body`);
+  if (!body) return 0;
+  const more = body.scrollHeight - body.clientHeight;
+  if (more > 1) return more;
+  const ends = [...body.querySelectorAll("*")].filter(part => !part.children.length)
+    .map(part => part.getBoundingClientRect()).filter(box => box.height > 0);
+  const end = Math.max(...ends.map(box => box.bottom));
+  return Math.min(0, end + 12 - body.getBoundingClientRect().bottom);
+}"""
+_GROW = """([id, more]) => {
+  const node = window.app.graph.getNodeById(id);
+  node.setSize([node.size[0], node.size[1] + more]);
 }"""
 
 
@@ -87,12 +106,16 @@ def wait_for_end(page: ComfyPage, runs: int) -> None:
         " await (await window.app.api.fetchApi('/queue')).json();"
         " const done = await (await window.app.api.fetchApi('/history')).json();"
         " return (a.length + b.length === 0 && Object.keys(done).length > before)"
-        " || Boolean(window.app.lastNodeErrors); }",
+        " || Object.keys(window.app.lastNodeErrors ?? {}).length > 0; }",
         arg=runs,
         timeout=_RUN_SECONDS * SECONDS,
         polling=500,
     )
     page.page.wait_for_timeout(1500)  # for what follows in the page
+    refused = page.page.evaluate("() => window.app.lastNodeErrors")
+    ended = list(page.server.get("/history").values())[-1:]
+    if refused or not ended or ended[0]["status"]["status_str"] != "success":
+        raise RuntimeError(f"the workflow did not run: {refused or ended}")
 
 
 def aim(page: ComfyPage, node: int, scale: float = 1.0) -> None:
@@ -101,13 +124,22 @@ def aim(page: ComfyPage, node: int, scale: float = 1.0) -> None:
         "id => [...window.app.graph.getNodeById(id).pos]", node
     )
     page.show(position[0] - 40 / scale, position[1] - 90 / scale, scale)
-    page.page.mouse.move(5, 5)
+    page.page.mouse.move(1450, 900)  # over nothing
     page.page.wait_for_timeout(500)
+
+
+def fit(page: ComfyPage, node: int) -> None:
+    """Give a node the height that its report needs."""
+    for _ in range(2):
+        more = page.page.evaluate(_MISSING, node)
+        page.page.evaluate(_GROW, [node, more])
+        page.page.wait_for_timeout(300)
 
 
 def picture_of(page: ComfyPage, node: int) -> Image.Image:
     """Return the picture of a node."""
     aim(page, node)
+    fit(page, node)
     box = page.page.evaluate(_BOX, node)
     clip = {
         "x": box["x"] - _MARGIN, "y": box["y"] - _MARGIN,

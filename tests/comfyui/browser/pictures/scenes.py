@@ -15,14 +15,22 @@ PROMPTS = ("a handwritten digit 1", "a handwritten digit 4", "a handwritten digi
 _SCALE = {"input_scale": "amax", "input_scale.headroom": 4.0}
 
 
-def calibrate() -> wf.Workflow:
+def calibrate(seed: int = 1) -> wf.Workflow:
     """Plan, calibrate, quantize, save."""
-    workflow = wf.calibrate(name=NAME, file_name="")
+    workflow = wf.calibrate(seed=seed, name=NAME, file_name="")
     wf.inputs(workflow, "NVFP4FoundryLoadSourceModel")["model_file"] = FILE
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset.edge_blocks"] = 2
     wf.inputs(workflow, "NVFP4FoundryCalibrationPrompts")["deck.text"] = "\n".join(PROMPTS)
     wf.inputs(workflow, "NVFP4FoundrySaveCheckpoint").update(file_name="", model_card=True)
     return workflow
+
+
+def plan(preset: str = "wan2.2-14b") -> wf.Workflow:
+    """Only the first three nodes of `calibrate`."""
+    names = ("NVFP4FoundryLoadSourceModel", "NVFP4FoundrySelectPreset", "NVFP4FoundryPlanLayers")
+    workflow = calibrate()
+    wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset"] = preset
+    return {key: node for key, node in workflow.items() if node["class_type"] in names}
 
 
 def measure() -> wf.Workflow:
