@@ -46,13 +46,35 @@ _MISSING = """id => {
   const more = body.scrollHeight - body.clientHeight;
   if (more > 1) return more;
   const ends = [...body.querySelectorAll("*")].filter(part => !part.children.length)
-    .map(part => part.getBoundingClientRect()).filter(box => box.height > 0);
+    .map(part => {
+      const range = document.createRange();
+      range.selectNodeContents(part);
+      return (part.textContent ? range : part).getBoundingClientRect();
+    }).filter(box => box.height > 0);
   const end = Math.max(...ends.map(box => box.bottom));
   return Math.min(0, end + 12 - body.getBoundingClientRect().bottom);
 }"""
 _GROW = """([id, more]) => {
   const node = window.app.graph.getNodeById(id);
   node.setSize([node.size[0], node.size[1] + more]);
+}"""
+
+_LAY_OUT = """columns => {
+  let x = 0, most = 0;
+  for (const column of columns) {
+    const nodes = column.map(id => window.app.graph.getNodeById(id));
+    let y = 0;
+    for (const node of nodes) {
+      node.pos = [x, y + 30];
+      const drawn = document.querySelector(`[data-node-id="${node.id}"]`);
+      y += (drawn ? drawn.offsetHeight : node.size[1] + 30) + 40;
+    }
+    most = Math.max(most, y);
+    x += Math.max(...nodes.map(node => node.size[0])) + 80;
+  }
+  window.app.canvas.links_render_mode = 2;
+  window.app.canvas.setDirty(true, true);
+  return [x - 80, most];
 }"""
 
 
@@ -71,7 +93,7 @@ DOCS = Limits(width=1400, size=120 * KILOBYTE)
 def open_workflow(page: ComfyPage, workflow: Workflow) -> dict[str, int]:
     """Open a workflow in API form with its nodes far apart; return their ids by class.
 
-    Of several nodes of a class the first one counts.
+    The second node of a class has `` 2`` behind it.
     """
     numbers = {key: number for number, key in enumerate(workflow, 1)}
     numbered = {}
@@ -82,7 +104,8 @@ def open_workflow(page: ComfyPage, workflow: Workflow) -> dict[str, int]:
     page.page.wait_for_timeout(1200)
     ids: dict[str, int] = {}
     for key, node in workflow.items():
-        ids.setdefault(node["class_type"], numbers[key])
+        name = node["class_type"]
+        ids[f"{name} 2" if name in ids else name] = numbers[key]
     return ids
 
 
@@ -94,27 +117,27 @@ def _numbered(value: Any, numbers: dict[str, int]) -> Any:
 
 def finish(page: ComfyPage) -> None:
     """Queue what is open and wait until it has ended well."""
-    before = page.server.get("/history")
+    before = set(page.server.get("/history"))
     page.queue()
-    wait_for_end(page, len(before))
+    wait_for_end(page, before)
 
 
-def wait_for_end(page: ComfyPage, runs: int) -> None:
-    """Wait until there are more than ``runs`` runs and none in the queue."""
+def wait_for_end(page: ComfyPage, before: set[str]) -> None:
+    """Wait until there is a run that was not ``before`` and none in the queue; it must succeed."""
     page.page.wait_for_function(
         "async before => { const { queue_running: a, queue_pending: b } ="
         " await (await window.app.api.fetchApi('/queue')).json();"
         " const done = await (await window.app.api.fetchApi('/history')).json();"
         " return (a.length + b.length === 0 && Object.keys(done).length > before)"
         " || Object.keys(window.app.lastNodeErrors ?? {}).length > 0; }",
-        arg=runs,
+        arg=len(before),
         timeout=_RUN_SECONDS * SECONDS,
         polling=500,
     )
     page.page.wait_for_timeout(1500)  # for what follows in the page
     refused = page.page.evaluate("() => window.app.lastNodeErrors")
-    ended = list(page.server.get("/history").values())[-1:]
-    if refused or not ended or ended[0]["status"]["status_str"] != "success":
+    ended = [run["status"] for key, run in page.server.get("/history").items() if key not in before]
+    if refused or not ended or any(status["status_str"] != "success" for status in ended):
         raise RuntimeError(f"the workflow did not run: {refused or ended}")
 
 
@@ -134,6 +157,24 @@ def fit(page: ComfyPage, node: int) -> None:
         more = page.page.evaluate(_MISSING, node)
         page.page.evaluate(_GROW, [node, more])
         page.page.wait_for_timeout(300)
+
+
+def lay_out(page: ComfyPage, columns: list[list[int]]) -> Image.Image:
+    """Return a picture of nodes in columns, with their links."""
+    for node in (node for column in columns for node in column):
+        aim(page, node)
+        fit(page, node)
+    width, height = page.page.evaluate(_LAY_OUT, columns)
+    page.page.wait_for_timeout(300)
+    view = page.page.viewport_size or {}
+    scale = min((view["width"] - _LEFT - 20) / width, (view["height"] - _TOP - 20) / height)
+    page.show(-40 / scale, -90 / scale, scale)
+    page.page.mouse.move(view["width"] - 5, view["height"] - 200)
+    page.page.wait_for_timeout(800)
+    clip = {"x": 0, "y": _TOP, "width": 0, "height": height * scale}
+    clip |= {"x": _LEFT - _MARGIN, "width": width * scale + 2 * _MARGIN}
+    clip |= {"y": _TOP - _MARGIN - 20, "height": height * scale + 2 * _MARGIN + 20}
+    return _image(page.page.screenshot(clip=clip))
 
 
 def picture_of(page: ComfyPage, node: int) -> Image.Image:

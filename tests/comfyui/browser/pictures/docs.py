@@ -13,6 +13,7 @@ from PIL import Image
 
 from tests.comfyui.browser.comfy_page import ComfyPage
 from tests.comfyui.browser.pictures import camera, scenes
+from tests.comfyui.browser.workflows import PLAN, plan_workflow
 from tests.comfyui.comfy_server import ROOT
 
 if TYPE_CHECKING:
@@ -20,11 +21,10 @@ if TYPE_CHECKING:
 
 HELP, DOCS = ROOT / "web" / "docs", ROOT / "docs" / "images"
 _OURS = "NVFP4Foundry"
-_FULL = {"width": 1280, "height": 800}
 #: The nodes of the picture of a whole workflow, from left to right and downwards.
 _COLUMNS = (
     ("LoadSourceModel", "SelectPreset", "CalibrationPrompts", "Calibrate"),
-    ("PlanLayers", "DigitsTextEncoder", "CLIPTextEncode"),
+    ("PlanLayers", "DigitsTextEncoder", "CLIPTextEncode", "CLIPTextEncode 2"),
     ("ModelSamplingSD3", "EmptyHunyuanLatentVideo", "KSampler", "CalibrationResult"),
     ("QuantizeModel", "SaveCheckpoint"),
 )
@@ -34,16 +34,26 @@ def _help_pictures(page: ComfyPage, ids: dict[str, int], *names: str) -> None:
     for name in names:
         image = camera.picture_of(page, ids[_OURS + name])
         camera.save(image, HELP / f"{_OURS}{name}.webp", camera.NODE)
+        _show_in_help(_OURS + name)
+
+
+def _show_in_help(node: str) -> None:
+    """Put the picture of a node below the title of its help page, if it is not there yet."""
+    page = HELP / f"{node}.md"
+    title, _, rest = page.read_text(encoding="utf-8").partition("\n")
+    line = f"![{title.removeprefix('# ')}]({node}.webp)"
+    if line not in rest:
+        page.write_text(f"{title}\n\n{line}\n{rest}", encoding="utf-8", newline="\n")
 
 
 def _keep(image: Image.Image, name: str) -> None:
     camera.save(image, DOCS / f"{name}.webp", camera.DOCS)
 
 
-def _full_screen(page: ComfyPage, node: int) -> Locator:
+def _full_screen(page: ComfyPage, node: int, height: int) -> Locator:
     """Open the report of a node over the whole page; return it."""
     page.report(node).get_by_label("Full screen").first.evaluate("button => button.click()")
-    page.page.set_viewport_size(_FULL)
+    page.page.set_viewport_size({"width": 1280, "height": height})
     page.page.wait_for_timeout(600)
     return page.page.locator(".nv-over")
 
@@ -63,31 +73,41 @@ def calibrate(page: ComfyPage) -> None:
     ids = camera.open_workflow(page, scenes.calibrate(int(time.time())))
     observed = ids["NVFP4FoundryCalibrate"]
     camera.aim(page, observed)
-    runs = len(page.server.get("/history"))
+    before = set(page.server.get("/history"))
     page.queue()
     live = page.report(observed).locator(".nvfp4-node-live").filter(has_text="2 of 3")
     live.wait_for(timeout=60_000)
     _keep(camera.picture_of(page, observed), "calibrating")
-    camera.wait_for_end(page, runs)
+    camera.wait_for_end(page, before)
     _help_pictures(
         page, ids, "LoadSourceModel", "SelectPreset", "PlanLayers", "CalibrationPrompts",
         "Calibrate", "CalibrationResult", "QuantizeModel", "SaveCheckpoint",
     )  # fmt: skip
-    camera.lay_out(page, ids, _COLUMNS)
-    _keep(camera.picture_of_page(page.page).crop(_CANVAS), "workflow")
-    for name, picture in (("CalibrationResult", "calibration-result"), ("QuantizeModel", "layers")):
-        report = _full_screen(page, ids[_OURS + name])
-        _click_cell(report, 9, 12)
-        page.page.wait_for_timeout(600)
-        _keep(camera.picture_of_page(page.page), picture)
-        if name == "QuantizeModel":
-            report.get_by_role("tab", name="Table").click()
-            report.get_by_role("button", name="Worst 20").click()
-            page.page.wait_for_timeout(400)
-            _keep(camera.picture_of_page(page.page), "worst-layers")
-        page.page.keyboard.press("Escape")
-        page.page.keyboard.press("Escape")
-        page.page.wait_for_timeout(300)
+    columns = [[ids.get(_OURS + name) or ids[name] for name in column] for column in _COLUMNS]
+    _keep(camera.lay_out(page, columns), "workflow")
+    _full_reports(page, ids)
+
+
+def _full_reports(page: ComfyPage, ids: dict[str, int]) -> None:
+    report = _full_screen(page, ids[_OURS + "CalibrationResult"], height=620)
+    _click_cell(report, 9, 12)
+    page.page.wait_for_timeout(600)
+    _keep(camera.picture_of_page(page.page), "calibration-result")
+    page.page.keyboard.press("Escape")
+    page.page.keyboard.press("Escape")
+    page.page.wait_for_timeout(300)
+    report = _full_screen(page, ids[_OURS + "QuantizeModel"], height=880)
+    report.locator(".nv-select").first.select_option("w4a4")
+    _click_cell(report, 8, 14)
+    page.page.wait_for_timeout(600)
+    _keep(camera.picture_of_page(page.page), "layers")
+    page.page.keyboard.press("Escape")
+    page.page.set_viewport_size({"width": 1280, "height": 680})
+    report.get_by_role("tab", name="Table").click()
+    report.get_by_role("button", name="Worst 20").click()
+    page.page.mouse.move(1270, 670)
+    page.page.wait_for_timeout(600)
+    _keep(camera.picture_of_page(page.page), "worst-layers")
 
 
 def measure(page: ComfyPage) -> None:
@@ -98,7 +118,7 @@ def measure(page: ComfyPage) -> None:
         page, ids, "LoadCalibration", "MeasureSensitivity", "ProbeLatentShift", "ProbeResult",
         "AutoMix",
     )  # fmt: skip
-    _full_screen(page, ids["NVFP4FoundryAutoMix"])
+    _full_screen(page, ids["NVFP4FoundryAutoMix"], height=800)
     _keep(camera.picture_of_page(page.page), "auto-mix")
 
 
@@ -152,11 +172,10 @@ def edit(page: ComfyPage) -> None:
 
 def problem(page: ComfyPage) -> None:
     """A preset for another model."""
-    ids = camera.open_workflow(page, scenes.plan("qwen-image"))
-    plan = ids["NVFP4FoundryPlanLayers"]
+    page.load(plan_workflow("qwen-image"))
     page.run()
-    page.report(plan).locator(".nvfp4-node-problem").wait_for()
-    _keep(camera.picture_of(page, plan), "problem")
+    page.report(PLAN).locator(".nvfp4-node-problem").wait_for()
+    _keep(camera.picture_of(page, PLAN), "problem")
 
 
 def search(page: ComfyPage) -> None:
@@ -187,9 +206,11 @@ def report(page: ComfyPage) -> None:
     html = page.server.base / "report.html"
     html.write_text(render_page(checkpoint_view(inspect_checkpoint(path))), encoding="utf-8")
     page.page.emulate_media(color_scheme="light")
-    page.page.set_viewport_size({"width": 1280, "height": 800})
+    page.page.set_viewport_size({"width": 1280, "height": 680})
     page.page.goto(html.as_uri())
     page.page.locator(".nv-canvas").wait_for()
+    page.page.locator(".nv-select").first.select_option("w4a4")
+    _click_cell(page.page.locator(".nv-root"), 8, 14)
     page.page.wait_for_timeout(500)
     _keep(camera.picture_of_page(page.page), "html-report")
     _keep(Image.open(path.with_suffix(".png")).convert("RGB"), "model-card")

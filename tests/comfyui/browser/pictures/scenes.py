@@ -21,15 +21,16 @@ def calibrate(seed: int = 1) -> wf.Workflow:
     wf.inputs(workflow, "NVFP4FoundryLoadSourceModel")["model_file"] = FILE
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset.edge_blocks"] = 2
     wf.inputs(workflow, "NVFP4FoundryCalibrationPrompts")["deck.text"] = "\n".join(PROMPTS)
-    wf.inputs(workflow, "NVFP4FoundrySaveCheckpoint").update(file_name="", model_card=True)
+    wf.inputs(workflow, "NVFP4FoundrySaveCheckpoint").update(
+        file_name="", if_exists="add a number", model_card=True
+    )
     return workflow
 
 
-def plan(preset: str = "wan2.2-14b") -> wf.Workflow:
+def plan() -> wf.Workflow:
     """Only the first three nodes of `calibrate`."""
     names = ("NVFP4FoundryLoadSourceModel", "NVFP4FoundrySelectPreset", "NVFP4FoundryPlanLayers")
     workflow = calibrate()
-    wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset"] = preset
     return {key: node for key, node in workflow.items() if node["class_type"] in names}
 
 
