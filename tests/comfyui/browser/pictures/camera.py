@@ -9,7 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from tests.comfyui.browser.comfy_page import SECONDS, ComfyPage
+from tests.comfyui.browser.comfy_page import ComfyPage
 from tests.comfyui.comfy_workflows import Workflow
 
 SCALE = 2  # pixels of the screen for one of the page
@@ -44,7 +44,8 @@ _MISSING = """id => {
   const body = document.querySelector(`.nvfp4-node[data-node="${id}"] .nv-body`);
   if (!body) return 0;
   const more = body.scrollHeight - body.clientHeight;
-  if (more > 1) return more;
+  const most = 1100 - window.app.graph.getNodeById(id).size[1];
+  if (more > 1) return Math.max(0, Math.min(more, most));
   const ends = [...body.querySelectorAll("*")].filter(part => !part.children.length)
     .map(part => {
       const range = document.createRange();
@@ -117,28 +118,17 @@ def _numbered(value: Any, numbers: dict[str, int]) -> Any:
 
 def finish(page: ComfyPage) -> None:
     """Queue what is open and wait until it has ended well."""
-    before = set(page.server.get("/history"))
+    before = page.runs()
     page.queue()
     wait_for_end(page, before)
 
 
 def wait_for_end(page: ComfyPage, before: set[str]) -> None:
-    """Wait until there is a run that was not ``before`` and none in the queue; it must succeed."""
-    page.page.wait_for_function(
-        "async before => { const { queue_running: a, queue_pending: b } ="
-        " await (await window.app.api.fetchApi('/queue')).json();"
-        " const done = await (await window.app.api.fetchApi('/history')).json();"
-        " return (a.length + b.length === 0 && Object.keys(done).length > before)"
-        " || Object.keys(window.app.lastNodeErrors ?? {}).length > 0; }",
-        arg=len(before),
-        timeout=_RUN_SECONDS * SECONDS,
-        polling=500,
-    )
-    page.page.wait_for_timeout(1500)  # for what follows in the page
-    refused = page.page.evaluate("() => window.app.lastNodeErrors")
+    """Wait until a run that was not ``before`` has ended; RuntimeError if it failed."""
+    page.wait_for_run(before, _RUN_SECONDS)
     ended = [run["status"] for key, run in page.server.get("/history").items() if key not in before]
-    if refused or not ended or any(status["status_str"] != "success" for status in ended):
-        raise RuntimeError(f"the workflow did not run: {refused or ended}")
+    if page.refused() or any(status["status_str"] != "success" for status in ended):
+        raise RuntimeError(f"the workflow did not run: {page.refused() or ended}")
 
 
 def aim(page: ComfyPage, node: int, scale: float = 1.0) -> None:

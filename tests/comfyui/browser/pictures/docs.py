@@ -73,7 +73,7 @@ def calibrate(page: ComfyPage) -> None:
     ids = camera.open_workflow(page, scenes.calibrate(int(time.time())))
     observed = ids["NVFP4FoundryCalibrate"]
     camera.aim(page, observed)
-    before = set(page.server.get("/history"))
+    before = page.runs()
     page.queue()
     live = page.report(observed).locator(".nvfp4-node-live").filter(has_text="2 of 3")
     live.wait_for(timeout=60_000)
@@ -123,13 +123,17 @@ def measure(page: ComfyPage) -> None:
 
 
 def files(page: ComfyPage) -> None:
-    """Inspect, rescale, import, merge and export; recipes from and to files."""
+    """Inspect, rescale, import, merge and export."""
     ids = camera.open_workflow(page, scenes.files())
     camera.finish(page)
     _help_pictures(
         page, ids, "InspectCheckpoint", "RescaleCheckpoint", "ImportActivationLog",
         "MergeCalibrations", "ExportInputScales",
     )  # fmt: skip
+
+
+def recipes(page: ComfyPage) -> None:
+    """Recipes from and to files."""
     ids = camera.open_workflow(page, scenes.recipes())
     camera.finish(page)
     _help_pictures(page, ids, "LoadRecipe", "EditRecipe", "SaveRecipe")
@@ -220,6 +224,6 @@ def report(page: ComfyPage) -> None:
 GROUPS: dict[str, Callable[[ComfyPage], None]] = {
     group.__name__: group
     for group in (
-        calibrate, measure, files, quantize_file, compare, edit, problem, search, templates, report,
+        calibrate, measure, files, recipes, quantize_file, compare, edit, problem, search, templates, report,
     )
 }  # fmt: skip
