@@ -41,9 +41,7 @@ class Look:
 class ComfyPage:
     """One page of ComfyUI with a storage of its own."""
 
-    def __init__(
-        self, browser: Browser, server: ComfyServer, look: Look, **context: Any
-    ) -> None:
+    def __init__(self, browser: Browser, server: ComfyServer, look: Look, **context: Any) -> None:
         """Open the page and wait until it can be used; ``context`` is for Playwright's context."""
         self.server, self.look = server, look
         self.problems: list[str] = []

@@ -1,8 +1,8 @@
 """Take the pictures of the help pages and of the documentation.
 
 ``python -m tests.comfyui.browser.take_pictures`` runs a ComfyUI with the tiny demo model and a
-made-up WAN of 30 blocks, works through every node in Chromium and writes ``web/docs/<node id>.webp``
-and ``docs/images/*.webp``. Names of groups as arguments take only those, see ``GROUPS``.
+made-up WAN of 30 blocks, works through every node in Chromium and writes
+``web/docs/<node id>.webp`` and ``docs/images/*.webp``. Names of groups as arguments take only those, see ``GROUPS``.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from tests.comfyui.browser.comfy_page import ComfyPage, Look
 from tests.comfyui.browser.conftest import find_chromium
 from tests.comfyui.browser.pictures import model, scenes
-from tests.comfyui.browser.pictures.docs import GROUPS
+from tests.comfyui.browser.pictures.groups import GROUPS
 from tests.comfyui.comfy_python import comfyui_path, comfyui_python, why_not
 from tests.comfyui.comfy_server import ComfyServer, make_base
 

@@ -133,9 +133,7 @@ def wait_for_end(page: ComfyPage, before: set[str]) -> None:
 
 def aim(page: ComfyPage, node: int, scale: float = 1.0) -> None:
     """Show a node at the top left of the canvas."""
-    position = page.page.evaluate(
-        "id => [...window.app.graph.getNodeById(id).pos]", node
-    )
+    position = page.page.evaluate("id => [...window.app.graph.getNodeById(id).pos]", node)
     page.show(position[0] - 40 / scale, position[1] - 90 / scale, scale)
     page.page.mouse.move(1450, 900)  # over nothing
     page.page.wait_for_timeout(500)

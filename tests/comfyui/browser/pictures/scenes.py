@@ -107,7 +107,7 @@ def compare() -> wf.Workflow:
     wf.add(workflow, "93", "KSampler", **{**sampler, "model": ["92", 0]})
     wf.add(
         workflow, "94", "NVFP4FoundryCompareSamples",
-        reference=[first, 0], other=["93", 0], gain=5.0,
+        reference=[first, 0], other=["93", 0], gain=20.0,
     )  # fmt: skip
     return workflow
 

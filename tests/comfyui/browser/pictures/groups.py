@@ -196,8 +196,7 @@ def search(page: ComfyPage) -> None:
 def templates(page: ComfyPage) -> None:
     """Our templates in ComfyUI's browser of templates."""
     page.page.set_viewport_size({"width": 1400, "height": 900})
-    page.page.evaluate("() => window.app.extensionManager.command.execute("
-                       "'Comfy.BrowseTemplates')")
+    page.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.page.wait_for_timeout(2500)
     page.page.get_by_text("nvfp4-foundry", exact=False).first.click()
     page.page.wait_for_timeout(2500)
@@ -224,6 +223,7 @@ def report(page: ComfyPage) -> None:
 GROUPS: dict[str, Callable[[ComfyPage], None]] = {
     group.__name__: group
     for group in (
-        calibrate, measure, files, recipes, quantize_file, compare, edit, problem, search, templates, report,
+        calibrate, measure, files, recipes, quantize_file, compare, edit, problem, search,
+        templates, report,
     )
 }  # fmt: skip
