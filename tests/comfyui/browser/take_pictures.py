@@ -2,7 +2,8 @@
 
 ``python -m tests.comfyui.browser.take_pictures`` runs a ComfyUI with the tiny demo model and a
 made-up WAN of 30 blocks, works through every node in Chromium and writes
-``web/docs/<node id>.webp`` and ``docs/images/*.webp``. Names of groups as arguments take only those, see ``GROUPS``.
+``web/docs/<node id>.webp`` and ``docs/images/*.webp``. Names of groups as
+arguments take only those, see ``GROUPS``.
 """
 
 from __future__ import annotations

@@ -23,6 +23,13 @@ _RUN_SECONDS = 900
 _OPEN = """async ([workflow, apart]) => {
   await window.app.loadApiJson(workflow, "picture");
   window.app.canvas.links_render_mode = -1;
+  for (const node of window.app.rootGraph.nodes) {
+    for (const widget of node.widgets ?? []) {
+      if (widget.name === "control_after_generate") widget.value = "fixed";
+      const several = workflow[node.id].inputs[widget.name]?.__value__;
+      if (several) widget.value = several;
+    }
+  }
   window.app.rootGraph.nodes.forEach((node, index) => {
     node.pos = [0, index * apart];
     node.setSize([Math.max(node.size[0], 400), node.size[1]]);

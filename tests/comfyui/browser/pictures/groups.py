@@ -118,7 +118,7 @@ def measure(page: ComfyPage) -> None:
         page, ids, "LoadCalibration", "MeasureSensitivity", "ProbeLatentShift", "ProbeResult",
         "AutoMix",
     )  # fmt: skip
-    _full_screen(page, ids["NVFP4FoundryAutoMix"], height=800)
+    _full_screen(page, ids["NVFP4FoundryAutoMix"], height=920)
     _keep(camera.picture_of_page(page.page), "auto-mix")
 
 
