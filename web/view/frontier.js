@@ -159,6 +159,7 @@ export class FrontierChart {
      * @param {"dot" | "square" | "ring"} shape
      * @param {string} colour
      * @param {number} below pixels from the mark to its label
+     * @param {boolean} [leftwards] whether the label lies left of the mark
      */
     const mark = (point, label, shape, colour, below, leftwards = false) => {
       const x = chart.valToPos(point.bytes, "x", true);

@@ -178,6 +178,7 @@ def problem(page: ComfyPage) -> None:
     """A preset for another model."""
     page.load(plan_workflow("qwen-image"))
     page.run()
+    camera.aim(page, PLAN)
     page.report(PLAN).locator(".nvfp4-node-problem").wait_for()
     _keep(camera.picture_of(page, PLAN), "problem")
 
