@@ -12,7 +12,7 @@ from tests.comfyui.browser.workflows import LOAD, PLAN, PRESET, plan_workflow
 
 def test_a_wrong_preset_is_solved_by_its_button(open_page: OpenPage, look: Look) -> None:
     page = open_page(look)
-    page.load(plan_workflow("qwen-image"))
+    page.load(plan_workflow("qwen-image-2512"))
     page.run()
     page.show(0, 0)
     problem = page.report(PLAN).locator(".nvfp4-node-problem")
@@ -22,11 +22,11 @@ def test_a_wrong_preset_is_solved_by_its_button(open_page: OpenPage, look: Look)
     page.screenshot("wrong-preset")
     problem.locator("button").click()
     page.page.wait_for_timeout(300)
-    assert page.widget(PRESET, "preset") != "qwen-image"
+    assert page.widget(PRESET, "preset") != "qwen-image-2512"
     assert "Queue again" in page.problem(PLAN)
     page.screenshot("wrong-preset-solved")
     page.undo()
-    assert page.widget(PRESET, "preset") == "qwen-image"
+    assert page.widget(PRESET, "preset") == "qwen-image-2512"
     page.report(PLAN).locator(".nvfp4-node-problem button").click()
     page.page.wait_for_timeout(300)
     page.run()

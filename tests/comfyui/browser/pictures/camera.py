@@ -49,7 +49,7 @@ _BOX = """id => {
 # How much higher (or lower, if negative) a node must be to show its report and no empty space.
 _MISSING = """id => {
   const body = document.querySelector(`.nvfp4-node[data-node="${id}"] .nv-body`);
-  if (!body) return 0;
+  if (!body?.clientHeight) return 0;
   const more = body.scrollHeight - body.clientHeight;
   const most = 1100 - window.app.graph.getNodeById(id).size[1];
   if (more > 1) return Math.max(0, Math.min(more, most));

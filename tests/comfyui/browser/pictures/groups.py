@@ -176,7 +176,7 @@ def edit(page: ComfyPage) -> None:
 
 def problem(page: ComfyPage) -> None:
     """A preset for another model."""
-    page.load(plan_workflow("qwen-image"))
+    page.load(plan_workflow("qwen-image-2512"))
     page.run()
     camera.aim(page, PLAN)
     page.report(PLAN).locator(".nvfp4-node-problem").wait_for()
