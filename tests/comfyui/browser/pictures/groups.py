@@ -179,7 +179,8 @@ def problem(page: ComfyPage) -> None:
     page.load(plan_workflow("qwen-image-2512"))
     page.run()
     camera.aim(page, PLAN)
-    page.report(PLAN).locator(".nvfp4-node-problem").wait_for()
+    page.report(PLAN).locator(".nvfp4-node-problem button").wait_for()
+    page.page.wait_for_timeout(1000)
     _keep(camera.picture_of(page, PLAN), "problem")
 
 
