@@ -8,6 +8,8 @@ from __future__ import annotations
 import errno
 from dataclasses import dataclass
 
+from .text import printable
+
 # What torch, CUDA and the loader of shared libraries say when memory is short.
 _OUT_OF_MEMORY = (
     "out of memory",
@@ -31,10 +33,11 @@ class FoundryError(Exception):
     """Base of all errors that the package raises on purpose.
 
     ``remedy`` is a setting that would avoid the error, if there is one. The message names it too.
+    Control characters in the message, which names from files may bring, are escaped.
     """
 
     def __init__(self, message: str, *, remedy: Remedy | None = None) -> None:
-        super().__init__(message)
+        super().__init__(printable(message))
         self.remedy = remedy
 
 

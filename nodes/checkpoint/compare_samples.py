@@ -16,6 +16,7 @@ from ...quant.reports.view import text_view
 from ..foundry_node import FoundryNode
 from ..inputs.sockets import MEASURE
 from ..reports.shown import shown
+from ..reports.theme import page_theme
 
 # Triple-width pictures of a long video would fill the memory.
 _MOST_PICTURES = 8
@@ -148,6 +149,7 @@ def _pictures(
 ) -> torch.Tensor:
     """Return pictures of the items with the largest errors ``[N, H, W, 3]``, in their order."""
     by_error = sorted(range(len(items)), key=lambda i: items[i].relative_error, reverse=True)
+    theme = page_theme()
     drawn = []
     for index in sorted(by_error[:_MOST_PICTURES]):
         a, b = reference[index], other[index]
@@ -155,5 +157,5 @@ def _pictures(
         number = f" {index}" if len(items) > 1 else ""
         error = f"other: error {items[index].relative_error:.2%}"
         titles = (f"reference{number}", error, f"difference x {gain:g}")
-        drawn.append(side_by_side(*pixels, gain, titles))
+        drawn.append(side_by_side(*pixels, gain, titles, theme))
     return torch.stack(drawn)

@@ -58,6 +58,9 @@ class QuantizeModel(FoundryNode):
                 "convert to nvfp4",
                 "quantize text encoder",
                 "compress clip",
+                "quantize t5",
+                "bake lora",
+                "merge lora",
             ],
             inputs=[
                 io.MatchType.Input(

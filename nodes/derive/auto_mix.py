@@ -24,6 +24,7 @@ from ..inputs.sockets import MEASURE, PlanSocket, RecipeSocket, SensitivitySocke
 from ..prompts.validation import constant_inputs
 from ..reports.errors import refused, refused_if_invalid
 from ..reports.shown import shown
+from ..reports.theme import page_theme
 
 _OWN_SIZE, _SIZE, _BITS, _ERROR, _LAYER_ERROR = (
     "preset's own size", "target size", "average bits", "largest error", "largest error of a layer",
@@ -109,8 +110,9 @@ class AutoMix(FoundryNode):
                 fingerprint=source.fingerprint(),
                 on_progress=progress_bar(),
             )
-        view = mix_view(mix, sensitivity, _saved(mix, save_as), inventory=inventory)
-        picture = picture_tensor(draw_frontier(mix))
+        saved = _saved(mix, save_as)
+        view = mix_view(mix, sensitivity, saved, inventory=inventory, rules=rules)
+        picture = picture_tensor(draw_frontier(mix, page_theme()))
         # the page draws the curve itself; the picture is for other nodes
         return io.NodeOutput(mix.plan, mix.recipe, view.text, picture, ui=shown(view))
 

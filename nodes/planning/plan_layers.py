@@ -98,5 +98,5 @@ class PlanLayers(FoundryNode):
             inventory = take_inventory(source)
             plan = make_plan(edited, inventory, any_architecture=any_architecture)
             notes = (*source.notes, *(f"LoRA {lora}" for lora in source.loras))
-        view = plan_view(plan, notes, inventory=inventory)
+        view = plan_view(plan, notes, inventory=inventory, rules=rules)
         return io.NodeOutput(plan, view.text, plan.recipe, ui=shown(view))

@@ -10,6 +10,7 @@ from ...quant.sensitivity.artefact import Sensitivity, load_sensitivity, save_se
 from ..files.artefacts import SENSITIVITIES
 from ..inputs.sockets import SensitivitySocket
 from ..reports.shown import shown
+from ..reports.theme import page_theme
 
 
 def sensitivity_outputs() -> list[io.Output]:
@@ -24,7 +25,7 @@ def sensitivity_outputs() -> list[io.Output]:
 def sensitivity_result(sensitivity: Sensitivity, notes: list[str]) -> io.NodeOutput:
     """Return a sensitivity, a report that begins with ``notes``, and a heat map."""
     view = sensitivity_view(sensitivity, notes)
-    picture = picture_tensor(draw_sensitivity(sensitivity, sensitivity.formats[0]))
+    picture = picture_tensor(draw_sensitivity(sensitivity, sensitivity.formats[0], page_theme()))
     # the page draws the map itself; the picture is for other nodes
     return io.NodeOutput(sensitivity, view.text, picture, ui=shown(view))
 

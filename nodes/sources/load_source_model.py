@@ -8,7 +8,6 @@ from ..bridge.loading import load_source_model
 from ..files import folders
 from ..foundry_node import FoundryNode
 from ..inputs.sockets import START
-from ..prompts.validation import constant_inputs
 from ..reports.errors import refused
 
 
@@ -55,8 +54,7 @@ class LoadSourceModel(FoundryNode):
     @classmethod
     def validate_inputs(cls, model_file: str | None) -> bool | str:
         """Report a missing file before the queue starts."""
-        second = constant_inputs().get("complete_from")
-        missing = folders.missing_source(model_file) or folders.missing_source(second)
+        missing = folders.missing_source(model_file)
         return refused(missing) if missing else True
 
     @classmethod

@@ -138,18 +138,25 @@ class OverallError:
     of_outputs: bool
     layers: int
 
+    @property
+    def what(self) -> str:
+        """What the error is of, in words."""
+        if self.of_outputs:
+            return f"outputs of {self.layers} layers, 16-bit inputs"
+        return f"weights of {self.layers} layers"
+
 
 def overall_error(layers: Iterable[Measured]) -> OverallError | None:
     """Return the error of the outputs of layers together; None if nothing was measured.
 
-    If the outputs of some of them were not measured, it is the error of the weights.
+    If the outputs of most of them were not measured, it is the error of the weights.
     """
     found = list(layers)
     weights = _known((la.weight_error, la.max_rule_weight_error, la.weight_norm) for la in found)
     outputs = _known(
         (la.output_error_w4a16, la.max_rule_output_error, la.output_norm) for la in found
     )
-    known = outputs if len(outputs) >= len(weights) else weights
+    known = outputs if 2 * len(outputs) >= len(weights) else weights
     if not known:
         return None
     total = math.hypot(*(norm for _, _, norm in known))

@@ -105,7 +105,7 @@ class _Outcome:
     def _report(self, message: str, code: int) -> int:
         from ..text import printable
 
-        print(f"{self.command}: {printable(message)}", file=sys.stderr)
+        print(printable(f"{self.command}: {message}"), file=sys.stderr)
         if self.as_json:
             print(json.dumps({"ok": False, "error": message}))
         return code

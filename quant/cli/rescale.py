@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..text import printable
 from .options import add_calibration, add_overwrite, add_scale_options, wrong_usage
 from .parser import Commands, add_command
 from .paths import InputPath, OutputPath, require_not_read
@@ -52,8 +53,6 @@ def run(options: argparse.Namespace) -> int:
     from .output import print_json, progress
 
     policy = _policy(options)
-    from ..text import printable
-
     path, target = _path_and_target(options)
     statistics = load_statistics(options.calibration) if options.calibration else None
     with progress("rescale", options) as on_progress:

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from ..errors import UsageError
+from ..text import printable
 from .options import add_complete_from
 from .parser import Commands, add_command
 from .paths import InputPath
@@ -54,8 +55,6 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _print_verdict(result: VerifyResult) -> None:
-    from ..text import printable
-
     for problem in result.problems:
         print(printable(f"problem: {problem}"))
     verdict = "fine" if result.ok else f"{len(result.problems)} problems"

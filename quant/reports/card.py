@@ -127,13 +127,8 @@ def _facts(summary: CheckpointSummary) -> str:
     rows = [("size", _size(summary))]
     overall = summary.overall_error()
     if overall is not None:
-        what = "layer outputs with 16-bit inputs" if overall.of_outputs else "weights"
-        rows.append(
-            (
-                f"error of the {what}",
-                f"{overall.error:.2%}; the plain max rule would leave {overall.max_rule:.2%}",
-            )
-        )
+        beside = f"the plain max rule would leave {overall.max_rule:.2%}"
+        rows.append((f"error ({overall.what})", f"{overall.error:.2%}; {beside}"))
     if made.get("source"):
         rows.append(("made from", _source(made)))
     loras = [lora for lora in _list(made.get("loras")) if isinstance(lora, dict)]

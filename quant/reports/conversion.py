@@ -66,10 +66,7 @@ def cells_of(layer: LayerReport) -> tuple[str, ...]:
 
 def describe_overall(overall: OverallError) -> str:
     """Return the error of all layers together, beside the plain max rule's."""
-    what = "outputs with 16-bit inputs" if overall.of_outputs else "weights"
-    return (
-        f"{overall.error:.2%} ({what}, all layers together), plain max rule {overall.max_rule:.2%}"
-    )
+    return f"{overall.error:.2%} ({overall.what}), plain max rule {overall.max_rule:.2%}"
 
 
 def _rounding_lines(report: ConversionReport) -> list[str]:

@@ -24,9 +24,17 @@ def describe_recipe(recipe: Recipe) -> str:
             f"numbers {numbers}",
             "",
             *(f"rule {number}: {rule.describe()}" for number, rule in enumerate(recipe.rules, 1)),
-            f"default: {recipe.default}",
+            "then the rules of the preset for the model"
+            if recipe.auto
+            else f"default: {recipe.default}",
         ]
     )
+
+
+def _rest_of(recipe: Recipe) -> str:
+    if recipe.auto:
+        return "then the rules of the preset for the model"
+    return f"default: {recipe.default}"
 
 
 def describe_mix(mix: Mix) -> str:

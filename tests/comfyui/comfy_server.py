@@ -63,6 +63,9 @@ class ComfyServer:
             "--port", str(self.port), "--base-directory", str(self.base),
             "--database-url", "sqlite:///:memory:", "--disable-auto-launch",
         ]  # fmt: skip
+        # another build of its page than the one that is installed
+        if page := os.environ.get("COMFYUI_FRONTEND"):
+            command += ["--front-end-root", page]
         environment = {
             **os.environ,
             **ONE_THREAD,

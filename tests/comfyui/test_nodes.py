@@ -6,6 +6,8 @@ import json
 import re
 import urllib.request
 
+import pytest
+
 from tests.comfyui.comfy_server import ROOT, ComfyServer
 from tests.comfyui.english_locale import english_locale, inputs_of
 
@@ -24,6 +26,38 @@ MENUS = {
     "Interop": ("ImportActivationLog", "ExportInputScales", "MergeCalibrations"),
 }  # fmt: skip
 NODES = {f"NVFP4Foundry{name}": menu for menu, names in MENUS.items() for name in names}
+
+#: What people type into the search, and the nodes they should find. The search looks at display
+#: names and aliases.
+WORDS = {
+    "fp8": {"QuantizeModel", "QuantizeFile", "SelectPreset"},
+    "int8": {"QuantizeModel", "QuantizeFile", "SelectPreset"},
+    "fp4": {"QuantizeModel", "QuantizeFile", "SelectPreset"},
+    "4-bit": {"QuantizeModel", "QuantizeFile", "SelectPreset"},
+    "compress": {"QuantizeModel", "QuantizeFile"},
+    "convert": {"QuantizeModel", "QuantizeFile"},
+    "quantise": {"QuantizeModel", "QuantizeFile", "SelectPreset"},
+    "quantize": {"QuantizeModel", "QuantizeFile", "SelectPreset", "PlanLayers"},
+    "shrink": {"QuantizeModel", "QuantizeFile"},
+    "calibrate": {"Calibrate"},
+    "calibration": {"Calibrate", "CalibrationResult", "LoadCalibration", "CalibrationPrompts"},
+    "gguf": {"LoadSourceModel", "LoadRecipe", "QuantizeFile"},
+    "bake lora": {"QuantizeModel"},
+    "merge lora": {"QuantizeModel"},
+    "mixed precision": {"SelectPreset", "AutoMix"},
+    "t5": {"PlanLayers", "QuantizeModel"},
+    "model card": {"SaveCheckpoint"},
+    "psnr": {"CompareSamples"},
+}
+
+
+@pytest.mark.parametrize("word", WORDS)
+def test_the_words_people_use_find_the_right_node(server: ComfyServer, word: str) -> None:
+    listed = server.get("/object_info")
+    for name in WORDS[word]:
+        node = listed[f"NVFP4Foundry{name}"]
+        texts = [node["display_name"], *node["search_aliases"]]
+        assert any(word in text.lower() for text in texts), name
 
 
 def test_nodes_are_listed_and_the_log_has_no_warnings(server: ComfyServer) -> None:

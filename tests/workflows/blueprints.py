@@ -9,7 +9,8 @@ from tests.workflows.subgraph import Blueprint
 _SAMPLER = (
     ("steps", "steps"), ("cfg", "cfg"), ("sampler_name", "sampler"), ("scheduler", "scheduler"),
 )  # fmt: skip
-_ANY_MODEL = "model.safetensors"
+#: No file name: ComfyUI would look for it and call it missing.
+_NO_MODEL = "choose a model"
 
 
 def quantize_file() -> Blueprint:
@@ -18,7 +19,7 @@ def quantize_file() -> Blueprint:
     graph.group("Recipe", parts.BLUE)
     recipe = graph.node("SelectPreset", preset="auto")
     graph.group("Convert", parts.PURPLE)
-    node = graph.node("QuantizeFile", model_file=_ANY_MODEL, recipe=recipe["RECIPE"])
+    node = graph.node("QuantizeFile", model_file=_NO_MODEL, recipe=recipe["RECIPE"])
     blueprint = Blueprint(
         graph,
         "Converts a model file to an NVFP4 checkpoint, one layer at a time: choose the model and "

@@ -15,6 +15,8 @@ _OURS = "NVFP4Foundry"
 #: Nodes that show a report with a layer view, and those that show text or pictures.
 _VIEWS = {"PlanLayers", "CalibrationResult", "QuantizeModel", "MeasureSensitivity", "ProbeResult",
           "AutoMix", "QuantizeFile", "SaveCheckpoint"}  # fmt: skip
+#: Nodes with a panel that shows the progress of what they observe.
+_LIVE = {"Calibrate", "ProbeLatentShift"}
 _REPORTS = {"SelectPreset", "CompareSamples"}
 _PICTURES = {"LoadImage", "SaveImage", "SaveVideo", "PreviewImage"}
 #: An output whose type follows an input; all templates connect a MODEL there.
@@ -91,6 +93,8 @@ class Node:
             return 580, height + 470
         if name in _REPORTS:
             return 420, height + 240
+        if name in _LIVE:
+            return 420, height + 170
         if name in _PICTURES:
             return 420, height + 300
         return (420 if name != self.kind.name or any(e.multiline for e in widgets) else 320), height

@@ -22,7 +22,7 @@ def place(graph: Graph) -> list[dict[str, Any]]:
             y = _TITLE + _HEADER
             for node in column:
                 node.position = (x, y)
-                y += node.size[1] + _HEADER + _GAP // 2
+                y += node.size[1] + _HEADER + _GAP
             bottom = max(bottom, y)
             x += max(node.size[0] for node in column) + _GAP
         box = [left, 0, x - _GAP + _MARGIN - left, bottom]

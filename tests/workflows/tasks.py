@@ -120,8 +120,8 @@ def _probed(graph: Graph, model: Link, statistics: Link, clip: Link, negative: L
 def compare() -> Graph:
     """Sample one seed with the original and the quantized model, measure the difference."""
     graph = Graph(
-        "Compare a quantized model with its original",
-        "# Compare a quantized model with its original\nSamples the same seed with both models "
+        "Compare original and quantized",
+        "# Compare original and quantized\nSamples the same seed with both models "
         "and measures how far the results are apart.\n\n"
         "1. **Choose both files**: the original and the checkpoint made from it.\n"
         "2. **Press Run.** Both samplers must have the same prompt, seed and steps.\n"
@@ -161,7 +161,7 @@ def sample() -> Graph:
         "checkpoint needs no custom node.\n\n"
         "1. **Choose the checkpoint** in *Load Diffusion Model*. It is in `diffusion_models`.\n"
         "2. **Press Run.**\n"
-        "3. **Compare it** with its original: see *Compare a quantized model with its original*."
+        "3. **Compare it** with its original: see *Compare original and quantized*."
         "\n\nAdd a LoRA with *Load LoRA (Bypass)*: *Load LoRA* would round the weights again.",
     )
     graph.group("Load", parts.BLUE)

@@ -286,7 +286,7 @@ def pictures() -> dict[str, Image.Image]:
         "Quantize a model file": file_picture(),
         "Calibrate and quantize a model": calibration_picture(),
         "Measure layers and mix formats": mix_picture(),
-        "Compare a quantized model with its original": compare_picture(original, quantized),
+        "Compare original and quantized": compare_picture(original, quantized),
         "Sample a quantized model": sample_picture(quantized),
         "Quantize WAN 2.2 5B": model_picture("wan2.2-ti2v-5b", "WAN 2.2 5B"),
         "Quantize WAN 2.2 14B": model_picture("wan2.2-t2v-14b", "WAN 2.2 14B", 2),

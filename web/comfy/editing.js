@@ -46,7 +46,8 @@ export function onWidgetChange(node, name, changed) {
  * @param {string} input
  */
 function choiceWith(node, combo, input) {
-  const definition = node.constructor?.nodeData?.input ?? {};
+  const type = /** @type {any} */ (node.constructor);
+  const definition = type?.nodeData?.input ?? {};
   const spec = definition.required?.[combo] ?? definition.optional?.[combo];
   const options = spec?.[1]?.options ?? [];
   return options.find(

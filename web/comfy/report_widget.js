@@ -17,6 +17,7 @@ const WIDTH = { layers: 560, text: 400 };
 const HEIGHT = { layers: 620, leastLayers: 360, text: 220, leastText: 60, live: 150 };
 const IMAGE_HEIGHT = 380; // for the picture that ComfyUI draws below the widget
 const TEXT_BOX_MOST = 130;
+const MESSAGES_MOST = 240;
 const LINE_HEIGHT = 17;
 const LINE_CHARACTERS = 52;
 const PADDING = 20;
@@ -144,8 +145,10 @@ export class ReportWidget {
 
   /** The height that a new widget gets: more than the least where there are layers. */
   niceHeight() {
-    const more = this.view?.layers ? HEIGHT.layers - HEIGHT.leastLayers : 0;
-    return this.leastHeight() + more;
+    if (!this.view?.layers) return this.leastHeight();
+    const messages = (this.view.messages ?? []).map((message) => message.text).join("\n");
+    const above = messages ? Math.min(MESSAGES_MOST, heightOfText(messages)) : 0;
+    return this.leastHeight() + HEIGHT.layers - HEIGHT.leastLayers + above;
   }
 
   /**

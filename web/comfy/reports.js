@@ -4,7 +4,7 @@
 import { addRuleLines, onWidgetChange, setBudget } from "./editing.js";
 import { executionIdsOf, executions, isOurs, keyOf, nodeOfExecution } from "./graph.js";
 import { existingWidget, reportWidget } from "./report_widget.js";
-import { hashInputs, inputsChanged, seedsOf } from "./staleness.js";
+import { hashInputs, inputsChanged, seeds } from "./staleness.js";
 import { acceptQuietly, trackerOf } from "./undo.js";
 
 /** @typedef {import("./types.js").Comfy} Comfy */
@@ -174,7 +174,7 @@ export class Reports {
    * @param {string} id
    */
   hash(prompt, id) {
-    return { inputs: hashInputs(prompt, id), seedless: hashInputs(prompt, id, seedsOf(this.app)) };
+    return { inputs: hashInputs(prompt, id), seedless: hashInputs(prompt, id, seeds()) };
   }
 
   /**

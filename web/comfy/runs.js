@@ -51,7 +51,10 @@ async function readQueued(api, id) {
  * Tell a listener about all runs of this page, in order, each with what was queued.
  * @param {Comfy} comfy
  * @param {RunListener} listener
- * @returns {{ current: () => Run | null }}
+ * @returns {{
+ *   current: () => Run | null,
+ *   inOrder: (run: Run, handle: (queued: Queued | null) => void) => void,
+ * }} `inOrder` calls back after all that the listener has yet to hear of
  */
 export function watchRuns({ api }, listener) {
   /** @type {Run | null} */
@@ -103,13 +106,21 @@ export function watchRuns({ api }, listener) {
     run.reached.add(node);
     return (queued) => listener.executed(run, queued, node, detail.output);
   });
-  on("execution_error", (run, detail) => (queued) => {
-    listener.failed(run, queued, String(detail.node_id ?? ""), messageOf(detail));
-    listener.ended(run, queued, "failed");
+  on("execution_error", (run, detail) => {
+    run.executing = null;
+    return (queued) => {
+      listener.failed(run, queued, String(detail.node_id ?? ""), messageOf(detail));
+      listener.ended(run, queued, "failed");
+    };
   });
-  on("execution_interrupted", (run) => (queued) => listener.ended(run, queued, "cancelled"));
-  on("execution_success", (run) => (queued) => listener.ended(run, queued, "done"));
-  return { current: () => current };
+  /** @type {(end: "cancelled" | "done") => (run: Run) => (queued: Queued | null) => void} */
+  const ended = (end) => (run) => {
+    run.executing = null;
+    return (queued) => listener.ended(run, queued, end);
+  };
+  on("execution_interrupted", ended("cancelled"));
+  on("execution_success", ended("done"));
+  return { current: () => current, inOrder };
 }
 
 /** @param {{ exception_message?: string, exception_type?: string }} detail */

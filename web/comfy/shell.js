@@ -144,12 +144,17 @@ export class Shell {
    * The pack's own message about a problem, while a node runs or its inputs are checked.
    * @param {{ node: string, message: string, remedy?: import("./types.js").Remedy | null }} detail
    */
-  async problemReported({ node, message, remedy }) {
+  problemReported({ node, message, remedy }) {
     const run = this.runs?.current();
-    const inRun = run?.executing != null && run.executing === String(node);
-    const workflow = (inRun && (await run.queued)?.workflow) || this.workflow;
-    if (!inRun) this.refused.add(`${workflow}/${node}`);
-    this.addProblem(workflow, String(node), { message, remedy });
+    const id = String(node);
+    if (run && run.executing === id) {
+      this.runs?.inOrder(run, (queued) =>
+        this.addProblem(queued?.workflow ?? this.workflow, id, { message, remedy }),
+      );
+      return;
+    }
+    this.refused.add(`${this.workflow}/${id}`);
+    this.addProblem(this.workflow, id, { message, remedy });
   }
 
   /** @param {{ [executionId: string]: any }} errors */
@@ -191,10 +196,13 @@ export class Shell {
   }
 
   /** @param {{ node: string }} detail progress of a node */
-  async live(detail) {
-    const queued = await this.runs?.current()?.queued;
-    const node = this.node(detail.node, queued?.workflow);
-    if (node) this.reports.widgetFor(node).showLive(detail);
+  live(detail) {
+    const run = this.runs?.current();
+    if (!run) return;
+    this.runs?.inOrder(run, (queued) => {
+      const node = this.node(detail.node, queued?.workflow);
+      if (node) this.reports.widgetFor(node).showLive(detail);
+    });
   }
 
   // Workflows ------------------------------------------------------------------------------------
@@ -238,7 +246,7 @@ export class Shell {
     const ids = new Map([...executions(this.app.rootGraph)].map(([id, node]) => [node, id]));
     for (const [locator, output] of Object.entries(outputs ?? {})) {
       const node = nodeOfLocator(this.app.rootGraph, locator);
-      const id = node && ids.get(node);
+      const id = node ? ids.get(node) : undefined;
       if (node && id !== undefined && isOurs(node)) this.reports.restored(node, output, id);
     }
   }

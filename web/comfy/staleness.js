@@ -80,12 +80,11 @@ export function upstream(prompt, id) {
 /**
  * Tells which inputs are seeds with a "control after generate" widget, from ComfyUI's node
  * definitions.
- * @param {any} app
  * @returns {IsSeed}
  */
-export function seedsOf(app) {
+export function seeds() {
   return (nodeClass, input) => {
-    const types = globalThis.LiteGraph?.registered_node_types ?? app.registered_node_types;
+    const types = /** @type {any} */ (globalThis).LiteGraph?.registered_node_types;
     const definition = types?.[nodeClass]?.nodeData?.input ?? {};
     const spec = definition.required?.[input] ?? definition.optional?.[input];
     return spec?.[1]?.control_after_generate !== undefined
@@ -124,7 +123,7 @@ export function inputsChanged(app, record, prompt, id) {
   if (record.inputs === null) return false; // unknown
   const now = hashInputs(prompt, id);
   if (now === null || now === record.inputs) return false; // a muted node cannot be compared
-  const isSeed = seedsOf(app);
+  const isSeed = seeds();
   const seedless = hashInputs(prompt, id, isSeed);
   return seedless !== record.seedless || !seedsChangeThemselves(app, prompt, id, isSeed);
 }

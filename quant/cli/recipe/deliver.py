@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from ...text import printable
 from ..options import add_edits, add_numbers, add_output, add_overwrite, wrong_usage
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ def add_recipe_output(parser: argparse.ArgumentParser, *, of_preset: bool = True
 
 def deliver(text: str, options: argparse.Namespace) -> int:
     """Save JSON, or print it; returns the exit code of success."""
-    from ...text import printable
     from ..output import print_written, save_text
 
     if options.output:
@@ -44,7 +44,6 @@ def deliver_derived(
     What the user should know about it goes to standard error. ``rules``: those of ``--set``;
     None: read them, of a recipe without settings.
     """
-    from ...text import printable
     from ..choice import edited, rules_only
 
     with wrong_usage():

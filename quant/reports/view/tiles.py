@@ -50,8 +50,7 @@ def scales_tile(static: int, dynamic: int) -> Tile:
 
 def error_tile(overall: OverallError) -> Tile:
     """Return the tile of the error of all layers together, beside the plain max rule's."""
-    what = "outputs with 16-bit inputs" if overall.of_outputs else "weights"
-    detail = f"plain max rule {error_text(overall.max_rule)}; {what}"
+    detail = f"plain max rule {error_text(overall.max_rule)}; {overall.what}"
     is_better = overall.error < overall.max_rule
     return Tile("error", error_text(overall.error), detail, "good" if is_better else "")
 

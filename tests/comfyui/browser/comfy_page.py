@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -36,6 +37,12 @@ class Look:
     def __str__(self) -> str:
         """Return a name for files and tests."""
         return f"{self.renderer}-{self.theme}"
+
+
+def _timeout() -> type[Exception]:
+    from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+
+    return PlaywrightTimeoutError
 
 
 class ComfyPage:
@@ -84,6 +91,11 @@ class ComfyPage:
         self.page.evaluate("workflow => window.app.loadGraphData(workflow)", workflow)
         self.page.wait_for_timeout(400)
 
+    def load_api(self, workflow: Workflow) -> None:
+        """Open a workflow in API form."""
+        self.page.evaluate("w => window.app.loadApiJson(w, 'test')", workflow)
+        self.page.wait_for_timeout(600)
+
     def clear(self) -> None:
         """Take all nodes away."""
         self.page.evaluate("() => window.app.rootGraph.clear()")
@@ -116,7 +128,7 @@ class ComfyPage:
             queue = self.server.get("/queue")
             idle = not queue["queue_running"] and not queue["queue_pending"]
             if idle and (self.runs() - before or self.refused()):
-                self.page.wait_for_timeout(700)  # for what follows in the page
+                self.page.wait_for_timeout(1200)  # for what follows in the page
                 return
         raise TimeoutError("the workflow did not end")
 
@@ -132,27 +144,27 @@ class ComfyPage:
         """Press Ctrl+Z over the canvas."""
         self.page.evaluate("() => document.activeElement?.blur?.()")
         self.page.keyboard.press("Control+z")
-        self.page.wait_for_timeout(700)
+        self.page.wait_for_timeout(1500)  # ComfyUI loads the workflow of before
 
     def queued_prompt(self) -> dict[str, Any]:
         """Return the newest workflow that ran, in API form."""
         history = self.server.get("/history")
         return list(history.values())[-1]["prompt"][2]
 
-    def new_node(self, name: str) -> str | None:
-        """Add a node through the search that a double click opens; return its class."""
-        count = self.page.evaluate("() => window.app.rootGraph.nodes.length")
-        self.page.wait_for_timeout(400)  # or two clicks and two more count as four
-        self.page.mouse.dblclick(WIDTH * 0.5, HEIGHT * 0.45)
-        box = self.page.locator("input:focus")
-        box.wait_for()
+    def new_node(self, name: str) -> str:
+        """Add a node to an empty graph through the search that a double click opens."""
+        box = self.page.get_by_placeholder("Add a node")
+        for _ in range(4):  # a busy page misses a double click
+            self.page.mouse.dblclick(WIDTH * 0.5, HEIGHT * 0.45)
+            with contextlib.suppress(_timeout()):
+                box.wait_for(timeout=3 * SECONDS)
+                break
         box.fill(name)
-        self.page.wait_for_timeout(250)
+        self.page.locator("#results-list").get_by_text(name).first.wait_for()
         self.page.keyboard.press("Enter")
-        self.page.wait_for_timeout(250)
-        self.page.mouse.click(WIDTH * 0.5, HEIGHT * 0.45)  # newer versions: put the node down
-        nodes = self.page.evaluate("() => window.app.rootGraph.nodes.map(n => n.comfyClass)")
-        return nodes[-1] if len(nodes) > count else None
+        self.page.wait_for_function("() => window.app.rootGraph.nodes.length > 0")
+        box.wait_for(state="hidden")
+        return self.page.evaluate("() => window.app.rootGraph.nodes.at(-1).comfyClass")
 
     # Nodes ----------------------------------------------------------------------------------------
 

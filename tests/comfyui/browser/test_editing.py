@@ -38,7 +38,7 @@ def test_an_edit_is_undone_queued_and_kept(open_page: OpenPage, look: Look) -> N
     assert page.widget(PLAN, "rules") == ""
     assert size(page) == before, "the map follows the widget"
     page.page.keyboard.press("Control+y")
-    page.page.wait_for_timeout(800)
+    page.page.wait_for_timeout(1500)
     assert page.widget(PLAN, "rules") == rules and size(page) == edited
 
     page.run()

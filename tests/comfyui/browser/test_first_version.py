@@ -46,7 +46,12 @@ def test_a_saved_workflow_opens(open_page: OpenPage, name: str) -> None:
         assert found["known"], found
         linked = [i["name"] for i in node["inputs"] if i.get("link") is not None]
         assert len(found["linked"]) == len(linked), (node["type"], found["linked"], linked)
-        texts = [v for v in node.get("widgets_values") or [] if isinstance(v, str) and v]
+        gone = {"short samplings"}  # modes that there are no more
+        texts = [
+            v
+            for v in node.get("widgets_values") or []
+            if isinstance(v, str) and v and v not in gone
+        ]
         for text in texts:
             assert text in found["values"].values(), (node["type"], text, found["values"])
     if name == "measure_and_mix":

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
-from tests.comfyui.browser.comfy_page import ComfyPage, Look
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.browser.comfy_page import Look
 from tests.comfyui.browser.conftest import OpenPage
 from tests.comfyui.browser.test_reports_in_nodes import EARLIER, planned
 from tests.comfyui.browser.workflows import LOAD, PLAN, PRESET, plan_workflow
@@ -18,7 +17,7 @@ def test_a_wrong_preset_is_solved_by_its_button(open_page: OpenPage, look: Look)
     problem = page.report(PLAN).locator(".nvfp4-node-problem")
     problem.wait_for()
     assert problem.count() == 1, page.problem(PLAN)
-    assert "qwen-image" in page.problem(PLAN)
+    assert "qwen-image-2512" in page.problem(PLAN)
     page.screenshot("wrong-preset")
     problem.locator("button").click()
     page.page.wait_for_timeout(300)
@@ -43,7 +42,7 @@ def test_a_problem_found_before_the_run_is_one_message(open_page: OpenPage, look
     assert shown.count() == 1, page.problem(PLAN)
     assert "nonsense" in page.problem(PLAN)
     page.screenshot("refused")
-    page.set_widget(PLAN, "rules", "blocks.* = bf16")
+    page.set_widget(PLAN, "rules", "blocks.*.ffn.2 = bf16")
     page.run()
     assert page.problem(PLAN) == "" and page.status(PLAN) == ""
 
@@ -59,26 +58,25 @@ def test_a_missing_file_is_shown_in_its_node(open_page: OpenPage, look: Look) ->
     page.screenshot("missing-file")
 
 
-def cancelled(page: ComfyPage) -> None:
-    """Queue and cancel before the plan is made: a slow node goes first."""
+def test_a_cancelled_run_makes_reports_stale(open_page: OpenPage) -> None:
+    page = open_page(Look("classic"))
+    workflow = wf.calibrate(seed=1, name="browser", file_name="browser_tiny")
+    sampler = int(wf.node(workflow, "KSampler"))
+    result = int(wf.node(workflow, "NVFP4FoundryCalibrationResult"))
+    page.load_api(workflow)
+    page.run()
+    page.report(result).wait_for(state="attached")
+    assert page.status(result) == ""
+    page.set_widget(sampler, "steps", 2000)
     page.queue()
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline and not page.server.get("/queue")["queue_running"]:
-        time.sleep(0.02)
+    page.page.wait_for_function("() => window.app.runningNodeId != null || window.app.progress")
+    page.page.wait_for_timeout(1500)
     page.server.post("/interrupt", {})
     page.server.wait_idle()
-    page.page.wait_for_timeout(1200)
-
-
-def test_a_cancelled_run_makes_reports_stale(open_page: OpenPage, look: Look) -> None:
-    page = planned(open_page, look)
-    page.page.evaluate(  # a stock node that samples for long, upstream of nothing
-        "() => window.app.api.dispatchCustomEvent('execution_start', { prompt_id: 'gone' })"
-    )
-    prompt = page.queued_prompt()
-    assert str(PLAN) in prompt
-    page.set_widget(PRESET, "preset.edge_blocks", 2)
-    page.page.route("**/prompt", lambda route: route.continue_())
-    cancelled(page)
-    status = page.status(PLAN)
-    assert status == "" or status.startswith(EARLIER)
+    page.page.wait_for_timeout(1500)
+    assert "cancelled before this node" in page.status(result)
+    assert page.status(result).startswith(EARLIER)
+    page.screenshot("cancelled")
+    page.reload()
+    page.report(result).locator(".nv-status:not([hidden])").wait_for(state="attached")
+    assert "cancelled before this node" in page.status(result)

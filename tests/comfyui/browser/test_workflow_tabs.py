@@ -10,10 +10,9 @@ from tests.comfyui.browser.workflows import PLAN, plan_workflow
 
 def test_a_report_is_there_when_its_tab_comes_back(open_page: OpenPage, look: Look) -> None:
     page = planned(open_page, look)
-    page.page.keyboard.press("Control+s") if False else None
     page.load(plan_workflow())  # another workflow, in a tab of its own
     assert page.report(PLAN).count() == 0
-    page.page.locator(".workflow-tabs .p-togglebutton, .workflow-tab").nth(1).click()
+    page.page.get_by_text("Unsaved Workflow (2)", exact=True).first.click()
     page.page.wait_for_timeout(1500)
     page.report(PLAN).locator(".nv-canvas").wait_for()
     assert page.status(PLAN) == ""
@@ -27,7 +26,7 @@ def test_a_run_that_ends_in_the_background(open_page: OpenPage, look: Look) -> N
     page.server.wait_idle()
     page.page.wait_for_timeout(800)
     assert page.report(PLAN).count() == 0, "the other tab's report is not shown here"
-    page.page.locator(".workflow-tabs .p-togglebutton, .workflow-tab").nth(1).click()
+    page.page.get_by_text("Unsaved Workflow (2)", exact=True).first.click()
     page.page.wait_for_timeout(1500)
     page.report(PLAN).locator(".nv-canvas").wait_for()
     page.screenshot("tab-back")

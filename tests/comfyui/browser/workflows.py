@@ -26,7 +26,7 @@ def plan_workflow(preset: str = "wan2.2-14b") -> dict[str, Any]:
     select = _node(
         PRESET, "SelectPreset", (0, 200),
         outputs=[{"name": "RECIPE", "type": "NVFP4_RECIPE", "links": [2]}],
-        widgets_values=[preset, 1],
+        widgets_values=[preset, 1] if preset.startswith("wan") else [preset],
     )  # fmt: skip
     plan = _node(
         PLAN, "PlanLayers", (460, 0),

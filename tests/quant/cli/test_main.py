@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant.cli import main
 from nvfp4_foundry.quant.cli.main import COMMANDS
+from safetensors.torch import save_file
 
 from tests.helpers.command_line import leaf_commands, run
 
@@ -107,3 +109,14 @@ def test_runs_as_a_program_and_is_quiet_without_a_terminal(tmp_path: Path) -> No
 def test_an_abbreviated_json_option_is_enough_for_errors(capsys: Capture) -> None:
     code, out, _ = run(capsys, "inspect", "gone.safetensors", "--js")
     assert code == 1 and json.loads(out)["ok"] is False
+
+
+def test_control_characters_of_names_do_not_reach_the_terminal(
+    tmp_path: Path, capsys: Capture
+) -> None:
+    name = "x\x1b[31m\u202e"
+    save_file({f"{name}.weight": torch.zeros(8, 32)}, tmp_path / "model.safetensors")
+    for command in ("inspect", "report", "verify"):
+        code, out, error = run(capsys, command, tmp_path / "model.safetensors")
+        assert code == 0 and "\x1b" not in out + error and "\u202e" not in out + error
+    assert "x\\x1b[31m\\u202e" in run(capsys, "inspect", tmp_path / "model.safetensors")[1]

@@ -102,6 +102,30 @@ def test_static_input_scales(
     assert scales["blocks.0.cross_attn.q"] is None
 
 
+def test_the_error_is_beside_that_of_a_conversion_by_the_max_rule(
+    tmp_path: Path,
+    calibrated: tuple[dict[str, torch.Tensor], CalibrationStatistics, dict[str, float]],
+) -> None:
+    """Of all layers but the one that was not observed; the file's header tells the same."""
+    tensors, statistics, _ = calibrated
+    source = StateDictSource(tensors)
+    plans = [plan_of(source, rounding=rounding) for rounding in ("mse", "max")]
+    ours, plain = (quantize_to_memory(source, plan, statistics=statistics).report for plan in plans)
+    chosen, by_max = ours.overall_error(), plain.overall_error()
+    assert chosen is not None and by_max is not None
+    assert chosen.of_outputs and chosen.layers == by_max.layers == 39
+    assert chosen.error < chosen.max_rule
+    assert chosen.max_rule == pytest.approx(by_max.error, rel=0.03)
+    for la, other in zip(ours.layers, plain.layers, strict=True):
+        if la.max_rule_output_error is not None:
+            measured = other.output_error_w4a16
+            assert la.max_rule_output_error == pytest.approx(measured, rel=0.15), la.name
+    convert(source, plans[0], tmp_path / "out", statistics=statistics)
+    recorded = inspect_checkpoint(tmp_path / "out").overall_error()
+    assert recorded is not None and recorded.what == chosen.what
+    assert recorded.error == pytest.approx(chosen.error, rel=1e-3)
+
+
 def test_output_errors_are_measured_on_the_sampled_rows(
     tmp_path: Path,
     calibrated: tuple[dict[str, torch.Tensor], CalibrationStatistics, dict[str, float]],

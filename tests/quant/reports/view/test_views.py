@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from nvfp4_foundry.quant.checkpoint import CheckpointSummary, LayerSummary
+from nvfp4_foundry.quant.checkpoint.layer_record import LayerRecord
 from nvfp4_foundry.quant.conversion.report import ConversionReport, LayerReport
 from nvfp4_foundry.quant.derive import Budget, mix_plan
 from nvfp4_foundry.quant.formats import FORMATS
@@ -114,6 +116,11 @@ def report_of(plan: Plan) -> ConversionReport:
             weight_error=0.08123456 + n * 1e-5,
             output_error_w4a16=0.071234567 + n * 1e-5,
             output_error_w4a4=0.11234567 + n * 1e-5,
+            max_rule_weight_error=0.09123456 + n * 1e-5,
+            max_rule_output_error=0.08123456 + n * 1e-5,
+            weight_norm=1.23456 + n,
+            output_norm=12.3456 + n,
+            activation_spread=1.23456 + n / 1000,
             input_scale=0.0123456789 + n * 1e-6,
             input_scale_reason=f"static: amax {n / 3:.4g} x 4",
             calls=80,
@@ -131,16 +138,31 @@ def report_of(plan: Plan) -> ConversionReport:
     )  # fmt: skip
 
 
+def summary_of(report: ConversionReport) -> CheckpointSummary:
+    """Return what the header of the written file would tell."""
+    names = [field.name for field in fields(LayerRecord)]
+    layers = tuple(
+        LayerSummary(
+            la.name, la.kind, la.shape, la.format, la.bytes_after, la.input_scale,
+            LayerRecord(**{name: getattr(la, name) for name in names}),
+        )
+        for la in report.layers
+    )  # fmt: skip
+    return CheckpointSummary("qwen_nvfp4.safetensors", "Qwen", layers, (), {}, {"tool": "t"})
+
+
 def test_views_of_the_real_qwen_image_are_small(qwen: Inventory, qwen_plan: Plan) -> None:
     linears = [la.name for la in qwen.of_kind("linear")]
     assert len(linears) == 846
     statistics = made_up_calibration(qwen)
     sensitivity = sensitivity_of(qwen, random_costs(linears, 0))
     mix = mix_plan(qwen_plan, qwen, sensitivity, Budget(bits=5.0), points=4)
+    report = report_of(qwen_plan)
     views = (
         plan_view(qwen_plan, inventory=qwen),
+        checkpoint_view(summary_of(report)),
         calibration_view(statistics),
-        conversion_view(report_of(qwen_plan), statistics),
+        conversion_view(report, statistics),
         sensitivity_view(sensitivity),
         mix_view(mix, sensitivity, inventory=qwen),
     )
