@@ -78,7 +78,7 @@ def test_patterns_are_of_the_kind_that_is_read_here() -> None:
     ("path", "expected"),
     [
         ("tests/test_package.py", True),
-        ("docs/images/report.png", True),
+        ("docs/images/layers.webp", True),
         ("docs/images", False),  # a file of this name is not the folder
         ("docs/methods.md", False),
         ("demo/tiny_wan.safetensors", True),

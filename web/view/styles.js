@@ -134,7 +134,7 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-errors th { font-weight: 400; text-align: left; padding: 2px 8px 2px 0; overflow-wrap: anywhere; }
 .nv-errors thead th { color: var(--nv-muted); font-size: 11px; }
 .nv-errors thead th:not(:first-child), .nv-errors td { text-align: right; padding-left: 8px; }
-.nv-errors td { padding: 2px 0 4px 8px; background: linear-gradient(var(--nv-accent), var(--nv-accent)) no-repeat right bottom / 0 3px; background-origin: content-box; }
+.nv-errors td { padding: 2px 0 4px 8px; background: linear-gradient(var(--nv-accent), var(--nv-accent)) no-repeat right bottom / 0 3px; }
 .nv-errors td.nv-none { background: none; color: var(--nv-muted); }
 .nv-errors tr.nv-own th, .nv-errors tr.nv-own td { font-weight: 600; }
 .nv-chart { width: 100%; overflow: hidden; border-radius: 4px; }
@@ -156,7 +156,8 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-table tr.nv-pending td:first-child { box-shadow: inset 3px 0 0 var(--nv-accent); }
 .nv-viewport:focus-visible tr.nv-focused td { box-shadow: inset 0 1px 0 var(--nv-accent), inset 0 -1px 0 var(--nv-accent); }
 .nv-text-box { display: flex; flex-direction: column; gap: 6px; flex: 1 1 auto; min-width: 0; }
-.nv-text { flex: 1 1 auto; margin: 0; padding: 8px; overflow: auto; background: var(--nv-surface); color: var(--nv-text); border-radius: 4px; font: 11px/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre; user-select: text; -webkit-user-select: text; scrollbar-width: thin; unicode-bidi: plaintext; }
+.nv-text { flex: 1 1 auto; margin: 0; padding: 8px; overflow: auto; background: var(--nv-surface); color: var(--nv-text); border-radius: 4px; font: 11px/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre-wrap; overflow-wrap: anywhere; user-select: text; -webkit-user-select: text; scrollbar-width: thin; unicode-bidi: plaintext; }
+.nv-row { white-space: pre; }
 .nv-print { display: none; }
 
 @container (min-width: ${WIDE}px) {
@@ -174,7 +175,7 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
   .nv-panels { display: block; }
   .nv-root .nv-panel, .nv-root .nv-panel[hidden] { display: block !important; margin-bottom: 12px; }
   .nv-root:not(.nv-plain) .nv-panel.nv-for-text { display: none !important; }
-  .nv-text { white-space: pre-wrap; }
+  .nv-row { white-space: pre-wrap; }
   .nv-map-scroll { overflow: visible; } .nv-canvas { max-width: 100%; height: auto !important; }
   .nv-table-box, .nv-viewport { position: static; overflow: visible; border: 0; min-height: 0; }
   .nv-table { width: 100% !important; table-layout: auto; font-size: 7px; line-height: 1.25; } .nv-table col { width: auto !important; }

@@ -8,13 +8,22 @@ import { safeLines } from "./safe_text.js";
  */
 export function textTab(text) {
   const pre = el("pre", { class: "nv-text", attributes: { tabindex: "0" } });
-  pre.textContent = safeLines(text);
+  safeLines(text).split("\n").forEach((line, index) => {
+    if (index > 0) pre.append("\n");
+    pre.append(isTableRow(line) ? el("span", { class: "nv-row", text: line }) : line);
+  });
   const copy = button("Copy", async () => {
     copy.textContent = (await copyText(text, pre)) ? "Copied" : "Press Ctrl+C";
     setTimeout(() => (copy.textContent = "Copy"), 1500);
   });
   return el("div", { class: "nv-text-box" }, el("div", { class: "nv-toolbar" }, copy), pre);
 }
+
+/**
+ * Whether a line is a row of columns, which would be unreadable if it were wrapped.
+ * @param {string} line
+ */
+const isTableRow = (line) => line.trim().split(/ {2,}/).length >= 3;
 
 /**
  * Copy a text; where the browser forbids that, select it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -111,20 +112,29 @@ class ComfyPage:
 
     def run(self) -> None:
         """Queue the workflow with the button and wait until it has ended."""
-        before = self._runs()
+        before = self.runs()
         self.queue()
-        self.page.wait_for_function(
-            "async before => {"
-            " const { queue_running: a, queue_pending: b } ="
-            " await (await window.app.api.fetchApi('/queue')).json();"
-            " if (a.length + b.length > 0) return false;"
-            " const done = await (await window.app.api.fetchApi('/history')).json();"
-            " return Object.keys(done).length > before || window.app.lastNodeErrors !== null; }",
-            arg=before,
-            timeout=60 * SECONDS,
-            polling=200,
-        )
-        self.page.wait_for_timeout(1200)  # for what follows in the page
+        self.wait_for_run(before)
+
+    def runs(self) -> set[str]:
+        """Return the ids of all runs that have ended."""
+        return set(self.server.get("/history"))
+
+    def wait_for_run(self, before: set[str], seconds: float = 60) -> None:
+        """Wait until a run that was not ``before`` has ended, or until ComfyUI refused it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.page.wait_for_timeout(300)
+            queue = self.server.get("/queue")
+            idle = not queue["queue_running"] and not queue["queue_pending"]
+            if idle and (self.runs() - before or self.refused()):
+                self.page.wait_for_timeout(1200)  # for what follows in the page
+                return
+        raise TimeoutError("the workflow did not end")
+
+    def refused(self) -> dict[str, Any]:
+        """Return the problems for which ComfyUI refused the workflow, by node."""
+        return self.page.evaluate("() => window.app.lastNodeErrors") or {}
 
     def queue(self) -> None:
         """Press Run."""
@@ -197,9 +207,6 @@ class ComfyPage:
         return "\n".join(shown.all_text_contents())
 
     # ----------------------------------------------------------------------------------------------
-
-    def _runs(self) -> int:
-        return len(self.server.get("/history"))
 
     def _set(self, name: str, value: Any) -> None:
         self.server.post(f"/settings/{name}", value)
