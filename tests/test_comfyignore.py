@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LARGEST = 3_000_000
+LARGEST = 4_000_000
 
 if sys.version_info >= (3, 11):
     import tomllib
