@@ -23,7 +23,7 @@ export function textTab(text) {
  * Whether a line is a row of columns, which would be unreadable if it were wrapped.
  * @param {string} line
  */
-const isTableRow = (line) => line.trim().split(/ {2,}/).length >= 3;
+const isTableRow = (line) => line.trim().split(/ {2,}/).length >= 3 || /^[-─]+$/.test(line);
 
 /**
  * Copy a text; where the browser forbids that, select it.

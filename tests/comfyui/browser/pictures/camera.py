@@ -51,7 +51,7 @@ _MISSING = """id => {
   const body = document.querySelector(`.nvfp4-node[data-node="${id}"] .nv-body`);
   if (!body?.clientHeight) return 0;
   const more = body.scrollHeight - body.clientHeight;
-  const most = 1100 - window.app.graph.getNodeById(id).size[1];
+  const most = (body.closest(".nv-plain") ? 700 : 1100) - window.app.graph.getNodeById(id).size[1];
   if (more > 1) return Math.max(0, Math.min(more, most));
   const ends = [...body.querySelectorAll("*")].filter(part => !part.children.length)
     .map(part => {

@@ -200,7 +200,7 @@ def templates(page: ComfyPage) -> None:
     page.page.set_viewport_size({"width": 1400, "height": 900})
     page.page.evaluate("() => window.app.extensionManager.command.execute('Comfy.BrowseTemplates')")
     page.page.wait_for_timeout(2500)
-    page.page.get_by_text("nvfp4-foundry", exact=False).first.click()
+    page.page.get_by_text("nvfp4-foundry").first.click(timeout=60_000)
     page.page.wait_for_timeout(2500)
     _keep(camera.picture_of_page(page.page), "templates")
 
