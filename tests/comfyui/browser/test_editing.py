@@ -14,7 +14,7 @@ def give_format(page: ComfyPage, pattern: str, name: str) -> None:
     bar.locator("input").fill(pattern)
     bar.locator("select").select_option(name)
     bar.locator("button.nv-primary").click()
-    page.page.wait_for_timeout(300)
+    page.settle(300)
 
 
 def size(page: ComfyPage) -> str:
@@ -30,7 +30,7 @@ def test_an_edit_is_undone_queued_and_kept(open_page: OpenPage, look: Look) -> N
     assert "ffn.2" in rules and "bf16" in rules
     edited = size(page)
     assert edited != before, "the sizes follow at once"
-    page.page.wait_for_timeout(800)
+    page.settle(800)
     assert "the inputs changed" in page.status(PLAN)
     page.screenshot("plan-edited")
 
@@ -38,7 +38,7 @@ def test_an_edit_is_undone_queued_and_kept(open_page: OpenPage, look: Look) -> N
     assert page.widget(PLAN, "rules") == ""
     assert size(page) == before, "the map follows the widget"
     page.page.keyboard.press("Control+y")
-    page.page.wait_for_timeout(1500)
+    page.settle(1500)
     assert page.widget(PLAN, "rules") == rules and size(page) == edited
 
     page.run()
@@ -59,7 +59,7 @@ def test_the_map_follows_what_is_typed(open_page: OpenPage, look: Look) -> None:
     rules = max(texts, key=lambda text: (text.bounding_box() or {"x": 0})["x"])
     rules.click()
     page.page.keyboard.type("blocks.* = bf16")
-    page.page.wait_for_timeout(300)
+    page.settle(300)
     assert page.widget(PLAN, "rules") == "blocks.* = bf16"
     assert size(page) != before
 
@@ -79,7 +79,7 @@ def test_a_cell_is_chosen_with_the_mouse(open_page: OpenPage, look: Look) -> Non
     box = canvas.bounding_box()
     assert box is not None
     page.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    page.page.wait_for_timeout(300)
+    page.settle(300)
     note = page.report(PLAN).locator(".nv-edit-note").text_content() or ""
     assert note.startswith("1 layer selected")
     page.screenshot("plan-cell")

@@ -28,19 +28,19 @@ class Hand:
     """A user who counts: a click or a double click is one, typing and the keyboard are none."""
 
     def __init__(self, page: ComfyPage) -> None:
-        self.page, self.clicks = page.page, 0
+        self.page, self.settle, self.clicks = page.page, page.settle, 0
 
     def click(self, target: Locator) -> None:
         """Click something."""
         self.clicks += 1
         target.click()
-        self.page.wait_for_timeout(500)
+        self.settle(500)
 
     def click_at(self, x: float, y: float) -> None:
         """Click on the canvas."""
         self.clicks += 1
         self.page.mouse.click(x, y)
-        self.page.wait_for_timeout(500)
+        self.settle(500)
 
     def search(self, words: str) -> None:
         """Open the search with a double click, type, take the first result, put it down."""
@@ -49,9 +49,9 @@ class Hand:
         box = self.page.locator("input:focus")
         box.wait_for()
         box.fill(words)
-        self.page.wait_for_timeout(700)
+        self.settle(700)
         self.page.keyboard.press("Enter")
-        self.page.wait_for_timeout(400)
+        self.settle(400)
         self.click_at(*MIDDLE)  # older versions put it down by themselves
 
     def choose(self, page: ComfyPage, node: int, widget: str, option: str) -> None:
@@ -82,22 +82,16 @@ def node_of(page: ComfyPage, kind: str) -> int:
         f"NVFP4Foundry{kind}",
     )
     page.show(found[1] - 300, found[2] - 150)
-    page.page.wait_for_timeout(500)
+    page.settle(500)
     return found[0]
 
 
 def run_by_keyboard(page: ComfyPage) -> None:
     """Queue the workflow with Ctrl+Enter and wait until it has ended."""
+    before = page.runs()
     page.page.evaluate("() => document.activeElement?.blur?.()")
     page.page.keyboard.press("Control+Enter")
-    wait_for_end(page)
-
-
-def wait_for_end(page: ComfyPage) -> None:
-    """Wait until the queue was used and is empty."""
-    page.page.wait_for_timeout(1500)
-    page.server.wait_idle()
-    page.page.wait_for_timeout(500)
+    page.wait_for_run(before)
 
 
 def saved(server: ComfyServer) -> Path:
@@ -159,8 +153,9 @@ def test_from_a_template_to_a_saved_calibrated_checkpoint_in_eight_clicks(
     open_template(page, hand, CALIBRATE)
     loader = node_of(page, "LoadSourceModel")
     hand.choose(page, loader, "model_file", MODEL)
+    before = page.runs()
     hand.click(page.page.get_by_test_id("queue-button").first)
-    wait_for_end(page)
+    page.wait_for_run(before)
     assert verify_checkpoint(saved(server), TINY).problems == ()
     with safe_open(saved(server), "pt") as file:
         names = list(file.keys())
@@ -185,7 +180,7 @@ def open_template(page: ComfyPage, hand: Hand, title: str) -> None:
     page.page.wait_for_function(
         "() => app.graph.nodes.some(n => n.comfyClass === 'NVFP4FoundrySaveCheckpoint')"
     )
-    page.page.wait_for_timeout(1000)
+    page.settle(1000)
 
 
 @pytest.mark.parametrize(
@@ -208,14 +203,14 @@ def test_blueprints_are_found_by_name_and_dropped_as_one_node(
     )
     assert node["title"] == blueprint and inside in node["inside"]
     assert "file_name" in node["widgets"]
-    page.page.wait_for_timeout(1000)
+    page.settle(1000)
     assert not page.page.get_by_text("missing").count()
     page.screenshot(f"blueprint-{blueprint}")
 
 
 def drop(page: ComfyPage, blueprint: str) -> None:
     """Put a blueprint on an empty canvas."""
-    page.page.wait_for_timeout(1500)  # blueprints are loaded after the page
+    page.settle(1500)  # blueprints are loaded after the page
     page.page.evaluate("() => app.graph.clear()")
     Hand(page).search(blueprint)
 

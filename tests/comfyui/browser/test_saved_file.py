@@ -14,7 +14,7 @@ def test_the_stock_loader_offers_a_saved_file(open_page: OpenPage, look: Look) -
     name = f"browser_{look.renderer}"
     page.load(file_workflow(name))
     page.run()
-    page.page.wait_for_timeout(1500)
+    page.settle(1500)
     options = page.page.evaluate(
         "id => window.app.graph.getNodeById(id).widgets[0].options.values", LOADER
     )
