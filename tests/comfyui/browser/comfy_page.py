@@ -147,6 +147,11 @@ class ComfyPage:
         )
         self.settle(200)
 
+    def show_node(self, node: int) -> None:
+        """Move the canvas so that a node is at the top left."""
+        left, top = self.page.evaluate("id => [...window.app.graph.getNodeById(id).pos]", node)
+        self.show(left - 20, top - 40)
+
     def run(self) -> None:
         """Queue the workflow with the button and wait until it has ended."""
         before = self.runs()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 from tests.comfyui.browser.comfy_page import HEIGHT, WIDTH, ComfyPage, Look
 from tests.comfyui.browser.conftest import OpenPage
-from tests.comfyui.comfy_server import TINY, ComfyServer
+from tests.comfyui.browser.workflows import calibrated
+from tests.comfyui.comfy_server import ROOT, TINY, ComfyServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Route
@@ -226,3 +227,75 @@ def test_the_blueprint_of_a_file_runs(open_page: OpenPage, look: Look, server: C
     )
     run_by_keyboard(page)
     assert verify_checkpoint(saved(server), TINY).problems == ()
+
+
+_BUILD = """([model, calibration]) => {
+  const add = (type, values = {}) => {
+    const node = LiteGraph.createNode(type);
+    app.graph.add(node);
+    for (const [name, value] of Object.entries(values)) {
+      node.widgets.find(w => w.name === name).value = value;
+    }
+    return node;
+  };
+  const [outer] = app.graph.nodes;
+  const to = (node, slot, input) => node.connect(slot, outer, outer.findInputSlot(input));
+  to(add("NVFP4FoundryLoadSourceModel", { model_file: model }), 0, "model");
+  to(add("DigitsTextEncoder"), 0, "clip");
+  to(add("EmptyHunyuanLatentVideo", { width: 64, height: 64, length: 1 }), 0, "latent");
+  if (calibration) {
+    to(add("NVFP4FoundryLoadCalibration", { name: calibration }), 0, "calibration");
+  }
+  for (const [name, value] of Object.entries({ steps: 2, cfg: 2, limit: 2, prompts: 2 })) {
+    const widget = outer.widgets.find(w => w.name === name);
+    if (widget) widget.value = value;
+  }
+}"""
+
+
+@pytest.mark.parametrize("blueprint", ["Calibrate and quantize", "Measure and mix"])
+def test_the_larger_blueprints_run(
+    open_page: OpenPage, look: Look, server: ComfyServer, blueprint: str
+) -> None:
+    clean(server)
+    measuring = blueprint == "Measure and mix"
+    calibration = calibrated(server) if measuring else None
+    page = open_page(look, fresh=measuring)  # reads the list of calibrations
+    drop(page, blueprint)
+    page.page.evaluate(_BUILD, [MODEL, calibration])
+    page.page.keyboard.press("Escape")
+    run_by_keyboard(page)
+    history = list(server.get("/history").values())[-1]
+    assert history["status"]["status_str"] == "success", history["status"]
+    assert verify_checkpoint(saved(server), TINY).problems == ()
+    with safe_open(saved(server), "pt") as file:
+        names = list(file.keys())
+    assert any(name.endswith(".input_scale") for name in names)
+    prompt = page.queued_prompt().values()
+    (sampler,) = (node for node in prompt if node["class_type"] == "KSampler")
+    assert sampler["inputs"]["steps"] == 2, "the blueprint's own widget counts"
+    page.screenshot(f"blueprint-ran-{blueprint}")
+
+
+TEMPLATES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
+
+
+def test_templates_open_without_missing_nodes(open_page: OpenPage) -> None:
+    page = open_page(Look("vue"))
+    for template in TEMPLATES:
+        workflow = page.page.evaluate(
+            "async path => (await fetch(path)).json()",
+            f"/api/workflow_templates/{quote(PACK)}/{quote(template)}.json",
+        )
+        page.load(workflow)
+        page.settle(800)
+        unknown = page.page.evaluate(
+            "() => app.graph.nodes.filter(n => !n.comfyClass && !n.subgraph"
+            " && !(n.type in LiteGraph.registered_node_types)).map(n => n.type)"
+        )
+        assert unknown == [], template
+        text = page.page.locator("body").inner_text().lower()
+        for words in ("missing node", "missing custom node", "node type", "unknown node"):
+            assert words not in text, (template, words)
+        page.page.keyboard.press("Escape")
+        page.renew()
