@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -61,6 +63,7 @@ class ComfyPage:
         """Open the page and wait until it can be used; ``context`` is for Playwright's context."""
         self.server, self.look = server, look
         self.problems: list[str] = []
+        self.expected: list[str] = []  # parts of errors that are none
         self.context = browser.new_context(
             **{"viewport": {"width": WIDTH, "height": HEIGHT}, **context}
         )
@@ -91,6 +94,7 @@ class ComfyPage:
         self.page.evaluate(_RENEW)
         self.page.mouse.move(5, 5)
         self.problems.clear()
+        self.expected.clear()
 
     def settle(self, milliseconds: int = 500) -> None:
         """Wait on the page's own clock, so that a busy page does what is due before."""
@@ -99,6 +103,15 @@ class ComfyPage:
             "() => requestIdleCallback(done, { timeout: 2000 }), ms))",
             milliseconds,
         )
+
+    def eventually(self, condition: Callable[[], bool], seconds: float = 15) -> bool:
+        """Wait until a condition holds; return whether it does."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if condition():
+                return True
+            self.settle(100)
+        return condition()
 
     def screenshot(self, name: str) -> None:
         """Save a picture of the page in the folder ``NVFP4_SCREENSHOTS``, if that is set."""
@@ -184,8 +197,22 @@ class ComfyPage:
     def undo(self) -> None:
         """Press Ctrl+Z over the canvas."""
         self.page.evaluate("() => document.activeElement?.blur?.()")
-        self.page.keyboard.press("Control+z")
-        self.settle(1500)  # ComfyUI loads the workflow of before
+        self._undo("Control+z")
+
+    def redo(self) -> None:
+        """Press Ctrl+Y over the canvas."""
+        self._undo("Control+y")
+
+    def _undo(self, keys: str) -> None:
+        queues = (
+            "() => { const { workflow } = window.app.extensionManager;"
+            " const { undoQueue, redoQueue } = workflow.activeWorkflow.changeTracker;"
+            " return [undoQueue.length, redoQueue.length]; }"
+        )
+        before = self.page.evaluate(queues)
+        self.page.keyboard.press(keys)
+        assert self.eventually(lambda: self.page.evaluate(queues) != before), f"{keys}: no effect"
+        self.settle(1000)  # ComfyUI loads the workflow of before
 
     def queued_prompt(self) -> dict[str, Any]:
         """Return the newest workflow that ran, in API form."""
@@ -268,5 +295,7 @@ class ComfyPage:
 
     def _console(self, message: ConsoleMessage) -> None:
         source = json.dumps(message.location) + message.text
+        if any(part in source for part in self.expected):
+            return
         if message.type == "error" and (_OUR_FOLDER in source or "NVFP4 Foundry" in source):
             self.problems.append(f"console: {message.text} {message.location}")

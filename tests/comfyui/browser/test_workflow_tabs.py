@@ -15,7 +15,7 @@ def test_a_report_is_there_when_its_tab_comes_back(open_page: OpenPage, look: Lo
     assert page.report(PLAN).count() == 0
     page.open_tab(first)
     page.report(PLAN).locator(".nv-canvas").wait_for()
-    assert page.status(PLAN) == ""
+    assert page.eventually(lambda: page.status(PLAN) == "")
 
 
 def test_a_run_that_ends_in_the_background(open_page: OpenPage, look: Look) -> None:
@@ -52,7 +52,7 @@ def test_a_report_inside_a_subgraph(open_page: OpenPage, look: Look) -> None:
     assert shown["of"] == ":".join(inner)
     page.settle(800)
     page.report(inner[1]).locator(".nv-canvas").wait_for()
-    assert page.status(inner[1]) == ""
+    assert page.eventually(lambda: page.status(inner[1]) == "")
     page.screenshot("subgraph")
     page.reload()
     page.page.evaluate(
@@ -61,5 +61,4 @@ def test_a_report_inside_a_subgraph(open_page: OpenPage, look: Look) -> None:
         inner,
     )
     page.report(inner[1]).locator(".nv-canvas").wait_for()
-    page.settle(700)
-    assert page.status(inner[1]).startswith(EARLIER)
+    assert page.eventually(lambda: page.status(inner[1]).startswith(EARLIER))

@@ -43,8 +43,7 @@ def test_the_name_of_another_models_calibration(
     assert taken in page.problem(node) and "different model" in page.problem(node)
     page.screenshot("wrong-calibration")
     problem.locator("button").click()
-    page.settle(300)
-    assert page.widget(node, "name") not in ("", taken)
+    assert page.eventually(lambda: page.widget(node, "name") not in ("", taken))
     page.run()
     assert page.problem(node) == ""
     assert page.queued_prompt()[str(node)]["inputs"]["name"] != taken
