@@ -349,3 +349,11 @@ test("messages are sentences, names in front stay as they are", () => {
   assert.equal(sentence("transformer_blocks.0.attn is kept"), "transformer_blocks.0.attn is kept");
   assert.equal(sentence("nvfp4 needs Blackwell"), "nvfp4 needs Blackwell");
 });
+
+test("the budget of a small file keeps its digits", () => {
+  const point = { bytes: 6_085_000, bits: 6.8231, error: 0.0261, counts: {} };
+  assert.equal(budgetOf(point, "size"), 0.006085);
+  assert.equal(budgetOf({ ...point, bytes: 12_834_567_890 }, "size"), 12.835);
+  const [small, large] = [point, { ...point, bytes: 6_900_000 }];
+  assert.equal(pointWithin([small, large], { kind: "size", value: budgetOf(small, "size") }), 0);
+});

@@ -100,6 +100,7 @@ export const STYLE = `
 .nv-edit-note { color: var(--nv-muted); flex: 1 1 150px; font-size: 11px; }
 
 .nv-panels { flex: 1 0 auto !important; display: flex; gap: ${DETAIL_GAP}px; min-height: 200px; }
+.nv-plain .nv-panels { min-height: 60px; }
 .nv-panel { display: flex; flex-direction: column; gap: 8px; flex: 1 1 auto; min-width: 0; }
 .nv-map-scroll { overflow-x: auto; overflow-y: hidden; scrollbar-width: thin; }
 .nv-canvas { display: block; touch-action: pan-y; border-radius: 3px; }
