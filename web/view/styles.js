@@ -56,7 +56,7 @@ export const STYLE = `
 
 .nv-tiles { display: flex; flex-wrap: wrap; gap: 6px; }
 .nv-tile { flex: 1 1 auto; min-width: 92px; max-width: 100%; background: var(--nv-surface); border-radius: 5px; padding: 5px 8px 6px; user-select: text; -webkit-user-select: text; }
-.nv-roomy { flex-basis: 150px; }
+.nv-roomy { min-width: 150px; }
 .nv-tile-label { color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
 .nv-tile-value { font-size: 15px; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .nv-tile-detail { width: 0; min-width: 100%; color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
@@ -167,7 +167,7 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-text > .nv-words { position: sticky; left: 0; width: calc(100cqw - 16px); white-space: pre-wrap; overflow-wrap: anywhere; }
 
 @container (min-width: ${WIDE}px) {
-  .nv-tile { flex-basis: 140px; } .nv-roomy { flex-basis: 190px; }
+  .nv-tile { min-width: 130px; } .nv-roomy { min-width: 190px; }
   .nv-tile-value { font-size: 18px; }
   .nv-panels { align-items: flex-start; }
   .nv-panel { align-self: stretch; }
@@ -182,6 +182,7 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
   .nv-root .nv-panel, .nv-root .nv-panel[hidden] { display: block !important; margin-bottom: 12px; }
   .nv-root:not(.nv-plain) .nv-panel.nv-for-text { display: none !important; }
   .nv-text { white-space: pre-wrap; max-height: none; container-type: normal; } .nv-text > .nv-words { position: static; width: auto; }
+  .nv-tile-value { font-size: 14px; }
   .nv-map-scroll { overflow: visible; } .nv-canvas { max-width: 100%; height: auto !important; }
   .nv-table-box, .nv-viewport { position: static; overflow: visible; border: 0; min-height: 0; }
   .nv-table { width: 100% !important; table-layout: auto; font-size: 7px; line-height: 1.25; } .nv-table col { width: auto !important; }
