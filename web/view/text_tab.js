@@ -2,16 +2,20 @@
 import { button, el } from "./dom.js";
 import { safeLines } from "./safe_text.js";
 
+/** The line below the headings of a table. */
+const RULER = /^[ \t]*-{3}[- \t+|]*$/m;
+
 /**
  * @param {string} text
  * @returns {HTMLElement}
  */
 export function textTab(text) {
   const pre = el("pre", { class: "nv-text", attributes: { tabindex: "0" } });
-  safeLines(text).split("\n").forEach((line, index) => {
-    if (index > 0) pre.append("\n");
-    pre.append(isTableRow(line) ? el("span", { class: "nv-row", text: line }) : line);
-  });
+  for (const { table, lines } of textParts(safeLines(text))) {
+    const part = el("div", { class: table ? "nv-columns" : "nv-words" });
+    part.textContent = lines;
+    pre.append(part);
+  }
   const copy = button("Copy", async () => {
     copy.textContent = (await copyText(text, pre)) ? "Copied" : "Press Ctrl+C";
     setTimeout(() => (copy.textContent = "Copy"), 1500);
@@ -20,10 +24,18 @@ export function textTab(text) {
 }
 
 /**
- * Whether a line is a row of columns, which would be unreadable if it were wrapped.
- * @param {string} line
+ * The parts of a report between blank lines. Tables, which have a line of dashes, keep their
+ * columns; other parts may wrap.
+ * @param {string} text
+ * @returns {{ table: boolean, lines: string }[]}
  */
-const isTableRow = (line) => line.trim().split(/ {2,}/).length >= 3 || /^[-─]+$/.test(line);
+export function textParts(text) {
+  return text
+    .split(/\n[ \t]*\n/)
+    .map((part) => part.replace(/^(?:[ \t]*\n)+|\s+$/g, ""))
+    .filter(Boolean)
+    .map((lines) => ({ table: RULER.test(lines), lines }));
+}
 
 /**
  * Copy a text; where the browser forbids that, select it.
