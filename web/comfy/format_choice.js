@@ -5,7 +5,7 @@ import { addStyles } from "./styles.js";
 
 /** @typedef {import("./types.js").GraphNode} GraphNode */
 
-const HEIGHT = 112;
+const HEIGHT = 138;
 
 /**
  * The names in a value; saved workflows may have a list.

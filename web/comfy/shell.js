@@ -3,6 +3,7 @@
 import { executions, isOurs, isOurClass, nodeOfExecution, nodeOfLocator } from "./graph.js";
 import { applyMigratedValues, migrateWorkflow } from "./migrations.js";
 import { Problems } from "./problems.js";
+import { removeProgressText } from "./progress_text.js";
 import { refreshFileLists } from "./refresh.js";
 import { applyRemedy } from "./remedies.js";
 import { existingWidget } from "./report_widget.js";
@@ -97,6 +98,7 @@ export class Shell {
     const node = this.node(id, workflow);
     if (!node) return;
     this.reports.running.delete(node);
+    removeProgressText(node);
     this.reports.executed(node, output, { executionId: id, prompt });
   }
 

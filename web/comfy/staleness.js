@@ -6,21 +6,21 @@ import { nodeOfExecution, widgetOf } from "./graph.js";
 /** @typedef {import("./types.js").ReportRecord} ReportRecord */
 /** @typedef {(nodeClass: string, input: string) => boolean} IsSeed */
 
+const FNV_PRIME = 0x01000193;
+const FNV_OFFSETS = [0x811c9dc5, 0x050c5d1f];
+
 /**
- * A 53-bit hash of a text (cyrb53).
+ * A hash of a text, 64 bits: FNV-1a (Fowler, Noll and Vo) of 32 bits, from two offsets.
  * @param {string} text
  */
 function hash(text) {
-  let high = 0xdeadbeef;
-  let low = 0x41c6ce57;
-  for (let i = 0; i < text.length; i++) {
-    const code = text.charCodeAt(i);
-    high = Math.imul(high ^ code, 2654435761);
-    low = Math.imul(low ^ code, 1597334677);
-  }
-  high = Math.imul(high ^ (high >>> 16), 2246822507) ^ Math.imul(low ^ (low >>> 13), 3266489909);
-  low = Math.imul(low ^ (low >>> 16), 2246822507) ^ Math.imul(high ^ (high >>> 13), 3266489909);
-  return (4294967296 * (2097151 & low) + (high >>> 0)).toString(36);
+  const bytes = new TextEncoder().encode(text);
+  const parts = FNV_OFFSETS.map((offset) => {
+    let value = offset;
+    for (const byte of bytes) value = Math.imul(value ^ byte, FNV_PRIME);
+    return (value >>> 0).toString(16).padStart(8, "0");
+  });
+  return parts.join("");
 }
 
 /**
