@@ -6,8 +6,10 @@ import { api } from "../../scripts/api.js";
 // @ts-ignore served by ComfyUI
 import { app } from "../../scripts/app.js";
 
+import { formatChoice } from "./comfy/format_choice.js";
 import { isOurClass } from "./comfy/graph.js";
 import { Shell } from "./comfy/shell.js";
+import { undoable } from "./comfy/undo.js";
 
 const shell = new Shell({ app, api });
 
@@ -40,6 +42,13 @@ app.registerExtension({
     after(nodeType.prototype, "onRemoved", function () {
       shell.removed(this);
     });
+  },
+  getCustomWidgets() {
+    const change = (/** @type {() => void} */ how) => undoable(app, how);
+    return {
+      /** @param {any} node @param {string} name @param {any} spec */
+      NVFP4_FORMATS: (node, name, spec) => formatChoice(node, name, spec, change),
+    };
   },
   /** @param {any} graph @param {any[]} missing */
   async beforeConfigureGraph(graph, missing) {

@@ -6,9 +6,8 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...quant.derive import MIX_FORMATS, Budget, Mix, mix_plan
+from ...quant.derive import Budget, Mix, mix_plan
 from ...quant.errors import PlanError, RecipeError
-from ...quant.formats import FORMATS
 from ...quant.planning import Plan, parse_rule_lines, take_inventory
 from ...quant.reports.pictures.frontier import draw_frontier
 from ...quant.reports.pictures.sensitivity import picture_tensor
@@ -18,6 +17,7 @@ from ..bridge.model_source import ModelSource
 from ..bridge.progress import progress_bar
 from ..files.artefacts import RECIPES
 from ..foundry_node import FoundryNode
+from ..inputs.formats import FormatChoice, chosen_formats
 from ..inputs.rules import rules_input
 from ..inputs.save_as import save_as_input
 from ..inputs.sockets import MEASURE, PlanSocket, RecipeSocket, SensitivitySocket
@@ -92,7 +92,7 @@ class AutoMix(FoundryNode):
         sensitivity: Sensitivity,
         save_as: str,
         budget: dict[str, Any] | None = None,
-        formats: list[str] | None = None,
+        formats: str | list[str] | None = None,
         rules: str = "",
     ) -> io.NodeOutput:
         """Return the mix as a plan and a recipe, with its report and chart."""
@@ -105,7 +105,7 @@ class AutoMix(FoundryNode):
                 inventory,
                 sensitivity,
                 _budget(budget),
-                MIX_FORMATS if formats is None else formats,
+                chosen_formats(formats),
                 rules=parse_rule_lines(rules),
                 fingerprint=source.fingerprint(),
                 on_progress=progress_bar(),
@@ -145,11 +145,8 @@ def _inputs() -> list[io.Input]:
             "error, it finds the smallest file.",
         ),
         save_as_input("mix as a recipe", "Load Recipe"),
-        io.MultiCombo.Input(
+        FormatChoice.Input(
             "formats",
-            options=[name for name in FORMATS if name != "fp32"],
-            default=list(MIX_FORMATS),
-            optional=True,
             tooltip="The formats to choose from. keep: layers may stay as they are in the source. "
             "nvfp4_w4a16 is as small as nvfp4 and more precise, but slower, so it would replace "
             "every nvfp4. For Turing and Ampere choose convrot_w4a4, int8_convrot and keep.",

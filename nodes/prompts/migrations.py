@@ -51,8 +51,7 @@ class Migration:
             elif name not in self.dropped:
                 found[self.inputs.get(name, name)] = value
         if prefix:
-            # a list of two would be taken for a link
-            found[self.switches["input"]] = {"__value__": [n for n, on in chosen.items() if on]}
+            found[self.switches["input"]] = ", ".join(name for name, on in chosen.items() if on)
         return found
 
 

@@ -198,7 +198,7 @@ def test_recipes_from_measurements(files: ComfyServer) -> None:
     wf.add(
         workflow, "limit", "NVFP4FoundryAutoMix", model=["model", 0], plan=["plan", 0],
         sensitivity=["load", 0], budget="largest error of a layer", save_as="",
-        formats={"__value__": ["nvfp4", "bf16"]}, **{"budget.layer_percent": 8.0},
+        formats="nvfp4, bf16", **{"budget.layer_percent": 8.0},
     )  # fmt: skip
     recipe = recipe_saved(files, workflow, ["limit", 1], "limited")
     formats = {la.name: la.format for la in plan(recipe).layers}

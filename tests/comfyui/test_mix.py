@@ -69,9 +69,9 @@ def mix_of(sensitivity: Sensitivity, budget: str | None = None, **options: Any) 
         )
 
 
-def among(*names: str) -> dict[str, list[str]]:
-    """Return a choice of formats; a list of two alone would be taken for a link."""
-    return {"__value__": list(names)}
+def among(*names: str) -> str:
+    """Return a choice of formats."""
+    return ", ".join(names)
 
 
 def mixing(sensitivity: str = NAME, *, save_as: str = "", **values: Any) -> wf.Workflow:

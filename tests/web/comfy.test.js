@@ -88,7 +88,7 @@ test("values that were saved by position get their names of now", () => {
   const own = valuesByName(mix, { widgets_values: ["own", "x", true] });
   assert.deepEqual(own, { budget: "own", save_as: "x", allow_a: true });
   assert.deepEqual(valuesOfNow(mix, sized), {
-    extra: 1, budget: "size", "budget.gigabytes": 4, name: "x", formats: ["c", "b"],
+    extra: 1, budget: "size", "budget.gigabytes": 4, name: "x", formats: "c, b",
   });
 });
 

@@ -158,8 +158,7 @@ def to_api(graph: Graph) -> dict[str, Any]:
             if isinstance(value, Link):
                 inputs[entry.name] = [str(value.node.id), value.slot]
             elif entry.widget:
-                chosen = node.value(entry)
-                inputs[entry.name] = {"__value__": chosen} if entry.multiselect else chosen
+                inputs[entry.name] = node.value(entry)
         found[str(node.id)] = {
             "class_type": node.kind.name,
             "inputs": inputs,

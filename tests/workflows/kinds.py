@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 SNAPSHOT = Path(__file__).with_name("kinds.json")
-_WIDGETS = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
+_WIDGETS = {"NVFP4_FORMATS", "INT", "FLOAT", "STRING", "BOOLEAN", "COMBO"}
 _DYNAMIC = "COMFY_DYNAMICCOMBO_V3"
 
 
@@ -32,7 +32,6 @@ class Input:
     seed: bool = False
     upload: bool = False
     multiline: bool = False
-    multiselect: bool = False
     options: Mapping[str, tuple[Input, ...]] | None = None
 
     def chosen(self, values: Mapping[str, Any]) -> Iterator[Input]:
@@ -95,7 +94,6 @@ def _of(spec: list[Any]) -> dict[str, Any]:
         "seed": details.get("control_after_generate"),
         "upload": details.get("image_upload"),
         "multiline": details.get("multiline"),
-        "multiselect": details.get("multiselect"),
     }
     found |= {name: True for name, on in flags.items() if on}
     if kind == _DYNAMIC:

@@ -62,7 +62,8 @@ export function valuesOfNow({ inputs, values: added, switches }, values) {
     else found[inputs[name] ?? name] = value;
   }
   if (prefix && switches?.input) {
-    found[switches.input] = [...chosen].filter(([, on]) => on).map(([name]) => name);
+    const on = [...chosen].filter(([, isOn]) => isOn).map(([name]) => name);
+    found[switches.input] = on.join(", ");
   }
   return found;
 }

@@ -6,7 +6,7 @@ const STYLES = `
 .nvfp4-node { position: relative; box-sizing: border-box; width: 100%; height: 100%; }
 .nvfp4-node-content {
   position: absolute; inset: 0; display: flex; flex-direction: column; gap: 6px;
-  overflow: hidden; font: 12px/1.4 system-ui, sans-serif; color: var(--input-text, #ddd);
+  overflow: hidden; font: 12px/1.4 Inter, system-ui, sans-serif; color: var(--input-text, #ddd);
   cursor: default; user-select: text;
 }
 .nvfp4-node-content [hidden] { display: none !important; }
@@ -32,6 +32,23 @@ const STYLES = `
 }
 .nvfp4-node-remedy:hover { border-color: currentColor; }
 .nvfp4-node-remedy:focus-visible { outline: 2px solid currentColor; outline-offset: 1px; }
+.nvfp4-node-formats {
+  display: flex; flex-wrap: wrap; align-content: flex-start; gap: 4px; box-sizing: border-box;
+  width: 100%; height: 100%; padding: 4px 2px; overflow: auto;
+  font: 11px/1.3 Inter, system-ui, sans-serif; color: var(--input-text, #ddd);
+}
+.nvfp4-node-formats-label { flex: 0 0 100%; color: var(--descrip-text, #999); }
+.nvfp4-node-formats button {
+  padding: 2px 8px; border-radius: 10px; cursor: pointer; font: inherit;
+  border: 1px solid var(--border-color, #555); color: var(--descrip-text, #999);
+  background: transparent;
+}
+.nvfp4-node-formats button[aria-pressed="true"] {
+  color: var(--input-text, #ddd); border-color: currentColor;
+  background: var(--comfy-input-bg, #222); font-weight: 600;
+}
+.nvfp4-node-formats button[aria-pressed="true"]::before { content: "✓ "; }
+.nvfp4-node-formats button:focus-visible { outline: 2px solid currentColor; outline-offset: 1px; }
 .nvfp4-node-live { flex: 0 1 auto; min-height: 60px; overflow: auto; }
 .nvfp4-node-waiting { padding: 8px 10px; color: var(--descrip-text, #999); }
 .nvfp4-node-view { flex: 1 1 240px; min-height: 0; position: relative; }

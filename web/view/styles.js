@@ -141,7 +141,7 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-errors th { font-weight: 400; text-align: left; padding: 2px 8px 2px 0; overflow-wrap: anywhere; }
 .nv-errors thead th { color: var(--nv-muted); font-size: 11px; }
 .nv-errors thead th:not(:first-child), .nv-errors td { text-align: right; padding-left: 8px; }
-.nv-errors td { padding: 2px 0 4px 8px; background: linear-gradient(var(--nv-accent), var(--nv-accent)) no-repeat right bottom / 0 3px; background-origin: content-box; }
+.nv-errors td { padding: 2px 0 4px 8px; background: linear-gradient(var(--nv-accent), var(--nv-accent)) no-repeat right bottom / 0 3px; }
 .nv-errors td.nv-none { background: none; color: var(--nv-muted); }
 .nv-errors tr.nv-own th, .nv-errors tr.nv-own td { font-weight: 600; }
 .nv-chart { width: 100%; overflow: hidden; border-radius: 4px; }

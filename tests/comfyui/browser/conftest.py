@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 LOOKS = (Look("classic"), Look("vue"))
 OpenPage = Callable[..., ComfyPage]
+_FAILED = pytest.StashKey[bool]()
 
 
-def _chromium() -> str | None:
+def find_chromium() -> str | None:
+    """Path of the Chromium to test with, or None."""
     named = os.environ.get("PLAYWRIGHT_CHROMIUM")
     return named or shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -30,7 +32,7 @@ def _why_not() -> str | None:
         import playwright.sync_api  # noqa: F401
     except ImportError:
         return "Playwright is not installed: pip install -e '.[test-browser]'"
-    return None if _chromium() else "no Chromium found, set PLAYWRIGHT_CHROMIUM to its program"
+    return None if find_chromium() else "no Chromium found, set PLAYWRIGHT_CHROMIUM to its program"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -51,7 +53,7 @@ def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         yield browser
         browser.close()
 
@@ -62,20 +64,63 @@ def look(request: pytest.FixtureRequest) -> Look:
     return request.param
 
 
-@pytest.fixture
-def open_page(chromium: Browser, server: ComfyServer) -> Iterator[OpenPage]:
-    """Open ComfyUI's page with a look; the test fails on errors that the page reports."""
-    opened: list[ComfyPage] = []
+@pytest.fixture(scope="session")
+def kept_pages(chromium: Browser) -> Iterator[dict[object, ComfyPage]]:
+    """Pages that the next test with the same look goes on with, for they load slowly."""
+    pages: dict[object, ComfyPage] = {}
+    yield pages
+    for page in pages.values():
+        page.close()
 
-    def open_(look: Look, **options: Any) -> ComfyPage:
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Remember which tests failed: their pages do not serve again."""
+    report = yield
+    item.stash[_FAILED] = item.stash.get(_FAILED, False) or report.failed
+    return report
+
+
+@pytest.fixture
+def open_page(
+    request: pytest.FixtureRequest,
+    chromium: Browser,
+    server: ComfyServer,
+    kept_pages: dict[object, ComfyPage],
+) -> Iterator[OpenPage]:
+    """Open ComfyUI's page with a look; the test fails on errors that the page reports.
+
+    The page of an earlier test serves again, without its workflows. With ``fresh=True``, or with
+    options for Playwright's context, it is a new one.
+    """
+    opened: list[ComfyPage] = []
+    special: list[ComfyPage] = []
+
+    def open_(look: Look, *, fresh: bool = False, **options: Any) -> ComfyPage:
+        known = kept_pages.pop((server.port, look), None)
+        if known is not None and (fresh or options):
+            known.close()
+        elif known is not None:
+            known.renew()
+            opened.append(known)
+            return known
         opened.append(ComfyPage(chromium, server, look, **options))
+        if options:
+            special.append(opened[-1])
         return opened[-1]
 
     yield open_
     problems = [problem for page in opened for problem in page.problems]
-    for page in opened:
-        page.close()
     server.post("/interrupt", {})
     server.post("/queue", {"clear": True})
     server.wait_idle()
+    for page in opened:
+        key = (server.port, page.look)
+        failed = bool(problems) or request.node.stash.get(_FAILED, False)
+        if failed or page in special or key in kept_pages:
+            page.close()
+        else:
+            kept_pages[key] = page
     assert not problems, "\n".join(problems)

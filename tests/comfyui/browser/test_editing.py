@@ -14,7 +14,7 @@ def give_format(page: ComfyPage, pattern: str, name: str) -> None:
     bar.locator("input").fill(pattern)
     bar.locator("select").select_option(name)
     bar.locator("button.nv-primary").click()
-    page.page.wait_for_timeout(300)
+    page.settle(300)
 
 
 def size(page: ComfyPage) -> str:
@@ -30,16 +30,15 @@ def test_an_edit_is_undone_queued_and_kept(open_page: OpenPage, look: Look) -> N
     assert "ffn.2" in rules and "bf16" in rules
     edited = size(page)
     assert edited != before, "the sizes follow at once"
-    page.page.wait_for_timeout(800)
-    assert "the inputs changed" in page.status(PLAN)
+    assert page.eventually(lambda: "the inputs changed" in page.status(PLAN))
     page.screenshot("plan-edited")
 
     page.undo()
-    assert page.widget(PLAN, "rules") == ""
-    assert size(page) == before, "the map follows the widget"
-    page.page.keyboard.press("Control+y")
-    page.page.wait_for_timeout(1500)
-    assert page.widget(PLAN, "rules") == rules and size(page) == edited
+    assert page.eventually(lambda: page.widget(PLAN, "rules") == "")
+    assert page.eventually(lambda: size(page) == before), "the map follows the widget"
+    page.redo()
+    assert page.eventually(lambda: page.widget(PLAN, "rules") == rules)
+    assert page.eventually(lambda: size(page) == edited)
 
     page.run()
     assert page.queued_prompt()[str(PLAN)]["inputs"]["rules"] == rules
@@ -48,7 +47,7 @@ def test_an_edit_is_undone_queued_and_kept(open_page: OpenPage, look: Look) -> N
     page.reload()
     page.report(PLAN).locator(".nv-canvas").wait_for()
     assert page.widget(PLAN, "rules") == rules
-    assert "bf16" in size(page)
+    assert page.eventually(lambda: "bf16" in size(page))
 
 
 def test_the_map_follows_what_is_typed(open_page: OpenPage, look: Look) -> None:
@@ -59,9 +58,8 @@ def test_the_map_follows_what_is_typed(open_page: OpenPage, look: Look) -> None:
     rules = max(texts, key=lambda text: (text.bounding_box() or {"x": 0})["x"])
     rules.click()
     page.page.keyboard.type("blocks.* = bf16")
-    page.page.wait_for_timeout(300)
-    assert page.widget(PLAN, "rules") == "blocks.* = bf16"
-    assert size(page) != before
+    assert page.eventually(lambda: page.widget(PLAN, "rules") == "blocks.* = bf16")
+    assert page.eventually(lambda: size(page) != before)
 
 
 def test_a_cell_is_chosen_with_the_mouse(open_page: OpenPage, look: Look) -> None:
@@ -79,7 +77,7 @@ def test_a_cell_is_chosen_with_the_mouse(open_page: OpenPage, look: Look) -> Non
     box = canvas.bounding_box()
     assert box is not None
     page.page.mouse.click(box["x"] + x * box["width"], box["y"] + y * box["height"])
-    page.page.wait_for_timeout(300)
+    page.settle(300)
     note = page.report(PLAN).locator(".nv-edit-note").text_content() or ""
     assert note.startswith("1 layer selected")
     page.screenshot("plan-cell")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pytest
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
@@ -13,7 +13,8 @@ from safetensors import safe_open
 
 from tests.comfyui.browser.comfy_page import HEIGHT, WIDTH, ComfyPage, Look
 from tests.comfyui.browser.conftest import OpenPage
-from tests.comfyui.comfy_server import TINY, ComfyServer
+from tests.comfyui.browser.workflows import calibrated
+from tests.comfyui.comfy_server import ROOT, TINY, ComfyServer
 
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Route
@@ -28,19 +29,19 @@ class Hand:
     """A user who counts: a click or a double click is one, typing and the keyboard are none."""
 
     def __init__(self, page: ComfyPage) -> None:
-        self.page, self.clicks = page.page, 0
+        self.page, self.settle, self.clicks = page.page, page.settle, 0
 
     def click(self, target: Locator) -> None:
         """Click something."""
         self.clicks += 1
         target.click()
-        self.page.wait_for_timeout(500)
+        self.settle(500)
 
     def click_at(self, x: float, y: float) -> None:
         """Click on the canvas."""
         self.clicks += 1
         self.page.mouse.click(x, y)
-        self.page.wait_for_timeout(500)
+        self.settle(500)
 
     def search(self, words: str) -> None:
         """Open the search with a double click, type, take the first result, put it down."""
@@ -49,9 +50,9 @@ class Hand:
         box = self.page.locator("input:focus")
         box.wait_for()
         box.fill(words)
-        self.page.wait_for_timeout(700)
+        self.settle(700)
         self.page.keyboard.press("Enter")
-        self.page.wait_for_timeout(400)
+        self.settle(400)
         self.click_at(*MIDDLE)  # older versions put it down by themselves
 
     def choose(self, page: ComfyPage, node: int, widget: str, option: str) -> None:
@@ -82,22 +83,16 @@ def node_of(page: ComfyPage, kind: str) -> int:
         f"NVFP4Foundry{kind}",
     )
     page.show(found[1] - 300, found[2] - 150)
-    page.page.wait_for_timeout(500)
+    page.settle(500)
     return found[0]
 
 
 def run_by_keyboard(page: ComfyPage) -> None:
     """Queue the workflow with Ctrl+Enter and wait until it has ended."""
+    before = page.runs()
     page.page.evaluate("() => document.activeElement?.blur?.()")
     page.page.keyboard.press("Control+Enter")
-    wait_for_end(page)
-
-
-def wait_for_end(page: ComfyPage) -> None:
-    """Wait until the queue was used and is empty."""
-    page.page.wait_for_timeout(1500)
-    page.server.wait_idle()
-    page.page.wait_for_timeout(500)
+    page.wait_for_run(before)
 
 
 def saved(server: ComfyServer) -> Path:
@@ -159,8 +154,9 @@ def test_from_a_template_to_a_saved_calibrated_checkpoint_in_eight_clicks(
     open_template(page, hand, CALIBRATE)
     loader = node_of(page, "LoadSourceModel")
     hand.choose(page, loader, "model_file", MODEL)
+    before = page.runs()
     hand.click(page.page.get_by_test_id("queue-button").first)
-    wait_for_end(page)
+    page.wait_for_run(before)
     assert verify_checkpoint(saved(server), TINY).problems == ()
     with safe_open(saved(server), "pt") as file:
         names = list(file.keys())
@@ -185,7 +181,7 @@ def open_template(page: ComfyPage, hand: Hand, title: str) -> None:
     page.page.wait_for_function(
         "() => app.graph.nodes.some(n => n.comfyClass === 'NVFP4FoundrySaveCheckpoint')"
     )
-    page.page.wait_for_timeout(1000)
+    page.settle(1000)
 
 
 @pytest.mark.parametrize(
@@ -208,14 +204,14 @@ def test_blueprints_are_found_by_name_and_dropped_as_one_node(
     )
     assert node["title"] == blueprint and inside in node["inside"]
     assert "file_name" in node["widgets"]
-    page.page.wait_for_timeout(1000)
+    page.settle(1000)
     assert not page.page.get_by_text("missing").count()
     page.screenshot(f"blueprint-{blueprint}")
 
 
 def drop(page: ComfyPage, blueprint: str) -> None:
     """Put a blueprint on an empty canvas."""
-    page.page.wait_for_timeout(1500)  # blueprints are loaded after the page
+    page.settle(1500)  # blueprints are loaded after the page
     page.page.evaluate("() => app.graph.clear()")
     Hand(page).search(blueprint)
 
@@ -231,3 +227,75 @@ def test_the_blueprint_of_a_file_runs(open_page: OpenPage, look: Look, server: C
     )
     run_by_keyboard(page)
     assert verify_checkpoint(saved(server), TINY).problems == ()
+
+
+_BUILD = """([model, calibration]) => {
+  const add = (type, values = {}) => {
+    const node = LiteGraph.createNode(type);
+    app.graph.add(node);
+    for (const [name, value] of Object.entries(values)) {
+      node.widgets.find(w => w.name === name).value = value;
+    }
+    return node;
+  };
+  const [outer] = app.graph.nodes;
+  const to = (node, slot, input) => node.connect(slot, outer, outer.findInputSlot(input));
+  to(add("NVFP4FoundryLoadSourceModel", { model_file: model }), 0, "model");
+  to(add("DigitsTextEncoder"), 0, "clip");
+  to(add("EmptyHunyuanLatentVideo", { width: 64, height: 64, length: 1 }), 0, "latent");
+  if (calibration) {
+    to(add("NVFP4FoundryLoadCalibration", { name: calibration }), 0, "calibration");
+  }
+  for (const [name, value] of Object.entries({ steps: 2, cfg: 2, limit: 2, prompts: 2 })) {
+    const widget = outer.widgets.find(w => w.name === name);
+    if (widget) widget.value = value;
+  }
+}"""
+
+
+@pytest.mark.parametrize("blueprint", ["Calibrate and quantize", "Measure and mix"])
+def test_the_larger_blueprints_run(
+    open_page: OpenPage, look: Look, server: ComfyServer, blueprint: str
+) -> None:
+    clean(server)
+    measuring = blueprint == "Measure and mix"
+    calibration = calibrated(server) if measuring else None
+    page = open_page(look, fresh=measuring)  # reads the list of calibrations
+    drop(page, blueprint)
+    page.page.evaluate(_BUILD, [MODEL, calibration])
+    page.page.keyboard.press("Escape")
+    run_by_keyboard(page)
+    history = list(server.get("/history").values())[-1]
+    assert history["status"]["status_str"] == "success", history["status"]
+    assert verify_checkpoint(saved(server), TINY).problems == ()
+    with safe_open(saved(server), "pt") as file:
+        names = list(file.keys())
+    assert any(name.endswith(".input_scale") for name in names)
+    prompt = page.queued_prompt().values()
+    (sampler,) = (node for node in prompt if node["class_type"] == "KSampler")
+    assert sampler["inputs"]["steps"] == 2, "the blueprint's own widget counts"
+    page.screenshot(f"blueprint-ran-{blueprint}")
+
+
+TEMPLATES = sorted(path.stem for path in (ROOT / "example_workflows").glob("*.json"))
+
+
+def test_templates_open_without_missing_nodes(open_page: OpenPage) -> None:
+    page = open_page(Look("vue"))
+    for template in TEMPLATES:
+        workflow = page.page.evaluate(
+            "async path => (await fetch(path)).json()",
+            f"/api/workflow_templates/{quote(PACK)}/{quote(template)}.json",
+        )
+        page.load(workflow)
+        page.settle(800)
+        unknown = page.page.evaluate(
+            "() => app.graph.nodes.filter(n => !n.comfyClass && !n.subgraph"
+            " && !(n.type in LiteGraph.registered_node_types)).map(n => n.type)"
+        )
+        assert unknown == [], template
+        text = page.page.locator("body").inner_text().lower()
+        for words in ("missing node", "missing custom node", "node type", "unknown node"):
+            assert words not in text, (template, words)
+        page.page.keyboard.press("Escape")
+        page.renew()

@@ -28,9 +28,8 @@ def test_a_report_is_seen_and_survives_a_reload(open_page: OpenPage, look: Look)
     page.screenshot("plan")
     page.reload()
     page.report(PLAN).locator(".nv-canvas").wait_for()
-    page.page.wait_for_timeout(600)
-    assert page.status(PLAN).startswith(EARLIER)
-    assert page.status(PRESET).startswith(EARLIER)
+    assert page.eventually(lambda: page.status(PLAN).startswith(EARLIER))
+    assert page.eventually(lambda: page.status(PRESET).startswith(EARLIER))
     page.screenshot("plan-reloaded")
     assert page.size(PLAN) == size
     page.run()  # everything is cached
@@ -45,11 +44,11 @@ def test_the_light_theme(open_page: OpenPage, look: Look) -> None:
 def test_a_changed_input_makes_a_report_stale(open_page: OpenPage, look: Look) -> None:
     page = planned(open_page, look)
     page.set_widget(PRESET, "preset.edge_blocks", 0)
-    assert "the inputs changed" in page.status(PLAN)
-    assert "the inputs changed" in page.status(PRESET)
+    for node in (PLAN, PRESET):
+        assert page.eventually(lambda node=node: "the inputs changed" in page.status(node))
     page.screenshot("plan-stale")
     page.set_widget(PRESET, "preset.edge_blocks", 1)
-    assert page.status(PLAN) == ""
+    assert page.eventually(lambda: page.status(PLAN) == "")
     page.set_widget(PRESET, "preset.edge_blocks", 2)
     page.run()
     assert page.status(PLAN) == ""

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from tests.comfyui.browser.comfy_page import Look
+from tests.comfyui.browser.comfy_page import ComfyPage, Look
 from tests.comfyui.browser.conftest import OpenPage
 from tests.comfyui.browser.workflows import file_workflow
 
 FILE, LOADER = 1, 2
+
+
+def offered(page: ComfyPage) -> list[str]:
+    """Return the files that the stock loader offers."""
+    return page.page.evaluate(
+        "id => window.app.graph.getNodeById(id).widgets[0].options.values", LOADER
+    )
 
 
 def test_the_stock_loader_offers_a_saved_file(open_page: OpenPage, look: Look) -> None:
@@ -14,11 +21,7 @@ def test_the_stock_loader_offers_a_saved_file(open_page: OpenPage, look: Look) -
     name = f"browser_{look.renderer}"
     page.load(file_workflow(name))
     page.run()
-    page.page.wait_for_timeout(1500)
-    options = page.page.evaluate(
-        "id => window.app.graph.getNodeById(id).widgets[0].options.values", LOADER
-    )
-    assert f"{name}.safetensors" in options
+    assert page.eventually(lambda: f"{name}.safetensors" in offered(page))
     page.show(0, 0)
     page.screenshot("saved")
     target = page.server.base / "models" / "diffusion_models" / f"{name}.safetensors"

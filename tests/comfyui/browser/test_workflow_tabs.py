@@ -10,24 +10,24 @@ from tests.comfyui.browser.workflows import PLAN, plan_workflow
 
 def test_a_report_is_there_when_its_tab_comes_back(open_page: OpenPage, look: Look) -> None:
     page = planned(open_page, look)
+    first = page.tab()
     page.load(plan_workflow())  # another workflow, in a tab of its own
     assert page.report(PLAN).count() == 0
-    page.page.get_by_text("Unsaved Workflow (2)", exact=True).first.click()
-    page.page.wait_for_timeout(1500)
+    page.open_tab(first)
     page.report(PLAN).locator(".nv-canvas").wait_for()
-    assert page.status(PLAN) == ""
+    assert page.eventually(lambda: page.status(PLAN) == "")
 
 
 def test_a_run_that_ends_in_the_background(open_page: OpenPage, look: Look) -> None:
     page = open_page(look)
     page.load(plan_workflow())
+    first = page.tab()
     page.queue()
     page.load(plan_workflow())
     page.server.wait_idle()
-    page.page.wait_for_timeout(800)
+    page.settle(800)
     assert page.report(PLAN).count() == 0, "the other tab's report is not shown here"
-    page.page.get_by_text("Unsaved Workflow (2)", exact=True).first.click()
-    page.page.wait_for_timeout(1500)
+    page.open_tab(first)
     page.report(PLAN).locator(".nv-canvas").wait_for()
     page.screenshot("tab-back")
 
@@ -50,9 +50,9 @@ def test_a_report_inside_a_subgraph(open_page: OpenPage, look: Look) -> None:
         inner,
     )
     assert shown["of"] == ":".join(inner)
-    page.page.wait_for_timeout(800)
+    page.settle(800)
     page.report(inner[1]).locator(".nv-canvas").wait_for()
-    assert page.status(inner[1]) == ""
+    assert page.eventually(lambda: page.status(inner[1]) == "")
     page.screenshot("subgraph")
     page.reload()
     page.page.evaluate(
@@ -61,5 +61,4 @@ def test_a_report_inside_a_subgraph(open_page: OpenPage, look: Look) -> None:
         inner,
     )
     page.report(inner[1]).locator(".nv-canvas").wait_for()
-    page.page.wait_for_timeout(700)
-    assert page.status(inner[1]).startswith(EARLIER)
+    assert page.eventually(lambda: page.status(inner[1]).startswith(EARLIER))

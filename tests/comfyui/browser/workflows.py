@@ -5,6 +5,9 @@ from __future__ import annotations
 import uuid
 from typing import Any
 
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_server import ComfyServer
+
 LOAD, PRESET, PLAN = 1, 2, 3
 
 
@@ -55,3 +58,46 @@ def file_workflow(file_name: str) -> dict[str, Any]:
         "nodes": [convert, loader], "links": [], "groups": [], "config": {}, "extra": {},
         "version": 0.4,
     }  # fmt: skip
+
+
+def inspect_workflow(model_file: str) -> dict[str, Any]:
+    """Inspect Checkpoint alone."""
+    node = _node(1, "InspectCheckpoint", (0, 0), widgets_values=[model_file])
+    return {
+        "id": str(uuid.uuid4()), "revision": 0, "last_node_id": 1, "last_link_id": 0,
+        "nodes": [node], "links": [], "groups": [], "config": {}, "extra": {}, "version": 0.4,
+    }  # fmt: skip
+
+
+def numbered(workflow: wf.Workflow) -> tuple[wf.Workflow, dict[str, int]]:
+    """Return a workflow in API form with numbers for ids, and the last id of each class.
+
+    ComfyUI's page keeps such ids when it opens the workflow.
+    """
+    numbers = {key: number for number, key in enumerate(workflow, 1)}
+
+    def value_of(value: Any) -> Any:
+        if isinstance(value, list) and len(value) == 2 and value[0] in numbers:
+            return [str(numbers[value[0]]), value[1]]
+        return value
+
+    made = {
+        str(numbers[key]): {**node, "inputs": {k: value_of(v) for k, v in node["inputs"].items()}}
+        for key, node in workflow.items()
+    }
+    return made, {node["class_type"]: numbers[key] for key, node in workflow.items()}
+
+
+def calibrated(server: ComfyServer, name: str = "browser_saved") -> str:
+    """Return the name of a saved calibration of the tiny WAN; made once."""
+    saved = server.get("/object_info/NVFP4FoundryLoadCalibration")
+    spec = saved["NVFP4FoundryLoadCalibration"]["input"]["required"]["name"]
+    options = spec[0] if isinstance(spec[0], list) else spec[1]["options"]
+    if name not in options:
+        workflow = wf.without(
+            wf.calibrate(name=name),
+            "NVFP4FoundryQuantizeModel", "NVFP4FoundrySaveCheckpoint",
+        )  # fmt: skip
+        run = server.run(workflow)
+        assert run.status == "success", run.error
+    return name

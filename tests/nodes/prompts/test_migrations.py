@@ -61,7 +61,7 @@ def test_all_sources_of_recipes_become_one_node(
 def test_a_node_of_this_version_is_left_alone() -> None:
     inputs = {"source": "recipe file", "source.name": "mine"}
     assert migrated("NVFP4FoundryLoadRecipe", **inputs)["inputs"] == inputs
-    formats = {"__value__": ["nvfp4"]}
+    formats = "nvfp4"
     assert migrated("NVFP4FoundryAutoMix", formats=formats)["inputs"]["formats"] == formats
     assert migrated("KSampler", seed=1)["inputs"] == {"seed": 1}
 
@@ -69,7 +69,7 @@ def test_a_node_of_this_version_is_left_alone() -> None:
 def test_switches_of_formats_become_a_list() -> None:
     node = migrated("NVFP4FoundryAutoMix", allow_bf16=False, allow_int8_rowwise=True, save_as="")
     assert node["inputs"] == {
-        "formats": {"__value__": ["nvfp4", "float8_e4m3fn", "int8_rowwise"]}, "save_as": "",
+        "formats": "nvfp4, float8_e4m3fn, int8_rowwise", "save_as": "",
     }  # fmt: skip
 
 
