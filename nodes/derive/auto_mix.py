@@ -161,7 +161,7 @@ def _budget_options() -> list[io.DynamicCombo.Option]:
         default=4.0,
         min=0.001,
         max=1000.0,
-        step=0.1,
+        step=0.001,  # ComfyUI shows and keeps as many digits
         round=0.001,
         tooltip="The largest allowed file size, in GB of 10^9 bytes.",
     )
@@ -170,8 +170,8 @@ def _budget_options() -> list[io.DynamicCombo.Option]:
         default=5.0,
         min=0.1,
         max=32.0,
-        step=0.1,
-        round=0.001,
+        step=0.01,
+        round=0.01,
         tooltip="Bits per weight of the mixed layers, including block scales. 4.5 is all NVFP4.",
     )
     error = io.Float.Input(
@@ -179,7 +179,7 @@ def _budget_options() -> list[io.DynamicCombo.Option]:
         default=3.0,
         min=0.001,
         max=1000.0,
-        step=0.1,
+        step=0.01,
         round=0.001,
         tooltip="The largest predicted error, in %. It is the error of the model's output if you "
         "probed the model. Otherwise it is the error of all layer outputs together, which is "

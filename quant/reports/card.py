@@ -225,10 +225,12 @@ def _gpus(summary: CheckpointSummary) -> str:
         (gpu.name, *(STATES[format_support(name, gpu, _SOFTWARE).state] for name in names))
         for gpu in _GPUS
     ]
+    needing = [name for name in names if FORMATS[name].needs_kernels]
+    kernels = ", ".join(map(code, needing))
     return (
         table(("GPU", *map(code, names)), rows)
-        + "\n\n*Saves memory only* means that weights are decoded and multiplied in 16 bits. "
-        "Native products need a torch built for CUDA 13."
+        + "\n\n*Saves memory only* means that weights are decoded and multiplied in 16 bits."
+        + (f" Native products of {kernels} need a torch built for CUDA 13." if needing else "")
     )
 
 

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Sequence
 
 from ..text import printable
 
-_PUNCTUATION = re.compile(r"([!-/:-@\[-`{-~])")
+# Commas, brackets, and points and hyphens within words are never markup; after a w, a point may
+# be part of a link.
+_HARMLESS = r"[,()]|(?<=[0-9A-Za-vx-z])[.-](?=[0-9A-Za-z])"
+_PUNCTUATION = re.compile(rf"(?!{_HARMLESS})([!-/:-@\[-`{{-~])")
 
 
 def plain(text: str) -> str:

@@ -32,7 +32,8 @@ def npm_command() -> tuple[str, ...] | None:
     path = shutil.which("npm")
     if path:
         return (path,)
-    script = _package_folder() and _package_folder() / "lib/node_modules/npm/bin/npm-cli.js"
+    folder = _package_folder()
+    script = folder / "lib/node_modules/npm/bin/npm-cli.js" if folder else None
     return (node_command(), str(script)) if script and script.is_file() else None
 
 

@@ -257,7 +257,7 @@ test("size and bits follow the edits", () => {
   assert.equal(total.bytes - total.bytesBefore, 2 * 3072 ** 2 - (3072 ** 2 / 2 + 3072 ** 2 / 16 + 4));
   assert.ok(total.bits > total.bitsBefore);
   const tiles = currentTiles(state).filter(({ edited }) => edited);
-  assert.deepEqual(tiles.map(({ label }) => label), ["size after edits", "bits per weight after edits"]);
+  assert.deepEqual(tiles.map(({ label }) => label), ["size after edits", "bits per weight after edits", "Linear layers after edits"]);
   assert.equal(currentTiles(state).length, view.tiles.length);
 });
 

@@ -69,5 +69,8 @@ export function setBudget(app, node, { kind, value }) {
   undoable(app, () => {
     if (widgetOf(node, "budget")?.value !== choice) setWidget(node, "budget", choice);
     setWidget(node, `budget.${input}`, value);
+    // ComfyUI rounds to the digits that it shows, which may be out of reach.
+    const widget = widgetOf(node, `budget.${input}`);
+    if (widget) widget.value = value;
   });
 }

@@ -5,8 +5,8 @@
 
 export const BUDGET_KINDS = /** @type {const} */ ([
   { value: "size", label: "size, GB", digits: 3 },
-  { value: "bits", label: "bits per weight", digits: 3 },
-  { value: "error", label: "error, %", digits: 3 },
+  { value: "bits", label: "bits per weight", digits: 2 },
+  { value: "error", label: "error, %", digits: 2 },
 ]);
 
 /**
@@ -17,8 +17,8 @@ export const BUDGET_KINDS = /** @type {const} */ ([
 export function budgetOf(point, kind) {
   const exact = kind === "size" ? point.bytes / 1e9 : kind === "bits" ? point.bits : point.error * 100;
   const least = BUDGET_KINDS.find(({ value }) => value === kind)?.digits ?? 3;
-  // Small files need more digits than large ones.
-  const digits = exact > 0 ? Math.max(least, 3 - Math.floor(Math.log10(exact))) : least;
+  // Small files and errors need more digits than large ones.
+  const digits = kind !== "bits" && exact > 0 ? Math.max(least, 3 - Math.floor(Math.log10(exact))) : least;
   const power = 10 ** digits;
   return Math.ceil(exact * power - 1e-9) / power;
 }

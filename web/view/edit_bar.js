@@ -38,7 +38,7 @@ export class EditBar {
     this.applyButton = button("Apply", () => this.apply(), { class: "nv-primary" });
     this.clearButton = button("Clear", () => this.clear(), { title: "Select nothing" });
     this.note = el("span", { class: "nv-edit-note", attributes: { "aria-live": "polite" } });
-    this.element = el("div", { class: "nv-edit-bar" }, this.filter, this.menu, this.applyButton, this.clearButton, this.wholeBox, this.note);
+    this.element = el("div", { class: "nv-edit-bar" }, this.filter, this.menu, this.applyButton, this.clearButton, this.note);
     this.refresh();
   }
 
@@ -78,8 +78,11 @@ export class EditBar {
     const { state } = this;
     const others = this.othersOfBlocks();
     const changed = others.filter((layer) => state.formatOf(layer) !== this.format).length;
-    this.wholeBox.hidden = changed === 0;
-    if (changed === 0) this.whole = false;
+    if (changed > 0) this.note.before(this.wholeBox);
+    else {
+      this.wholeBox.remove();
+      this.whole = false;
+    }
     const box = this.wholeBox.querySelector("input");
     if (box) box.checked = this.whole;
     const label = this.wholeBox.querySelector("span");

@@ -227,6 +227,7 @@ export class LayerMap {
     if (this.band) {
       const layers = layersWithin(this.layout, this.pressed, point);
       this.cancelDrag();
+      this.closeDetail();
       if (many) this.state.toggle(layers);
       else if (event.shiftKey) this.state.select([...this.state.selection, ...layers]);
       else this.state.select(layers);
@@ -260,7 +261,13 @@ export class LayerMap {
     }
     if (single && !extend) this.anchor = layers[0];
     if (single && !many && !extend) state.openDetail(layers[0]);
+    else this.closeDetail();
     this.schedule();
+  }
+
+  /** Details are of one layer: many that are selected need the room. */
+  closeDetail() {
+    if (this.state.detail >= 0 && this.state.canEdit) this.state.openDetail(-1);
   }
 
   /** @param {number} layer select the rectangle from the anchor to a layer */

@@ -164,14 +164,17 @@ function flow(width) {
 function layoutStrip(layers, shown, width, top) {
   const outside = shown.filter((layer) => layers.container[layer] < 0 || layers.block[layer] < 0);
   if (outside.length === 0) return null;
-  // As wide as the names need, where that costs one line at most.
+  // As wide as the names need, where that costs one line at most or tells names apart.
   const longest = Math.max(...outside.map((layer) => safeText(layers.names[layer]).length));
   const most = Math.max(1, Math.floor(width / CHIP_WIDTH));
   const whole = Math.max(1, Math.min(most, Math.floor(width / (longest * CHARACTER + CHIP_MARK))));
   const lines = (/** @type {number} */ columns) => Math.ceil(outside.length / columns);
-  const columns = lines(whole) <= lines(most) + 1 ? whole : most;
+  const roomOf = (/** @type {number} */ columns) => Math.floor((width / columns - CHIP_MARK) / CHARACTER);
+  const cut = (/** @type {number} */ layer) => shortenMiddle(safeText(layers.names[layer]), roomOf(most));
+  const alike = new Set(outside.map(cut)).size < outside.length;
+  const columns = alike || lines(whole) <= lines(most) + 1 ? whole : most;
   const chipWidth = Math.floor(width / columns);
-  const room = Math.floor((chipWidth - CHIP_MARK) / CHARACTER);
+  const room = roomOf(columns);
   const chips = outside.map((layer, i) => ({
     layer,
     label: shortenMiddle(safeText(layers.names[layer]), room),

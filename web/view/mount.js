@@ -182,6 +182,7 @@ class View {
   drawMessages() {
     const { state } = this;
     const wrong = state.problems.map((text) => /** @type {const} */ ({ level: "error", text }));
+    this.root.classList.toggle("nv-editing", state.pending.size > 0);
     if (this.messages) drawMessages(this.messages, [...wrong, ...state.view.messages]);
   }
 

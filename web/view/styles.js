@@ -52,7 +52,8 @@ export const STYLE = `
 .nv-status[data-tone="stale"] { --nv-tone: var(--nv-warning); }
 .nv-status[data-tone="error"] { --nv-tone: var(--nv-error); }
 .nv-status[data-tone="running"] { --nv-tone: var(--nv-accent); }
-.nv-root.nv-stale .nv-tiles, .nv-root.nv-stale .nv-panels { opacity: 0.72; }
+/* What the last run said fades; controls and what the edits make of it do not. */
+.nv-stale :is(.nv-tile:not(.nv-edit-tile), .nv-table-box, .nv-text, .nv-detail-parts), .nv-stale:not(.nv-editing) .nv-map { opacity: 0.72; }
 
 .nv-tiles { display: flex; flex-wrap: wrap; gap: 6px; }
 .nv-tile { flex: 1 1 auto; min-width: 92px; max-width: 100%; background: var(--nv-surface); border-radius: 5px; padding: 5px 8px 6px; user-select: text; -webkit-user-select: text; }

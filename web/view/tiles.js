@@ -1,5 +1,5 @@
 // The numbers that matter most, and what the pending edits make of them.
-import { totalsAfter } from "./edits.js";
+import { INVALID, totalsAfter, UNDECIDED } from "./edits.js";
 import { el } from "./dom.js";
 import { formatBytes } from "./numbers.js";
 
@@ -7,6 +7,8 @@ import { formatBytes } from "./numbers.js";
 /** @typedef {import("./types.js").Tile} Tile */
 
 const LONG_DETAIL = 28; // characters of a detail that need more than the least width
+
+const FORMATS = /^(linear layers|formats)$/i;
 
 /** @param {Tile} tile */
 function tileElement({ label, value, detail, tone }) {
@@ -41,7 +43,7 @@ export function currentTiles(state) {
     if (at < 0) tiles.push({ ...tile, edited: true });
     else tiles[at] = { ...tile, edited: true };
   };
-  const difference = `${sign}${formatBytes(Math.abs(change))}`;
+  const difference = change === 0 ? "no change" : `${sign}${formatBytes(Math.abs(change))}`;
   put(/size/i, { label: "size after edits", value: formatBytes(total.bytes), detail: difference });
   if (total.bits > 0) {
     // Views count either nominal or stored bits: go on with those of the tile.
@@ -51,7 +53,27 @@ export function currentTiles(state) {
     const detail = `${before.toFixed(2)} before`;
     put(/bits/i, { label: "bits per weight after edits", value: after.toFixed(2), detail });
   }
+  const [most, ...others] = formatsAfter(state);
+  if (most && tiles.some(({ label }) => FORMATS.test(label))) {
+    put(FORMATS, { label: "Linear layers after edits", value: most, detail: others.join(", ") });
+  }
   return tiles;
+}
+
+/**
+ * Formats of the Linear layers with the pending edits, the most frequent first.
+ * @param {ViewState} state
+ */
+function formatsAfter(state) {
+  /** @type {Map<string, number>} */
+  const counts = new Map();
+  const { layers } = state;
+  for (let i = 0; layers && i < layers.count; i += 1) {
+    const edited = state.formatOf(i);
+    const format = edited === UNDECIDED || edited === INVALID ? layers.format(i) : edited;
+    if (layers.isLinear(i) && format) counts.set(format, (counts.get(format) ?? 0) + 1);
+  }
+  return [...counts].sort((a, b) => b[1] - a[1]).map(([format, count]) => `${count} ${format}`);
 }
 
 /**

@@ -132,6 +132,23 @@ def test_code_is_one_line(text: str) -> None:
     assert text.strip() == "" or (fence and fence[0] not in text)
 
 
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("WAN T2V (16 input channels, width 256)", "WAN T2V (16 input channels, width 256)"),
+        ("nvfp4-foundry 0.1.0", "nvfp4-foundry 0.1.0"),
+        ("a_b", r"a\_b"),
+        ("1. one", r"1\. one"),
+        ("- one", r"\- one"),
+        ("www.a.b", r"www\.a.b"),
+        ("[a](b)", r"\[a\](b)"),
+        ("https://a.b", r"https\:\/\/a.b"),
+    ],
+)
+def test_only_what_may_be_markup_is_escaped(text: str, shown: str) -> None:
+    assert plain(text) == shown
+
+
 def test_tables_have_their_headings() -> None:
     assert table(("a", "b"), [("1", "2")]) == "| a | b |\n| --- | --- |\n| 1 | 2 |"
 

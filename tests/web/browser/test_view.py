@@ -159,6 +159,67 @@ def test_a_click_opens_the_details_and_escape_closes_them(open_view: Open) -> No
     assert detail.is_hidden()
 
 
+@pytest.mark.parametrize("size", [(560, 640), (560, 360), (1300, 800)], ids=str)
+def test_details_leave_the_bar_for_edits_free(open_view: Open, size: tuple[int, int]) -> None:
+    page = open_view("qwen", *size)
+    page.mouse.click(*cell(page, 12, 2))
+    details, bar = page.locator(".nv-detail"), page.locator(".nv-edit-bar")
+    assert details.is_visible()
+    lower, upper = details.bounding_box(), page.locator(".nv-body").bounding_box()
+    if size[0] == 560:
+        assert lower["y"] >= upper["y"] + upper["height"] - 1
+    bar.locator("select").select_option("bf16")
+    bar.get_by_role("button", name="Apply").click(timeout=3000)  # fails if something lies over it
+    assert page.evaluate("test.lines.at(-1)") == ["transformer_blocks.12.attn.to_k = bf16"]
+    page.mouse.click(*cell(page, -1, 1))
+    assert details.is_hidden(), "the details are not of the row that is selected now"
+
+
+def test_a_wrong_rule_is_told_and_shown(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.evaluate("test.rules = '*.attn.to_q = fp9'; test.mounted.refreshEdits()")
+    message = page.locator(".nv-message.nv-error").first.inner_text()
+    assert "Line 1 of the rules, *.attn.to_q = fp9: there is no format fp9" in message
+    assert "no such format (60)" in page.locator(".nv-legend").inner_text()
+    page.mouse.move(*cell(page, 30, 1))
+    assert "no such format" in page.locator(".nv-tooltip").inner_text()
+    page.evaluate("test.rules = ''; test.mounted.refreshEdits()")
+    assert page.locator(".nv-message.nv-error").count() == 0
+
+
+def test_a_block_with_its_norms_is_offered_as_one_line(open_view: Open) -> None:
+    page = open_view("qwen")
+    page.mouse.click(*cell(page, 7, -1))
+    bar = page.locator(".nv-edit-bar")
+    assert bar.locator(".nv-check").is_hidden()
+    bar.locator("select").select_option("bf16")
+    assert "with 4 other layers of this block" in bar.inner_text()
+    bar.locator(".nv-check input").check()
+    assert apply_format(page, "bf16") == ["transformer_blocks.7.* = bf16"]
+    assert "Added transformer_blocks.7.* = bf16. Run to apply." in bar.inner_text()
+    page.mouse.click(*cell(page, 9, -1))
+    assert not bar.locator(".nv-check input").is_checked()
+
+
+def test_words_wrap_and_tables_keep_their_columns(open_view: Open) -> None:
+    page = open_view("text", 560, 360)
+    page.evaluate(
+        """() => {
+            const wide = "column ".repeat(40);
+            const text = `note: ${"word ".repeat(80)}\n\n${wide}\n${"-".repeat(280)}\n${wide}`;
+            test.mounted.update({ ...test.view, text });
+        }"""
+    )
+    box, words = page.locator(".nv-text"), page.locator(".nv-words")
+    assert words.evaluate("e => e.offsetWidth") < 560
+    assert words.evaluate("e => e.offsetHeight") > 40, "the words take several lines"
+    assert page.locator(".nv-columns").evaluate("e => e.offsetHeight") < 70
+    assert box.evaluate("e => e.scrollWidth > e.clientWidth"), "the table scrolls"
+    box.evaluate("e => { e.scrollLeft = 500; }")
+    left = words.bounding_box()["x"] - box.bounding_box()["x"]
+    assert 0 <= left <= 10, "the words stay in sight"
+
+
 def test_a_row_a_column_and_a_rectangle_become_rule_lines(open_view: Open) -> None:
     page = open_view("qwen")
     page.mouse.click(*cell(page, -1, 1))
@@ -171,7 +232,7 @@ def test_a_row_a_column_and_a_rectangle_become_rule_lines(open_view: Open) -> No
     page.mouse.up()
     lines = apply_format(page, "nvfp4")
     assert lines == ["transformer_blocks.*.attn.to_q @ 20-29 = nvfp4"]
-    assert page.locator(".nv-edit-tile").count() == 2
+    assert page.locator(".nv-edit-tile").count() == 3
     assert page.evaluate("test.rules").splitlines()[0] == lines[0]
 
 
