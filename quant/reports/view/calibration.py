@@ -28,7 +28,9 @@ def calibration_view(statistics: CalibrationStatistics, notes: Sequence[str] = (
         title=f"Calibration of {len(statistics.layers)} layers",
         text=with_notes(notes, describe_statistics(statistics)),
         tiles=(
-            Tile("runs", str(len(statistics.runs)), f"{prompts} different prompts"),
+            Tile(
+                "runs", str(len(statistics.runs)), f"{prompts} different prompts" if prompts else ""
+            ),
             Tile("model calls", str(statistics.model_calls)),
             coverage_tile(len(coverage.covered), len(statistics.layers)),
             Tile("distinct inputs", str(len(statistics.inputs))),
