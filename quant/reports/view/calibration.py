@@ -22,15 +22,12 @@ def calibration_view(statistics: CalibrationStatistics, notes: Sequence[str] = (
     names = [*shapes, *(name for name in statistics.layers if name not in shapes)]
     values = observed_values(statistics, names)
     coverage = statistics.coverage()
-    prompts = len({prompt for run in statistics.runs for prompt in run.prompts})
     return LayerView(
         kind="calibration",
         title=f"Calibration of {len(statistics.layers)} layers",
         text=with_notes(notes, describe_statistics(statistics)),
         tiles=(
-            Tile(
-                "runs", str(len(statistics.runs)), f"{prompts} different prompts" if prompts else ""
-            ),
+            Tile("runs", str(len(statistics.runs)), _prompts(statistics)),
             Tile("model calls", str(statistics.model_calls)),
             coverage_tile(len(coverage.covered), len(statistics.layers)),
             Tile("distinct inputs", str(len(statistics.inputs))),
@@ -46,6 +43,12 @@ def calibration_view(statistics: CalibrationStatistics, notes: Sequence[str] = (
         measures=measures_with_values(values, ("amax", "spread", "coverage"), formats=False),
         inputs=inputs_of(statistics, names),
     )
+
+
+def _prompts(statistics: CalibrationStatistics) -> str:
+    """Return how many prompts were sampled; empty if none are recorded, as in a log."""
+    prompts = len({prompt for run in statistics.runs for prompt in run.prompts})
+    return f"{prompts} different prompts" if prompts else ""
 
 
 def observed_values(
