@@ -129,8 +129,12 @@ class ComfyPage:
         self.settle(400)
 
     def load_api(self, workflow: Workflow) -> None:
-        """Open a workflow in API form."""
-        self.page.evaluate("w => window.app.loadApiJson(w, 'test')", workflow)
+        """Open a workflow in API form, with its nodes far apart."""
+        self.page.evaluate(
+            "async workflow => { await window.app.loadApiJson(workflow, 'test');"
+            " window.app.rootGraph.nodes.forEach((node, at) => { node.pos = [at * 1500, 0]; }); }",
+            workflow,
+        )
         self.settle(600)
 
     def tab(self) -> str:
@@ -173,26 +177,30 @@ class ComfyPage:
 
     def wait_for_run(self, before: int, seconds: float = 90) -> None:
         """Wait until there are more than ``before`` runs, all ended, and shown as ended."""
-        self.page.wait_for_function(
-            "async before => {"
-            " const { queue_running: a, queue_pending: b } ="
-            " await (await window.app.api.fetchApi('/queue')).json();"
-            " if (a.length + b.length > 0) return false;"
-            " const done = await (await window.app.api.fetchApi('/history')).json();"
-            " return Object.keys(done).length > before"
-            " || Object.keys(window.app.lastNodeErrors ?? {}).length > 0; }",
-            arg=before,
-            timeout=seconds * SECONDS,
-            polling=200,
-        )
+
+        def ended() -> bool:
+            queue = self.server.get("/queue")
+            if queue["queue_running"] or queue["queue_pending"]:
+                return False
+            return self.runs() > before or self._refused()
+
+        assert self.eventually(ended, seconds), "nothing ran"
         self.settle(700)  # for what follows in the page
         self.page.wait_for_function(
             "() => !document.querySelector('.nv-status[data-tone=running]:not([hidden])')"
         )
 
+    def _refused(self) -> bool:
+        return self.page.evaluate("() => Object.keys(window.app.lastNodeErrors ?? {}).length > 0")
+
     def queue(self) -> None:
         """Press Run."""
+        self.forget_errors()
         self.page.get_by_test_id("queue-button").first.click()
+
+    def forget_errors(self) -> None:
+        """Make ComfyUI forget why it refused an earlier workflow."""
+        self.page.evaluate("() => { window.app.lastNodeErrors = null; }")
 
     def undo(self) -> None:
         """Press Ctrl+Z over the canvas."""

@@ -24,7 +24,7 @@ def mixed(open_page: OpenPage, look: Look, budget: dict[str, Any]) -> tuple[Comf
     workflow = {key: node for key, node in workflow.items() if node["class_type"] in classes}
     wf.add(workflow, "90", "NVFP4FoundryLoadCalibration", name=name)
     measure = wf.inputs(workflow, "NVFP4FoundryMeasureSensitivity")
-    measure.update(statistics=["90", 0], formats="nvfp4, float8_e4m3fn")
+    measure["statistics"] = ["90", 0]
     wf.inputs(workflow, "NVFP4FoundryAutoMix").update(
         sensitivity=[wf.node(workflow, "NVFP4FoundryMeasureSensitivity"), 0], save_as="", **budget
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_file, save_file
 
 from tests.comfyui import comfy_workflows as wf
 from tests.comfyui.browser.comfy_page import Look
