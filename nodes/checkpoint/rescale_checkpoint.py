@@ -12,11 +12,10 @@ from ...quant.reports.rescale import describe_rescale
 from ...quant.sources import open_tensors
 from ..bridge.progress import progress_bar
 from ..files import folders
-from ..files.written import WRITTEN
 from ..foundry_node import FoundryNode
 from ..inputs.input_scale import chosen_policy, input_scale_options, modified, why_not
 from ..inputs.sockets import FILES, StatisticsSocket
-from ..inputs.target import resolve_target, target_inputs, target_key, why_not_target
+from ..inputs.target import Target, target_inputs, why_not_target
 from ..prompts.validation import constant_inputs
 from ..reports.errors import refused
 from ..reports.saved import check_saved
@@ -84,7 +83,7 @@ class RescaleCheckpoint(FoundryNode):
         cls, model_file: str, input_scale: Any = None, **others: Any
     ) -> list[float]:
         """Return when the files changed, and how often the saved file was deleted."""
-        lost = WRITTEN.times_lost(target_key(_NODE, {**others, "model_file": model_file}))
+        lost = Target.of(_NODE, others, model_file).times_lost()
         return [*folders.modified(model_file), modified(input_scale), lost]
 
     @classmethod
@@ -101,7 +100,8 @@ class RescaleCheckpoint(FoundryNode):
         path = folders.source_path(model_file)
         with open_tensors(path) as file:
             size = sum(info.nbytes for info in file.tensors.values())
-        target, overwrite = resolve_target(file_name, folder, if_exists, size, model_file)
+        where = Target(_NODE, file_name, folder, if_exists, model_file)
+        target, overwrite = where.resolve(size, model_file)
         report = rescale_checkpoint(
             path,
             chosen_policy(input_scale),
@@ -110,8 +110,7 @@ class RescaleCheckpoint(FoundryNode):
             overwrite=overwrite,
             on_progress=progress_bar(),
         )
-        where = {"file_name": file_name, "folder": folder, "if_exists": if_exists}
-        WRITTEN.add(target_key(_NODE, {**where, "model_file": model_file}), target)
+        where.written(target)
         text = describe_rescale(report)
         shown = "\n".join([*check_saved(target), "", text])
         ui = shown_text(f"Input scales of {target.name}", shown, saved=[target])

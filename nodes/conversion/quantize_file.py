@@ -18,17 +18,10 @@ from ...quant.sources import open_source
 from ..bridge.models import compute_device
 from ..bridge.progress import progress_bar
 from ..files import folders
-from ..files.written import WRITTEN
 from ..foundry_node import FoundryNode
 from ..inputs.any_architecture import any_architecture_input
 from ..inputs.sockets import START, RecipeSocket, StatisticsSocket
-from ..inputs.target import (
-    card_input,
-    resolve_target,
-    target_inputs,
-    target_key,
-    why_not_target,
-)
+from ..inputs.target import Target, card_input, target_inputs, why_not_target
 from ..prompts.validation import constant_inputs
 from ..reports.errors import refused
 from ..reports.saved import check_saved
@@ -93,8 +86,8 @@ class QuantizeFile(FoundryNode):
         cls, model_file: str, complete_from: str | None = None, **others: Any
     ) -> list[float]:
         """Return when the files changed, and how often the saved file was deleted."""
-        key = target_key(_NODE, {**others, "model_file": model_file})
-        return [*folders.modified(model_file, complete_from), WRITTEN.times_lost(key)]
+        lost = Target.of(_NODE, others, model_file).times_lost()
+        return [*folders.modified(model_file, complete_from), lost]
 
     @classmethod
     def execute(
@@ -112,12 +105,13 @@ class QuantizeFile(FoundryNode):
     ) -> io.NodeOutput:
         """Write the checkpoint and return its path and report."""
         recipe = recipe or automatic_recipe()
+        target = Target(_NODE, file_name, folder, if_exists, model_file)
         file, second = folders.source_path(model_file), folders.completing_path(complete_from)
         with open_source(file, second, meant_for=recipe.architectures) as source:
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
             beside = source.rest.nbytes if whole_checkpoint and source.rest else 0
             size = plan.bytes_after + beside
-            path, overwrite = resolve_target(file_name, folder, if_exists, size, model_file)
+            path, overwrite = target.resolve(size, model_file)
             report = convert(
                 source,
                 plan,
@@ -128,8 +122,7 @@ class QuantizeFile(FoundryNode):
                 whole_file=whole_checkpoint,
                 on_progress=progress_bar(),
             )
-        where = {"file_name": file_name, "folder": folder, "if_exists": if_exists}
-        WRITTEN.add(target_key(_NODE, {**where, "model_file": model_file}), path)
+        target.written(path)
         return _output(path, report, statistics, model_card=model_card)
 
 

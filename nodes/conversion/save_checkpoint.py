@@ -10,16 +10,9 @@ from comfy_api.latest import io
 from ...quant.conversion.convert import QuantizedModel, save_model
 from ...quant.reports.view import conversion_view
 from ..bridge.progress import progress_bar
-from ..files.written import WRITTEN
 from ..foundry_node import FoundryNode
 from ..inputs.sockets import START, CheckpointSocket
-from ..inputs.target import (
-    card_input,
-    resolve_target,
-    target_inputs,
-    target_key,
-    why_not_target,
-)
+from ..inputs.target import Target, card_input, target_inputs, why_not_target
 from ..reports.saved import check_saved
 from ..reports.shown import shown
 
@@ -66,7 +59,7 @@ class SaveCheckpoint(FoundryNode):
     @classmethod
     def fingerprint_inputs(cls, **inputs: Any) -> int:
         """Return how often the saved file was deleted, so that it is saved again."""
-        return WRITTEN.times_lost(target_key(_NODE, inputs))
+        return Target.of(_NODE, inputs).times_lost()
 
     @classmethod
     def execute(
@@ -80,10 +73,10 @@ class SaveCheckpoint(FoundryNode):
         """Write the checkpoint and return its path."""
         size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
         source = checkpoint.report.source
-        path, overwrite = resolve_target(file_name, folder, if_exists, size, source)
+        target = Target(_NODE, file_name, folder, if_exists)
+        path, overwrite = target.resolve(size, source)
         save_model(checkpoint, path, overwrite=overwrite, on_progress=progress_bar())
-        where = {"file_name": file_name, "folder": folder, "if_exists": if_exists}
-        WRITTEN.add(target_key(_NODE, where), path)
+        target.written(path)
         lines = check_saved(path, model_card=model_card)
         view = conversion_view(replace(checkpoint.report, target=path.name), notes=lines)
         return io.NodeOutput(str(path), ui=shown(view, saved=[path]))

@@ -174,7 +174,7 @@ def _budget_options() -> list[io.DynamicCombo.Option]:
         min=0.1,
         max=32.0,
         step=0.1,
-        round=0.01,
+        round=0.001,
         tooltip="Bits per weight of the mixed layers, including block scales. 4.5 is all NVFP4.",
     )
     error = io.Float.Input(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ...quant.checkpoint import check_target
 from ...quant.errors import Remedy
 from ..files import folders
 from ..files.names import free_name, is_file_name
+from ..files.written import WRITTEN
 from ..prompts.validation import constant_inputs
 from ..reports.errors import refused
 
@@ -60,11 +62,11 @@ def card_input() -> io.Input:
 def why_not_target(file_name: str | None) -> bool | str:
     """Return True or why the target of the node is invalid, for ``validate_inputs``."""
     inputs = constant_inputs()
-    folder = inputs.get("folder")
-    if not file_name or not isinstance(folder, str):
+    folder, source = inputs.get("folder"), inputs.get("model_file", "")
+    if file_name is None or not isinstance(folder, str) or not (file_name.strip() or source):
         return True
     try:
-        path = folders.target_path(folder, file_name)
+        path = folders.target_path(folder, _name(file_name, str(source)))
     except (ValueError, FileNotFoundError) as error:
         return refused(str(error))
     if path.exists() and inputs.get("if_exists") == _STOP:
@@ -75,33 +77,55 @@ def why_not_target(file_name: str | None) -> bool | str:
     return True
 
 
-def resolve_target(
-    file_name: str, folder: str, if_exists: str, data_bytes: int, source: str
-) -> tuple[Path, bool]:
-    """Check the disk space; return the path to write and whether it may replace a file.
+@dataclass(frozen=True)
+class Target:
+    """Where a node saves a checkpoint: its class and the values of `target_inputs`.
 
-    Without a name, the file gets the name of its ``source`` with `SUFFIX`.
+    ``model_file`` is the source, for nodes that read a file.
     """
-    path = folders.target_path(folder, file_name.strip() or f"{_stem(source)}{SUFFIX}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if if_exists == _NUMBER:
-        path = free_name(path)
-    overwrite = if_exists == _OVERWRITE
-    check_target(path, data_bytes, overwrite=overwrite)
-    return path, overwrite
+
+    node: str
+    file_name: str | None
+    folder: str | None
+    if_exists: str | None
+    model_file: str = ""
+
+    @classmethod
+    def of(cls, node: str, inputs: Mapping[str, Any], model_file: str = "") -> Target:
+        """Return the target for the inputs of a node; linked ones are missing."""
+        get = inputs.get
+        return cls(node, get("file_name"), get("folder"), get("if_exists"), model_file)
+
+    def resolve(self, data_bytes: int, source: str) -> tuple[Path, bool]:
+        """Check the disk space; return the path to write and whether it may replace a file.
+
+        Without a name, the file gets the name of its ``source`` with `SUFFIX`.
+        """
+        path = folders.target_path(self.folder or "", _name(self.file_name or "", source))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if self.if_exists == _NUMBER:
+            path = free_name(path)
+        overwrite = self.if_exists == _OVERWRITE
+        check_target(path, data_bytes, overwrite=overwrite)
+        return path, overwrite
+
+    def written(self, path: Path) -> None:
+        """Remember the file that was written, for `times_lost`."""
+        WRITTEN.add(astuple(self), path)
+
+    def times_lost(self) -> int:
+        """Return how often the written file was deleted or replaced, for ``fingerprint_inputs``."""
+        return WRITTEN.times_lost(astuple(self))
 
 
-def _stem(source: str) -> str:
-    """Return a name for what was made from a file, an index, a folder or a MODEL in memory."""
+def _name(file_name: str, source: str) -> str:
+    """Return the name that the user gave, or one for what is made from a source.
+
+    A source is a file, an index, a folder, or a MODEL in memory.
+    """
+    if file_name.strip():
+        return file_name.strip()
     name = source.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
-    for suffix in (".safetensors.index.json", ".safetensors", ".gguf"):
+    for suffix in (".safetensors.index.json", ".safetensors", ".gguf", SUFFIX):
         name = name.removesuffix(suffix)
-    return name if is_file_name(name) else "model"
-
-
-def target_key(node: str, inputs: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Return the key of a node's target in `files.written`: the node, and where it saves."""
-    return (
-        node,
-        *(inputs.get(name) for name in ("file_name", "folder", "if_exists", "model_file")),
-    )
+    return f"{name if is_file_name(name) else 'model'}{SUFFIX}"

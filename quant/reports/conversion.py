@@ -34,7 +34,7 @@ def conversion_headline(report: ConversionReport) -> str:
     ]
     if report.seconds:
         rate = report.bytes_before / 1e6 / report.seconds
-        lines.append(f"time        {report.seconds:.1f} s, {rate:.0f} MB/s of source")
+        lines.append(f"time        {report.seconds:.1f} s, {rate:.3g} MB/s of source")
     if static and report.dynamic_layers:
         lines.append(f"without a static scale: {shorten(report.dynamic_layers)}")
     lines += map(str, messages_of(report.notes, report.warnings))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Level = Literal["note", "warning", "error"]
+_WARNING = "warning: "
 
 
 @dataclass(frozen=True)
@@ -22,8 +23,13 @@ class Message:
 
 
 def messages_of(notes: Iterable[str] = (), warnings: Iterable[str] = ()) -> tuple[Message, ...]:
-    """Return notes and then warnings as messages."""
+    """Return notes and then warnings as messages; a note may say itself that it is a warning."""
     return (
-        *(Message("note", text) for text in notes),
+        *(_of_note(text) for text in notes),
         *(Message("warning", text) for text in warnings),
     )
+
+
+def _of_note(text: str) -> Message:
+    rest = text.removeprefix(_WARNING)
+    return Message("note" if rest == text else "warning", rest)

@@ -20,7 +20,7 @@ from tests.comfyui.comfy_python import ONE_THREAD
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "demo" / "tiny_wan.safetensors"
-START_SECONDS = 120
+START_SECONDS = 300
 RUN_SECONDS = 100
 PROGRESS_TEXT = 3  # BinaryEventTypes.TEXT in ComfyUI's protocol.py
 

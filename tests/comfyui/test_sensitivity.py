@@ -128,11 +128,13 @@ def test_measured_is_what_the_command_line_measures(server: ComfyServer, measure
     assert len(found.layers) == 46 and not found.unknown("nvfp4")
 
 
-def test_report_and_picture_are_shown(measured: Run) -> None:
+def test_report_and_map_are_shown(measured: Run) -> None:
     text = measured.text("measure")
     assert text.startswith("saved as measured\n46 layers")
     assert "blocks.0.cross_attn.v" in text
-    assert len(measured.outputs["measure"]["images"]) == 1
+    (view,) = measured.outputs["measure"]["nvfp4_view"]
+    assert view["kind"] == "sensitivity" and len(view["layers"]["name"]) == 46
+    assert {"nvfp4", "float8_e4m3fn"} <= set(view["errors"])
 
 
 def test_a_save_never_overwrites(server: ComfyServer, measured: Run) -> None:
@@ -215,9 +217,8 @@ def test_another_seed_adds_to_the_result(server: ComfyServer, measured: Run) -> 
 
 def count_hooks(server: ComfyServer, workflow: wf.Workflow) -> str:
     """Return the hooks on the very MODEL that a workflow has sampled with."""
-    counting = wf.without(
-        workflow, "KSampler", "SaveLatent", "NVFP4FoundryProbeResult", "CLIPTextEncode"
-    )
+    counting = wf.without(workflow, "KSampler", "SaveLatent", "CLIPTextEncode")
+    del counting["result"]
     wf.add(counting, "count", "HookCount", model=["probe", 0], nonce=time.time_ns() % 2**31)
     run = done(server, counting)
     assert "probe" not in run.executed
@@ -271,8 +272,7 @@ def test_an_interrupted_probe_goes_on_and_ends_with_the_same_numbers(
     server: ComfyServer, whole: Sensitivity, restarted: bool
 ) -> None:
     name = f"resumed-{restarted}"
-    same = {"formats": "short samplings"} if restarted else {"unit": "each block"}
-    workflow = resumable(name, **same)
+    workflow = resumable(name, unit="each input" if restarted else "each block")
     for path in records(server):
         path.unlink()
     sampler = wf.node(workflow, "KSampler")
@@ -304,13 +304,14 @@ def test_an_interrupted_probe_goes_on_and_ends_with_the_same_numbers(
 
 
 def test_workflows_of_older_versions_run_as_documented(server: ComfyServer, measured: Run) -> None:
-    """Blocks become inputs; the former measure, in the place of the formats, their default."""
-    workflow = probing("older", unit="each block", sigmas=1, formats="single steps")
+    """Blocks become inputs, and single steps short samplings."""
+    workflow = probing("older", unit="each block", sigmas=1)
+    workflow["probe"]["class_type"] = "NVFP4FoundryProbeModel"
     workflow["probe"]["inputs"]["measure"] = "single steps"
-    assert done(server, workflow).text("result").startswith("1 sampling probed, 62 runs each")
+    assert done(server, workflow).text("result").startswith("1 sampling probed, 31 runs each")
     with pytest.raises(RejectedError, match="choose one of each input, each layer"):
         server.queue(probing("odd", unit="each planet"))
-    with pytest.raises(RejectedError, match="choose one of: nvfp4, float8_e4m3fn; nvfp4;"):
+    with pytest.raises(RejectedError, match="formats: 'fp3' not in"):
         server.queue(probing("odd", formats="fp3"))
 
 
@@ -348,6 +349,6 @@ def test_what_is_wrong_is_said_before_the_queue_starts(server: ComfyServer, meas
     with pytest.raises(RejectedError, match="not a valid name for a sensitivity"):
         server.queue(probing("named", save_as="a/b"))
     workflow = probing("gone")
-    workflow["sensitivity"]["inputs"]["name"] = "gone"
-    with pytest.raises(RejectedError):
+    workflow["sensitivity"]["inputs"]["source"] = "gone"
+    with pytest.raises(RejectedError, match="gone no longer exists"):
         server.queue(workflow)

@@ -29,6 +29,14 @@ test("a hash depends on everything upstream and on nothing else", () => {
   assert.equal(hashInputs(prompt(), "7"), null);
 });
 
+test("a list that the page wraps is the list that the server keeps", () => {
+  const wrapped = prompt();
+  wrapped["3:4"].inputs.pair = { __value__: [1, 2, 3] };
+  assert.equal(hashInputs(wrapped, "3:4"), hashInputs(prompt(), "3:4"));
+  wrapped["3:4"].inputs.pair = { __value__: [1, 2] };
+  assert.notEqual(hashInputs(wrapped, "3:4"), hashInputs(prompt(), "3:4"));
+});
+
 test("a hash does not depend on ids, and inputs can be left out", () => {
   const copy = { 21: prompt()[1], 22: prompt()[2], 23: prompt()["3:4"] };
   copy[22].inputs.model = ["21", 0];

@@ -5,12 +5,14 @@ import { test } from "node:test";
 import { budgetOf, pointWithin } from "../../web/view/budget.js";
 import { csvField, toCsv } from "../../web/view/csv.js";
 import { errorRows } from "../../web/view/detail.js";
-import { pendingEdits, placedLayers, totalsAfter, UNDECIDED } from "../../web/view/edits.js";
+import { INVALID, pendingEdits, placedLayers, totalsAfter, UNDECIDED } from "../../web/view/edits.js";
 import { fileStem, viewCsv } from "../../web/view/exports.js";
 import { nameFilter } from "../../web/view/filter.js";
 import { Layers } from "../../web/view/layers.js";
 import { hitTest, layerBoxes, layersWithin, layoutMap, neighbour } from "../../web/view/map_layout.js";
-import { byLevel } from "../../web/view/messages.js";
+import { ruleProblems } from "../../web/view/rule_problems.js";
+import { textParts } from "../../web/view/text_tab.js";
+import { byLevel, sentence } from "../../web/view/messages.js";
 import { formatBytes, formatNumber, formatPercent, formatValue, trimZeros } from "../../web/view/numbers.js";
 import { cieLightness } from "../../web/view/oklab.js";
 import { formatColours, KNOWN_FORMATS, SEQUENTIAL } from "../../web/view/palette.js";
@@ -301,4 +303,57 @@ test("modules import by literal relative paths, one per statement", () => {
 test("modules can be imported without a document", async () => {
   assert.equal(typeof document, "undefined");
   for (const name of readdirSync(VIEW_FOLDER)) await import(new URL(name, VIEW_FOLDER).href);
+});
+
+test("a rule with a format that there is not is a problem, not a format", () => {
+  const view = VIEWS.qwen();
+  const text = "transformer_blocks.3.attn.to_q = fp9\ntransformer_blocks.4.attn.to_q = bf16";
+  const state = new ViewState(view, { rules: () => text, onRules: () => {} });
+  const at = (name) => state.layers.names.indexOf(name);
+  assert.equal(state.pending.get(at("transformer_blocks.3.attn.to_q")), INVALID);
+  assert.equal(state.pending.get(at("transformer_blocks.4.attn.to_q")), "bf16");
+  assert.ok(!state.colours.has(INVALID) && !state.colours.has("fp9"));
+  assert.equal(state.problems.length, 1);
+  assert.match(state.problems[0], /^line 1 of the rules, .*there is no format fp9; the formats are nvfp4/);
+  const only = new ViewState(view, { rules: () => text.split("\n")[0], onRules: () => {} });
+  const { bytes, bytesBefore } = totalsAfter(view, only.layers, only.pending);
+  assert.equal(bytes, bytesBefore);
+  view.edit.rules = text;
+  assert.deepEqual(new ViewState(view, { rules: () => text }).problems, []);
+});
+
+test("each wrong rule line is told with its number", () => {
+  const layers = placedLayers(new Layers(VIEWS.qwen()));
+  const found = (text) => ruleProblems(text, layers, ["nvfp4", "bf16", "keep"], ["bf16", "keep"]);
+  assert.deepEqual(found("# note\n\n*.to_q = nvfp4\n*.to_q @ first:2 = bf16\nre:(?i).* = keep"), []);
+  assert.match(found("\nattn")[0], /^line 2 .*pattern = format/);
+  assert.match(found("* @ 5-2 = bf16")[0], /5-2 names no blocks/);
+  assert.match(found("* @ middle = bf16")[0], /middle names no blocks/);
+  assert.match(found("blocks.*.q = bf16")[0], /matches no layer of this model/);
+  assert.match(found("*.norm_q = nvfp4")[0], /matches no layer that nvfp4 is for/);
+  assert.match(found("*.to_q @ 99 = nvfp4")[0], /in these blocks/);
+});
+
+test("only parts of a report with a line of dashes keep their columns", () => {
+  const text = "model  a\nnote: long\n\nlayer  format\n-------------\nq      nvfp4\n\n\n  indented - words\n";
+  assert.deepEqual(textParts(text), [
+    { table: false, lines: "model  a\nnote: long" },
+    { table: true, lines: "layer  format\n-------------\nq      nvfp4" },
+    { table: false, lines: "  indented - words" },
+  ]);
+  assert.deepEqual(textParts(""), []);
+});
+
+test("messages are sentences, names in front stay as they are", () => {
+  assert.equal(sentence("the sensitivity was not probed"), "The sensitivity was not probed");
+  assert.equal(sentence("transformer_blocks.0.attn is kept"), "transformer_blocks.0.attn is kept");
+  assert.equal(sentence("nvfp4 needs Blackwell"), "nvfp4 needs Blackwell");
+});
+
+test("the budget of a small file keeps its digits", () => {
+  const point = { bytes: 6_085_000, bits: 6.8231, error: 0.0261, counts: {} };
+  assert.equal(budgetOf(point, "size"), 0.006085);
+  assert.equal(budgetOf({ ...point, bytes: 12_834_567_890 }, "size"), 12.835);
+  const [small, large] = [point, { ...point, bytes: 6_900_000 }];
+  assert.equal(pointWithin([small, large], { kind: "size", value: budgetOf(small, "size") }), 0);
 });

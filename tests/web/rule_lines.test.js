@@ -5,6 +5,7 @@ import { formatsByRules, mergeRules, parseRuleLine } from "../../web/view/rules.
 import { ruleLines } from "../../web/view/rule_lines.js";
 import { globToRegExp } from "../../web/view/glob.js";
 import { placedLayers } from "../../web/view/edits.js";
+import { othersOfWholeBlocks } from "../../web/view/whole_blocks.js";
 import { Layers } from "../../web/view/layers.js";
 import { hostileView, random, VIEWS } from "./fixtures/make_views.mjs";
 import { globMatches, layersOfLine } from "./reference_rules.mjs";
@@ -129,4 +130,26 @@ test("merged text gives the chosen layers their format whatever stood there", ()
     for (const i of chosen) if (!leftOut.includes(i)) assert.equal(formats[i], format);
     if (rand() < 0.2) text = "# start";
   }
+});
+
+test("lines may reach layers that already are what the line says", () => {
+  const column = where(qwen, (l) => l.block === 3 && l.linear);
+  const norms = othersOfWholeBlocks(qwen, new Set(column));
+  assert.deepEqual(norms, where(qwen, (l) => l.block === 3 && !l.linear));
+  const { lines } = ruleLines(qwen, column, "keep", undefined, norms);
+  assert.deepEqual(lines, ["transformer_blocks.3.* = keep"]);
+  const part = ruleLines(qwen, column, "keep", undefined, norms.slice(1)).lines;
+  assert.ok(part.length > 1, part.join("; "));
+});
+
+test("a whole block with its norms is one line", () => {
+  const column = where(qwen, (l) => l.block === 3 && l.linear);
+  const all = [...column, ...othersOfWholeBlocks(qwen, new Set(column))];
+  assert.deepEqual(ruleLines(qwen, all, "bf16").lines, ["transformer_blocks.3.* = bf16"]);
+});
+
+test("a block is whole if all its Linear layers are chosen", () => {
+  const column = where(qwen, (l) => l.block === 3 && l.linear);
+  assert.deepEqual(othersOfWholeBlocks(qwen, new Set(column.slice(1))), []);
+  assert.deepEqual(othersOfWholeBlocks(qwen, new Set()), []);
 });

@@ -32,6 +32,12 @@ const isLink = (value, prompt) =>
   Array.isArray(value) && value.length === 2 && typeof value[1] === "number" && value[0] in prompt;
 
 /**
+ * A value as the server keeps it: the page wraps lists that are no links.
+ * @param {any} value
+ */
+const plain = (value) => value?.__value__ ?? value;
+
+/**
  * Hash a node, its values and everything upstream. Ids take no part, so that a copied node has
  * the hash of its original.
  * @param {Prompt} prompt
@@ -52,7 +58,7 @@ export function hashInputs(prompt, id, leaveOut = () => false) {
       .sort()
       .filter((name) => !leaveOut(node.class_type, name))
       .map((name) => {
-        const value = node.inputs[name];
+        const value = plain(node.inputs[name]);
         return [name, isLink(value, prompt) ? [visit(String(value[0])), value[1]] : { value }];
       });
     const result = hash(JSON.stringify([node.class_type, inputs]));

@@ -6,7 +6,7 @@ const STYLES = `
 .nvfp4-node { position: relative; box-sizing: border-box; width: 100%; height: 100%; }
 .nvfp4-node-content {
   position: absolute; inset: 0; display: flex; flex-direction: column; gap: 6px;
-  overflow: hidden; font: 12px/1.4 system-ui, sans-serif; color: var(--input-text, #ddd);
+  overflow: hidden; font: 12px/1.4 Inter, system-ui, sans-serif; color: var(--input-text, #ddd);
   cursor: default; user-select: text;
 }
 .nvfp4-node-content [hidden] { display: none !important; }

@@ -16,7 +16,9 @@ export const BUDGET_KINDS = /** @type {const} */ ([
  */
 export function budgetOf(point, kind) {
   const exact = kind === "size" ? point.bytes / 1e9 : kind === "bits" ? point.bits : point.error * 100;
-  const digits = BUDGET_KINDS.find(({ value }) => value === kind)?.digits ?? 3;
+  const least = BUDGET_KINDS.find(({ value }) => value === kind)?.digits ?? 3;
+  // Small files need more digits than large ones.
+  const digits = exact > 0 ? Math.max(least, 3 - Math.floor(Math.log10(exact))) : least;
   const power = 10 ** digits;
   return Math.ceil(exact * power - 1e-9) / power;
 }

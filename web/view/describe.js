@@ -1,5 +1,5 @@
 // What is known of one layer, in words.
-import { UNDECIDED } from "./edits.js";
+import { INVALID, UNDECIDED } from "./edits.js";
 import { formatValue } from "./numbers.js";
 
 /** @typedef {import("./state.js").ViewState} ViewState */
@@ -13,6 +13,7 @@ export function formatText(state, layer) {
   const shown = state.layers?.format(layer) ?? "";
   const edited = state.pending.get(layer);
   if (edited === undefined) return shown;
+  if (edited === INVALID) return `${shown} → no such format (the next run fails)`;
   return `${shown} → ${edited === UNDECIDED ? "as the recipe decides" : edited} (next run)`;
 }
 

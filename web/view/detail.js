@@ -21,6 +21,7 @@ export class DetailPanel {
     this.root = root;
     /** @type {{ destroy: () => void } | null} */
     this.chart = null;
+    this.parts = el("div");
     this.element = el("aside", {
       class: "nv-detail",
       attributes: { hidden: true, "aria-label": "Details of the layer", tabindex: "-1" },
@@ -44,12 +45,9 @@ export class DetailPanel {
     if (!layers || layer < 0) return;
     const close = button("×", () => state.openDetail(-1), { class: "nv-close", title: "Close (Escape)" });
     close.setAttribute("aria-label", "Close the details");
-    element.append(
-      el("header", {}, el("h3", { text: layers.names[layer] }), close),
-      this.facts(layer),
-    );
-    this.addText("Reason", layers.reason(layer));
-    this.addText("Remarks", layers.remarks(layer));
+    this.parts = el("div", { class: "nv-detail-parts" }, this.facts(layer));
+    element.append(el("header", {}, el("h3", { text: layers.names[layer] }), close), this.parts);
+    this.addTexts([["Reason", layers.reason(layer)], ["Remarks", layers.remarks(layer)]]);
     this.addErrors(layer);
     this.addCurve(layer);
     element.scrollTop = 0;
@@ -74,13 +72,12 @@ export class DetailPanel {
     return list;
   }
 
-  /**
-   * @param {string} heading
-   * @param {string} text
-   */
-  addText(heading, text) {
-    if (!text) return;
-    this.element.append(el("h4", { text: heading }), el("p", { text }));
+  /** @param {[string, string][]} texts headings and texts */
+  addTexts(texts) {
+    const known = texts.filter(([, text]) => text);
+    if (known.length === 0) return;
+    const nodes = known.flatMap(([heading, text]) => [el("h4", { text: heading }), el("p", { text })]);
+    this.parts.append(el("div", {}, ...nodes));
   }
 
   /** @param {number} layer */
@@ -107,7 +104,7 @@ export class DetailPanel {
       body.append(el("tr", { class: format === own ? "nv-own" : "" }, el("th", { text: format }), ...cells));
     }
     table.append(body);
-    this.element.append(el("h4", { text: `Error by ${what}` }), table);
+    this.parts.append(el("div", {}, el("h4", { text: `Error by ${what}` }), table));
   }
 
   /** @param {number} layer */
@@ -116,8 +113,8 @@ export class DetailPanel {
     const curve = inputs?.curves[inputs.of[layer] ?? -1];
     if (!curve || curve.sigma.length === 0) return;
     const host = el("div", { class: "nv-chart" });
-    this.element.append(el("h4", { text: "Amax of the input over sigma" }), host);
-    const width = Math.max(180, this.element.clientWidth - 24);
+    this.parts.append(el("div", {}, el("h4", { text: "Amax of the input over sigma" }), host));
+    const width = Math.max(180, host.clientWidth);
     this.chart = amaxChart(host, curve, readTheme(this.root), { width, height: CHART_HEIGHT });
   }
 

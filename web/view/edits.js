@@ -8,6 +8,9 @@ import { formatsByRules } from "./rules.js";
 /** The format of a layer whose rule was removed: the next run decides. */
 export const UNDECIDED = "?";
 
+/** The format of a layer whose rule names a format that there is not: the next run fails. */
+export const INVALID = "!";
+
 /**
  * The layers as rules see them.
  * @param {Layers} layers
@@ -73,7 +76,8 @@ export function pendingEdits(view, layers, placed, text) {
       if (then?.[i]) pending.set(i, UNDECIDED);
       return;
     }
-    const stored = canStore(view, i, format) ? format : "keep";
+    const known = view.edit?.formats.includes(format);
+    const stored = !known ? INVALID : canStore(view, i, format) ? format : "keep";
     if (stored !== layers.format(i)) pending.set(i, stored);
   });
   return pending;
@@ -93,7 +97,7 @@ export function totalsAfter(view, layers, pending) {
   for (let i = 0; i < layers.count; i += 1) {
     const before = layers.format(i);
     const edited = pending.get(i);
-    const after = edited === undefined || edited === UNDECIDED ? before : edited;
+    const after = edited === undefined || edited === UNDECIDED || edited === INVALID ? before : edited;
     const known = storedBytes(view, i, before) ?? layers.value("bytes", i) ?? 0;
     const next = after === before ? known : (storedBytes(view, i, after) ?? known);
     total.bytesBefore += known;

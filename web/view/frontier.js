@@ -159,8 +159,9 @@ export class FrontierChart {
      * @param {"dot" | "square" | "ring"} shape
      * @param {string} colour
      * @param {number} below pixels from the mark to its label
+     * @param {boolean} [leftwards] whether the label lies left of the mark
      */
-    const mark = (point, label, shape, colour, below) => {
+    const mark = (point, label, shape, colour, below, leftwards = false) => {
       const x = chart.valToPos(point.bytes, "x", true);
       const y = chart.valToPos(point.error, "y", true);
       const size = 5 * ratio;
@@ -175,14 +176,14 @@ export class FrontierChart {
       if (!label) return;
       const { left, width } = chart.bbox;
       const room = context.measureText(label).width + 12 * ratio;
-      const before = x + room > left + width;
+      const before = leftwards ? x - room > left : x + room > left + width;
       context.textAlign = before ? "right" : "left";
       context.fillStyle = theme.text;
       context.fillText(label, x + (before ? -10 : 10) * ratio, y + below * ratio);
     };
     const above = preset ? preset.error < mix.error : true;
     if (preset) mark(preset, safeText(preset.name), "square", theme.muted, above ? 12 : -10);
-    mark(mix, "this mix", "dot", theme.dark ? "#ffb454" : "#c2410c", above ? -10 : 12);
+    mark(mix, "this mix", "dot", theme.dark ? "#ffb454" : "#c2410c", above ? -10 : 12, !above); // beside the curve
     if (this.canChoose) mark(this.current, "", "ring", theme.text, 0);
     context.restore();
   }

@@ -1,5 +1,6 @@
 // What the colours mean: below the map, and drawn below its picture.
 import { el } from "./dom.js";
+import { INVALID } from "./edits.js";
 import { counted } from "./numbers.js";
 import { sequentialColour } from "./palette.js";
 
@@ -12,7 +13,7 @@ export function unknownCount(state) {
   if (!layers || !measure) return 0;
   return state.shown.filter((layer) =>
     measure.scale === "category"
-      ? !colours.has(state.formatOf(layer))
+      ? !colours.has(state.formatOf(layer)) && state.formatOf(layer) !== INVALID
       : layers.value(measure.id, layer) === null,
   ).length;
 }
@@ -57,9 +58,17 @@ export function legend(state) {
       el("span", { class: "nv-key" }, el("span", { class: "nv-swatch nv-hatched" }), el("span", { text: `not known (${unknown})` })),
     );
   }
-  if (state.pending.size > 0 && measure.scale === "category") {
+  if (measure.scale !== "category") return element;
+  const invalid = [...state.pending.values()].filter((format) => format === INVALID).length;
+  const edited = state.pending.size - invalid;
+  if (invalid > 0) {
     element.append(
-      el("span", { class: "nv-key" }, el("span", { class: "nv-swatch nv-edited" }), el("span", { text: `edited, after the next run (${state.pending.size})` })),
+      el("span", { class: "nv-key" }, el("span", { class: "nv-swatch nv-hatched nv-invalid", text: "!" }), el("span", { text: `no such format (${invalid})` })),
+    );
+  }
+  if (edited > 0) {
+    element.append(
+      el("span", { class: "nv-key" }, el("span", { class: "nv-swatch nv-edited" }), el("span", { text: `edited, after the next run (${edited})` })),
     );
   }
   return element;

@@ -12,6 +12,7 @@ import { layerTooltip } from "./tooltip.js";
 /** @typedef {{ x: number, y: number }} Point */
 
 const DRAG_LEAST = 4;
+const EDGE = 6; // pixels between a cell and the edge of what is in sight
 const ARROWS = /** @type {{ [key: string]: [number, number] }} */ ({
   ArrowLeft: [-1, 0],
   ArrowRight: [1, 0],
@@ -249,10 +250,8 @@ export class LayerMap {
       return;
     }
     const single = hit?.part === "cell" || hit?.part === "chip";
-    if (single) {
-      state.cursor = layers[0];
-      this.live.textContent = "";
-    }
+    state.cursor = layers[0];
+    if (single) this.live.textContent = "";
     if (state.canEdit) {
       if (many) state.toggle(layers);
       else if (extend && single && this.anchor >= 0) this.extendTo(layers[0]);
@@ -343,6 +342,21 @@ export class LayerMap {
     const right = this.scroller.scrollLeft + this.scroller.clientWidth;
     if (box.x < left) this.scroller.scrollLeft -= left - box.x;
     else if (box.x + box.width > right) this.scroller.scrollLeft += box.x + box.width - right;
+  }
+
+  /**
+   * Scroll a box so that a cell stays in sight, after something took a part of its height.
+   * @param {HTMLElement} box
+   * @param {number} layer
+   */
+  keepInSight(box, layer) {
+    const cell = this.layout ? layerBoxes(this.layout).get(layer) : undefined;
+    if (!cell || this.canvas.offsetHeight === 0) return;
+    const outer = box.getBoundingClientRect();
+    const inner = this.canvas.getBoundingClientRect();
+    const zoom = outer.height / (box.offsetHeight || 1) || 1;
+    const below = (inner.top - outer.top) / zoom + cell.y + cell.height + EDGE - box.clientHeight;
+    if (below > 0) box.scrollTop += below;
   }
 
   speak() {

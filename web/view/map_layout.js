@@ -38,6 +38,7 @@ const GAP = 12;
 const CHARACTER = 5.9; // mean width of a character of the row labels
 const CHIP_WIDTH = 150;
 const CHIP_HEIGHT = 18;
+const CHIP_MARK = 30; // pixels of a chip beside its label
 const EDGE = 4;
 const SECTION_LEAST = 150;
 const SIDE_GAP = 16;
@@ -163,9 +164,14 @@ function flow(width) {
 function layoutStrip(layers, shown, width, top) {
   const outside = shown.filter((layer) => layers.container[layer] < 0 || layers.block[layer] < 0);
   if (outside.length === 0) return null;
-  const columns = Math.max(1, Math.floor(width / CHIP_WIDTH));
+  // As wide as the names need, where that costs one line at most.
+  const longest = Math.max(...outside.map((layer) => safeText(layers.names[layer]).length));
+  const most = Math.max(1, Math.floor(width / CHIP_WIDTH));
+  const whole = Math.max(1, Math.min(most, Math.floor(width / (longest * CHARACTER + CHIP_MARK))));
+  const lines = (/** @type {number} */ columns) => Math.ceil(outside.length / columns);
+  const columns = lines(whole) <= lines(most) + 1 ? whole : most;
   const chipWidth = Math.floor(width / columns);
-  const room = Math.floor((chipWidth - 30) / CHARACTER);
+  const room = Math.floor((chipWidth - CHIP_MARK) / CHARACTER);
   const chips = outside.map((layer, i) => ({
     layer,
     label: shortenMiddle(safeText(layers.names[layer]), room),

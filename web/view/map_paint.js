@@ -1,5 +1,5 @@
 // Draws the map on a canvas, for the screen and for pictures.
-import { UNDECIDED } from "./edits.js";
+import { INVALID, UNDECIDED } from "./edits.js";
 import { sequentialColour } from "./palette.js";
 import { safeText } from "./safe_text.js";
 
@@ -195,9 +195,10 @@ class MapPainter {
   paintMarks(layer, x, y, width, height) {
     const { state, theme, options } = this;
     if (state.pending.has(layer)) {
-      this.ring(x, y, width, height, theme.accent, 1.5, 0.25);
-      if (state.pending.get(layer) === UNDECIDED && width >= LETTER_LEAST) {
-        this.text("?", x + width / 2, y + height / 2, `600 10px ${theme.font}`, theme.text, "center");
+      const edited = state.pending.get(layer);
+      this.ring(x, y, width, height, edited === INVALID ? theme.error : theme.accent, 1.5, 0.25);
+      if ((edited === UNDECIDED || edited === INVALID) && width >= LETTER_LEAST) {
+        this.text(edited, x + width / 2, y + height / 2, `600 10px ${theme.font}`, theme.text, "center");
       }
     }
     if (!this.marked) return;

@@ -14,6 +14,12 @@ const RANK = { error: 0, warning: 1, note: 2 };
 export const byLevel = (messages) => [...messages].sort((a, b) => (RANK[a.level] ?? 2) - (RANK[b.level] ?? 2));
 
 /**
+ * A text as a sentence: it starts with a capital letter, unless it starts with a name.
+ * @param {string} text
+ */
+export const sentence = (text) => text.replace(/^[a-z](?=[a-z]*[ ,;:])/, (letter) => letter.toUpperCase());
+
+/**
  * @param {HTMLElement} host
  * @param {Message[]} messages
  */
@@ -21,7 +27,7 @@ export function drawMessages(host, messages) {
   host.replaceChildren(
     ...byLevel(messages).map(({ level, text }) => {
       const body = el("span");
-      body.textContent = safeLines(text);
+      body.textContent = safeLines(sentence(text));
       const known = level in WORDS ? level : "note";
       return el(
         "div",

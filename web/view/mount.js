@@ -100,7 +100,7 @@ class View {
     this.tiles = el("div", { class: "nv-tiles" });
     this.messages = el("div", { class: "nv-messages" });
     drawTiles(this.tiles, state);
-    drawMessages(this.messages, view.messages);
+    this.drawMessages();
     this.frontier = view.frontier && view.frontier.points.length > 0
       ? new FrontierChart(state, view.frontier, root, this.tooltip)
       : null;
@@ -150,12 +150,16 @@ class View {
       button("PNG", () => this.export("png"), { class: "nv-small", title: "Download the map as a picture" }),
     );
     this.tabsRow = el("div", { class: "nv-tabs-row" }, this.tabs.element, tools);
-    this.panels?.append(...tabs.map((tab) => tab.panel), this.detail.element);
+    this.panels?.append(...tabs.map((tab) => tab.panel));
+    this.placeDetail();
   }
 
   /** @param {import("./state.js").Change} change */
   onChange(change) {
-    if (change === "edits") drawTiles(this.tiles ?? el("div"), this.state);
+    if (change === "edits") {
+      drawTiles(this.tiles ?? el("div"), this.state);
+      this.drawMessages();
+    }
     if (change === "measure" || change === "shown" || change === "edits" || change === "theme") {
       this.map?.refresh();
       this.table?.refresh();
@@ -167,10 +171,18 @@ class View {
       this.resize();
       this.table?.draw();
       this.map?.map.schedule();
+      this.map?.map.keepInSight(this.body, this.state.detail);
     } else if (change === "selection") {
       this.map?.edits?.refresh();
       this.map?.map.schedule();
     } else this.map?.map.schedule();
+  }
+
+  /** What is wrong with the rules as they are typed, before what the last run said. */
+  drawMessages() {
+    const { state } = this;
+    const wrong = state.problems.map((text) => /** @type {const} */ ({ level: "error", text }));
+    if (this.messages) drawMessages(this.messages, [...wrong, ...state.view.messages]);
   }
 
   /** @param {string} id */
@@ -184,6 +196,21 @@ class View {
     if (id === "map") this.map?.map.resize(this.panelWidth());
   }
 
+  /**
+   * Details are a column beside the panel of a wide view, else a drawer below everything that
+   * scrolls: they never lie over the map or the bar for edits.
+   */
+  placeDetail() {
+    if (!this.detail) return;
+    const place = this.isWide() ? this.panels : this.root;
+    const { element } = this.detail;
+    if (place && element.parentElement !== place) place.append(element);
+  }
+
+  isWide() {
+    return this.root.clientWidth >= WIDE;
+  }
+
   /** Width of what is inside the padding. */
   inner() {
     const style = getComputedStyle(this.body);
@@ -192,13 +219,14 @@ class View {
 
   /** Width of the open panel: details take their part of a wide view. */
   panelWidth() {
-    const beside = this.state.detail >= 0 && this.root.clientWidth >= WIDE;
+    const beside = this.state.detail >= 0 && this.isWide();
     return this.inner() - (beside ? DETAIL_WIDTH + DETAIL_GAP : 0);
   }
 
   resize() {
     const [width, panel] = [this.inner(), this.panelWidth()];
     if (width <= 0) return;
+    this.placeDetail();
     this.root.style.setProperty("--nv-height", `${this.root.clientHeight}px`);
     if (width !== this.width) this.frontier?.resize(width - 16);
     if (panel !== this.panel && this.tabs?.current === "map") this.map?.map.resize(panel);
@@ -310,6 +338,7 @@ class View {
 
   teardown() {
     this.detail?.destroy();
+    this.detail?.element.remove();
     this.frontier?.destroy();
     this.tooltip.hide();
     this.state.listeners.clear();

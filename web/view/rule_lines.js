@@ -20,9 +20,10 @@ import { isUnquantized, lineMatcher, parseRuleLine } from "./rules.js";
  * @param {Iterable<number>} chosen indices into `layers`
  * @param {string} format
  * @param {string[]} [unquantized] the formats whose rules apply to every kind
+ * @param {number[]} [free] layers that lines may match or not
  * @returns {{ lines: string[], left_out: number[] }}
  */
-export function ruleLines(layers, chosen, format, unquantized) {
+export function ruleLines(layers, chosen, format, unquantized, free = []) {
   const everyKind = isUnquantized(format, unquantized);
   /** @type {Set<number>} */
   const wanted = new Set();
@@ -32,13 +33,16 @@ export function ruleLines(layers, chosen, format, unquantized) {
     if (everyKind || layers[i].linear) wanted.add(i);
     else leftOut.push(i);
   }
-  const universe = layers.flatMap((layer, i) => (everyKind || layer.linear ? [i] : []));
+  const ignored = new Set(free.filter((i) => !wanted.has(i)));
+  const universe = layers.flatMap((layer, i) =>
+    (everyKind || layer.linear) && !ignored.has(i) ? [i] : [],
+  );
   const named = new NamedLayers(layers, universe, wanted);
   const candidates = named.candidates();
   const covered = new Set(candidates.flatMap((candidate) => candidate.layers));
   leftOut.push(...[...wanted].filter((i) => !covered.has(i)));
   const lines = chooseFew(candidates, covered).map(({ left }) => `${left} = ${format}`);
-  if (!isExact(lines, layers, covered, unquantized)) {
+  if (!isExact(lines, layers, covered, ignored, unquantized)) {
     throw new Error("the rule lines do not match the chosen layers exactly");
   }
   return { lines, left_out: leftOut.sort((a, b) => a - b) };
@@ -253,12 +257,15 @@ function withoutNeedless(chosen) {
  * @param {string[]} lines
  * @param {PlacedLayer[]} layers
  * @param {Set<number>} expected
+ * @param {Set<number>} ignored
  * @param {string[]} [unquantized]
  */
-function isExact(lines, layers, expected, unquantized) {
+function isExact(lines, layers, expected, ignored, unquantized) {
   const matchers = lines.map((line) => {
     const rule = parseRuleLine(line);
     return rule ? lineMatcher(rule, unquantized) : () => false;
   });
-  return layers.every((layer, i) => matchers.some((matches) => matches(layer)) === expected.has(i));
+  return layers.every(
+    (layer, i) => ignored.has(i) || matchers.some((matches) => matches(layer)) === expected.has(i),
+  );
 }

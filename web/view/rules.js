@@ -9,6 +9,8 @@ import { patternMatcher } from "./glob.js";
 /** @typedef {{ pattern: string, blocks: string, format: string, left: string }} RuleLine */
 
 const UNQUANTIZED = ["keep", "bf16", "fp16", "fp32"];
+/** The places that a rule may name after its `@`. */
+export const BLOCKS = /^(any|first:\d+|last:\d+|\d+(-\d+)?)$/;
 const LINE_BREAK = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
 
 /**

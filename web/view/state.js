@@ -1,7 +1,8 @@
 // What the parts of a view share: the data, the choices of the user, the edits that are pending.
-import { pendingEdits, placedLayers, UNDECIDED } from "./edits.js";
+import { INVALID, pendingEdits, placedLayers, UNDECIDED } from "./edits.js";
 import { Layers } from "./layers.js";
 import { formatColours } from "./palette.js";
+import { ruleProblems } from "./rule_problems.js";
 import { numberScale } from "./scales.js";
 
 /** @typedef {import("./types.js").LayerView} LayerView */
@@ -32,6 +33,8 @@ export class ViewState {
     this.dark = true;
     /** @type {Map<number, string>} */
     this.pending = new Map();
+    /** @type {string[]} */
+    this.problems = [];
     this.colourKey = "";
     this.colourMap = formatColours([]);
     /** @type {Set<(change: Change) => void>} */
@@ -70,6 +73,7 @@ export class ViewState {
   get colours() {
     const formats = new Set([...(this.view.layers?.format?.of ?? []), ...this.pending.values()]);
     formats.delete(UNDECIDED);
+    formats.delete(INVALID);
     const key = [...formats].join("\n");
     if (key !== this.colourKey) {
       this.colourKey = key;
@@ -112,6 +116,9 @@ export class ViewState {
     const text = this.options.rules?.();
     if (!this.layers || text === undefined) this.pending = new Map();
     else this.pending = pendingEdits(this.view, this.layers, this.placed, text);
+    const { edit } = this.view;
+    const changed = edit && text !== undefined && text !== edit.rules;
+    this.problems = changed ? ruleProblems(text, this.placed, edit.formats, edit.unquantized) : [];
   }
 
   /** @param {string} measure */

@@ -56,6 +56,7 @@ export const STYLE = `
 
 .nv-tiles { display: flex; flex-wrap: wrap; gap: 6px; }
 .nv-tile { flex: 1 1 auto; min-width: 92px; max-width: 100%; background: var(--nv-surface); border-radius: 5px; padding: 5px 8px 6px; user-select: text; -webkit-user-select: text; }
+.nv-roomy { min-width: 150px; }
 .nv-tile-label { color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
 .nv-tile-value { font-size: 15px; font-weight: 600; line-height: 1.3; font-variant-numeric: tabular-nums; overflow-wrap: anywhere; }
 .nv-tile-detail { width: 0; min-width: 100%; color: var(--nv-muted); font-size: 11px; line-height: 1.3; overflow-wrap: anywhere; }
@@ -95,9 +96,11 @@ export const STYLE = `
 .nv-check input { margin: 0; accent-color: var(--nv-accent); }
 .nv-edit-bar { padding: 6px 8px; border-radius: 5px; background: var(--nv-surface); }
 .nv-edit-bar .nv-input, .nv-edit-bar .nv-select, .nv-edit-bar .nv-button:not(.nv-primary) { background: var(--nv-bg); }
+.nv-edit-bar.nv-in-use { position: sticky; top: -8px; z-index: 10; box-shadow: 0 4px 8px -4px rgba(0, 0, 0, 0.4); }
 .nv-edit-note { color: var(--nv-muted); flex: 1 1 150px; font-size: 11px; }
 
 .nv-panels { flex: 1 0 auto !important; display: flex; gap: ${DETAIL_GAP}px; min-height: 200px; }
+.nv-plain .nv-panels { min-height: 60px; }
 .nv-panel { display: flex; flex-direction: column; gap: 8px; flex: 1 1 auto; min-width: 0; }
 .nv-map-scroll { overflow-x: auto; overflow-y: hidden; scrollbar-width: thin; }
 .nv-canvas { display: block; touch-action: pan-y; border-radius: 3px; }
@@ -106,6 +109,7 @@ export const STYLE = `
 button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underline; }
 .nv-swatch { width: 15px; height: 15px; border-radius: 2px; display: inline-grid; place-items: center; font-size: 10px; font-weight: 600; flex: none; box-shadow: inset 0 0 0 1px color-mix(in srgb, var(--nv-text) 25%, transparent); }
 .nv-hatched { background: repeating-linear-gradient(-45deg, transparent 0 3px, var(--nv-muted) 3px 4px); }
+.nv-invalid { color: var(--nv-error); box-shadow: inset 0 0 0 2px var(--nv-error); }
 .nv-edited { box-shadow: inset 0 0 0 2px var(--nv-accent); }
 .nv-scale-box { display: flex; flex-wrap: wrap; align-items: flex-start; gap: 2px 14px; }
 .nv-scale { width: 280px; }
@@ -122,19 +126,21 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-tip-numbers dt { color: var(--nv-muted); } .nv-tip-numbers dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
 .nv-tip-numbers .nv-own { color: var(--nv-text); font-weight: 600; }
 
-.nv-detail { position: absolute; z-index: 20; top: 38px; right: 8px; bottom: 8px; width: min(320px, 86%); overflow: auto; padding: 8px 12px 12px; background: var(--nv-surface); border: 1px solid var(--nv-line); border-radius: 5px; box-shadow: -6px 0 18px rgba(0, 0, 0, 0.25); user-select: text; -webkit-user-select: text; scrollbar-width: thin; }
-.nv-detail header { display: flex; align-items: flex-start; gap: 8px; }
-.nv-detail h3 { flex: 1; margin: 2px 0 6px; font-size: 12.5px; font-weight: 600; overflow-wrap: anywhere; }
-.nv-detail h4 { margin: 10px 0 3px; font-size: 11px; font-weight: 600; color: var(--nv-muted); }
-.nv-detail p { margin: 0; overflow-wrap: anywhere; white-space: pre-wrap; }
+.nv-detail { flex: 0 0 auto; max-height: 46%; overflow: auto; padding: 6px 12px 10px; background: var(--nv-surface); border-top: 1px solid var(--nv-line); user-select: text; -webkit-user-select: text; scrollbar-width: thin; }
+.nv-detail header { position: sticky; top: -6px; z-index: 1; margin: -6px 0 2px; padding: 6px 0 2px; background: var(--nv-surface); display: flex; align-items: flex-start; gap: 8px; }
+.nv-detail-parts { display: grid; grid-template-columns: repeat(auto-fit, minmax(225px, 1fr)); gap: 8px 20px; align-items: start; }
+.nv-detail-parts > * { min-width: 0; }
+.nv-detail h3 { flex: 1; margin: 2px 0; font-size: 12.5px; font-weight: 600; overflow-wrap: anywhere; }
+.nv-detail h4 { margin: 0 0 3px; font-size: 11px; font-weight: 600; color: var(--nv-muted); }
+.nv-detail p { margin: 0 0 6px; overflow-wrap: anywhere; white-space: pre-wrap; }
 .nv-close { flex: none; width: 24px; padding: 0; font-size: 15px; line-height: 1; }
-.nv-facts { display: grid; grid-template-columns: auto 1fr; gap: 1px 12px; margin: 0; }
+.nv-facts { display: grid; grid-template-columns: fit-content(46%) 1fr; gap: 1px 12px; margin: 0; }
 .nv-facts dt { color: var(--nv-muted); } .nv-facts dd { margin: 0; overflow-wrap: anywhere; font-variant-numeric: tabular-nums; }
 .nv-errors { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .nv-errors th { font-weight: 400; text-align: left; padding: 2px 8px 2px 0; overflow-wrap: anywhere; }
 .nv-errors thead th { color: var(--nv-muted); font-size: 11px; }
 .nv-errors thead th:not(:first-child), .nv-errors td { text-align: right; padding-left: 8px; }
-.nv-errors td { padding: 2px 0 4px 8px; background: linear-gradient(var(--nv-accent), var(--nv-accent)) no-repeat right bottom / 0 3px; background-origin: content-box; }
+.nv-errors td { padding: 2px 0 4px 8px; background: linear-gradient(var(--nv-accent), var(--nv-accent)) no-repeat right bottom / 0 3px; }
 .nv-errors td.nv-none { background: none; color: var(--nv-muted); }
 .nv-errors tr.nv-own th, .nv-errors tr.nv-own td { font-weight: 600; }
 .nv-chart { width: 100%; overflow: hidden; border-radius: 4px; }
@@ -156,15 +162,16 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-table tr.nv-pending td:first-child { box-shadow: inset 3px 0 0 var(--nv-accent); }
 .nv-viewport:focus-visible tr.nv-focused td { box-shadow: inset 0 1px 0 var(--nv-accent), inset 0 -1px 0 var(--nv-accent); }
 .nv-text-box { display: flex; flex-direction: column; gap: 6px; flex: 1 1 auto; min-width: 0; }
-.nv-text { flex: 1 1 auto; margin: 0; padding: 8px; overflow: auto; background: var(--nv-surface); color: var(--nv-text); border-radius: 4px; font: 11px/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre; user-select: text; -webkit-user-select: text; scrollbar-width: thin; unicode-bidi: plaintext; }
-.nv-print { display: none; }
+.nv-text { flex: 1 1 auto; container-type: inline-size; max-height: max(200px, calc(var(--nv-height, 100vh) - 64px)); margin: 0; padding: 8px; overflow: auto; background: var(--nv-surface); color: var(--nv-text); border-radius: 4px; font: 11px/1.4 ui-monospace, SFMono-Regular, Menlo, Consolas, monospace; white-space: pre; user-select: text; -webkit-user-select: text; scrollbar-width: thin; unicode-bidi: plaintext; }
+.nv-text > div + div { margin-top: 1.4em; }
+.nv-text > .nv-words { position: sticky; left: 0; width: calc(100cqw - 16px); white-space: pre-wrap; overflow-wrap: anywhere; }
 
 @container (min-width: ${WIDE}px) {
-  .nv-tile { flex-basis: 140px; }
+  .nv-tile { min-width: 130px; } .nv-roomy { min-width: 190px; }
   .nv-tile-value { font-size: 18px; }
   .nv-panels { align-items: flex-start; }
   .nv-panel { align-self: stretch; }
-  .nv-detail { position: sticky; top: 0; right: 0; bottom: 0; flex: 0 0 ${DETAIL_WIDTH}px; max-height: calc(var(--nv-height, 100vh) - 20px); box-shadow: none; }
+  .nv-detail { position: sticky; top: 0; flex: 0 0 ${DETAIL_WIDTH}px; max-height: calc(var(--nv-height, 100vh) - 20px); border: 1px solid var(--nv-line); border-radius: 5px; }
 }
 
 @media print {
@@ -174,7 +181,8 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
   .nv-panels { display: block; }
   .nv-root .nv-panel, .nv-root .nv-panel[hidden] { display: block !important; margin-bottom: 12px; }
   .nv-root:not(.nv-plain) .nv-panel.nv-for-text { display: none !important; }
-  .nv-text { white-space: pre-wrap; }
+  .nv-text { white-space: pre-wrap; max-height: none; container-type: normal; } .nv-text > .nv-words { position: static; width: auto; }
+  .nv-tile-value { font-size: 14px; }
   .nv-map-scroll { overflow: visible; } .nv-canvas { max-width: 100%; height: auto !important; }
   .nv-table-box, .nv-viewport { position: static; overflow: visible; border: 0; min-height: 0; }
   .nv-table { width: 100% !important; table-layout: auto; font-size: 7px; line-height: 1.25; } .nv-table col { width: auto !important; }

@@ -2,18 +2,39 @@
 import { button, el } from "./dom.js";
 import { safeLines } from "./safe_text.js";
 
+/** The line below the headings of a table. */
+const RULER = /^[ \t]*-{3}[- \t+|]*$/m;
+
 /**
  * @param {string} text
  * @returns {HTMLElement}
  */
 export function textTab(text) {
   const pre = el("pre", { class: "nv-text", attributes: { tabindex: "0" } });
-  pre.textContent = safeLines(text);
+  for (const { table, lines } of textParts(safeLines(text))) {
+    const part = el("div", { class: table ? "nv-columns" : "nv-words" });
+    part.textContent = lines;
+    pre.append(part);
+  }
   const copy = button("Copy", async () => {
     copy.textContent = (await copyText(text, pre)) ? "Copied" : "Press Ctrl+C";
     setTimeout(() => (copy.textContent = "Copy"), 1500);
   });
   return el("div", { class: "nv-text-box" }, el("div", { class: "nv-toolbar" }, copy), pre);
+}
+
+/**
+ * The parts of a report between blank lines. Tables, which have a line of dashes, keep their
+ * columns; other parts may wrap.
+ * @param {string} text
+ * @returns {{ table: boolean, lines: string }[]}
+ */
+export function textParts(text) {
+  return text
+    .split(/\n[ \t]*\n/)
+    .map((part) => part.replace(/^(?:[ \t]*\n)+|\s+$/g, ""))
+    .filter(Boolean)
+    .map((lines) => ({ table: RULER.test(lines), lines }));
 }
 
 /**

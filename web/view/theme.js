@@ -3,7 +3,7 @@
 /**
  * @typedef {{
  *   dark: boolean, background: string, surface: string, text: string, muted: string,
- *   line: string, accent: string, font: string,
+ *   line: string, accent: string, error: string, font: string,
  * }} Theme
  */
 
@@ -16,6 +16,7 @@ export const PAPER = {
   muted: "#5f6673",
   line: "#cbcfd6",
   accent: "#0b62d6",
+  error: "#c62828",
   font: "system-ui, sans-serif",
 };
 
@@ -49,6 +50,7 @@ export function readTheme(root) {
     muted: colour("muted"),
     line: colour("line"),
     accent: colour("accent"),
+    error: colour("error"),
     font: getComputedStyle(root).fontFamily,
   };
   probe.remove();

@@ -6,11 +6,14 @@ import { formatBytes } from "./numbers.js";
 /** @typedef {import("./state.js").ViewState} ViewState */
 /** @typedef {import("./types.js").Tile} Tile */
 
+const LONG_DETAIL = 28; // characters of a detail that need more than the least width
+
 /** @param {Tile} tile */
 function tileElement({ label, value, detail, tone }) {
+  const roomy = (detail?.length ?? 0) > LONG_DETAIL ? " nv-roomy" : "";
   return el(
     "div",
-    { class: `nv-tile${tone ? ` nv-${tone}` : ""}` },
+    { class: `nv-tile${tone ? ` nv-${tone}` : ""}${roomy}` },
     el("div", { class: "nv-tile-label", text: label }),
     el("div", { class: "nv-tile-value", text: value }),
     detail ? el("div", { class: "nv-tile-detail", text: detail }) : null,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ...checkpoint import CheckpointSummary
 from ...checkpoint.layer_record import LayerRecord
@@ -21,7 +22,7 @@ def checkpoint_view(summary: CheckpointSummary, notes: Sequence[str] = ()) -> La
     values = _values(summary)
     return LayerView(
         kind="checkpoint",
-        title=summary.path,
+        title=Path(summary.path).name,
         text=with_notes(notes, describe_summary(summary)),
         tiles=_tiles(summary),
         messages=messages_of((*notes, *summary.notes)),

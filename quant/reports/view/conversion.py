@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from ...calibration import CalibrationStatistics
 from ...checkpoint.layer_record import Measured
@@ -35,7 +36,7 @@ def conversion_view(
         ]
     return LayerView(
         kind="conversion",
-        title=report.target or f"{report.source} in memory",
+        title=report.target or f"{Path(report.source).name}, quantized in memory",
         text=with_notes(notes, describe_conversion(report, every_layer=False)),
         tiles=_tiles(report),
         messages=messages_of((*notes, *report.notes), report.warnings),

@@ -70,7 +70,11 @@ def _tiles(mix: Mix) -> tuple[Tile, ...]:
             f"preset {mix.preset_name}: {error_text(preset.error)}, {format_bytes(preset.bytes)}",
             tone,
         ),
-        Tile("bits per weight", f"{point.bits:.2f}", f"preset: {preset.bits:.2f}"),
+        Tile(
+            "bits per weight",
+            f"{point.bits:.2f}",
+            f"nominal, of the mixed layers; preset {preset.bits:.2f}",
+        ),
         formats_tile(point.counts),
         Tile("budget", str(mix.budget), rest_of_budget(mix)),
     )

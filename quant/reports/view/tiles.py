@@ -57,4 +57,4 @@ def error_tile(overall: OverallError) -> Tile:
 
 def error_text(error: float) -> str:
     """Return an error in percent for a tile."""
-    return f"{error:.1%}" if error >= 0.01 else f"{error:.2%}"
+    return f"{error:.1%}" if error >= 0.1 else f"{error:.2%}"

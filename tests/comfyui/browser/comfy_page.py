@@ -175,23 +175,29 @@ class ComfyPage:
         self.queue()
         self.wait_for_run(before)
 
-    def wait_for_run(self, before: int, seconds: float = 90) -> None:
-        """Wait until there are more than ``before`` runs, all ended, and shown as ended."""
+    def runs(self) -> set[str]:
+        """Return the ids of all runs that have ended."""
+        return set(self.server.get("/history"))
 
-        def ended() -> bool:
+    def wait_for_run(self, before: set[str], seconds: float = 60) -> None:
+        """Wait until a run that was not ``before`` has ended, or until ComfyUI refused it."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            self.page.wait_for_timeout(300)
             queue = self.server.get("/queue")
-            if queue["queue_running"] or queue["queue_pending"]:
-                return False
-            return self.runs() > before or self._refused()
-
-        assert self.eventually(ended, seconds), "nothing ran"
-        self.settle(700)  # for what follows in the page
+            idle = not queue["queue_running"] and not queue["queue_pending"]
+            if idle and (self.runs() - before or self.refused()):
+                self.settle(700)  # for what follows in the page
+                break
+        else:
+            raise TimeoutError("the workflow did not end")
         self.page.wait_for_function(
             "() => !document.querySelector('.nv-status[data-tone=running]:not([hidden])')"
         )
 
-    def _refused(self) -> bool:
-        return self.page.evaluate("() => Object.keys(window.app.lastNodeErrors ?? {}).length > 0")
+    def refused(self) -> dict[str, Any]:
+        """Return the problems for which ComfyUI refused the workflow, by node."""
+        return self.page.evaluate("() => window.app.lastNodeErrors") or {}
 
     def queue(self) -> None:
         """Press Run."""
@@ -283,10 +289,6 @@ class ComfyPage:
         return "\n".join(shown.all_text_contents())
 
     # ----------------------------------------------------------------------------------------------
-
-    def runs(self) -> int:
-        """Return how many runs have ended."""
-        return len(self.server.get("/history"))
 
     def _apply_look(self) -> None:
         self._set("Comfy.VueNodes.Enabled", self.look.renderer == "vue")

@@ -21,7 +21,8 @@ OpenPage = Callable[..., ComfyPage]
 _FAILED = pytest.StashKey[bool]()
 
 
-def _chromium() -> str | None:
+def find_chromium() -> str | None:
+    """Path of the Chromium to test with, or None."""
     named = os.environ.get("PLAYWRIGHT_CHROMIUM")
     return named or shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -31,7 +32,7 @@ def _why_not() -> str | None:
         import playwright.sync_api  # noqa: F401
     except ImportError:
         return "Playwright is not installed: pip install -e '.[test-browser]'"
-    return None if _chromium() else "no Chromium found, set PLAYWRIGHT_CHROMIUM to its program"
+    return None if find_chromium() else "no Chromium found, set PLAYWRIGHT_CHROMIUM to its program"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -52,7 +53,7 @@ def chromium() -> Iterator[Browser]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=_chromium(), args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
         yield browser
         browser.close()
 

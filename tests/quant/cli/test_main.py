@@ -119,4 +119,4 @@ def test_control_characters_of_names_do_not_reach_the_terminal(
     for command in ("inspect", "report", "verify"):
         code, out, error = run(capsys, command, tmp_path / "model.safetensors")
         assert code == 0 and "\x1b" not in out + error and "\u202e" not in out + error
-    assert "x\\x1b[31m\\u202e" in run(capsys, "inspect", tmp_path / "model.safetensors")[1]
+    assert "x\\u001b[31m\\u202e" in run(capsys, "inspect", tmp_path / "model.safetensors")[1]

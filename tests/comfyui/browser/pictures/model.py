@@ -50,12 +50,12 @@ def _varied(
 
 
 def write_log(path: Path, shapes: dict[str, tuple[int, ...]], *, seed: int = 0) -> None:
-    """Write an activation log of another tool for the model, two calls for each Linear."""
+    """Write an activation log of another tool for the model, six calls for each Linear."""
     generator = torch.Generator().manual_seed(seed)
     lines = []
     for name, shape in shapes.items():
         if name.endswith(".weight") and len(shape) == 2:
-            for _ in range(2):
+            for _ in range(6):
                 amax = 0.5 + 8 * float(torch.rand((), generator=generator) ** 2)
                 lines.append(
                     f"nvfp4\tdynamic\t{name.removesuffix('.weight')}\t{amax / 2688:.6f}"

@@ -15,14 +15,23 @@ PROMPTS = ("a handwritten digit 1", "a handwritten digit 4", "a handwritten digi
 _SCALE = {"input_scale": "amax", "input_scale.headroom": 4.0}
 
 
-def calibrate() -> wf.Workflow:
+def calibrate(seed: int = 1) -> wf.Workflow:
     """Plan, calibrate, quantize, save."""
-    workflow = wf.calibrate(name=NAME, file_name="")
+    workflow = wf.calibrate(seed=seed, name=NAME, file_name="")
     wf.inputs(workflow, "NVFP4FoundryLoadSourceModel")["model_file"] = FILE
     wf.inputs(workflow, "NVFP4FoundrySelectPreset")["preset.edge_blocks"] = 2
     wf.inputs(workflow, "NVFP4FoundryCalibrationPrompts")["deck.text"] = "\n".join(PROMPTS)
-    wf.inputs(workflow, "NVFP4FoundrySaveCheckpoint").update(file_name="", model_card=True)
+    wf.inputs(workflow, "NVFP4FoundrySaveCheckpoint").update(
+        file_name="", if_exists="add a number", model_card=True
+    )
     return workflow
+
+
+def plan() -> wf.Workflow:
+    """Only the first three nodes of `calibrate`."""
+    names = ("NVFP4FoundryLoadSourceModel", "NVFP4FoundrySelectPreset", "NVFP4FoundryPlanLayers")
+    workflow = calibrate()
+    return {key: node for key, node in workflow.items() if node["class_type"] in names}
 
 
 def measure() -> wf.Workflow:
@@ -98,7 +107,7 @@ def compare() -> wf.Workflow:
     wf.add(workflow, "93", "KSampler", **{**sampler, "model": ["92", 0]})
     wf.add(
         workflow, "94", "NVFP4FoundryCompareSamples",
-        reference=[first, 0], other=["93", 0], gain=5.0,
+        reference=[first, 0], other=["93", 0], gain=20.0,
     )  # fmt: skip
     return workflow
 
