@@ -164,10 +164,10 @@ class ComfyPage:
         )
         self.settle(200)
 
-    def show_node(self, node: int) -> None:
-        """Move the canvas so that a node is at the top left."""
+    def show_node(self, node: int, below: int = 0) -> None:
+        """Move the canvas so that a node is at the top left, from ``below`` its top on."""
         left, top = self.page.evaluate("id => [...window.app.graph.getNodeById(id).pos]", node)
-        self.show(left - 20, top - 40)
+        self.show(left - 20, top - 40 + below)
 
     def run(self) -> None:
         """Queue the workflow with the button and wait until it has ended."""
