@@ -226,7 +226,7 @@ class ComfyPage:
         before = self.page.evaluate(queues)
         self.page.keyboard.press(keys)
         assert self.eventually(lambda: self.page.evaluate(queues) != before), f"{keys}: no effect"
-        self.settle(1000)  # ComfyUI loads the workflow of before
+        self.settle(2000)  # ComfyUI loads the workflow of before
 
     def queued_prompt(self) -> dict[str, Any]:
         """Return the newest workflow that ran, in API form."""
