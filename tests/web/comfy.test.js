@@ -115,6 +115,17 @@ test("workflows are migrated once, with links and subgraphs", () => {
   assert.deepEqual(migrateWorkflow(isNew, { New: mix }), []);
 });
 
+test("widgets that a subgraph shows outside keep their nodes' names", () => {
+  const migration = { ...mix, inputs: { name: "source.name" } };
+  const outer = { id: 9, type: "sub", properties: { proxyWidgets: [["5", "name"], ["5", "other"], ["6", "name"]] } };
+  const graph = {
+    nodes: [outer],
+    definitions: { subgraphs: [{ id: "sub", nodes: [{ id: 5, type: "Old" }, { id: 6, type: "Else" }] }] },
+  };
+  migrateWorkflow(graph, { Old: migration });
+  assert.deepEqual(outer.properties.proxyWidgets, [["5", "source.name"], ["5", "other"], ["6", "name"]]);
+});
+
 test("one problem is kept once, with its remedy", () => {
   const problems = new Problems();
   problems.add("w", "1", { message: "ValueError: no file" });

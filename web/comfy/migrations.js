@@ -124,24 +124,45 @@ function migrationOf(saved, migrations) {
 }
 
 /**
+ * Point the widgets that a subgraph shows on its outside at the names of now.
+ * @param {any[]} graphs the workflow and the definitions of its subgraphs
+ * @param {Map<string, Migration>} changed by subgraph and node
+ */
+function renamePromoted(graphs, changed) {
+  for (const { nodes } of graphs) {
+    for (const { type, properties } of nodes ?? []) {
+      if (!Array.isArray(properties?.proxyWidgets)) continue;
+      for (const proxy of properties.proxyWidgets) {
+        const name = changed.get(`${type}/${proxy?.[0]}`)?.inputs[proxy[1]];
+        if (name) proxy[1] = name;
+      }
+    }
+  }
+}
+
+/**
  * Bring a serialised workflow up to date, the definitions of its subgraphs as well.
- * @param {any} graph changed in place
+ * @param {any} workflow changed in place
  * @param {Migrations} migrations
  * @returns {string[]} the ids of then that were replaced
  */
-export function migrateWorkflow(graph, migrations) {
+export function migrateWorkflow(workflow, migrations) {
+  const graphs = [workflow, ...(workflow.definitions?.subgraphs ?? [])];
   /** @type {string[]} */
   const replaced = [];
-  for (const saved of graph.nodes ?? []) {
-    const migration = migrationOf(saved, migrations);
-    if (!migration) continue;
-    replaced.push(saved.type);
-    migrateNode(migration, saved);
-    moveLinks(graph, String(saved.id), migration.outputs ?? {});
+  /** @type {Map<string, Migration>} */
+  const changed = new Map();
+  for (const graph of graphs) {
+    for (const saved of graph.nodes ?? []) {
+      const migration = migrationOf(saved, migrations);
+      if (!migration) continue;
+      replaced.push(saved.type);
+      changed.set(`${graph.id}/${saved.id}`, migration);
+      migrateNode(migration, saved);
+      moveLinks(graph, String(saved.id), migration.outputs ?? {});
+    }
   }
-  for (const subgraph of graph.definitions?.subgraphs ?? []) {
-    replaced.push(...migrateWorkflow(subgraph, migrations));
-  }
+  renamePromoted(graphs, changed);
   return replaced;
 }
 

@@ -16,7 +16,8 @@ const WIDGET = "nvfp4_report";
 const WIDTH = { layers: 560, text: 400 };
 const HEIGHT = { layers: 620, leastLayers: 360, text: 220, leastText: 60, live: 150 };
 const IMAGE_HEIGHT = 380; // for the picture that ComfyUI draws below the widget
-const TEXT_BOX_MOST = 130;
+/** The most height of other widgets that would take their part of a tall node, by type. */
+const MOST_HEIGHTS = /** @type {{ [type: string]: number }} */ ({ customtext: 130, progressText: 58 });
 const MESSAGES_MOST = 240;
 const LINE_HEIGHT = 17;
 const LINE_CHARACTERS = 52;
@@ -121,9 +122,14 @@ export class ReportWidget {
       getMinHeight: () => this.leastHeight(),
     });
     this.widget.serialize = false; // nor of the saved workflow
-    // What is left of a tall node goes to the report, not to text boxes.
-    for (const widget of node.widgets ?? []) {
-      if (widget.type === "customtext") widget.options.getMaxHeight ??= () => TEXT_BOX_MOST;
+    this.limitOthers();
+  }
+
+  /** What is left of a tall node goes to the report, not to text boxes. */
+  limitOthers() {
+    for (const { type, options } of this.node.widgets ?? []) {
+      const most = MOST_HEIGHTS[type];
+      if (most && options) options.getMaxHeight ??= () => most;
     }
   }
 
@@ -157,6 +163,7 @@ export class ReportWidget {
    */
   fit({ fresh = false, extra = 0 } = {}) {
     const { node } = this;
+    this.limitOthers();
     const least = this.leastHeight();
     this.box.style.minHeight = `${least}px`;
     this.box.dataset.node = String(node.id);

@@ -129,8 +129,12 @@ class ComfyPage:
         self.settle(400)
 
     def load_api(self, workflow: Workflow) -> None:
-        """Open a workflow in API form."""
-        self.page.evaluate("w => window.app.loadApiJson(w, 'test')", workflow)
+        """Open a workflow in API form, with its nodes far apart."""
+        self.page.evaluate(
+            "async workflow => { await window.app.loadApiJson(workflow, 'test');"
+            " window.app.rootGraph.nodes.forEach((node, at) => { node.pos = [at * 1500, 0]; }); }",
+            workflow,
+        )
         self.settle(600)
 
     def tab(self) -> str:
@@ -160,10 +164,10 @@ class ComfyPage:
         )
         self.settle(200)
 
-    def show_node(self, node: int) -> None:
-        """Move the canvas so that a node is at the top left."""
+    def show_node(self, node: int, below: int = 0) -> None:
+        """Move the canvas so that a node is at the top left, from ``below`` its top on."""
         left, top = self.page.evaluate("id => [...window.app.graph.getNodeById(id).pos]", node)
-        self.show(left - 20, top - 40)
+        self.show(left - 20, top - 40 + below)
 
     def run(self) -> None:
         """Queue the workflow with the button and wait until it has ended."""
@@ -197,7 +201,12 @@ class ComfyPage:
 
     def queue(self) -> None:
         """Press Run."""
+        self.forget_errors()
         self.page.get_by_test_id("queue-button").first.click()
+
+    def forget_errors(self) -> None:
+        """Make ComfyUI forget why it refused an earlier workflow."""
+        self.page.evaluate("() => { window.app.lastNodeErrors = null; }")
 
     def undo(self) -> None:
         """Press Ctrl+Z over the canvas."""
@@ -217,7 +226,7 @@ class ComfyPage:
         before = self.page.evaluate(queues)
         self.page.keyboard.press(keys)
         assert self.eventually(lambda: self.page.evaluate(queues) != before), f"{keys}: no effect"
-        self.settle(1000)  # ComfyUI loads the workflow of before
+        self.settle(2000)  # ComfyUI loads the workflow of before
 
     def queued_prompt(self) -> dict[str, Any]:
         """Return the newest workflow that ran, in API form."""

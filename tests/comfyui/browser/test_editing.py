@@ -11,7 +11,7 @@ from tests.comfyui.browser.workflows import PLAN
 def give_format(page: ComfyPage, pattern: str, name: str) -> None:
     """Select layers by name and give them a format."""
     bar = page.report(PLAN).locator(".nv-edit-bar")
-    bar.locator("input").fill(pattern)
+    bar.get_by_label("Select layers by name").fill(pattern)
     bar.locator("select").select_option(name)
     bar.locator("button.nv-primary").click()
     page.settle(300)

@@ -63,6 +63,7 @@ def test_a_cancelled_run_makes_reports_stale(open_page: OpenPage) -> None:
     sampler = int(wf.node(workflow, "KSampler"))
     result = int(wf.node(workflow, "NVFP4FoundryCalibrationResult"))
     page.load_api(workflow)
+    page.show_node(result)
     page.run()
     page.report(result).wait_for(state="attached")
     assert page.status(result) == ""
@@ -76,4 +77,5 @@ def test_a_cancelled_run_makes_reports_stale(open_page: OpenPage) -> None:
     assert page.status(result).startswith(EARLIER)
     page.screenshot("cancelled")
     page.reload()
+    page.show_node(result)
     assert page.eventually(lambda: "cancelled before this node" in page.status(result))

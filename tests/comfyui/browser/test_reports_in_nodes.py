@@ -7,6 +7,25 @@ from tests.comfyui.browser.conftest import OpenPage
 from tests.comfyui.browser.workflows import PLAN, PRESET, plan_workflow
 
 EARLIER = "From an earlier run"
+# WCAG's contrast of the text of an element to the nearest background that is not transparent
+_CONTRAST = """element => {
+  const context = document.createElement("canvas").getContext("2d");
+  const channels = colour => {
+    context.clearRect(0, 0, 1, 1);
+    context.fillStyle = colour;
+    context.fillRect(0, 0, 1, 1);
+    return [...context.getImageData(0, 0, 1, 1).data];
+  };
+  const luminance = rgb => rgb.slice(0, 3)
+    .map(v => v / 255)
+    .map(v => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  let behind = element, background;
+  do background = channels(getComputedStyle(behind).backgroundColor);
+  while (background[3] < 250 && (behind = behind.parentElement));
+  const both = [luminance(channels(getComputedStyle(element).color)), luminance(background)];
+  return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+}"""
 
 
 def planned(open_page: OpenPage, look: Look) -> ComfyPage:
@@ -36,9 +55,15 @@ def test_a_report_is_seen_and_survives_a_reload(open_page: OpenPage, look: Look)
     assert page.status(PLAN) == "" and page.status(PRESET) == ""
 
 
-def test_the_light_theme(open_page: OpenPage, look: Look) -> None:
-    page = planned(open_page, Look(look.renderer, "light"))
-    page.screenshot("plan")
+def test_both_themes_can_be_read(open_page: OpenPage, look: Look) -> None:
+    for theme in ("light", "dark"):
+        page = planned(open_page, Look(look.renderer, theme))
+        root = page.report(PLAN).locator(".nv-root")
+        assert root.evaluate("root => root.classList.contains('nv-light')") == (theme == "light")
+        for part in (".nv-tiles > *", ".nv-text-box pre", ".nv-head h2"):
+            contrast = root.locator(part).first.evaluate(_CONTRAST)
+            assert contrast >= 4.5, (theme, part)
+        page.screenshot("plan")
 
 
 def test_a_changed_input_makes_a_report_stale(open_page: OpenPage, look: Look) -> None:
