@@ -22,10 +22,11 @@ def test_a_run_that_ends_in_the_background(open_page: OpenPage, look: Look) -> N
     page = open_page(look)
     page.load(plan_workflow())
     first = page.tab()
-    page.queue()
+    before = page.runs()
+    with page.page.expect_response("**/prompt"):  # it takes the workflow that is open
+        page.queue()
     page.load(plan_workflow())
-    page.server.wait_idle()
-    page.settle(800)
+    page.wait_for_run(before)
     assert page.report(PLAN).count() == 0, "the other tab's report is not shown here"
     page.open_tab(first)
     page.report(PLAN).locator(".nv-canvas").wait_for()
