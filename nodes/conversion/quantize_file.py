@@ -17,6 +17,7 @@ from ...quant.reports.view import conversion_view
 from ...quant.sources import open_source
 from ..bridge.models import compute_device
 from ..bridge.progress import progress_bar
+from ..calibration.fitting import offering_one_that_fits
 from ..files import folders
 from ..foundry_node import FoundryNode
 from ..inputs.any_architecture import any_architecture_input
@@ -107,7 +108,8 @@ class QuantizeFile(FoundryNode):
         recipe = recipe or automatic_recipe()
         target = Target(_NODE, file_name, folder, if_exists, model_file)
         file, second = folders.source_path(model_file), folders.completing_path(complete_from)
-        with open_source(file, second, meant_for=recipe.architectures) as source:
+        opened = open_source(file, second, meant_for=recipe.architectures)
+        with opened as source, offering_one_that_fits(source):
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
             beside = source.rest.nbytes if whole_checkpoint and source.rest else 0
             size = plan.bytes_after + beside

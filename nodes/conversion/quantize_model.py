@@ -17,6 +17,7 @@ from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device, emulate_native_gpu, model_from_checkpoint
 from ..bridge.progress import progress_bar
 from ..bridge.text_encoder_source import TextEncoderSource, clip_from_checkpoint
+from ..calibration.fitting import offering_one_that_fits
 from ..foundry_node import FoundryNode
 from ..inputs.sockets import START, CheckpointSocket, PlanSocket, StatisticsSocket
 from ..reports.shown import shown
@@ -104,7 +105,7 @@ class QuantizeModel(FoundryNode):
     ) -> io.NodeOutput:
         """Return the quantized MODEL or CLIP, the checkpoint and the report."""
         notes: list[str] = []
-        with opened(model, cls.hidden, plan=plan) as source:
+        with opened(model, cls.hidden, plan=plan) as source, offering_one_that_fits(source):
             checkpoint = quantize_to_memory(
                 source,
                 plan,

@@ -25,6 +25,11 @@ class ArtefactFolder:
         """Return the names of the saved files."""
         return sorted(path.stem for path in self.root().glob(f"*{self.suffix}"))
 
+    def newest(self) -> list[Path]:
+        """Return the saved files, the newest first."""
+        files = self.root().glob(f"*{self.suffix}")
+        return sorted(files, key=lambda path: path.stat().st_mtime, reverse=True)
+
     def path(self, name: str) -> Path:
         """Return the file of this name.
 

@@ -18,6 +18,7 @@ from ...quant.sensitivity.measure import (
 from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device
 from ..bridge.progress import progress_bar
+from ..calibration.fitting import offering_one_that_fits
 from ..files.artefacts import SENSITIVITIES
 from ..foundry_node import FoundryNode
 from ..inputs.save_as import save_as_input
@@ -103,7 +104,7 @@ class MeasureSensitivity(FoundryNode):
         save_as: str,
     ) -> io.NodeOutput:
         """Return the sensitivity, its report and its heat map."""
-        with ModelSource(model) as source:
+        with ModelSource(model) as source, offering_one_that_fits(source):
             sensitivity = measure_sensitivity(
                 source,
                 statistics,

@@ -14,6 +14,7 @@ from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device
 from ..bridge.probed_model import ProbeSession, probed_clone
 from ..bridge.progress import progress_bar, show_text
+from ..calibration.fitting import offering_one_that_fits
 from ..files.artefacts import PROBES
 from ..foundry_node import FoundryNode
 from ..inputs.sockets import MEASURE, ProbeSocket, SensitivitySocket, StatisticsSocket
@@ -111,7 +112,7 @@ class ProbeLatentShift(FoundryNode):
         """Encode the layers and return a probed clone of the model."""
         known = sensitivity.formats
         probed = [name for name in _PROBED[formats] if name in known] or _PROBED[formats][:1]
-        with ModelSource(model) as source:
+        with ModelSource(model) as source, offering_one_that_fits(source):
             probe = LatentProbe(
                 source,
                 sensitivity,

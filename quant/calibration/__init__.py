@@ -11,7 +11,13 @@ from .moment_schedule import ENOUGH_TOKENS, describe_budget
 from .records import LayerStatistics, RunRecord, SigmaBin, amax_by_branch, amax_by_sigma
 from .settings import CollectorSettings
 from .statistics import CalibrationStatistics
-from .storage import delete_moments, load_statistics, moments_folder, save_statistics
+from .storage import (
+    delete_moments,
+    load_fingerprint,
+    load_statistics,
+    moments_folder,
+    save_statistics,
+)
 
 __all__ = [
     "ENOUGH_TOKENS",
@@ -32,6 +38,7 @@ __all__ = [
     "decide_scales",
     "delete_moments",
     "describe_budget",
+    "load_fingerprint",
     "load_statistics",
     "merge",
     "merge_all",

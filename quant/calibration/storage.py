@@ -149,6 +149,16 @@ def load_statistics(path: str | os.PathLike[str]) -> CalibrationStatistics:
         ) from error
 
 
+def load_fingerprint(path: str | os.PathLike[str]) -> ModelFingerprint | None:
+    """Return of which model a calibration file is, from its header; None if it cannot be read."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+        return ModelFingerprint.from_json(json.loads(metadata[METADATA_KEY])["fingerprint"])
+    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
 def _header(statistics: CalibrationStatistics) -> dict[str, Any]:
     names: dict[str, list[str]] = {}
     for name, layer in statistics.layers.items():

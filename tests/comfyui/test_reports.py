@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import urllib.error
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from nvfp4_foundry.quant.calibration import CalibrationStatistics, save_statistics
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint
+from nvfp4_foundry.quant.sources import open_source
 
 from tests.comfyui import comfy_workflows as wf
 from tests.comfyui.comfy_python import ComfyUI
-from tests.comfyui.comfy_server import ComfyServer, RejectedError, Run, make_base
+from tests.comfyui.comfy_server import TINY, ComfyServer, RejectedError, Run, make_base
 from tests.comfyui.test_nodes import NODES
 
 PLAN, PRESET = "NVFP4FoundryPlanLayers", "NVFP4FoundrySelectPreset"
@@ -240,3 +243,29 @@ def test_a_calibration_of_another_model_offers_a_name(own: ComfyServer) -> None:
     (sent,) = (m["data"] for m in messages if m.get("type") == "nvfp4_foundry.error")
     assert sent["remedy"]["widget"] == "name" and sent["remedy"]["value"] == "taken_2"
     assert (folder / "taken.safetensors").read_bytes() == b"no calibration"
+
+
+def test_the_calibration_of_the_model_is_offered_instead_of_another(own: ComfyServer) -> None:
+    folder = own.base / "output" / "nvfp4_foundry" / "calibrations"
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_source(TINY) as source:
+        model = source.fingerprint()
+    other = replace(model, shapes={**model.shapes, "blocks.0.ffn.0": (512, 257)})
+    for name, fingerprint in (("right", model), ("wrong", other)):
+        empty = CalibrationStatistics({}, fingerprint, (), 8, ("test",))
+        save_statistics(empty, folder / f"{name}.safetensors")
+    workflow = planning()
+    wf.add(workflow, "calibration", "NVFP4FoundryLoadCalibration", name="wrong")
+    wf.add(
+        workflow, "quantize", "NVFP4FoundryQuantizeModel", model=["model", 0], plan=["plan", 0],
+        statistics=["calibration", 0], preview="as this machine runs it",
+    )  # fmt: skip
+    run, messages = own.watch(workflow)
+    assert run.status == "error" and "from a different model" in run.error
+    (sent,) = (m["data"] for m in messages if m.get("type") == "nvfp4_foundry.error")
+    assert sent["node"] == "quantize" and sent["remedy"] == {
+        "label": "Use calibration right", "node": "NVFP4FoundryLoadCalibration",
+        "widget": "name", "value": "right",
+    }  # fmt: skip
+    workflow["calibration"]["inputs"]["name"] = "right"
+    done(own, workflow)

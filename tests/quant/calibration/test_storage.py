@@ -11,6 +11,7 @@ import safetensors.torch
 import torch
 from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
+    load_fingerprint,
     load_statistics,
     merge,
     save_statistics,
@@ -161,3 +162,10 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
 def test_unwritable_target(tmp_path, sample_statistics) -> None:
     with pytest.raises(CalibrationError, match="cannot write"):
         save_statistics(sample_statistics(), tmp_path / "no" / "folder" / "s")
+
+
+def test_the_model_is_read_from_the_header_alone(saved) -> None:
+    assert load_fingerprint(saved) == load_statistics(saved).fingerprint
+    saved.write_bytes(saved.read_bytes()[:200])
+    assert load_fingerprint(saved) is None
+    assert load_fingerprint(saved.with_name("absent")) is None
