@@ -7,6 +7,8 @@ import { addStyles } from "./styles.js";
 
 const HEIGHT = 138;
 
+let made = 0; // widgets so far
+
 /**
  * The names in a value; saved workflows may have a list.
  * @param {unknown} value
@@ -74,7 +76,8 @@ export function formatChoice(node, name, [, options], undoable) {
     buttons.set(format, button);
     box.append(button);
   }
-  const widget = node.addDOMWidget(name, "NVFP4_FORMATS", box, {
+  // A type of its own: Vue nodes would keep the element of the node that undo replaces.
+  const widget = node.addDOMWidget(name, `NVFP4_FORMATS_${(made += 1)}`, box, {
     getMinHeight: () => HEIGHT,
     getMaxHeight: () => HEIGHT,
     getValue: () => value,

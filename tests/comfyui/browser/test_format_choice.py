@@ -10,11 +10,10 @@ USUAL = "nvfp4, float8_e4m3fn, bf16"
 
 def test_formats_are_switched_and_saved(open_page: OpenPage, look: Look) -> None:
     page = open_page(look)
-    page.clear()
-    node = page.page.evaluate(
-        "() => { const node = window.LiteGraph.createNode('NVFP4FoundryAutoMix');"
-        " window.app.graph.add(node); node.pos = [100, 100]; return node.id; }"
-    )
+    node = 1
+    saved = {"id": node, "type": "NVFP4FoundryAutoMix", "pos": [100, 100], "size": [400, 500]}
+    graph = {"nodes": [saved], "links": [], "groups": [], "version": 0.4}
+    page.load({"last_node_id": 1, "last_link_id": 0, **graph})
     page.settle()
     assert page.widget(node, "formats") == USUAL
     chips = page.page.locator(".nvfp4-node-formats button")
