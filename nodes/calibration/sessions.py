@@ -107,12 +107,11 @@ class CalibrationSession:
         except CalibrationError as error:
             remedy = _other_name(self._path)
             raise CalibrationError(f"{error}. {_REMEDY}", remedy=remedy) from error
-        difference = saved.fingerprint.difference(self.fingerprint)
-        if difference is not None:
-            raise CalibrationError(
-                f"calibration {self.name!r} is from a different model: {difference}. {_REMEDY}",
-                remedy=_other_name(self._path),
-            )
+        try:
+            saved.require_model(self.fingerprint, f"calibration {self.name!r}", _REMEDY)
+        except CalibrationError as error:
+            error.remedy = _other_name(self._path)
+            raise
         return saved
 
     def set_prompts(self, prompts: Sequence[str]) -> None:

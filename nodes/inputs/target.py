@@ -22,12 +22,12 @@ _NUMBER, _STOP, _OVERWRITE = "add a number", "stop", "overwrite"
 SUFFIX = "_nvfp4"
 
 
-def target_inputs(*, default: str = "") -> list[io.Input]:
+def target_inputs() -> list[io.Input]:
     """Return the inputs for where to save a checkpoint."""
     return [
         io.String.Input(
             "file_name",
-            default=default,
+            default="",
             tooltip="The name of the checkpoint, or subfolder/name. .safetensors is added. Leave "
             f"it empty for the name of the source with {SUFFIX}.",
         ),

@@ -98,7 +98,7 @@ test("workflows are migrated once, with links and subgraphs", () => {
     inputs: [{ name: "clip", link: 3 }, { name: "save_as", link: null, widget: { name: "save_as" } }],
     outputs: [{ name: "a", links: [1] }, { name: "b", links: [2] }],
   });
-  const migration = { ...mix, inputs: { clip: "model" }, outputs: { 0: 1, 1: 0 } };
+  const migration = { ...mix, inputs: { clip: "model" } };
   const graph = {
     nodes: [old()],
     links: [[1, 5, 0, 6, 0, "A"], [2, 5, 1, 6, 1, "B"], [3, 4, 0, 5, 0, "CLIP"]],
@@ -108,9 +108,9 @@ test("workflows are migrated once, with links and subgraphs", () => {
   const [node] = /** @type {any[]} */ (graph.nodes);
   assert.equal(node.type, "New");
   assert.deepEqual(node.inputs.map((/** @type {any} */ i) => i.name), ["model"]);
-  assert.deepEqual(node.outputs.map((/** @type {any} */ o) => o.name), ["b", "a"]);
-  assert.deepEqual(graph.links.map((link) => link[2]), [1, 0, 0]);
-  assert.equal(graph.definitions.subgraphs[0].links[0].origin_slot, 1);
+  assert.deepEqual(node.outputs.map((/** @type {any} */ o) => o.name), ["a", "b"]);
+  assert.deepEqual(graph.links.map((link) => link[2]), [0, 1, 0]);
+  assert.equal(graph.definitions.subgraphs[0].nodes[0].type, "New");
   const isNew = { nodes: [{ type: "New", inputs: [{ name: "formats" }] }] };
   assert.deepEqual(migrateWorkflow(isNew, { New: mix }), []);
 });

@@ -15,7 +15,6 @@ import { setWidget } from "./remedies.js";
  *   id: string,
  *   widgets: SavedWidget[],
  *   inputs: { [then: string]: string },
- *   outputs?: { [then: string]: number },
  *   values: { [name: string]: any },
  *   switches?: { prefix?: string, input?: string, on?: string[] },
  *   unless?: string,
@@ -88,25 +87,6 @@ function migrateNode(migration, saved) {
       const name = migration.inputs[input.name] ?? input.name;
       return { ...input, name, ...(input.widget && { widget: { ...input.widget, name } }) };
     });
-  const outputs = Object.entries(migration.outputs ?? {});
-  if (outputs.length > 0 && saved.outputs) {
-    const before = saved.outputs;
-    saved.outputs = [...before];
-    for (const [then, now] of outputs) saved.outputs[now] = before[Number(then)];
-  }
-}
-
-/**
- * Point links at the outputs of now.
- * @param {any} graph
- * @param {string} id of the node
- * @param {{ [then: string]: number }} outputs
- */
-function moveLinks(graph, id, outputs) {
-  for (const link of graph.links ?? []) {
-    const [origin, slot] = Array.isArray(link) ? [1, 2] : ["origin_id", "origin_slot"];
-    if (String(link[origin]) === id && link[slot] in outputs) link[slot] = outputs[link[slot]];
-  }
 }
 
 /**
@@ -159,7 +139,6 @@ export function migrateWorkflow(workflow, migrations) {
       replaced.push(saved.type);
       changed.set(`${graph.id}/${saved.id}`, migration);
       migrateNode(migration, saved);
-      moveLinks(graph, String(saved.id), migration.outputs ?? {});
     }
   }
   renamePromoted(graphs, changed);

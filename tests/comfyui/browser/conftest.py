@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +10,7 @@ import pytest
 
 from tests.comfyui.browser.comfy_page import ComfyPage, Look
 from tests.comfyui.comfy_server import ComfyServer
+from tests.helpers.chromium import why_no_browser
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -21,23 +20,9 @@ OpenPage = Callable[..., ComfyPage]
 _FAILED = pytest.StashKey[bool]()
 
 
-def find_chromium() -> str | None:
-    """Path of the Chromium to test with, or None."""
-    named = os.environ.get("PLAYWRIGHT_CHROMIUM")
-    return named or shutil.which("chromium") or shutil.which("chromium-browser")
-
-
-def _why_not() -> str | None:
-    try:
-        import playwright.sync_api  # noqa: F401
-    except ImportError:
-        return "Playwright is not installed: pip install -e '.[test-browser]'"
-    return None if find_chromium() else "no Chromium found, set PLAYWRIGHT_CHROMIUM to its program"
-
-
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Without a browser say so in one loud line instead of once per test."""
-    reason = _why_not()
+    reason = why_no_browser()
     ours = [item for item in items if Path(__file__).parent in item.path.parents]
     if reason is None or not ours:
         return
@@ -45,17 +30,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ours[0].add_marker(pytest.mark.skip(reason=text))
     config.hook.pytest_deselected(items=ours[1:])
     items[:] = [item for item in items if item not in ours[1:]]
-
-
-@pytest.fixture(scope="session")
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(params=LOOKS, ids=str)

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tests.comfyui.browser.comfy_page import ComfyPage, Look
-from tests.comfyui.browser.conftest import find_chromium
 from tests.comfyui.browser.pictures import model, scenes
 from tests.comfyui.browser.pictures.groups import GROUPS
 from tests.comfyui.comfy_python import comfyui_path, comfyui_python, why_not
 from tests.comfyui.comfy_server import ComfyServer, make_base
+from tests.helpers.chromium import find_chromium
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,6 @@ from nvfp4_foundry.quant.reports.view import LayerView, conversion_view, text_vi
 from nvfp4_foundry.quant.text import printable
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">\u202e\x1b[31m<!--&amp;\u2028"
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 def hostile_view(blocks: int = 12) -> LayerView:
@@ -106,15 +103,10 @@ def test_control_and_bidirectional_characters_are_shown() -> None:
     assert printable("a\x1b[1m\u202eb\tc\né") == "a\\u001b[1m\\u202eb\tc\né"
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("no Chromium")
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield opened
-        opened.close()
+@pytest.fixture
+def browser(chromium: Any) -> Any:
+    """The Chromium of all tests."""
+    return chromium
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

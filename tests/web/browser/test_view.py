@@ -1,68 +1,15 @@
-"""The layer view in Chromium, alone in a static page.
-
-Needs Playwright and Chromium (``CHROMIUM`` or on PATH). ``SCREENSHOTS`` names a folder that gets
-pictures of every view, to be looked at.
-"""
+"""The layer view in Chromium, alone in a static page."""
 
 from __future__ import annotations
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .view_server import make_views, serve
-
-playwright_api = pytest.importorskip("playwright.sync_api", reason="needs Playwright")
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")
+from .conftest import MAP, ROWS, Open
 
 SHOWN_MS, REACTION_MS = 300, 50
-MAP, ROWS = ".nv-canvas", ".nv-table tbody tr:not(.nv-space)"
-Open = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    views = tmp_path_factory.mktemp("views")
-    make_views(views)
-    with serve(views) as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with playwright_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
-@pytest.fixture
-def open_view(browser: Any, address: str) -> Iterator[Open]:
-    """Open a view in a node of some size. No page may report an error or open a dialog."""
-    troubles: list[str] = []
-    pages = []
-
-    def opened(view: str, width: int = 560, height: int = 640, query: str = "", **context: Any):
-        page = browser.new_page(viewport={"width": width, "height": height}, **context)
-        pages.append(page)
-        page.on("pageerror", lambda error: troubles.append(str(error)))
-        page.on("console", lambda m: troubles.append(m.text) if m.type == "error" else None)
-        page.on("dialog", lambda dialog: (troubles.append(dialog.message), dialog.dismiss()))
-        url = f"{address}/tests/web/browser/view.html?view={view}&size={width}x{height}&{query}"
-        page.goto(url)
-        page.wait_for_function("window.test?.ready")
-        return page
-
-    yield opened
-    for page in pages:
-        page.close()
-    assert not troubles
 
 
 def cell(page: Any, block: int, row: int, section: int = 0) -> tuple[float, float]:
@@ -385,40 +332,3 @@ def test_nothing_is_cut_in_a_small_node(open_view: Open) -> None:
     assert body.evaluate("box => box.scrollWidth <= box.clientWidth")
     for message in page.locator(".nv-message span").all():
         assert message.evaluate("box => box.scrollWidth <= box.clientWidth + 1")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_page_follows_the_readers_scheme(browser: Any, address: str, scheme: str) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme=scheme)
-    page.goto(f"{address}/views/qwen.html")
-    page.wait_for_selector(MAP)
-    colour = page.locator(".nv-root").evaluate("box => getComputedStyle(box).backgroundColor")
-    assert (colour == "rgb(246, 247, 249)") == (scheme == "light")
-    page.close()
-
-
-def test_print_has_every_layer(browser: Any, address: str) -> None:
-    page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="dark")
-    page.goto(f"{address}/views/qwen.html")
-    page.wait_for_selector(MAP)
-    page.emulate_media(media="print")
-    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    assert page.locator(ROWS).count() == 846
-    assert page.locator(MAP).is_visible() and page.locator(".nv-table").is_visible()
-    assert page.locator(".nv-text").is_hidden()
-    page.emulate_media(media="screen")
-    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
-    assert page.locator(ROWS).count() < 100
-    page.close()
-
-
-@pytest.mark.parametrize("theme", ["dark", "light"])
-@pytest.mark.parametrize("view", ["qwen", "flux", "wan", "mix", "calibration", "hostile", "text"])
-@pytest.mark.parametrize("size", [(560, 720), (1400, 900)])
-def test_pictures(open_view: Open, view: str, theme: str, size: tuple[int, int]) -> None:
-    folder = os.environ.get("SCREENSHOTS")
-    if not folder:
-        pytest.skip("SCREENSHOTS is not set")
-    page = open_view(view, *size, query="light=1" if theme == "light" else "")
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=Path(folder) / f"{view}_{size[0]}_{theme}.png")
