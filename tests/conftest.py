@@ -1,4 +1,4 @@
-"""For all tests: the same random numbers in every run, asserts that explain themselves, Chromium."""
+"""For all tests: the same random numbers in every run, asserts that explain, a Chromium."""
 
 from __future__ import annotations
 
