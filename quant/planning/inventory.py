@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ..errors import PlanError
 from ..sources.base import TensorInfo, TensorSource
+from .roles import Role, find_roles
 
 Kind = Literal["linear", "embedding", "conv", "norm", "parameter", "buffer"]
 KINDS: tuple[Kind, ...] = ("linear", "embedding", "conv", "norm", "parameter", "buffer")
@@ -37,13 +38,17 @@ class BlockPosition:
 
 @dataclass(frozen=True)
 class Layer:
-    """One module: its weight (or only parameter) and the tensors that belong to it."""
+    """One module: its weight (or only parameter) and the tensors that belong to it.
+
+    ``role`` is what a Linear layer does beside attention and feed-forward, see `find_roles`.
+    """
 
     name: str
     kind: Kind
     tensor: TensorInfo
     companions: tuple[TensorInfo, ...] = ()
     block: BlockPosition | None = None
+    role: Role | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -114,7 +119,16 @@ def inventory_of(tensors: Iterable[TensorInfo]) -> Inventory:
             companions=(companion,) if companion else (),
             block=positions.get(layer_name),
         )
-    return Inventory(layers)
+    return Inventory(_with_roles(layers))
+
+
+def _with_roles(layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    roles = find_roles(
+        {name: layer.shape for name, layer in layers.items()},
+        [name for name, layer in layers.items() if layer.kind == "linear"],
+        {name: layer.block.container for name, layer in layers.items() if layer.block},
+    )
+    return {name: replace(la, role=roles.get(name)) for name, la in layers.items()}
 
 
 def _kind(name: str, info: TensorInfo, is_weight: bool) -> Kind:

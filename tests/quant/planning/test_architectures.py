@@ -152,17 +152,14 @@ READ = [
 def test_shapes_that_comfyui_reads_stay_readable(
     inventory_named: InventoryNamed, model: str, layer: str
 ) -> None:
-    """Formats that keep the shape are allowed. Formats that pack it are refused with a reason."""
-    for wanted, given in (("nvfp4", "keep"), ("float8_e4m3fn", "float8_e4m3fn")):
-        recipe = Recipe.model_validate(
-            {"rules": [{"pattern": layer, "format": wanted}], "default": "float8_e4m3fn"}
-        )
-        plan = make_plan(recipe, inventory_named(model))
-        planned = next(la for la in plan.layers if la.name == layer)
-        assert planned.format == given
-        if given != wanted:
-            reason = "ComfyUI recognises the model by its shape, which this format packs"
-            assert plan.warnings[0] == f"{layer} stays as it is instead of nvfp4: {reason}"
+    """A format that packs the shape gives way to one that keeps it, and the reason says so."""
+    recipe = Recipe.model_validate({"rules": [{"pattern": layer, "format": "nvfp4"}]})
+    plan = make_plan(recipe, inventory_named(model))
+    planned = next(la for la in plan.layers if la.name == layer)
+    assert planned.format == "float8_e4m3fn"
+    why = "ComfyUI recognises the model by its shape, which this format packs"
+    assert planned.reason.endswith(f"float8_e4m3fn, because nvfp4 is not possible: {why}")
+    assert plan.warnings == ()
 
 
 @pytest.mark.parametrize("model", ["wan2.2-ti2v-5b", "wan2.2-i2v-14b", "qwen-image-edit-2511"])
