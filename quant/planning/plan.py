@@ -332,8 +332,8 @@ def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, in
             )
         elif rule.why == USER_RULE:
             raise PlanError(_no_match(rule, inventory))
-        elif not recipe.architectures:
-            continue  # a recipe for all models has rules for layers that many models lack
+        elif rule.optional or not recipe.architectures:
+            continue  # a recipe for many models has rules for layers that some models lack
         else:
             warnings.append(f"rule {number + 1} ({rule.describe()}) matches no layer")
     return warnings

@@ -171,8 +171,8 @@ class Rule(_Data):
     why: str = Field(default="", description="The reason, shown beside the rule.")
     optional: bool = Field(
         default=False,
-        description="Whether a model may lack layers that the rule names without globs. "
-        "Otherwise such a name is an error.",
+        description="Whether a model may lack layers that the rule names. Otherwise a name without "
+        "globs is an error, and a rule that matches nothing is a warning.",
     )
 
     def matches(self, layer: Layer) -> bool:
