@@ -32,7 +32,7 @@ from ..errors import CalibrationError, FoundryError, RecipeError
 from ..formats import FORMATS, get_format
 from ..hardware.generations import Generation
 from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
-from .inventory import BlockPosition, Kind, Layer
+from .layers import BlockPosition, Kind, Layer
 from .roles import Role
 
 SCHEMA_VERSION = 1

@@ -28,7 +28,7 @@ _ONLY_MODULATION = (6, 9, 12, 18)
 # Each pattern is for one part of a dotted name.
 _ADAPTER = re.compile(
     r"\w*adapt[eo]r\w*|\w*connector\w*|\w*refiner\w*|\w*fusion|\w*injector|\w*resampler|"
-    r"\w+_encoder|(de)?tokenizer|\w*projectors?|(before|after)_proj|visual|vision\w*|audio_tower|"
+    r"\w+_encoder|(de)?tokenizer|\w*projectors?|(before|after)_proj|visual|vision(_model|_tower)?|audio_tower|"
     r"\w*distilled_guidance\w*|nerf_\w+|dec_net"
 )
 _MODULATION = re.compile(
@@ -40,8 +40,8 @@ _EMBEDDER = re.compile(r"\w*embed\w*")
 _GATE = re.compile(r"\w*gate_logits|\w*router\w*")
 _EXPERTS = re.compile(r"(^|\.)(\w+_)?experts\.\d+\.")
 _ATTENTION_OR_FFN = re.compile(
-    r"\w*attn\w*|\w*attention\w*|\w*mlp\w*|(\w+_)?ff(n|_\w+)?|\w*feed_forward\w*|\w*qkv\w*|\w*_?[qkvo]|"
-    r"\w*(query|key|value|kv|proj)\w*|fc\d|w\d|linear_?\d|layer\d|up|down|gate",
+    r"\w*attn\w*|\w*attention\w*|\w*mlp\w*|(\w+_)?ff(n|_\w+)?|\w*feed_forward\w*|\w*qkv\w*|"
+    r"(\w+_)?[qkvo]|\w*(query|key|value|kv|proj)\w*|fc\d|w\d|linear_?\d|layer\d|up|down|gate",
     re.IGNORECASE,
 )
 _KEY_OR_VALUE = re.compile(r"\w*(to_[kv]|[kv]_proj|w[kv]|key|value|kv)\w*|[kv]", re.IGNORECASE)
@@ -67,7 +67,8 @@ def find_roles(
             found[name] = role
         elif name in containers:
             unnamed[containers[name]].append(name)
-        if any(_TIME.fullmatch(part) for part in name.split(".")):
+        is_shared = role == "modulation" and name not in containers
+        if is_shared or any(_TIME.fullmatch(part) for part in name.split(".")):
             times.add(shapes[name][0])  # the width of an embedding of the time
     narrow = _main_width(chain(*unnamed.values()), shapes) // _NARROW
     for names in unnamed.values():

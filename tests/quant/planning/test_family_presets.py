@@ -23,73 +23,18 @@ from nvfp4_foundry.quant.planning import (
 from nvfp4_foundry.quant.planning.presets import preset_for
 from nvfp4_foundry.quant.sources import TensorInfo
 
-InventoryNamed = Callable[[str], Inventory]
-FP8 = "float8_e4m3fn"
-BYTES = {"nvfp4": 0.5625, "nvfp4_w4a16": 0.5625, FP8: 1.0, "bf16": 2.0, "keep": 2.0}
+from tests.quant.planning.family_formats import EXPECTED, FP8
 
-#: Per model: its preset, and regular expressions over whole layer names that say which layers get
-#: which format with the default settings.
-EXPECTED: dict[str, tuple[str, dict[str, str]]] = {
-    "flux1-dev": ("flux1", {
-        FP8: r".*(_mod|modulation)\.lin|double_blocks\.0\..*|single_blocks\.37\..*",
-        "nvfp4": r"double_blocks\..*_(attn\.(qkv|proj)|mlp\.[02])|single_blocks\..*\.linear[12]",
-    }),
-    "flux2-dev": ("flux2", {
-        FP8: r"double_blocks\.0\..*|single_blocks\.47\..*",
-        "nvfp4": r"double_blocks\..*_(attn\.(qkv|proj)|mlp\.[02])|single_blocks\..*\.linear[12]",
-    }),
-    "chroma": ("chroma", {
-        FP8: r"double_blocks\.0\..*|single_blocks\.37\..*",
-        "nvfp4": r"double_blocks\..*_(attn\.(qkv|proj)|mlp\.[02])|single_blocks\..*\.linear[12]",
-    }),
-    "z-image": ("z-image", {
-        FP8: r"layers\.(0|29)\.(attention|feed_forward)\..*",
-        "nvfp4": r"layers\..*\.(attention|feed_forward)\..*",
-    }),
-    "ltx-2": ("ltx-2", {
-        FP8: r"transformer_blocks\.([01]|46|47)\..*",
-        "nvfp4": r"transformer_blocks\..*",
-    }),
-    "gated-ltx": ("ltx-2", {FP8: r"transformer_blocks\.\d\.(?!.*to_gate_logits).*"}),
-    "hunyuan-video": ("hunyuan-video", {
-        FP8: r"(double|single)_blocks.*(_mod|modulation)\.lin|double_blocks\.0\..*|"
-             r"single_blocks\.39\..*",
-        "nvfp4": r"(double|single)_blocks\..*",
-    }),
-    "hunyuan-video-1.5": ("hunyuan-video-1.5", {
-        FP8: r"double_blocks.*_mod\.lin|double_blocks\.([01]|52|53)\..*",
-        "nvfp4": r"double_blocks\..*",
-    }),
-    "sdxl": ("sdxl", {
-        FP8: r"(input_blocks\.[45]|output_blocks\.[345])\.1\.transformer_blocks\..*|"
-             r".*\.attn2\.to_[kv]",
-        "nvfp4": r".*\.transformer_blocks\..*",
-    }),
-    "sd1.5": ("sd1.5", {
-        FP8: r"(input_blocks\.[12]|output_blocks\.(9|10|11))\.1\.transformer_blocks\..*|"
-             r".*\.attn2\.to_[kv]",
-        "nvfp4": r".*\.transformer_blocks\..*",
-    }),
-    "t5-xxl": ("t5-xxl", {
-        FP8: r"encoder\.block\.(0|23)\..*|.*\.(SelfAttention\.v|DenseReluDense\.wo)",
-        "nvfp4_w4a16": r"encoder\.block\..*",
-    }),
-    "umt5-xxl": ("t5-xxl", {
-        FP8: r"encoder\.block\.(0|23)\..*|.*\.(SelfAttention\.v|DenseReluDense\.wo)",
-        "nvfp4_w4a16": r"encoder\.block\..*",
-    }),
-    "qwen2.5-vl-7b": ("qwen2.5-vl", {
-        FP8: r"model\.layers\.(0|27)\..*|model\..*\.(v|down)_proj",
-        "nvfp4_w4a16": r"model\.layers\..*",
-    }),
-}  # fmt: skip
+InventoryNamed = Callable[[str], Inventory]
+BYTES = {"nvfp4": 0.5625, "nvfp4_w4a16": 0.5625, FP8: 1.0, "bf16": 2.0, "keep": 2.0}
 
 
 @pytest.mark.parametrize("model", EXPECTED)
 def test_defaults(inventory_named: InventoryNamed, model: str) -> None:
     preset, by_format = EXPECTED[model]
     inventory = inventory_named(model)
-    plan = make_plan(get_preset(preset).build(), inventory)
+    plan = make_plan(get_preset(preset).build(), inventory, any_architecture=True)
+    assert plan.warnings == ()
     found = {la.name: la.format for la in plan.layers if la.format != "keep"}
     expected = {}
     for layer in inventory.of_kind("linear"):
@@ -102,9 +47,10 @@ def test_defaults(inventory_named: InventoryNamed, model: str) -> None:
 
 @pytest.mark.parametrize("model", EXPECTED)
 def test_sizes(inventory_named: InventoryNamed, manifests: ModuleType, model: str) -> None:
-    plan = make_plan(get_preset(EXPECTED[model][0]).build(), inventory_named(model))
+    preset = get_preset(EXPECTED[model][0]).build()
+    plan = make_plan(preset, inventory_named(model), any_architecture=True)
     formats = {f"{la.name}.weight": la.format for la in plan.layers}
-    shapes = {**manifests.MODELS, **manifests.FAMILIES}[model]()
+    shapes = manifests.shapes_of(model)
     expected = sum(prod(shape) * BYTES[formats.get(n, "keep")] for n, shape in shapes.items())
     assert plan.bytes_before == 2 * sum(map(prod, shapes.values()))
     assert plan.bytes_after == pytest.approx(expected, rel=0.01)
@@ -151,7 +97,7 @@ def test_every_model_with_every_setting(
 def test_what_comfyui_reads_keeps_its_shape(inventory_named: InventoryNamed, model: str) -> None:
     """No default format packs a shape that tells ComfyUI what the model is."""
     inventory = inventory_named(model)
-    plan = make_plan(get_preset(EXPECTED[model][0]).build(), inventory)
+    plan = make_plan(get_preset(EXPECTED[model][0]).build(), inventory, any_architecture=True)
     for planned in plan.layers:
         if planned.name in plan.architecture.shapes_read:
             specs = get_format(planned.format).tensor_specs(planned.shape, torch.bfloat16)

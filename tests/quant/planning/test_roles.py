@@ -13,14 +13,11 @@ from math import prod
 from types import ModuleType
 
 import pytest
-import torch
-from nvfp4_foundry.quant.planning import Inventory, get_preset, inventory_of, make_plan
+from nvfp4_foundry.quant.planning import Inventory, get_preset, make_plan
 from nvfp4_foundry.quant.planning.roles import find_roles
-from nvfp4_foundry.quant.sources import TensorInfo
 
 InventoryNamed = Callable[[str], Inventory]
 Roles = Mapping[str, str]
-BF16 = torch.bfloat16
 
 FLUX: Roles = {"modulation": r"double_blocks\.\d+\.(img|txt)_mod\.lin|single_.*\.modulation\.lin"}
 QWEN: Roles = {"modulation": r"transformer_blocks\.\d+\.(img|txt)_mod\.1"}
@@ -28,8 +25,15 @@ HUNYUAN: Roles = {**FLUX, "adapter": r"txt_in\.individual_token_refiner\..*"}
 CHROMA: Roles = {"adapter": r"distilled_guidance_layer\..*"}
 PREDICT2: Roles = {"modulation": r"blocks\.\d+\.adaln_modulation_(self_attn|cross_attn|mlp)\.[12]"}
 COSMOS: Roles = {"modulation": r"blocks\.block\d+\.blocks\.\d\.adaLN_modulation\.[12]"}
-REFINERS = r"(context|noise|ref_image)_refiner\..*"
-LUMINA: Roles = {"modulation": r"layers\.\d+\.adaLN_modulation\.[01]", "adapter": REFINERS}
+REFINERS = r"(context|noise|ref_image|siglip)_refiner\..*"
+LUMINA: Roles = {
+    "modulation": r"layers\.\d+\.adaLN_modulation\.[01]", "adapter": rf"{REFINERS}|dec_net\..*",
+}  # fmt: skip
+SAM: Roles = {
+    "adapter": r".*\.\w+_encoder\..*",
+    "gate": r"tracker\..*sam_mask_decoder\.(output_hyper.*\.layers\.2|.*\.cross_attn_.*\.(q|out)_proj)",
+}  # fmt: skip
+VIDEO: Roles = {"modulation": r".*\.emb_layers\.1", "embedder": r".*\.time_pos_embed\.[02]"}
 KANDINSKY: Roles = {
     "modulation": r"(text|visual)_transformer_blocks\.\d+\.(text|visual)_modulation\.out_layer"
 }
@@ -41,10 +45,10 @@ CONNECTORS: Roles = {"adapter": r"(audio|video)_embeddings_connector\..*"}
 COGVIDEO: Roles = {"modulation": r"blocks\.\d+\.norm[12]\.linear"}
 VACE: Roles = {"adapter": r"vace_blocks\.\d+\.(before|after)_proj"}
 PIXEL: Roles = {
-    "modulation": r"patch_.*\.adaLN_modulation_(img|txt)\.0|pixel_.*\.adaLN_modulation_m(sa|lp)",
-    "gate": r"pixel_blocks\.\d+\.mlp\.fc[12]",
+    "modulation": r"(core\.)?(patch|pixel)_blocks\.\d+\.adaLN_modulation.*",
+    "gate": r"(core\.)?pixel_blocks\.\d+\.mlp\.fc[12]",
 }
-VISUAL: Roles = {"adapter": r"visual\..*"}
+VISUAL: Roles = {"adapter": r"(model\.)?visual\..*"}
 CASCADE: Roles = {"modulation": r"(down|up)_blocks\.\d\.\d+\.mapper(_\w+)?"}
 #: By key list: the roles of Linear layers in blocks. Lists that are not named have none.
 ROLES: dict[str, Roles] = {
@@ -91,11 +95,23 @@ ROLES: dict[str, Roles] = {
     "wan-dancer": {"adapter": r"music_(injector|encoder)\..*"},
     "pixeldit": PIXEL, "pid": PIXEL,
     "stable-cascade-c": CASCADE, "stable-cascade-b": CASCADE,
+    "ace-step-1.5": {
+        "adapter": r"encoder\.(lyric|timbre)_encoder\..*|(de)?tokenizer\..*",
+    },
+    "hunyuan3d-2": FLUX, "hunyuan3d-2-mini": FLUX,
+    "hunyuan3d-2.1": {"expert": r"blocks\.\d+\.moe\.experts\.\d\..*"},
+    "svd": VIDEO, "sv3d-u": VIDEO, "sv3d-p": VIDEO,
+    "sam3": SAM, "sam3.1": SAM,
+    "rt-detr": {"gate": r"decoder\.decoder\.lqe_layers\.\d\.reg_conf\.layers\.\d"},
+    "stable-audio-3": {"embedder": r"transformer\.layers\.\d+\.to_local_embed\.\d"},
+    "cogvideox-5b-i2v": COGVIDEO,
     "ace-step": {"adapter": r"lyric_encoder\..*"},
     "triposplat": {
         "adapter": REFINERS, "gate": r"((noise|context)_)?repo_layers\.\d+\.\w+_map",
     },
-    "qwen2.5-vl-7b": VISUAL,
+    "qwen2.5-vl-7b": VISUAL, "qwen3-vl-8b": VISUAL,
+    "gemma3-12b": {"adapter": r"vision_model\..*"},
+    "qwen3.5-2b": {**VISUAL, "gate": r".*\.linear_attn\.in_proj_[ab]"},
     "gated-ltx": {"adapter": r"video_embeddings_connector\..*", "gate": r"transformer_.*_logits"},
     "unknown-dit": {
         "modulation": r"stages\.\d+\.adaLN_modulation\.1", "gate": r".*head_gate_logits",
@@ -113,7 +129,7 @@ def expected_role(name: str, roles: Roles) -> str | None:
 
 
 def test_roles_of_every_key_list(inventory_named: InventoryNamed, manifests: ModuleType) -> None:
-    for model in (*manifests.MODELS, "gated-ltx", "unknown-dit"):
+    for model in (*manifests.GENERATED, "gated-ltx", "unknown-dit"):
         found = in_blocks(inventory_named(model))
         roles = ROLES.get(model, {})
         assert found == {name: expected_role(name, roles) for name in found}, model
@@ -123,7 +139,7 @@ def test_roles_of_every_key_list(inventory_named: InventoryNamed, manifests: Mod
 def test_nothing_with_a_role_gets_4_bits_activations(
     inventory_named: InventoryNamed, manifests: ModuleType
 ) -> None:
-    for model in (*manifests.MODELS, "gated-ltx", "unknown-dit"):
+    for model in (*manifests.GENERATED, "gated-ltx", "unknown-dit"):
         inventory = inventory_named(model)
         plan = make_plan(get_preset("smart").build(), inventory, any_architecture=True)
         for planned in plan.quantized():
@@ -139,28 +155,29 @@ NEUTRAL = [
     ("hidream-i1", r"block\.adaLN_modulation\.1", "block.cond.1"),
     ("auraflow", r"mod(C|X|CX)\.1", r"cond\1.1"),
     ("ideogram4", r"layers\.(\d+)\.adaln_modulation", r"layers.\1.cond"),
-    ("omnigen2", r"norm1\.linear", "cond.project"),
-    ("kandinsky5-pro", r"_modulation\.out_layer", "_cond.project"),
-    ("cogvideox-2b", r"norm([12])\.linear", r"cond\1.project"),
-    ("minimax-h3", r"adaln_proj\.linear", "cond.project"),
+    ("omnigen2", r"norm1\.linear", "cond.make"),
+    ("kandinsky5-pro", r"_modulation\.out_layer", "_cond.make"),
+    ("cogvideox-2b", r"norm([12])\.linear", r"cond\1.make"),
+    ("minimax-h3", r"adaln_proj\.linear", "cond.make"),
     ("sd3.5-large", r"adaLN_modulation\.1", "cond.1"),
 ]
 
 
 @pytest.mark.parametrize(("model", "pattern", "neutral"), NEUTRAL)
 def test_modulation_is_known_by_its_shape_too(
-    manifests: ModuleType, model: str, pattern: str, neutral: str
+    inventory_named: InventoryNamed, model: str, pattern: str, neutral: str
 ) -> None:
-    if model not in manifests.MODELS:
-        pytest.skip(f"no key list of {model}")
-    shapes = manifests.MODELS[model]()
-    renamed = {re.sub(pattern, neutral, name): shape for name, shape in shapes.items()}
-    before = in_blocks(inventory_of(TensorInfo(n, s, BF16) for n, s in shapes.items()))
-    after = in_blocks(inventory_of(TensorInfo(n, s, BF16) for n, s in renamed.items()))
-    assert set(before) != set(after)
-    for name, role in before.items():
-        changed = re.sub(pattern, neutral, name)
-        assert after[changed] == role, (name, changed)
+    inventory = inventory_named(model)
+    names = {name: re.sub(pattern, neutral, name) for name in inventory.layers}
+    linears = [names[la.name] for la in inventory.of_kind("linear")]
+    found = find_roles(
+        {names[la.name]: la.shape for la in inventory.layers.values()},
+        linears,
+        {names[la.name]: la.block.container for la in inventory.layers.values() if la.block},
+    )
+    assert any(name != new for name, new in names.items())
+    for name, role in in_blocks(inventory).items():
+        assert found.get(names[name]) == role, (name, names[name])
 
 
 def test_a_bottleneck_is_a_gate_and_grouped_keys_are_not() -> None:
