@@ -40,6 +40,8 @@ class PrefixedSource(SourceView):
         notes = [f"layer names are used without their prefix {prefix!r}"] if prefix else []
         super().__init__(source, *notes)
         self.prefix = prefix
+        if source.linear_layers is not None:
+            self.linear_layers = frozenset(n.removeprefix(prefix) for n in source.linear_layers)
         self._original = {
             name[len(prefix) :]: name
             for name in source.tensors

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..inventory import Inventory
+from ..layers import Inventory
 
 
 @dataclass(frozen=True)
@@ -13,10 +13,11 @@ class Architecture:
 
     Presets list the ``id``; users see ``title`` and ``facts``. ``problem`` says why ComfyUI cannot
     load such a file, or is None. ``shapes_read`` names the Linear layers from whose number of
-    inputs ComfyUI recognises the model. A format that packs their columns would make ComfyUI take
-    the file for another model. ComfyUI multiplies text encoders in 16 or 32 bits in any format
-    (``full_precision_mm`` in its ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no
-    input scales.
+    inputs ComfyUI recognises the model, and ``rows_read`` those from whose number of outputs. A
+    format that packs the one or pads the other would make ComfyUI take the file for another model.
+    ComfyUI multiplies text encoders in 16 or 32 bits in any format (``full_precision_mm`` in its
+    ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no input scales. ``since`` is the
+    first ComfyUI that knows the model, if that is not the oldest that the pack supports.
     """
 
     id: str
@@ -24,7 +25,9 @@ class Architecture:
     facts: str = ""
     problem: str | None = None
     shapes_read: tuple[str, ...] = ()
+    rows_read: tuple[str, ...] = ()
     is_text_encoder: bool = False
+    since: str = ""
 
     def __str__(self) -> str:
         return f"{self.title} ({self.facts})" if self.facts else self.title
