@@ -108,12 +108,16 @@ def unknown_weights(
         used: names of tensors that belong to known weights.
         refused: errors of weights that do not follow their convention, by name.
     """
-    found = {}
+    found, hidden = {}, leftovers(source)
     for layer in read_layout(source, lenient=True).values():
         weight = layer.tensors.get("weight")
         if weight is None or weight.name in used:
             continue
-        names = [info.name for suffix, info in layer.tensors.items() if suffix != "bias"]
+        names = [
+            info.name
+            for suffix, info in layer.tensors.items()
+            if suffix != "bias" and info.name not in hidden
+        ]
         reason = refused.get(weight.name)
         if reason is None and len(names) == 1 and not _is_packed(weight):
             continue
