@@ -14,12 +14,13 @@ from .architecture import Architecture
 from .diffusers import diffusers
 from .flux import flux
 from .hunyuan_video import hunyuan_video
+from .language_models import language_model
 from .ltx import ltx
 from .lumina import lumina
 from .other import transformer
 from .qwen_image import qwen_image
 from .seedvr2 import seedvr2
-from .text_encoders import language_model, t5, unquantizable_text_encoder
+from .text_encoders import t5, unquantizable_text_encoder
 from .unet import unet
 from .wan import wan, wan_diffusers
 
@@ -36,9 +37,9 @@ _DETECTORS: tuple[Callable[[Inventory], Architecture | None], ...] = (
     qwen_image,
     unet,
     diffusers,
+    unquantizable_text_encoder,
     t5,
     language_model,
-    unquantizable_text_encoder,
     transformer,
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..inventory import Inventory
@@ -16,7 +17,8 @@ class Architecture:
     inputs ComfyUI recognises the model. A format that packs their columns would make ComfyUI take
     the file for another model. ComfyUI multiplies text encoders in 16 or 32 bits in any format
     (``full_precision_mm`` in its ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no
-    input scales.
+    input scales. ``former_ids`` are ids that earlier versions gave such a model: recipes that were
+    saved for them fit it.
     """
 
     id: str
@@ -25,6 +27,11 @@ class Architecture:
     problem: str | None = None
     shapes_read: tuple[str, ...] = ()
     is_text_encoder: bool = False
+    former_ids: tuple[str, ...] = ()
+
+    def is_one_of(self, ids: Collection[str]) -> bool:
+        """Whether ids of architectures, present or former, name this model."""
+        return any(name in ids for name in (self.id, *self.former_ids))
 
     def __str__(self) -> str:
         return f"{self.title} ({self.facts})" if self.facts else self.title
