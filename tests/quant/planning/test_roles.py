@@ -31,7 +31,7 @@ LUMINA: Roles = {
 }  # fmt: skip
 SAM: Roles = {
     "adapter": r".*\.\w+_encoder\..*",
-    "gate": r"tracker\..*sam_mask_decoder\.(output_hyper.*\.layers\.2|.*\.cross_attn_.*\.(q|out)_proj)",
+    "gate": r"tracker\..*mask_decoder\.(output_hyper.*\.2|.*\.cross_attn_.*\.(q|out)_proj)",
 }  # fmt: skip
 VIDEO: Roles = {"modulation": r".*\.emb_layers\.1", "embedder": r".*\.time_pos_embed\.[02]"}
 KANDINSKY: Roles = {
