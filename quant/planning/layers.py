@@ -161,8 +161,15 @@ def block_positions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, BlockPos
 
 
 def _indexed(name: str) -> Iterable[tuple[str, int, str]]:
-    """Yield (container, index, rest) for each number in a dotted name, outermost first."""
+    """Yield (container, index, rest) for each number in a dotted name, outermost first.
+
+    Cosmos writes ``blocks.block3`` where others write ``blocks.3``.
+    """
     parts = name.split(".")
     for i in range(1, len(parts) - 1):
+        rest = ".".join(parts[i + 1 :])
+        named = parts[i].removeprefix(parts[i - 1].removesuffix("s"))
         if parts[i].isdigit():
-            yield ".".join(parts[:i]), int(parts[i]), ".".join(parts[i + 1 :])
+            yield ".".join(parts[:i]), int(parts[i]), rest
+        elif named.isdigit() and parts[i - 1].endswith("s"):
+            yield ".".join([*parts[:i], parts[i].removesuffix(named)]), int(named), rest
