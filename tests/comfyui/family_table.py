@@ -22,6 +22,8 @@ FAMILIES = {
     "hidream-o1": ("HiDreamO1", "smart"),
     "omnigen2": ("Omnigen2", "smart"),
     "boogu": ("Boogu", "smart"),
+    "lumina2": ("Lumina2", "z-image"),
+    "z-image": ("ZImage", "z-image"),
     "qwen-image": ("QwenImage", "qwen-image-2512"),
     "mage-flow": ("MageFlow", "qwen-image-2512"),
     "lens": ("Lens", "qwen-image-2512"),
@@ -43,6 +45,9 @@ FAMILIES = {
     "ace-step": ("ACEStep", "smart"),
     "ace-step-1.5": ("ACEStep15", "smart"),
     "stable-audio": ("StableAudio", "smart"),
+    "hunyuan3d-2": ("Hunyuan3Dv2", "smart"),
+    "triposplat": ("TripoSplat", "smart"),
+    "stable-cascade": ("Stable_Cascade_C", "smart"),
     "wan2.1-t2v": ("WAN21_T2V", "wan2.2-14b"),
     "wan2.1-i2v": ("WAN21_I2V", "wan2.2-14b"),
     "wan2.2-ti2v": ("WAN22_T2V", "wan2.2-ti2v-5b"),
@@ -62,6 +67,9 @@ FAMILIES = {
 
 #: The first ComfyUI that knows a family, where the oldest that the pack supports does not.
 SINCE = {"minimax-h3": (0, 33), "wan-animate2": (0, 33)}
+
+#: Families whose layers ComfyUI splits or renames as it loads them.
+RENAMED = ("stable-cascade", "pixeldit")
 
 
 def known_families(comfyui: Path) -> list[str]:

@@ -36,8 +36,12 @@ from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
 from nvfp4_foundry.quant.formats import get_format  # noqa: E402
 from nvfp4_foundry.quant.planning import Plan, get_preset, make_plan, take_inventory  # noqa: E402
 from nvfp4_foundry.quant.planning.architectures import detect_architecture  # noqa: E402
+from nvfp4_foundry.quant.planning.architectures.lumina import _BY_WIDTH  # noqa: E402
 from nvfp4_foundry.quant.planning.presets import preset_for  # noqa: E402
 from nvfp4_foundry.quant.sources import open_source, open_tensors  # noqa: E402
+
+# The pack tells them by their width, as ComfyUI does.
+TINY_LUMINAS = {192: ("lumina2", "Lumina 2"), 256: ("z-image", "Z-Image")}
 
 
 class Complaints(logging.Handler):
@@ -100,11 +104,6 @@ def format_of(module: Any) -> str:
     return f"{name}_w4a16" if module._full_precision_mm_config else name
 
 
-def published(name: str, norms: str) -> str:
-    """Return the name of a tensor in the files of its makers."""
-    return f"{name.removesuffix('weight')}{norms}" if name.endswith("_norm.weight") else name
-
-
 def try_preset(
     name: str, family: Family, chosen_preset: str | None, plain: torch.Tensor
 ) -> dict[str, Any]:
@@ -113,12 +112,15 @@ def try_preset(
     target = folder / f"{name}-{chosen_preset or 'quantized'}.safetensors"
     preset, plan = quantize(source, target, chosen_preset)
     patcher, decoded = loaded(target, family), decoded_weights(target, plan)
-    modules = quantized_modules(patcher.model.diffusion_model)
+    modules = {
+        f"{family.prefix}{layer}": module
+        for layer, module in quantized_modules(patcher.model.diffusion_model).items()
+    }
     quantized = sampled(patcher, family, 2)
     twin = loaded(source, family)
     errors = {}
     for layer, weight in decoded.items():
-        linear = twin.model.diffusion_model.get_submodule(layer)
+        linear = twin.model.diffusion_model.get_submodule(layer.removeprefix(family.prefix))
         errors[layer] = difference(weight, linear.weight)
         linear.weight.copy_(weight)
     return {
@@ -142,10 +144,7 @@ def try_preset(
 def try_family(name: str, family: Family) -> dict[str, Any]:
     """Load, quantize, load and sample one family."""
     source = folder / f"{name}.safetensors"
-    tensors = {
-        published(key, family.norms): value.to(torch.bfloat16)
-        for key, value in family.tensors().items()
-    }
+    tensors = {key: value.to(torch.bfloat16) for key, value in family.tensors().items()}
     save_file(tensors, source, metadata=dict(family.metadata) or None)
     model = loaded(source, family)
     plain = sampled(model, family, 2)
@@ -162,6 +161,7 @@ def try_family(name: str, family: Family) -> dict[str, Any]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
+    _BY_WIDTH.update(TINY_LUMINAS)
     complaints = Complaints()
     logging.getLogger().handlers = [complaints]
     result = {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import tiny_flux
 import tiny_images
+import tiny_shapes
 import tiny_unets
 import tiny_videos
 import tiny_wan
@@ -14,6 +15,7 @@ from tiny_family import Family as Family
 FAMILIES = {
     **tiny_flux.FAMILIES,
     **tiny_images.FAMILIES,
+    **tiny_shapes.FAMILIES,
     **tiny_unets.FAMILIES,
     **tiny_videos.FAMILIES,
     **tiny_wan.FAMILIES,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ import comfy.ops
 import torch
 
 Values = Mapping[str, Any]
+Tensors = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,9 @@ class Family:
 
     ``latent`` and ``context`` are shapes (a list of shapes: a nested latent); ``pooled`` is the
     width of the pooled text, or 0; ``masked`` whether the text comes with a mask; ``extra`` what
-    else the text carries: shapes of random tensors, or values. ``norms`` is what its files call the
-    factors of a norm: ComfyUI renames Flux's.
+    else the text carries: shapes of random tensors, or values. ``published`` turns
+    the tensors of ComfyUI's modules into those of its makers' files, where ComfyUI renames them;
+    ``prefix`` is what the files have before the names of layers.
     """
 
     build: str
@@ -62,10 +64,14 @@ class Family:
     parts: Mapping[str, Values] = field(default_factory=dict)
     beside: Mapping[str, tuple[str, Values]] = field(default_factory=dict)
     metadata: Mapping[str, str] = field(default_factory=dict)
-    norms: str = "weight"
+    published: Callable[[Tensors], Tensors] = dict
+    prefix: str = ""
 
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """Return random weights that neither vanish nor explode; the same every time."""
+    def tensors(self) -> Tensors:
+        """Return random weights that neither vanish nor explode, as in a file of its makers.
+
+        They are the same every time.
+        """
         with self.small():
             model = _class(self.build)(
                 **{**self.config, **self.sizes},
@@ -76,7 +82,8 @@ class Family:
             others = _class(path)(**values).state_dict()
             found |= {prefix + name: tensor for name, tensor in others.items()}
         generator = torch.Generator().manual_seed(1)
-        return {name: _weights(name, tensor, generator) for name, tensor in found.items()}
+        random = {name: _weights(name, tensor, generator) for name, tensor in found.items()}
+        return self.published(random)
 
     @contextmanager
     def small(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tiny_family import Family
+from tiny_family import Family, Tensors
 
 _FLUX = {
     "image_model": "flux", "in_channels": 16, "out_channels": 16, "vec_in_dim": 64,
@@ -41,28 +41,38 @@ _HUNYUAN_IMAGE = _HUNYUAN | {
     "axes_dim": [64, 64], "byt5": True,
 }  # fmt: skip
 
+
+def _scales(tensors: Tensors) -> Tensors:
+    """Return the tensors with the factors of the norms called ``scale``."""
+    end, scale = "_norm.weight", "_norm.scale"
+    return {
+        f"{name.removesuffix(end)}{scale}" if name.endswith(end) else name: tensor
+        for name, tensor in tensors.items()
+    }
+
+
 _Flux = "flux.model:Flux"
 _Hunyuan = "hunyuan_video.model:HunyuanVideo"
 
 FAMILIES = {
-    "flux1": Family(_Flux, _FLUX, (1, 16, 8, 8), (1, 5, 64), pooled=64, norms="scale"),
-    "flux2": Family(_Flux, _FLUX2, (1, 128, 4, 4), (1, 5, 64), norms="scale"),
+    "flux1": Family(_Flux, _FLUX, (1, 16, 8, 8), (1, 5, 64), pooled=64, published=_scales),
+    "flux2": Family(_Flux, _FLUX2, (1, 128, 4, 4), (1, 5, 64), published=_scales),
     "longcat-image": Family(
         _Flux, _FLUX | {"vec_in_dim": None, "context_in_dim": 3584, "guidance_embed": False},
         (1, 16, 8, 8), (1, 5, 3584),
     ),
     "chroma": Family(
-        "chroma.model:Chroma", _CHROMA, (1, 16, 8, 8), (1, 5, 64), norms="scale",
+        "chroma.model:Chroma", _CHROMA, (1, 16, 8, 8), (1, 5, 64), published=_scales,
         sizes={"out_dim": 128, "hidden_dim": 128},
     ),
     "chroma-radiance": Family(
         "chroma_radiance.model:ChromaRadiance", _RADIANCE, (1, 3, 16, 16), (1, 5, 64),
-        norms="scale",
+        published=_scales,
         sizes={"out_dim": 128, "hidden_dim": 128, "nerf_hidden_size": 16,
                "nerf_embedder_dtype": None},
     ),
     "hunyuan-video": Family(
-        _Hunyuan, _HUNYUAN, (1, 16, 1, 8, 8), (1, 5, 64), pooled=768, norms="scale"
+        _Hunyuan, _HUNYUAN, (1, 16, 1, 8, 8), (1, 5, 64), pooled=768, published=_scales
     ),
     "hunyuan-video-1.5": Family(
         _Hunyuan, _HUNYUAN_15, (1, 32, 1, 4, 4), (1, 5, 64), pooled=768

@@ -27,6 +27,19 @@ _BOOGU = {
     "hidden_size": 480, "num_layers": 3, "num_double_stream_layers": 1, "num_refiner_layers": 1,
     "instruction_feat_dim": 64,
 }  # fmt: skip
+_LUMINA = {
+    "patch_size": 2, "in_channels": 16, "cap_feat_dim": 64, "n_layers": 3, "qk_norm": True,
+}  # fmt: skip
+_LUMINA_2 = {
+    "dim": 192, "n_heads": 2, "n_kv_heads": 1, "n_refiner_layers": 1, "axes_dims": [32, 32, 32],
+    "axes_lens": [300, 512, 512], "multiple_of": 64, "rope_theta": 10000.0,
+    "ffn_dim_multiplier": 4.0,
+}  # fmt: skip
+_Z_IMAGE = {
+    "dim": 256, "n_heads": 2, "n_kv_heads": 2, "n_refiner_layers": 1, "axes_dims": [32, 48, 48],
+    "axes_lens": [1536, 512, 512], "rope_theta": 256.0, "ffn_dim_multiplier": 8 / 3,
+    "z_image_modulation": True, "time_scale": 1000.0, "pad_tokens_multiple": 32,
+}  # fmt: skip
 _KREA = {
     "features": 256, "channels": 16, "patch": 2, "layers": 3, "heads": 2, "kvheads": 1,
     "txtlayers": 3, "txtdim": 128,
@@ -69,6 +82,14 @@ FAMILIES = {
     "boogu": Family(
         "boogu.model:BooguTransformer2DModel", _BOOGU, (1, 16, 8, 8), (1, 5, 64), masked=True,
         sizes={"num_attention_heads": 4, "num_kv_heads": 1},
+    ),
+    "lumina2": Family(
+        "lumina.model:NextDiT", _LUMINA, (1, 16, 8, 8), (1, 5, 64), marks={"dim": 2304},
+        sizes=_LUMINA_2,
+    ),
+    "z-image": Family(
+        "lumina.model:NextDiT", _LUMINA, (1, 16, 8, 8), (1, 5, 64), marks={"dim": 3840},
+        sizes=_Z_IMAGE,
     ),
     "qwen-image": Family(
         "qwen_image.model:QwenImageTransformer2DModel", {"in_channels": 64, "num_layers": 3},
