@@ -24,7 +24,7 @@ _CASCADE_C = {
 
 
 def _pixel_files(tensors: Tensors) -> Tensors:
-    """Return the tensors of PixelDiT's file: below ``core``, one modulation for each pixel block."""
+    """Return the tensors of PixelDiT's file: below ``core``, one modulation a pixel block."""
     found = {}
     for name, tensor in tensors.items():
         if ".adaLN_modulation_mlp." in name:
