@@ -73,8 +73,11 @@ FAMILIES = {
 #: The first ComfyUI that knows a family, where the oldest that the pack supports does not.
 SINCE = {"minimax-h3": (0, 33), "wan-animate2": (0, 33)}
 
-#: Families whose layers ComfyUI splits or renames as it loads them.
-RENAMED = ("stable-cascade", "pixeldit")
+#: Families of which ComfyUI splits layers as it loads them, and names of what it makes.
+SPLIT = {
+    "stable-cascade": (".attn.to_q", ".attn.to_k", ".attn.to_v"),
+    "pixeldit": (".adaLN_modulation_msa", ".adaLN_modulation_mlp"),
+}
 
 
 def known_families(comfyui: Path) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from tests.comfyui.comfy_python import ComfyUI, comfyui_path
-from tests.comfyui.family_table import FAMILIES, RENAMED, SINCE, known_families
+from tests.comfyui.family_table import FAMILIES, SINCE, SPLIT, known_families
 
 SCRIPT = "sample_families.py"
 KNOWN = known_families(path) if (path := comfyui_path()) else list(FAMILIES)
@@ -55,7 +55,20 @@ def test_recognised_before_and_after(found: dict[str, Any], family: str) -> None
 
 @pytest.mark.parametrize("family", KNOWN)
 def test_a_model_in_the_graph_has_the_names_of_its_file(found: dict[str, Any], family: str) -> None:
-    assert found["same_names"] == (family not in RENAMED)
+    assert found["same_names"] == (family not in SPLIT)
+
+
+@pytest.mark.parametrize("family", KNOWN)
+def test_the_pack_and_comfyui_take_the_same_layers_for_linear(
+    found: dict[str, Any], family: str
+) -> None:
+    """The names in the file decide, without a look at ComfyUI's modules."""
+    assert [name for name in found["other_kinds"] if not is_of_split(name, family)] == []
+
+
+def is_of_split(layer: str, family: str) -> bool:
+    """Whether ComfyUI has made a layer as it loaded the file, by splitting another."""
+    return any(part in layer for part in SPLIT.get(family, ()))
 
 
 @pytest.mark.parametrize("family", KNOWN)

@@ -98,6 +98,18 @@ def quantized_modules(model: torch.nn.Module) -> dict[str, Any]:
     }
 
 
+def other_kinds(model: torch.nn.Module, source_path: Path, prefix: str) -> list[str]:
+    """Return the layers that the pack and ComfyUI do not both take for a Linear."""
+    theirs = {
+        f"{prefix}{name}"
+        for name, module in model.named_modules()
+        if hasattr(module, "comfy_cast_weights") and hasattr(module, "in_features")
+    }
+    with open_source(source_path) as source:
+        layers = take_inventory(source).layers.values()
+    return sorted(theirs ^ {layer.name for layer in layers if layer.kind == "linear"})
+
+
 def format_of(module: Any) -> str:
     """Return the format of a quantized layer, in this pack's names."""
     name = module.quant_format
@@ -153,6 +165,7 @@ def try_family(name: str, family: Family) -> dict[str, Any]:
     return {
         "class": type(model.model.model_config).__name__,
         "same_names": same_names,
+        "other_kinds": other_kinds(model.model.diffusion_model, source, family.prefix),
         "std": float(plain.std()),
         "size": source.stat().st_size,
         "presets": [try_preset(name, family, preset, plain) for preset in (None, "all")],
