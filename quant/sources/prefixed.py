@@ -20,11 +20,12 @@ COMFYUI_PREFIXES = (_CHECKPOINT, "model.model.", "net.", "model.")
 _OTHERS = ("diffusion_model.", "transformer.", "unet.", "dit.", "module.")
 # Running averages of the weights. ComfyUI takes the weights themselves.
 _AVERAGES = ("model_ema.", "ema_model.", "ema.", "module_ema.", "averaged_model.", "ema_unet.")
-# Names of language models, in which ComfyUI expects the prefix.
+# Names of language models and of Stable Audio, in which ComfyUI expects the prefix.
 _NAMED_SO = (
     "model.embed_tokens.", "model.language_model.", "model.layers.0.self_attn.",
     "transformer.resblocks.", "transformer.h.", "transformer.wte.", "transformer.word_embeddings.",
-    "transformer.encoder.layers.", "transformer.embedding.",
+    "transformer.encoder.layers.", "transformer.embedding.", "transformer.project_in.",
+    "transformer.rotary_pos_emb.",
 )  # fmt: skip
 _DEEPEST = 3
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 from nvfp4_foundry.quant.errors import SourceError
+from nvfp4_foundry.quant.planning.architectures import known_models
 from nvfp4_foundry.quant.sources import StateDictSource, find_prefix, open_source
 from safetensors.torch import save_file
 
+KNOWN_MODELS = Path(known_models.__file__).with_name("known")
 MODEL = {"blocks.0.q.weight": torch.arange(6.0).view(2, 3), "head.bias": torch.full((2,), 7.0)}
 
 
@@ -75,3 +77,12 @@ def test_language_models_keep_their_names(first: str) -> None:
     """All of their names start with ``model.``, by which ComfyUI recognises them."""
     tensors = {f"{first}.weight": torch.ones(4, 2), "model.norm.weight": torch.ones(2)}
     assert find_prefix(StateDictSource(tensors).tensors) == ""
+
+
+@pytest.mark.parametrize("model", sorted(path.stem for path in KNOWN_MODELS.glob("*.json")))
+def test_the_names_of_a_model_that_comfyui_knows_have_no_prefix(model: str) -> None:
+    known = known_models.known_model(model)
+    assert known is not None
+    # as published: the tensors that are most, in each of a few blocks
+    every = [name.replace("#", str(block)) for name in known.every for block in range(20)]
+    assert find_prefix(dict.fromkeys(every)) == ""
