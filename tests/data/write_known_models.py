@@ -40,6 +40,7 @@ OTHER_FORMS: Mapping[str, str] = {
     "sam3": r"[qkv]_proj|^tracker\.",
     "pid": r"adaLN_modulation",
     "pixeldit": r"adaLN_modulation",
+    "qwen2.5-vl": r"^lm_head\.",
 }
 #: Architectures that stand for many models, of which one list says little.
 MANY_MODELS = ("language-model",)

@@ -81,7 +81,7 @@ EXPECTED = {
     ("qwen-image", "Qwen-Image"): "qwen-image-2512 qwen-image-layered",
     ("qwen-image-edit-2511", "Qwen-Image-Edit 2511"): "qwen-image-edit-2511",
     ("qwen2.5-vl", "Qwen2.5-VL text encoder"): "qwen2.5-vl-7b",
-    ("language-model", "a language model as text encoder"): "qwen3-4b",
+    ("qwen3", "Qwen3 text encoder"): "qwen3-4b",
     ("rt-detr", "RT-DETR"): "rt-detr",
     ("sam3", "SAM 3"): "sam3 sam3.1",
     ("sd-x4-upscaler", "Stable Diffusion x4 upscaler"): "sd-x4-upscaler",
