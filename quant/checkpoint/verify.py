@@ -70,6 +70,7 @@ def verify_checkpoint(
     on_progress: OnProgress | None = None,
     *,
     complete_from: str | Path | None = None,
+    layout: str = "",
 ) -> VerifyResult:
     """Verify a checkpoint file, and compare it with the source model if that is given.
 
@@ -77,7 +78,8 @@ def verify_checkpoint(
     finite and positive, that no quantized weight lacks a marker, and that weights decode to finite
     values. With a source, also checks that decoded weights match it within the format's error bound
     (and with the recorded error), and that unquantized tensors are bit-equal. ``complete_from`` is
-    the file with the tensors that the source lacks.
+    the file with the tensors that the source lacks, ``layout`` that of its NVFP4 weights without
+    markers (see `open_source`).
 
     Raises:
         SourceError: a file cannot be read at all.
@@ -87,7 +89,7 @@ def verify_checkpoint(
         if source is None:
             return verify_tensors(checkpoint, None, on_progress)
         meant_for = marked_architectures(checkpoint)
-        with open_source(source, complete_from, meant_for=meant_for) as original:
+        with open_source(source, complete_from, meant_for=meant_for, layout=layout) as original:
             return verify_tensors(checkpoint, original, on_progress)
 
 

@@ -57,6 +57,7 @@ def open_source(
     complete_from: str | Path | None = None,
     *,
     meant_for: Collection[str] = (),
+    layout: str = "",
 ) -> TensorSource:
     """Open a model to quantize: with ComfyUI's names, without prefix, with decoded weights.
 
@@ -65,15 +66,17 @@ def open_source(
         complete_from: a second path, from which to take tensors that the model lacks.
         meant_for: ids of the architectures that the recipe is for; empty: any. They decide which
             model it is where the weights of two models look alike (see ``qwen_edit``).
+        layout: whose layout NVFP4 weights without markers have (``comfyui`` or ``modelopt``);
+            empty: the file has to show it.
 
     Raises:
         SourceError: the path cannot be opened, the file is not a model, tensors are missing, or
             quantized weights cannot be decoded.
     """
-    model = _open_model(path, partial=complete_from is not None)
+    model = _open_model(path, layout, partial=complete_from is not None)
     try:
         if complete_from is not None:
-            model = _completed(model, complete_from)
+            model = _completed(model, complete_from, layout)
         require_complete(model)
         return with_2511_marker(model, meant_for)
     except BaseException:
@@ -81,7 +84,7 @@ def open_source(
         raise
 
 
-def open_to_look(path: str | Path) -> TensorSource:
+def open_to_look(path: str | Path, layout: str = "") -> TensorSource:
     """Open any file to inspect it: with ComfyUI's names, without prefix, decoded if possible.
 
     Weights that cannot be decoded are listed as they are stored (see `is_readable`).
@@ -92,27 +95,27 @@ def open_to_look(path: str | Path) -> TensorSource:
     """
     source = open_tensors(path)
     try:
-        return in_comfy_names(decoded_where_known(without_prefix(source)))
+        return in_comfy_names(decoded_where_known(without_prefix(source), layout))
     except BaseException:
         source.close()
         raise
 
 
-def _open_model(path: str | Path, *, partial: bool = False) -> TensorSource:
+def _open_model(path: str | Path, layout: str, *, partial: bool = False) -> TensorSource:
     source = open_tensors(path, partial=partial)
     try:
         require_model(source)
         model = without_prefix(source)
         require_one_model(model)
         require_model(model)
-        return in_comfy_names(decoded(model))
+        return in_comfy_names(decoded(model, layout))
     except BaseException:
         source.close()
         raise
 
 
-def _completed(model: TensorSource, complete_from: str | Path) -> TensorSource:
-    second = _open_model(complete_from)
+def _completed(model: TensorSource, complete_from: str | Path, layout: str) -> TensorSource:
+    second = _open_model(complete_from, layout)
     try:
         return CompletedSource(model, second)
     except BaseException:

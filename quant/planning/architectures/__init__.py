@@ -17,12 +17,13 @@ from .diffusers import diffusers
 from .flux import flux
 from .hunyuan_video import hunyuan_video
 from .known_models import KnownModel, known_model
+from .language_models import language_model
 from .ltx import ltx
 from .lumina import lumina
 from .other import transformer
 from .qwen_image import mage_flow, qwen_image
 from .seedvr2 import seedvr2
-from .text_encoders import language_model, t5, unquantizable_text_encoder
+from .text_encoders import t5, unquantizable_text_encoder
 from .unet import unet
 from .wan import wan, wan_diffusers
 
@@ -78,9 +79,9 @@ _DETECTORS: tuple[Callable[[Inventory], Architecture | None], ...] = (
     unet,
     wan_diffusers,
     diffusers,
+    unquantizable_text_encoder,
     t5,
     language_model,
-    unquantizable_text_encoder,
     transformer,
 )
 

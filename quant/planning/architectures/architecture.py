@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from ..layers import Inventory
@@ -18,6 +19,11 @@ class Architecture:
     ComfyUI multiplies text encoders in 16 or 32 bits in any format (``full_precision_mm`` in its
     ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no input scales. ``since`` is the
     first ComfyUI that knows the model, if that is not the oldest that the pack supports.
+    inputs ComfyUI recognises the model. A format that packs their columns would make ComfyUI take
+    the file for another model. ComfyUI multiplies text encoders in 16 or 32 bits in any format
+    (``full_precision_mm`` in its ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no
+    input scales. ``former_ids`` are ids that earlier versions gave such a model: recipes that were
+    saved for them fit it.
     """
 
     id: str
@@ -28,6 +34,11 @@ class Architecture:
     rows_read: tuple[str, ...] = ()
     is_text_encoder: bool = False
     since: str = ""
+    former_ids: tuple[str, ...] = ()
+
+    def is_one_of(self, ids: Collection[str]) -> bool:
+        """Whether ids of architectures, present or former, name this model."""
+        return any(name in ids for name in (self.id, *self.former_ids))
 
     def __str__(self) -> str:
         return f"{self.title} ({self.facts})" if self.facts else self.title
