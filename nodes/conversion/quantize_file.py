@@ -12,7 +12,7 @@ from ...quant.conversion.convert import convert
 from ...quant.conversion.observed_input import working_bytes
 from ...quant.conversion.report import ConversionReport
 from ...quant.errors import FoundryError
-from ...quant.planning import Recipe, automatic_recipe, make_plan, take_inventory
+from ...quant.planning import Recipe, automatic_recipe, make_plan, require_whole, take_inventory
 from ...quant.reports.view import conversion_view
 from ...quant.sources import open_source
 from ..bridge.models import compute_device
@@ -76,8 +76,9 @@ class QuantizeFile(FoundryNode):
         try:
             # ComfyUI itself refuses a second file that is not in the list
             if model_file is not None and not folders.missing_source(second):
-                with open_source(folders.source_path(model_file), folders.completing_path(second)):
-                    pass
+                path = folders.source_path(model_file)
+                with open_source(path, folders.completing_path(second)) as source:
+                    require_whole(take_inventory(source))
         except (FileNotFoundError, FoundryError) as error:
             return refused(str(error))
         return why_not_target(inputs.get("file_name"))

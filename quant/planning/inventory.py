@@ -35,9 +35,11 @@ __all__ = [
 
 def take_inventory(source: TensorSource) -> Inventory:
     """Group a source's tensors into layers."""
-    return inventory_of(
+    inventory = inventory_of(
         source.tensors.values(), linear_layers=source.linear_layers, metadata=source.metadata
     )
+    file = source.description if source.paths and source.linear_layers is None else ""
+    return replace(inventory, file=file)
 
 
 def inventory_of(

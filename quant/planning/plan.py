@@ -14,6 +14,7 @@ from ..formats import WeightFormat, get_format
 from ..layer_names import describe_unknown, nearest_names
 from ..sources.base import dtype_name
 from .architectures import Architecture, detect_architecture
+from .completeness import require_whole
 from .inventory import Inventory, Layer
 from .presets import require_architecture, with_preset
 from .recipe import USER_RULE, Recipe, Rule
@@ -112,11 +113,13 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     """Resolve a recipe against a model.
 
     Raises:
+        IncompleteError: the file lacks a part of its model.
         RecipeError: the recipe is for other architectures (unless ``any_architecture``).
         PlanError: ComfyUI cannot load this model, the recipe quantizes nothing although it names
             quantized formats, a rule of the user matches no layer, or a rule that is not optional
             names a layer that the model does not have.
     """
+    require_whole(inventory)
     architecture = detect_architecture(inventory)
     if architecture.problem:
         raise PlanError(f"this model is {architecture.title}: {architecture.problem}")
