@@ -13,7 +13,7 @@ from ..errors import FoundryError, is_out_of_memory
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..progress import OnProgress, numbered
-from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
+from ..sources import TensorSource, open_source, open_tensors, without_prefix
 from ..sources.qwen_edit import marked_architectures
 from ..sources.stored_layers import (
     BIAS,
@@ -85,8 +85,7 @@ def verify_checkpoint(
         SourceError: a file cannot be read at all.
     """
     with open_tensors(path) as opened:
-        prefix = find_prefix(opened.tensors)
-        checkpoint = PrefixedSource(opened, prefix) if prefix else opened
+        checkpoint = without_prefix(opened)
         if source is None:
             return verify_tensors(checkpoint, None, on_progress)
         meant_for = marked_architectures(checkpoint)
