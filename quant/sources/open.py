@@ -95,7 +95,7 @@ def open_to_look(path: str | Path, layout: str = "") -> TensorSource:
     """
     source = open_tensors(path)
     try:
-        return in_comfy_names(decoded_where_known(without_prefix(source), layout))
+        return in_comfy_names(decoded_where_known(without_prefix(source), layout), to_look=True)
     except BaseException:
         source.close()
         raise
