@@ -91,6 +91,9 @@ class TensorSource(ABC):
     comfyui_reads: bool = True
     #: LoRAs that are merged into the weights, in the order of their application.
     loras: tuple[AppliedLora, ...] = ()
+    #: Names, without ``.weight``, of the layers that ComfyUI builds with its own Linear. Only these
+    #: can be quantized. None where that is not known, as of files.
+    linear_layers: frozenset[str] | None = None
     _fingerprint: ModelFingerprint | None = None
 
     @property

@@ -28,6 +28,7 @@ class SourceView(TensorSource):
         self.loras = source.loras
         self.rest = source.rest
         self.comfyui_reads = source.comfyui_reads
+        self.linear_layers = source.linear_layers
 
     def _origin(self, name: str) -> tuple[TensorSource, str]:
         """Return the source a tensor comes from, and its name there."""
