@@ -229,11 +229,14 @@ def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str 
 
 
 def _would_hide_shape(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
-    if layer.name not in architecture.shapes_read:
+    if layer.name not in (*architecture.shapes_read, *architecture.rows_read):
         return None
-    if fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"].shape == layer.shape:
-        return None
-    return "ComfyUI recognises the model by its shape, which this format packs"
+    stored = fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"].shape
+    if layer.name in architecture.shapes_read and stored != layer.shape:
+        return "ComfyUI recognises the model by its shape, which this format packs"
+    if stored[:1] != layer.shape[:1]:
+        return "ComfyUI recognises the model by its number of rows, which this format pads"
+    return None
 
 
 def _require_names(recipe: Recipe, inventory: Inventory) -> None:

@@ -21,6 +21,8 @@ class PrefixedSource(SourceView):
     def __init__(self, source: TensorSource, prefix: str):
         super().__init__(source, f"layer names are used without their prefix {prefix!r}")
         self.prefix = prefix
+        if source.linear_layers is not None:
+            self.linear_layers = frozenset(n.removeprefix(prefix) for n in source.linear_layers)
         self._tensors = {
             name[len(prefix) :]: replace(info, name=name[len(prefix) :])
             for name, info in source.tensors.items()

@@ -5,7 +5,7 @@ ComfyUI tells most of them apart by the presence of a key or by a width.
 
 from __future__ import annotations
 
-from ..inventory import Inventory
+from ..layers import Inventory
 from .architecture import Architecture, describe_blocks
 
 _CONTAINERS = ("model.layers", "model.language_model.layers", "layers")
@@ -44,7 +44,7 @@ def language_model(inventory: Inventory) -> Architecture | None:
         *found,
         f"width {width}, {facts}" if width else facts,
         is_text_encoder=True,
-        former_ids=(_FORMER_ID,),
+        former_ids=() if found[0] == "gpt-oss" else (_FORMER_ID,),
     )
 
 
