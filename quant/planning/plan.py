@@ -268,6 +268,8 @@ def _unsuited(layer: Layer, fmt: WeightFormat) -> str | None:
     if fmt.is_quantized and layer.kind not in fmt.kinds:
         kinds = " and ".join(fmt.kinds)
         return f"its kind is {layer.kind}; ComfyUI loads {fmt.name} only for {kinds} layers"
+    if fmt.is_quantized and 0 in layer.shape:
+        return f"its shape is {layer.shape}, so it is empty"
     return for_shape(fmt, layer.shape).refusal(layer.shape)
 
 

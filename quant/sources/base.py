@@ -136,6 +136,13 @@ class TensorSource(ABC):
         values = self.load(name).flatten()
         return torch.stack([values[start : start + length] for start in starts])
 
+    def require_unchanged(self) -> None:  # noqa: B027 - optional for sources that read no file
+        """Refuse files that changed since they were opened.
+
+        Raises:
+            SourceError: the message names the file and how it changed.
+        """
+
     def close(self) -> None:  # noqa: B027 - optional for sources that hold no file
         """Release files."""
 

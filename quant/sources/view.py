@@ -57,6 +57,10 @@ class SourceView(TensorSource):
         source, original = self._origin(name)
         return source.stored_weight(original)
 
+    def require_unchanged(self) -> None:
+        """Refuse files that changed since they were opened."""
+        self._source.require_unchanged()
+
     def close(self) -> None:
         """Close the source."""
         self._source.close()
