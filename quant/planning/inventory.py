@@ -21,6 +21,9 @@ from .layers import (
 )
 from .matrices import kind_by_name
 
+# Dimensions of a bank of experts.
+_BANK = 3
+
 __all__ = [
     "KINDS",
     "BlockPosition",
@@ -66,7 +69,9 @@ def inventory_of(
 def _settled(
     layer: Layer, linear_layers: Collection[str] | None, known: KnownModel | None
 ) -> Layer:
-    """Return a layer with its final kind. Only matrices can be other than they look."""
+    """Return a layer with its final kind. Only matrices and banks can be other than they look."""
+    if known and known.is_bank(layer.name) and len(layer.shape) == _BANK:
+        return replace(layer, kind="linear")
     if len(layer.shape) != 2 or not layer.tensor.name.endswith(".weight"):
         return layer
     if layer.kind == "buffer":

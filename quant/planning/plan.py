@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PlanError
-from ..formats import WeightFormat, get_format
+from ..formats import WeightFormat, for_shape, get_format
 from ..layer_names import describe_unknown, nearest_names
 from ..sources.base import dtype_name
 from .architectures import Architecture, detect_architecture
@@ -147,6 +147,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
 
 def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
     """Return the bytes of a layer in the checkpoint: weight, scales, marker and bias."""
+    fmt = for_shape(fmt, layer.shape)
     size = fmt.nbytes(layer.shape, layer.tensor.dtype)
     size += sum(info.nbytes for info in layer.companions)
     if fmt.marker is not None:
@@ -292,7 +293,7 @@ def _unsuited(layer: Layer, fmt: WeightFormat) -> str | None:
         return f"its kind is {layer.kind}; ComfyUI loads {fmt.name} only for {kinds} layers"
     if fmt.is_quantized and 0 in layer.shape:
         return f"its shape is {layer.shape}, so it is empty"
-    return fmt.refusal(layer.shape)
+    return for_shape(fmt, layer.shape).refusal(layer.shape)
 
 
 def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, int]) -> list[str]:

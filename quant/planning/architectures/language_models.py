@@ -44,7 +44,7 @@ def language_model(inventory: Inventory) -> Architecture | None:
         *found,
         f"width {width}, {facts}" if width else facts,
         is_text_encoder=True,
-        former_ids=(_FORMER_ID,),
+        former_ids=() if found[0] == "gpt-oss" else (_FORMER_ID,),
     )
 
 
