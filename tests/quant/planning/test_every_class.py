@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -238,6 +239,29 @@ def test_lists_are_small() -> None:
     """They are for every reader of the repository to download."""
     for folder, limit in ((manifests.KEY_LISTS, 450_000), (KNOWN, 150_000)):
         assert sum(path.stat().st_size for path in folder.glob("*.json")) < limit
+
+
+def test_documented_models() -> None:
+    """The guide lists every id, title and class, and what needs a newer ComfyUI."""
+    page = Path(__file__).parents[3] / "docs" / "guide" / "known-models.md"
+    found = {
+        row[0].strip("`"): (
+            set(row[1].split(", ")),
+            set(row[2].replace("`", "").split(", ")),
+            row[3],
+        )
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if len(row := [cell.strip() for cell in line.strip("|").split("|")]) == 4 and "`" in line
+    }
+    expected: dict[str, tuple[set[str], set[str], str]] = {}
+    for model, (identity, title) in MODELS.items():
+        record = manifests.load_record(model)
+        if "since" in record:
+            needs = "" if record["since"] == "0.29" else f"ComfyUI {record['since']}"
+            titles, classes, _ = expected.setdefault(identity, (set(), set(), needs))
+            titles.update(title.split(", "))
+            classes.add(record["loaded_as"])
+    assert found == expected
 
 
 def test_a_header_tells_models_apart() -> None:
