@@ -163,7 +163,7 @@ DAMAGES: dict[str, tuple[Damage, str, bool]] = {
     "marker gone everywhere": (
         lambda t, m: forget_quantization(t, m, Q), Q, True),
     "float8 marker gone everywhere": (
-        lambda t, m: forget_quantization(t, m, F8), F8, False),
+        lambda t, m: forget_quantization(t, m, F8), F8, True),
     "marker says float8": (
         lambda t, m: set_marker(t, Q, b'{"format": "float8_e4m3fn"}'), Q, True),
     "marker says w4a16": (
