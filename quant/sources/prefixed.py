@@ -20,12 +20,14 @@ COMFYUI_PREFIXES = (_CHECKPOINT, "model.model.", "net.", "model.")
 _OTHERS = ("diffusion_model.", "transformer.", "unet.", "dit.", "module.")
 # Running averages of the weights. ComfyUI takes the weights themselves.
 _AVERAGES = ("model_ema.", "ema_model.", "ema.", "module_ema.", "averaged_model.", "ema_unet.")
-# Names of language models, in which ComfyUI expects the prefix.
+# Names of language models and of Stable Audio, in which ComfyUI expects the prefix.
 _NAMED_SO = (
     "model.embed_tokens.", "model.language_model.", "model.layers.0.self_attn.",
     "transformer.resblocks.", "transformer.h.", "transformer.wte.", "transformer.word_embeddings.",
-    "transformer.encoder.layers.", "transformer.embedding.",
+    "transformer.encoder.layers.", "transformer.embedding.", "transformer.rotary_pos_emb.",
 )  # fmt: skip
+# HiDream-O1 is a language model with layers of its own, and ComfyUI wants it without the prefix.
+_NAMED_SO_BUT_DIFFUSION = "model.t_embedder1."
 _DEEPEST = 3
 # ComfyUI takes no prefix of so few tensors.
 _COMFYUI_IGNORES = 5
@@ -162,7 +164,9 @@ def _outermost(names: list[str]) -> str:
         first = {_first(name) for name in within}
         beside = sum(_first(n) in first for n in names if not n.startswith(_CHECKPOINT))
         return _CHECKPOINT if len(within) >= beside else ""
-    if any(name.startswith(_NAMED_SO) for name in names):
+    if any(name.startswith(_NAMED_SO) for name in names) and not any(
+        name.startswith(_NAMED_SO_BUT_DIFFUSION) for name in names
+    ):
         return ""
     for prefix in (*COMFYUI_PREFIXES[1:], *_OTHERS, *_AVERAGES):
         if 2 * sum(name.startswith(prefix) for name in names) > len(names):

@@ -62,6 +62,15 @@ def build_text_encoder(model: str) -> BuiltModel:
     return built
 
 
+def quantized_network(published: Published) -> tuple[torch.nn.Module, Any]:
+    """Return the network that the loader fills from a quantized file, and its configuration."""
+    network, config = _network(published, quantized=True)
+    for module in network.modules():
+        if hasattr(module, "factory_kwargs"):
+            module.factory_kwargs["device"] = "meta"
+    return network, config
+
+
 def _network(published: Published, *, quantized: bool) -> tuple[torch.nn.Module, Any]:
     """Return the network and ComfyUI's configuration of it."""
     make = comfy.model_base.BaseModel.__init__
