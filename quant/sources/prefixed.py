@@ -29,6 +29,8 @@ _NAMED_SO = (
 # HiDream-O1 is a language model with layers of its own, and ComfyUI wants it without the prefix.
 _NAMED_SO_BUT_DIFFUSION = "model.t_embedder1."
 _DEEPEST = 3
+# ComfyUI takes no prefix of so few tensors.
+_COMFYUI_IGNORES = 5
 
 
 class PrefixedSource(SourceView):
@@ -134,6 +136,26 @@ def find_prefix(names: Iterable[str]) -> str:
             break
         inside = [name[len(step) :] for name in inside if name.startswith(step)]
     return found
+
+
+def loaded_names(names: Iterable[str]) -> set[str]:
+    """Return the names under which ComfyUI's loader of diffusion models sees these tensors.
+
+    It removes the most frequent of its prefixes, and leaves out all tensors without it
+    (``unet_prefix_from_state_dict`` and ``load_diffusion_model_state_dict``).
+    """
+    listed = list(names)
+    firsts = {_first(name) for name in listed}
+    counts = {
+        prefix: sum(name.startswith(prefix) for name in listed) for prefix in COMFYUI_PREFIXES[:-1]
+    }
+    prefix = max(counts, key=lambda found: counts[found])
+    if {"detector", "tracker"} <= firsts:  # SAM3
+        prefix = ""
+    elif counts[prefix] <= _COMFYUI_IGNORES:
+        prefix = COMFYUI_PREFIXES[-1]
+    inside = {name[len(prefix) :] for name in listed if name.startswith(prefix)}
+    return inside or set(listed)
 
 
 def _outermost(names: list[str]) -> str:
