@@ -70,7 +70,7 @@ class ModelSource(TensorSource):
         """Open the file of the MODEL, if it holds the same tensors."""
         for files in self._files():
             try:
-                file = open_source(files.path, files.complete_from)
+                file = open_source(files.path, files.complete_from, layout=files.layout)
             except (SourceError, CheckpointError) as error:
                 logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
                 continue
