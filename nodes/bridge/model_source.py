@@ -78,7 +78,7 @@ class ModelSource(TensorSource):
         """
         for files in self._files():
             try:
-                file = open_source(files.path, files.complete_from)
+                file = open_source(files.path, files.complete_from, layout=files.layout)
                 require_whole(take_inventory(file))
             except IncompleteError:
                 raise
