@@ -38,7 +38,7 @@ def without_idle_failures(plan: Plan, decisions: Mapping[str, ScaleDecision]) ->
 def _changed(planned: PlannedLayer, fmt: WeightFormat) -> PlannedLayer:
     instead = get_format(fmt.for_experts)
     if instead.refusal(planned.shape):
-        instead = get_format("float8_e4m3fn")
+        instead = get_format("float8_e4m3fn_w8a16")
     reason = (
         f"{instead.name} instead of {fmt.name}, which fails if the expert gets no tokens"
         f"{_CALIBRATE if fmt.activation_divisor else ''}; {planned.reason}"
@@ -55,7 +55,8 @@ def _warnings(plan: Plan, changed: Mapping[str, PlannedLayer]) -> list[str]:
     for name, layer in changed.items():
         groups.setdefault((before[name], layer.format), []).append(name)
     return [
-        f"{len(names)} experts get {new} instead of {old}, which fails on an expert without tokens"
+        f"{len(names)} layers of experts get {new} instead of {old}, which fails on an expert "
+        "without tokens"
         + (
             "; with a calibration that covers them, they keep it"
             if get_format(old).activation_divisor

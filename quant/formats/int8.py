@@ -49,7 +49,7 @@ class Int8(WeightFormat):
     multiplies_integers = True
     kinds = ("linear", "embedding")
     loads_in_banks = True
-    for_experts = "float8_e4m3fn"
+    for_experts = "float8_e4m3fn_w8a16"
 
     def __init__(self, name: str, error_bound: float, *, per_row: bool):
         self.name = name
