@@ -81,7 +81,8 @@ class LayerReport:
 class ConversionReport:
     """The result of a conversion, layer by layer.
 
-    ``notes`` say how the source was read. ``warnings`` are problems that the user may want to fix.
+    ``notes`` say how the source was read, and ``advice`` how to use the result. ``warnings`` are
+    problems that the user may want to fix.
     """
 
     source: str
@@ -95,6 +96,7 @@ class ConversionReport:
     seconds: float = 0.0
     loras: tuple[AppliedLora, ...] = ()
     notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
 
     @property
     def bytes_before(self) -> int:
