@@ -49,6 +49,10 @@ class SourceError(FoundryError):
     """A source file is missing, malformed, ambiguous or not supported."""
 
 
+class IncompleteError(SourceError):
+    """A source holds only a part of a model: shards, blocks or tensors are missing."""
+
+
 class RecipeError(FoundryError):
     """A recipe or preset is invalid or does not fit the model."""
 

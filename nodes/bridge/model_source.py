@@ -133,6 +133,11 @@ class ModelSource(TensorSource):
     def _patches(self, name: str) -> list[Any]:
         return patches_of(self._model, name, self._prefix)
 
+    def require_unchanged(self) -> None:
+        """Refuse a file that changed since it was opened."""
+        if self._file:
+            self._file.require_unchanged()
+
     def close(self) -> None:
         """Close the file."""
         if self._file:

@@ -75,15 +75,17 @@ class CheckpointComparison:
 
 
 def compare_checkpoints(
-    a: str | Path, b: str | Path, on_progress: OnProgress | None = None
+    a: str | Path, b: str | Path, on_progress: OnProgress | None = None, layout: str = ""
 ) -> CheckpointComparison:
     """Compare the weights and biases of B with those of A, one layer in memory at a time.
+
+    ``layout`` is that of NVFP4 weights without markers (see `open_source`).
 
     Raises:
         SourceError, CheckpointError: a file or its markers cannot be read.
         CompareError: no layer can be compared, or a layer has different shapes.
     """
-    with open_to_look(a) as file_a, open_to_look(b) as file_b:
+    with open_to_look(a, layout) as file_a, open_to_look(b, layout) as file_b:
         return compare_tensors(file_a, file_b, on_progress)
 
 

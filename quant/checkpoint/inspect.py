@@ -94,15 +94,15 @@ class CheckpointSummary:
         }
 
 
-def inspect_checkpoint(path: str | Path) -> CheckpointSummary:
+def inspect_checkpoint(path: str | Path, layout: str = "") -> CheckpointSummary:
     """Summarise a model file of any kind from its header, markers and input scales.
 
-    Loads no weights.
+    Loads no weights. ``layout`` is that of NVFP4 weights without markers (see `open_source`).
 
     Raises:
         SourceError, CheckpointError: the file or its markers cannot be read.
     """
-    with open_to_look(path) as source:
+    with open_to_look(path, layout) as source:
         return summarise(source)
 
 

@@ -102,7 +102,7 @@ def rescale_checkpoint(
     with open_tensors(path) as file:
         target = _resolved(target, file.paths)
         prefix = find_prefix(file.tensors)
-        model = PrefixedSource(file, prefix) if prefix else file
+        model = PrefixedSource(file, prefix, strict=True) if prefix else file
         layers = read_layout(model)
         scaled = _scaled_layers(path, layers)
         compared = 0

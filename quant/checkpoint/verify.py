@@ -13,7 +13,7 @@ from ..errors import FoundryError, is_out_of_memory
 from ..formats import WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..progress import OnProgress, numbered
-from ..sources import PrefixedSource, TensorSource, find_prefix, open_source, open_tensors
+from ..sources import TensorSource, open_source, open_tensors, without_prefix
 from ..sources.qwen_edit import marked_architectures
 from ..sources.stored_layers import (
     BIAS,
@@ -70,6 +70,7 @@ def verify_checkpoint(
     on_progress: OnProgress | None = None,
     *,
     complete_from: str | Path | None = None,
+    layout: str = "",
 ) -> VerifyResult:
     """Verify a checkpoint file, and compare it with the source model if that is given.
 
@@ -77,18 +78,18 @@ def verify_checkpoint(
     finite and positive, that no quantized weight lacks a marker, and that weights decode to finite
     values. With a source, also checks that decoded weights match it within the format's error bound
     (and with the recorded error), and that unquantized tensors are bit-equal. ``complete_from`` is
-    the file with the tensors that the source lacks.
+    the file with the tensors that the source lacks, ``layout`` that of its NVFP4 weights without
+    markers (see `open_source`).
 
     Raises:
         SourceError: a file cannot be read at all.
     """
     with open_tensors(path) as opened:
-        prefix = find_prefix(opened.tensors)
-        checkpoint = PrefixedSource(opened, prefix) if prefix else opened
+        checkpoint = without_prefix(opened)
         if source is None:
             return verify_tensors(checkpoint, None, on_progress)
         meant_for = marked_architectures(checkpoint)
-        with open_source(source, complete_from, meant_for=meant_for) as original:
+        with open_source(source, complete_from, meant_for=meant_for, layout=layout) as original:
             return verify_tensors(checkpoint, original, on_progress)
 
 

@@ -42,7 +42,9 @@ def chosen_source(options: argparse.Namespace) -> TensorSource:
     choice = getattr(options, "recipe", None)
     known = choice is not None and choice.text != _AUTO
     meant_for = chosen_recipe(options).architectures if known else ()
-    source = open_source(options.source, options.complete_from, meant_for=meant_for)
+    source = open_source(
+        options.source, options.complete_from, meant_for=meant_for, layout=options.layout
+    )
     try:
         require_not_read(options, source.paths)
     except BaseException:

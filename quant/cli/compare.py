@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from .options import add_layout
 from .parser import Commands, add_command
 from .paths import InputPath
 
@@ -21,6 +22,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "b", metavar="B", type=InputPath, help="the checkpoint to compare with the reference"
     )
+    add_layout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -30,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
     from .output import print_json, print_text, progress
 
     with progress("compare", options) as on_progress:
-        comparison = compare_checkpoints(options.a, options.b, on_progress)
+        comparison = compare_checkpoints(options.a, options.b, on_progress, options.layout)
     if options.json:
         return print_json(comparison.to_json())
     return print_text(describe_comparison(comparison), options)

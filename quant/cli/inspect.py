@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from .options import add_layout
 from .parser import Commands, add_command
 from .paths import InputPath
 
@@ -23,6 +24,7 @@ def add(commands: Commands) -> None:
         type=InputPath,
         help="a file, an index.json, a folder, or hf://owner/repo/file",
     )
+    add_layout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from ..reports.checkpoint import describe_summary
     from .output import print_json, print_text
 
-    summary = inspect_checkpoint(options.path)
+    summary = inspect_checkpoint(options.path, options.layout)
     if options.json:
         return print_json(summary.to_json())
     return print_text(describe_summary(summary), options)

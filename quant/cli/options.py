@@ -14,6 +14,8 @@ from ..errors import CalibrationError, FormatError, PlanError, RecipeError, Usag
 from ..hardware.generations import GPU_NAMES
 from .paths import InputPath, OutputPath, output_ending_in
 
+#: Whose layout NVFP4 weights without markers can have, as ``quant.sources`` names it.
+LAYOUTS = ("comfyui", "modelopt")
 #: A parser, or a group of its options.
 Parser: TypeAlias = "argparse._ActionsContainer"
 
@@ -129,6 +131,18 @@ def add_source(parser: Parser) -> None:
         help="the model: a file, an index.json, a folder, or hf://owner/repo/file",
     )
     add_complete_from(parser)
+    add_layout(parser)
+
+
+def add_layout(parser: Parser) -> None:
+    """Add whose layout NVFP4 weights without markers have."""
+    parser.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        default="",
+        help="only for NVFP4 files without markers that do not show who wrote them: comfyui for "
+        "files of ComfyUI and tools for it, modelopt for files of NVIDIA ModelOpt",
+    )
 
 
 def add_complete_from(parser: Parser) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import UsageError
 from ..text import printable
-from .options import add_complete_from
+from .options import add_complete_from, add_layout
 from .parser import Commands, add_command
 from .paths import InputPath
 
@@ -34,6 +34,7 @@ def add(commands: Commands) -> None:
         "--source", metavar="SRC", type=InputPath, help="the model that DST was made from"
     )
     add_complete_from(parser)
+    add_layout(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -45,7 +46,11 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError("--complete-from completes the --source; give both")
     with progress("verify", options) as on_progress:
         result = verify_checkpoint(
-            options.path, options.source, on_progress, complete_from=options.complete_from
+            options.path,
+            options.source,
+            on_progress,
+            complete_from=options.complete_from,
+            layout=options.layout,
         )
     if options.json:
         print_json(result.to_json())

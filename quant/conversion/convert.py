@@ -95,7 +95,8 @@ def convert(
         on_progress: called after each layer.
 
     Raises:
-        FoundryError: the error class of the stage that failed; before any work if possible.
+        FoundryError: the error class of the stage that failed; before any work if possible. At the
+            end, `SourceError` if a file of the source changed while it was read.
     """
     _require_other_file(source.paths, target)
     job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
@@ -106,6 +107,7 @@ def convert(
         sink = _WithPrefix(writer, job.prefix)
         layers = _in_order(job, _encode_all(job, sink, measure_outputs, on_progress))
         _copy_rest(job, writer, on_progress)
+        source.require_unchanged()
         writer.commit(header_metadata(job, layers))
     return conversion_report(job, layers, target.name)
 
@@ -123,6 +125,7 @@ def quantize_to_memory(
     job = prepare_job(source, plan, statistics, device)
     sink = _MemorySink()
     layers = _in_order(job, _encode_all(job, sink, measure_outputs, on_progress))
+    source.require_unchanged()
     tensors = {name: sink.tensors[name] for name in job.specs()}
     return QuantizedModel(tensors, header_metadata(job, layers), conversion_report(job, layers, ""))
 

@@ -16,6 +16,7 @@ from ..planning.inventory import Layer
 from ..planning.plan import PlannedLayer
 from ..rounding import MaxRule
 from ..sources.stored_layers import BIAS, INPUT_SCALE, MARKER
+from .check_encoding import require_decodes, with_values
 from .choose_encoding import ChosenEncoding, choose_encoding, taken_over
 from .observed_input import ObservedInput
 from .report import LayerReport
@@ -76,13 +77,13 @@ def encode_layer(
                 weight, layer.shape, fmt, observed, scale, measure_outputs=measure_outputs
             )
         elif fmt.is_quantized:
-            correct = correct_bias and bias is not None
             chosen = choose_encoding(
-                weight, fmt, rounding, observed, scale,
-                measure_outputs=measure_outputs, correct_bias=correct,
+                with_values(weight), fmt, rounding, observed, scale,
+                measure_outputs=measure_outputs, correct_bias=correct_bias and bias is not None,
             )  # fmt: skip
         else:
             chosen = _cast(layer, fmt, weight)
+        require_decodes(weight, chosen.encoded, fmt)
     except FormatError as error:
         raise FormatError(f"{layer.tensor.name}: {error}") from error
     tensors = _stored_tensors(layer, fmt, chosen, scale)

@@ -15,6 +15,7 @@ from .parallel import share_chunks
 _STEPS = 8
 _SAMPLE = 1 << 18
 _PIECE = 1 << 15
+_LARGEST_FLOAT = torch.finfo(torch.float32).max
 
 
 def searched_e4m3_scale(
@@ -36,9 +37,11 @@ def searched_e4m3_scale(
     if amax == 0:
         return smallest
     ratios = [2.0 ** (step / _STEPS) for step in range(_STEPS)]
+    # the largest code must not overflow float32 when it is decoded
+    ratios = [r for r in ratios if r == 1.0 or smallest * r * E4M3_MAX <= _LARGEST_FLOAT]
     stride = _sample_stride(*weight.shape)
     pieces = row_slices(-(-weight.numel() // stride), 1, _PIECE)
-    errors = weight.new_empty((len(pieces), _STEPS), dtype=torch.float64)
+    errors = weight.new_empty((len(pieces), len(ratios)), dtype=torch.float64)
 
     def loop(chunks: Iterable[slice]) -> None:
         for chunk in chunks:

@@ -23,7 +23,14 @@ from .base import (
     tensor_amax,
 )
 from .integer_scales import choose_row_scales, choose_tensor_scale
-from .integers import INT8_FLOOR, INT8_MAX, decode_rows, round_inputs_to_int8, round_rows
+from .integers import (
+    INT8_FLOOR,
+    INT8_MAX,
+    LARGEST_SCALE,
+    decode_rows,
+    round_inputs_to_int8,
+    round_rows,
+)
 from .rotation import GROUPS, marked_group_size, rotate
 from .rule import ScaleRule
 
@@ -100,7 +107,8 @@ class Int8(WeightFormat):
             )
             scale = result.scales.unsqueeze(1)
         else:
-            chosen = max(choose_tensor_scale(weight, float(amax), INT8_MAX, rule), INT8_FLOOR)
+            chosen = choose_tensor_scale(weight, float(amax), INT8_MAX, rule)
+            chosen = min(max(chosen, INT8_FLOOR), LARGEST_SCALE)
             scale = torch.tensor(chosen, dtype=torch.float32, device=weight.device)
             result = round_rows(
                 weight,

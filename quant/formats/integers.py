@@ -21,6 +21,9 @@ INT8_MAX, INT4_MAX = 127.0, 7.0
 INT8_FLOOR, _INT4_SMALLEST = 1e-30, 1e-10
 INT4_FLOOR = float(torch.tensor(_INT4_SMALLEST) / INT4_MAX)
 
+# With a larger scale, the lowest code of int8 would overflow float32 when it is decoded.
+LARGEST_SCALE = torch.finfo(torch.float32).max / 128
+
 #: Takes rows float32 ``[R, in]`` and their absolute maxima ``[R]``, returns scales ``[R]``.
 RowScales = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -61,7 +64,7 @@ def round_rows(
     def loop(chunks: Iterable[slice]) -> None:
         for chunk in chunks:
             wanted = values[chunk].float()
-            scale = row_scales(wanted, row_amax(wanted)).clamp(min=floor)
+            scale = row_scales(wanted, row_amax(wanted)).clamp(floor, LARGEST_SCALE)
             scaled = wanted / scale.unsqueeze(1)
             rounded = scaled.round().clamp_(*limits)
             scales[chunk] = scale

@@ -32,7 +32,7 @@ class Plain(WeightFormat):
         """Cast the weight to the dtype.
 
         Raises:
-            FormatError: a finite value overflows fp16.
+            FormatError: a finite value overflows the dtype.
         """
         if self.dtype is None or self.dtype == weight.dtype:
             return EncodedWeight({"weight": weight}, 0.0 if measure_error else None)
@@ -51,18 +51,24 @@ class Plain(WeightFormat):
         return (weight if rows is None else weight[rows]).float()
 
 
+# The dtypes that cannot hold every finite value of a wider one.
+_OVERFLOWING = {torch.float16: "fp16", torch.bfloat16: "bf16"}
+
+
 def cast_plain(tensor: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return a tensor cast to ``dtype``, rounded to nearest.
 
     Raises:
-        FormatError: a finite value overflows fp16.
+        FormatError: a finite value overflows the dtype.
     """
     if tensor.dtype == dtype:
         return tensor
     cast = tensor.to(dtype)
-    if dtype == torch.float16 and bool((cast.isinf() & ~tensor.isinf()).any()):
+    name = _OVERFLOWING.get(dtype)
+    if name and bool((cast.isinf() & ~tensor.isinf()).any()):
+        other = "bf16 or keep" if dtype == torch.float16 else "fp32 or keep"
         raise FormatError(
-            "values above 65504 do not fit fp16 (the largest is "
-            f"{float(tensor.abs().amax()):.4g}); give this layer bf16 or keep"
+            f"values above {torch.finfo(dtype).max:.5g} do not fit {name} (the largest is "
+            f"{float(tensor.abs().amax()):.4g}); give this layer {other}"
         )
     return cast

@@ -1,165 +1,87 @@
-"""The layers of a source: names, kinds, and positions in the model's lists of blocks."""
+"""The inventory of a source: its layers, and the kind of module that ComfyUI loads each into."""
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+import json
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+from typing import Any
 
-from ..errors import PlanError
 from ..sources.base import TensorInfo, TensorSource
-
-Kind = Literal["linear", "embedding", "conv", "norm", "parameter", "buffer"]
-KINDS: tuple[Kind, ...] = ("linear", "embedding", "conv", "norm", "parameter", "buffer")
-
-# Names of 2-D weights that are read by row look-up, not by a product. All other 2-D weights are
-# Linear layers, also those with names such as text_embedding.0.
-_LOOKUP_TABLES = re.compile(
-    r"(^|\.)(embed_tokens|embed_tokens_per_layer|shared|wte|wpe|\w*embeddings?|"
-    r"relative_attention_bias|label_emb(edding)?_table|embedding_table)$"
+from .architectures import detect_architecture
+from .architectures.known_models import KnownModel, known_model
+from .layers import (
+    KINDS,
+    BlockPosition,
+    Inventory,
+    Kind,
+    Layer,
+    block_positions,
+    group_layers,
 )
+from .matrices import kind_by_name
 
-
-@dataclass(frozen=True)
-class BlockPosition:
-    """The position of a layer in a list of repeated blocks.
-
-    ``container`` is the name of the list (``blocks``). ``index`` counts from 0. ``count`` is the
-    number of blocks that the list has in this model.
-    """
-
-    container: str
-    index: int
-    count: int
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One module: its weight (or only parameter) and the tensors that belong to it."""
-
-    name: str
-    kind: Kind
-    tensor: TensorInfo
-    companions: tuple[TensorInfo, ...] = ()
-    block: BlockPosition | None = None
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the weight."""
-        return self.tensor.shape
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the weight and its companions in the source."""
-        return self.tensor.file_bytes + sum(info.file_bytes for info in self.companions)
-
-
-@dataclass(frozen=True)
-class Inventory:
-    """All layers of a source by name, in the source's order."""
-
-    layers: Mapping[str, Layer]
-
-    def of_kind(self, kind: Kind) -> list[Layer]:
-        """Return the layers of one kind."""
-        return [layer for layer in self.layers.values() if layer.kind == kind]
-
-    def shape_of(self, name: str) -> tuple[int, ...] | None:
-        """Return a layer's weight shape, or None if there is no such layer."""
-        layer = self.layers.get(name)
-        return layer.shape if layer else None
-
-    @property
-    def containers(self) -> dict[str, int]:
-        """The number of blocks of each list of blocks, by the name of the list."""
-        found: dict[str, int] = {}
-        for layer in self.layers.values():
-            if layer.block:
-                found[layer.block.container] = layer.block.count
-        return found
+__all__ = [
+    "KINDS",
+    "BlockPosition",
+    "Inventory",
+    "Kind",
+    "Layer",
+    "block_positions",
+    "inventory_of",
+    "take_inventory",
+]
 
 
 def take_inventory(source: TensorSource) -> Inventory:
     """Group a source's tensors into layers."""
-    return inventory_of(source.tensors.values())
+    return inventory_of(
+        source.tensors.values(), linear_layers=source.linear_layers, metadata=source.metadata
+    )
 
 
-def inventory_of(tensors: Iterable[TensorInfo]) -> Inventory:
-    """Group tensors into layers: ``X.weight`` with ``X.bias``; any other tensor is its own layer.
+def inventory_of(
+    tensors: Iterable[TensorInfo],
+    *,
+    linear_layers: Collection[str] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> Inventory:
+    """Group tensors into layers, each with the kind of module that ComfyUI loads it into.
+
+    ``linear_layers`` names the layers that ComfyUI builds with its own Linear, where that is
+    known. Otherwise the known modules of the recognised model decide, and for all other matrices
+    their names.
 
     Raises:
         PlanError: a tensor without ``.weight`` has the name of a layer.
     """
-    infos = {info.name: info for info in tensors}
-    positions = block_positions({name: info.shape for name, info in infos.items()})
-    layers: dict[str, Layer] = {}
-    for name, info in infos.items():
-        base, _, leaf = name.rpartition(".")
-        if leaf == "bias" and f"{base}.weight" in infos:
-            continue
-        is_weight = leaf == "weight" and bool(base)
-        layer_name = base if is_weight else name
-        companion = infos.get(f"{base}.bias") if is_weight else None
-        if layer_name in layers:
-            raise PlanError(
-                f"the tensors {layers[layer_name].tensor.name} and {name} would both be the layer "
-                f"{layer_name}; rename one of them in the source"
-            )
-        layers[layer_name] = Layer(
-            name=layer_name,
-            kind=_kind(layer_name, info, is_weight),
-            tensor=info,
-            companions=(companion,) if companion else (),
-            block=positions.get(layer_name),
-        )
-    return Inventory(layers)
+    by_name = Inventory(group_layers(tensors, kind_by_name), _transformer(metadata or {}))
+    known = known_model(detect_architecture(by_name).id)
+    layers = {name: _settled(layer, linear_layers, known) for name, layer in by_name.layers.items()}
+    return replace(by_name, layers=layers)
 
 
-def _kind(name: str, info: TensorInfo, is_weight: bool) -> Kind:
-    if not info.dtype.is_floating_point:
-        return "buffer"
-    if not is_weight:
-        return "parameter"
-    if len(info.shape) == 2:
-        return "embedding" if _LOOKUP_TABLES.search(name) else "linear"
-    return "norm" if len(info.shape) <= 1 else "conv"
+def _settled(
+    layer: Layer, linear_layers: Collection[str] | None, known: KnownModel | None
+) -> Layer:
+    """Return a layer with its final kind. Only matrices can be other than they look."""
+    if len(layer.shape) != 2 or not layer.tensor.name.endswith(".weight"):
+        return layer
+    if layer.kind == "buffer":
+        return layer
+    kind = (known.kind_of(layer.name) if known else None) or layer.kind
+    if linear_layers is not None:
+        is_linear = layer.name in linear_layers
+        kind = "linear" if is_linear else ("embedding" if kind == "embedding" else "parameter")
+    if known and known.is_rewritten(layer.name):
+        kind = "parameter"
+    return replace(layer, kind=kind)
 
 
-def block_positions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, BlockPosition]:
-    """Find each layer's position in the outermost list of repeated blocks, from tensor shapes.
-
-    Returns positions by layer name; layers outside of blocks are left out. A list of blocks is a
-    name followed by consecutive indices from 0, each with named children that hold at least two
-    2-D weights. ``text_embedding.0`` has no such children, so it is not a block.
-    """
-    weights: dict[str, dict[int, set[str]]] = defaultdict(lambda: defaultdict(set))
-    for name, shape in shapes.items():
-        if len(shape) == 2 and name.endswith(".weight"):
-            for container, index, rest in _indexed(name):
-                child, _, tail = rest.partition(".")
-                if tail and not child.isdigit():
-                    weights[container][index].add(rest)
-    containers = {
-        container: max(indices) + 1
-        for container, indices in weights.items()
-        if sorted(indices) == list(range(len(indices)))
-        and all(len(children) >= 2 for children in indices.values())
-    }
-    positions: dict[str, BlockPosition] = {}
-    for name in shapes:
-        for container, index, _rest in _indexed(name):
-            if container in containers:
-                layer = name.removesuffix(".weight")
-                positions[layer] = BlockPosition(container, index, containers[container])
-                break  # an inner list does not show how deep in the model a layer is
-    return positions
-
-
-def _indexed(name: str) -> Iterable[tuple[str, int, str]]:
-    """Yield (container, index, rest) for each number in a dotted name, outermost first."""
-    parts = name.split(".")
-    for i in range(1, len(parts) - 1):
-        if parts[i].isdigit():
-            yield ".".join(parts[:i]), int(parts[i]), ".".join(parts[i + 1 :])
+def _transformer(metadata: Mapping[str, str]) -> Mapping[str, Any]:
+    """Return what the header's ``config`` says of the transformer, as ComfyUI reads it."""
+    try:
+        transformer = json.loads(metadata.get("config", "{}")).get("transformer", {})
+    except (ValueError, AttributeError):
+        return {}
+    return transformer if isinstance(transformer, dict) else {}

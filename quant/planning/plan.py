@@ -228,11 +228,14 @@ def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str 
 
 
 def _would_hide_shape(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
-    if layer.name not in architecture.shapes_read:
+    if layer.name not in (*architecture.shapes_read, *architecture.rows_read):
         return None
-    if fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"].shape == layer.shape:
-        return None
-    return "ComfyUI recognises the model by its shape, which this format packs"
+    stored = fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"].shape
+    if layer.name in architecture.shapes_read and stored != layer.shape:
+        return "ComfyUI recognises the model by its shape, which this format packs"
+    if stored[:1] != layer.shape[:1]:
+        return "ComfyUI recognises the model by its number of rows, which this format pads"
+    return None
 
 
 def _require_names(recipe: Recipe, inventory: Inventory) -> None:
@@ -264,6 +267,8 @@ def _unsuited(layer: Layer, fmt: WeightFormat) -> str | None:
     if fmt.is_quantized and layer.kind not in fmt.kinds:
         kinds = " and ".join(fmt.kinds)
         return f"its kind is {layer.kind}; ComfyUI loads {fmt.name} only for {kinds} layers"
+    if fmt.is_quantized and 0 in layer.shape:
+        return f"its shape is {layer.shape}, so it is empty"
     return fmt.refusal(layer.shape)
 
 

@@ -132,9 +132,9 @@ def require_architecture(recipe: Recipe, architecture: Architecture) -> None:
     Raises:
         RecipeError: the message names the recognised model and the presets that fit it.
     """
-    if not recipe.architectures or architecture.id in recipe.architectures:
+    if not recipe.architectures or architecture.is_one_of(recipe.architectures):
         return
-    fitting = [p.name for p in load_presets().values() if architecture.id in p.architectures]
+    fitting = [p.name for p in load_presets().values() if architecture.is_one_of(p.architectures)]
     anyone = [p.name for p in load_presets().values() if not p.architectures]
     better = preset_for(architecture).name
     raise RecipeError(
@@ -186,7 +186,8 @@ def with_preset(recipe: Recipe, architecture: Architecture) -> Recipe:
 
 def preset_for(architecture: Architecture) -> Preset:
     """Return the preset written for an architecture, or ``smart``."""
-    for preset in load_presets().values():
-        if architecture.id in preset.architectures:
-            return preset
+    for identity in (architecture.id, *architecture.former_ids):
+        for preset in load_presets().values():
+            if identity in preset.architectures:
+                return preset
     return get_preset("smart")

@@ -32,7 +32,7 @@ from ..errors import CalibrationError, FoundryError, RecipeError
 from ..formats import FORMATS, get_format
 from ..hardware.generations import Generation
 from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
-from .inventory import BlockPosition, Kind, Layer
+from .layers import BlockPosition, Kind, Layer
 
 SCHEMA_VERSION = 1
 #: The ``why`` of rules that a user wrote. Such a rule must match a layer, and nothing rewrites it.

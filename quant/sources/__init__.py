@@ -3,7 +3,7 @@
 from .base import AppliedLora, StoredAs, TensorInfo, TensorSource
 from .gguf_file import GgufFile
 from .open import local_path, open_source, open_tensors, open_to_look
-from .prefixed import PrefixedSource, find_prefix
+from .prefixed import PrefixedSource, find_prefix, without_prefix
 from .quantized import decoded, is_readable
 from .renamed import find_naming, in_comfy_names
 from .safetensors_file import DTYPE_NAMES, DTYPES, SafetensorsFile
@@ -33,4 +33,5 @@ __all__ = [
     "open_source",
     "open_tensors",
     "open_to_look",
+    "without_prefix",
 ]

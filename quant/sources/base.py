@@ -91,6 +91,9 @@ class TensorSource(ABC):
     comfyui_reads: bool = True
     #: LoRAs that are merged into the weights, in the order of their application.
     loras: tuple[AppliedLora, ...] = ()
+    #: Names, without ``.weight``, of the layers that ComfyUI builds with its own Linear. Only these
+    #: can be quantized. None where that is not known, as of files.
+    linear_layers: frozenset[str] | None = None
     _fingerprint: ModelFingerprint | None = None
 
     @property
@@ -132,6 +135,13 @@ class TensorSource(ABC):
         """
         values = self.load(name).flatten()
         return torch.stack([values[start : start + length] for start in starts])
+
+    def require_unchanged(self) -> None:  # noqa: B027 - optional for sources that read no file
+        """Refuse files that changed since they were opened.
+
+        Raises:
+            SourceError: the message names the file and how it changed.
+        """
 
     def close(self) -> None:  # noqa: B027 - optional for sources that hold no file
         """Release files."""

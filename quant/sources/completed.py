@@ -43,6 +43,11 @@ class CompletedSource(SourceView):
     def _origin(self, name: str) -> tuple[TensorSource, str]:
         return (self._source if name in self._source.tensors else self._second), name
 
+    def require_unchanged(self) -> None:
+        """Refuse files of both sources that changed since they were opened."""
+        self._source.require_unchanged()
+        self._second.require_unchanged()
+
     def close(self) -> None:
         """Close both sources."""
         self._source.close()

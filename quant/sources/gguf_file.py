@@ -19,6 +19,7 @@ from ..errors import SourceError
 from .base import StoredAs, TensorInfo, TensorSource
 from .gguf_header import GgufTensor, read_gguf_header, require_gguf
 from .plain_reads import open_unbuffered, read_into
+from .witness import FileWitness
 
 # Types without blocks. BF16 is read directly, because the gguf package would widen it.
 _PLAIN: Mapping[str, torch.dtype] = {
@@ -69,6 +70,7 @@ class GgufFile(TensorSource):
         }
         self.notes = _quality_note(self._stored)
         self._file = open_unbuffered(path)
+        self._witness = FileWitness(path, self._file)
 
     @property
     def tensors(self) -> Mapping[str, TensorInfo]:
@@ -122,6 +124,10 @@ class GgufFile(TensorSource):
             buffer, self._file, tensor.offset + start * dtype.itemsize, self.path, tensor.name
         )
         return torch.from_numpy(buffer).view(dtype)
+
+    def require_unchanged(self) -> None:
+        """Refuse a file that changed since it was opened."""
+        self._witness.require_unchanged()
 
     def close(self) -> None:
         """Close the file."""

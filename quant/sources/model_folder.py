@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..errors import SourceError
+from .numbered_files import sets_of
 
 # Folders of a pipeline that hold a diffusion model.
 _PARTS = ("transformer", "transformer_2", "unet")
@@ -19,7 +20,7 @@ def model_in_folder(folder: Path) -> Path:
     if any(folder.glob("*.safetensors*")):
         return folder
     parts = [folder / name for name in _PARTS if any(folder.glob(f"{name}/*.safetensors"))]
-    files = sorted(folder.glob("*.gguf"))
+    files = _without_later_parts(sorted(folder.glob("*.gguf")))
     found = [*parts, *files]
     if len(found) == 1:
         return found[0]
@@ -34,3 +35,9 @@ def model_in_folder(folder: Path) -> Path:
             f"{folder} holds several models: give one of {', '.join(path.name for path in found)}"
         )
     return folder
+
+
+def _without_later_parts(files: list[Path]) -> list[Path]:
+    """Return files without those that another one opens as well, because they are of one model."""
+    later = {part.path for parts in sets_of(files).values() for part in parts[1:]}
+    return [file for file in files if file not in later]

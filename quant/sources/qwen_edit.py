@@ -6,13 +6,12 @@ timestep of reference images differs. In diffusers, ``zero_cond_t`` in ``config.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
-from pathlib import Path
+from collections.abc import Collection
 
 import torch
 
 from .base import TensorSource
+from .json_file import read_json_object
 from .state_dict import StateDictSource
 from .view import SourceView
 
@@ -46,7 +45,9 @@ def with_2511_marker(source: TensorSource, meant_for: Collection[str] = ()) -> T
     if set(meant_for) == {ARCHITECTURE_2511}:
         return MarkedSource(source, "the recipe is for that model")
     folders = {path if path.is_dir() else path.parent for path in source.paths}
-    if any(_config(folder).get("zero_cond_t") is True for folder in folders):
+    if any(
+        read_json_object(folder / "config.json").get("zero_cond_t") is True for folder in folders
+    ):
         return MarkedSource(source, "its config.json has zero_cond_t")
     return source
 
@@ -54,12 +55,3 @@ def with_2511_marker(source: TensorSource, meant_for: Collection[str] = ()) -> T
 def marked_architectures(checkpoint: TensorSource) -> tuple[str, ...]:
     """Return what the source of a checkpoint was meant for: Edit 2511 where the marker is."""
     return (ARCHITECTURE_2511,) if MARKER_2511 in checkpoint.tensors else ()
-
-
-def _config(folder: Path) -> Mapping[str, object]:
-    """Return the settings in the ``config.json`` of a folder; empty if there is no valid one."""
-    try:
-        data = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return data if isinstance(data, dict) else {}

@@ -55,6 +55,8 @@ class RenamedSource(SourceView):
     def __init__(self, source: TensorSource, naming: Naming):
         super().__init__(source, f"the source is {naming.title}; ComfyUI's names are used instead")
         self.comfyui_reads = False
+        if source.linear_layers is not None:
+            self.linear_layers = frozenset(map(naming.to_comfy, source.linear_layers))
         self._original = {naming.to_comfy(name): name for name in source.tensors}
         if len(self._original) < len(source.tensors):
             kept = set(self._original.values())

@@ -23,6 +23,9 @@ SUFFIXES = frozenset(
         *(name for fmt in FORMATS.values() for name in fmt.tensor_specs((256, 256), torch.float32)),
         *(BIAS, INPUT_SCALE, MARKER),
         *("scale_weight", "scale_input"),  # in older files without markers
+        # of files that ComfyUI does not load, or not all of its versions
+        *("scale_weight_tensor", "weight_scalar", "weight_scale_inv", "fp8_scale"),
+        "pre_quant_scale",
     }
 )
 
@@ -61,7 +64,7 @@ class StoredLayer:
     def format_name(self) -> str:
         """The name of the format: ours, else the one in the marker or file, else the dtype."""
         if self.marker is not None:
-            return self.format.name if self.format else str(self.marker.get("format"))
+            return self.format.name if self.format else str(self.marker.get("format", "unknown"))
         if self.weight.stored:
             return self.weight.stored.label
         return short_dtype(self.weight.dtype)
@@ -83,8 +86,13 @@ def short_dtype(dtype: torch.dtype) -> str:
     return _SHORT_DTYPES.get(dtype, dtype_name(dtype))
 
 
-def read_layout(source: TensorSource) -> dict[str, StoredLayer]:
+def read_layout(source: TensorSource, *, lenient: bool = False) -> dict[str, StoredLayer]:
     """Group a checkpoint's tensors into layers, and parse its markers.
+
+    Args:
+        source: the checkpoint.
+        lenient: accept markers that ComfyUI refuses although their meaning is known: markers of NUL
+            bytes, whose layers are not quantized, and markers without a format.
 
     Raises:
         CheckpointError: a marker is not a JSON object.
@@ -95,18 +103,28 @@ def read_layout(source: TensorSource) -> dict[str, StoredLayer]:
         is_part = leaf in SUFFIXES and bool(base) and f"{base}.weight" in source.tensors
         key, suffix = (base, leaf) if is_part else (name, "")
         grouped.setdefault(key, {})[suffix] = info
-    announced = announced_markers(source)
+    announced = announced_markers(source, lenient=lenient)
     layers: dict[str, StoredLayer] = {}
     for name, tensors in grouped.items():
         marker = announced.get(name)
         if MARKER in tensors:
-            marker = _read_marker(source, tensors[MARKER].name)
+            marker = _read_marker(source, tensors[MARKER].name, lenient)
         layers[name] = StoredLayer(name, tensors, marker)
     return layers
 
 
-def announced_markers(source: TensorSource) -> dict[str, Mapping[str, Any]]:
+def layer_tensors(source: TensorSource, layer: str) -> dict[str, TensorInfo]:
+    """Return the tensors of one layer by suffix."""
+    found = {suffix: source.tensors.get(f"{layer}.{suffix}") for suffix in ("weight", *SUFFIXES)}
+    return {suffix: info for suffix, info in found.items() if info is not None}
+
+
+def announced_markers(
+    source: TensorSource, *, lenient: bool = False
+) -> dict[str, Mapping[str, Any]]:
     """Return the markers in the header's ``_quantization_metadata``.
+
+    With ``lenient``, they may lack a format.
 
     Raises:
         CheckpointError: the metadata is not the JSON that ComfyUI expects.
@@ -116,8 +134,9 @@ def announced_markers(source: TensorSource) -> dict[str, Mapping[str, Any]]:
         return {}
     try:
         layers = dict(json.loads(text)["layers"])
-        if not all(isinstance(marker, dict) and "format" in marker for marker in layers.values()):
-            raise ValueError("a layer has no format")
+        for marker in layers.values():
+            if not isinstance(marker, dict) or not (lenient or "format" in marker):
+                raise ValueError("a layer has no format")
         # A full checkpoint uses the names in the file, and also lists its text encoder's layers.
         inside = {k: v for k, v in layers.items() if k.startswith(source.prefix)}
         return {k.removeprefix(source.prefix): v for k, v in (inside or layers).items()}
@@ -147,13 +166,17 @@ def joined_metadata(first: Mapping[str, str], second: Mapping[str, str]) -> dict
     return joined
 
 
-def _read_marker(source: TensorSource, name: str) -> Mapping[str, Any]:
+def _read_marker(source: TensorSource, name: str, lenient: bool) -> Mapping[str, Any] | None:
+    """Return a marker; with ``lenient``, None for one of NUL bytes."""
     try:
-        marker = json.loads(bytes(source.load(name).reshape(-1).view(torch.uint8).tolist()))
-    except (ValueError, SourceError) as error:
+        content = bytes(source.load(name).reshape(-1).view(torch.uint8).tolist())
+        if lenient and content and not any(content):
+            return None
+        marker = json.loads(content)
+    except (ValueError, RecursionError, SourceError) as error:
         raise CheckpointError(
             f"{source.description} is damaged: marker {name} is not JSON: {error}"
         ) from error
-    if not isinstance(marker, dict) or "format" not in marker:
+    if not isinstance(marker, dict) or not (lenient or "format" in marker):
         raise CheckpointError(f"{source.description} is damaged: marker {name} names no format")
     return marker

@@ -31,6 +31,7 @@ class StoredWeight:
         kept_as: name of the format that stores and multiplies the weight in the same way; empty if
             there is none.
         comfyui_reads: whether ComfyUI itself reads this convention.
+        remark: what users should know about such weights, to follow "N weights"; empty: nothing.
     """
 
     label: str
@@ -43,6 +44,7 @@ class StoredWeight:
     input_amax: Callable[[], float | None] = lambda: None
     kept_as: str = ""
     comfyui_reads: bool = False
+    remark: str = ""
 
     def decode(self) -> torch.Tensor:
         """Read and decode the weight, float32 ``[out, in]``.

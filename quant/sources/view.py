@@ -28,6 +28,7 @@ class SourceView(TensorSource):
         self.loras = source.loras
         self.rest = source.rest
         self.comfyui_reads = source.comfyui_reads
+        self.linear_layers = source.linear_layers
 
     def _origin(self, name: str) -> tuple[TensorSource, str]:
         """Return the source a tensor comes from, and its name there."""
@@ -55,6 +56,10 @@ class SourceView(TensorSource):
         self.info(name)
         source, original = self._origin(name)
         return source.stored_weight(original)
+
+    def require_unchanged(self) -> None:
+        """Refuse files that changed since they were opened."""
+        self._source.require_unchanged()
 
     def close(self) -> None:
         """Close the source."""

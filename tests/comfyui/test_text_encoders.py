@@ -15,7 +15,7 @@ from tests.comfyui.comfy_python import ComfyUI
 from tests.comfyui.comfy_server import ComfyServer, RejectedError
 
 SCRIPT = "quantize_text_encoders.py"
-ENCODERS = {"t5-xxl": "t5-xxl", "qwen2.5-vl": "language-model"}
+ENCODERS = {"t5-xxl": "t5-xxl", "qwen2.5-vl": "qwen2.5"}
 
 
 @pytest.fixture(scope="module")

@@ -1,18 +1,20 @@
 """Key lists of models: tensor name -> shape.
 
-`MODELS` holds real models with all their tensors: of WAN and Qwen-Image built from their
-dimensions, of the others from the lists that ``generate_key_lists.py`` made with ComfyUI's code.
+`GENERATED` names the published models whose lists ``generate_key_lists.py`` made with ComfyUI's
+code. `MODELS` holds those that the documentation lists: WAN and Qwen-Image built from their
+dimensions, the others from the generated lists.
 `FAMILIES` holds made-up models: all the kinds of layers of a family without a list, few blocks.
 """
 
 from __future__ import annotations
 
-import itertools
 import json
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
+
+from nvfp4_foundry.quant.planning.architectures.folding import expand, natural
 
 KEY_LISTS = Path(__file__).with_name("key_lists")
 
@@ -20,25 +22,19 @@ Manifest = dict[str, tuple[int, ...]]
 
 
 def load_key_list(model: str) -> Manifest:
-    """Read a generated list: ``blocks.{0..2}.q`` stands for three names."""
-    folded = json.loads((KEY_LISTS / f"{model}.json").read_text(encoding="utf-8"))
-    found = {name: tuple(shape) for key, shape in folded.items() for name in _expand(key)}
-    return {name: found[name] for name in sorted(found, key=_natural)}
+    """Return the shapes of a generated list."""
+    tensors = load_record(model)["tensors"]
+    found = {name: tuple(shape) for folded, shape in tensors.items() for name in expand(folded)}
+    return {name: found[name] for name in sorted(found, key=natural)}
 
 
-def _expand(key: str) -> list[str]:
-    first, *rest = re.split(r"\{(\d+\.\.\d+)\}", key)
-    ends = [[int(end) for end in text.split("..")] for text in rest[::2]]
-    ranges = [range(low, high + 1) for low, high in ends]
-    return [
-        first + "".join(f"{index}{text}" for index, text in zip(chosen, rest[1::2], strict=True))
-        for chosen in itertools.product(*ranges)
-    ]
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+def load_record(model: str) -> dict[str, Any]:
+    """Return all that the generator recorded of a model."""
+    record = json.loads((KEY_LISTS / f"{model}.json").read_text(encoding="utf-8"))
+    if "like" not in record:
+        return record
+    other = load_record(record["like"])
+    return {**other, **record, "tensors": {**other["tensors"], **record["tensors"]}}
 
 
 def linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Manifest:
@@ -186,8 +182,16 @@ BY_DIMENSIONS: dict[str, Callable[[], Manifest]] = {
     "qwen-image-2512": qwen_image,
     "qwen-image-edit-2511": lambda: qwen_image(edit_2511=True),
 }
+#: Models whose sizes and presets the documentation gives.
+DOCUMENTED = (
+    "chroma", "chroma-radiance", "flux1-dev", "flux1-schnell", "flux2-dev", "flux2-klein-4b",
+    "flux2-klein-9b", "hunyuan-video", "hunyuan-video-1.5", "ltx-2", "ltxv-13b", "ltxv-2b",
+    "qwen-image-2512", "qwen-image-edit-2511", "qwen2.5-vl-7b", "qwen3-4b", "sd1.5", "sdxl",
+    "seedvr2-3b", "seedvr2-7b", "t5-xxl", "umt5-xxl", "wan2.2-i2v-14b", "wan2.2-t2v-14b",
+    "wan2.2-ti2v-5b", "z-image",
+)  # fmt: skip
 MODELS: dict[str, Callable[[], Manifest]] = {
-    **{model: partial(load_key_list, model) for model in GENERATED},
+    **{model: partial(load_key_list, model) for model in DOCUMENTED},
     **BY_DIMENSIONS,
 }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ...errors import UsageError
+from ..options import add_layout
 from ..parser import Commands, add_command
 from ..paths import InputPath, require_not_read
 from .deliver import add_recipe_output, deliver_derived
@@ -26,6 +27,7 @@ def add(commands: Commands) -> None:
         type=InputPath,
         help="the quantized file, or hf://owner/repo/file",
     )
+    add_layout(parser)
     add_recipe_output(parser, of_preset=False)
 
 
@@ -37,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     path = local_path(options.checkpoint)
     if path.suffix.lower() == ".gguf":
         raise UsageError(f"{path} is a GGUF; use 'nvfp4 recipe from-gguf'")
-    with open_source(path) as checkpoint:
+    with open_source(path, layout=options.layout) as checkpoint:
         require_not_read(options, checkpoint.paths)
         derived = recipe_from_checkpoint(checkpoint, path.stem)
     return deliver_derived(derived, options)

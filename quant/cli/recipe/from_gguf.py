@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..options import wrong_usage
+from ..options import add_layout, wrong_usage
 from ..parser import Commands, add_command
 from ..paths import InputPath, require_not_read
 from .deliver import add_recipe_output, deliver_derived
@@ -36,6 +36,7 @@ def add(commands: Commands) -> None:
         type=InputPath,
         help="the model that the recipe is for: layers that it lacks are left out and listed",
     )
+    add_layout(parser)
     add_recipe_output(parser, of_preset=False)
 
 
@@ -90,6 +91,6 @@ def _target(options: argparse.Namespace) -> Inventory | None:
 
     if options.target_model is None:
         return None
-    with open_source(options.target_model) as source:
+    with open_source(options.target_model, layout=options.layout) as source:
         require_not_read(options, source.paths)
         return take_inventory(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from ..options import add_output, add_overwrite
+from ..options import add_layout, add_output, add_overwrite
 from ..parser import Commands, add_command
 from ..paths import InputPath, require_not_read
 from .merged import print_calibration
@@ -43,6 +43,7 @@ def add(commands: Commands) -> None:
         action="store_true",
         help="leave out layers that the model lacks, such as those of a text encoder",
     )
+    add_layout(parser)
     add_output(parser, "OUT", "the calibration to write", required=True)
     add_overwrite(parser, "OUT")
 
@@ -65,6 +66,6 @@ def run(options: argparse.Namespace) -> int:
 def _fingerprint(options: argparse.Namespace) -> ModelFingerprint:
     from ...sources import open_source
 
-    with open_source(options.model) as source:
+    with open_source(options.model, layout=options.layout) as source:
         require_not_read(options, source.paths)
         return source.fingerprint()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from ..inventory import Inventory
+from ..layers import Inventory
 
 
 @dataclass(frozen=True)
@@ -13,10 +14,16 @@ class Architecture:
 
     Presets list the ``id``; users see ``title`` and ``facts``. ``problem`` says why ComfyUI cannot
     load such a file, or is None. ``shapes_read`` names the Linear layers from whose number of
+    inputs ComfyUI recognises the model, and ``rows_read`` those from whose number of outputs. A
+    format that packs the one or pads the other would make ComfyUI take the file for another model.
+    ComfyUI multiplies text encoders in 16 or 32 bits in any format (``full_precision_mm`` in its
+    ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no input scales. ``since`` is the
+    first ComfyUI that knows the model, if that is not the oldest that the pack supports.
     inputs ComfyUI recognises the model. A format that packs their columns would make ComfyUI take
     the file for another model. ComfyUI multiplies text encoders in 16 or 32 bits in any format
     (``full_precision_mm`` in its ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no
-    input scales.
+    input scales. ``former_ids`` are ids that earlier versions gave such a model: recipes that were
+    saved for them fit it.
     """
 
     id: str
@@ -24,7 +31,14 @@ class Architecture:
     facts: str = ""
     problem: str | None = None
     shapes_read: tuple[str, ...] = ()
+    rows_read: tuple[str, ...] = ()
     is_text_encoder: bool = False
+    since: str = ""
+    former_ids: tuple[str, ...] = ()
+
+    def is_one_of(self, ids: Collection[str]) -> bool:
+        """Whether ids of architectures, present or former, name this model."""
+        return any(name in ids for name in (self.id, *self.former_ids))
 
     def __str__(self) -> str:
         return f"{self.title} ({self.facts})" if self.facts else self.title

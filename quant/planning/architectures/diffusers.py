@@ -6,7 +6,7 @@ markers there, so a quantized file with these names gives noise.
 
 from __future__ import annotations
 
-from ..inventory import Inventory
+from ..layers import Inventory
 from .architecture import Architecture, describe_blocks
 
 _SIGNS = {

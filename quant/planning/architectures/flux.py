@@ -1,9 +1,15 @@
-"""Flux.1, Flux.2, and Chroma, a Flux.1 whose modulation comes from one separate network."""
+"""Flux.1, Flux.2, and their relatives.
+
+Chroma is a Flux.1 whose modulation comes from one separate network. LongCat and Ovis have another
+text encoder and no vector of the whole text.
+"""
 
 from __future__ import annotations
 
-from ..inventory import Inventory
+from ..layers import Inventory
 from .architecture import Architecture, describe_blocks, has_norm, present
+
+_LONGCAT_TEXT = 3584
 
 
 def flux(inventory: Inventory) -> Architecture | None:
@@ -25,7 +31,21 @@ def flux(inventory: Inventory) -> Architecture | None:
         return Architecture("flux2", "Flux.2", facts, shapes_read=read)
     if "guidance_in.in_layer" not in inventory.layers:
         facts += ", no guidance"
-    return Architecture("flux1", "Flux.1", facts, shapes_read=read)
+    return Architecture(*_flux1(inventory), facts, shapes_read=read)
+
+
+def _flux1(inventory: Inventory) -> tuple[str, str]:
+    """Return id and title of a model with the modulation of Flux.1 in every block."""
+    text = inventory.shape_of("txt_in")
+    if "double_blocks.0.img_mlp.gate_proj" in inventory.layers and has_norm(inventory, "txt_norm"):
+        return "ovis-image", "Ovis-Image"
+    if (
+        text
+        and text[-1] == _LONGCAT_TEXT
+        and not any(f"{name}.in_layer" in inventory.layers for name in ("vector_in", "guidance_in"))
+    ):
+        return "longcat-image", "LongCat-Image"
+    return "flux1", "Flux.1"
 
 
 def _is_chroma(inventory: Inventory) -> bool:

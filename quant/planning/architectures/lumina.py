@@ -1,8 +1,8 @@
-"""Z-Image and Lumina 2, which share their code in ComfyUI."""
+"""Z-Image, Lumina 2 and NewBie, which share their code in ComfyUI."""
 
 from __future__ import annotations
 
-from ..inventory import Inventory
+from ..layers import Inventory
 from .architecture import Architecture, describe_blocks
 
 _BY_WIDTH = {3840: ("z-image", "Z-Image"), 2304: ("lumina2", "Lumina 2")}
@@ -20,4 +20,8 @@ def lumina(inventory: Inventory) -> Architecture | None:
         problem = f"ComfyUI supports only these widths: {known}; start from one of these models"
         return Architecture("lumina", "a relative of Lumina 2", facts, problem)
     read = ("cap_embedder.1", "x_embedder")
+    if "dec_net.cond_embed" in inventory.layers:
+        return Architecture("z-image-pixel", "Z-Image in pixels", facts, shapes_read=read)
+    if "clip_text_pooled_proj.0" in inventory.layers:
+        return Architecture("newbie", "NewBie", facts, shapes_read=read)
     return Architecture(*_BY_WIDTH[width], facts, shapes_read=read)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..inventory import Inventory
+from ..layers import Inventory
 from .architecture import Architecture, describe_blocks
 
 _CONDITIONING = ("positive_conditioning", "negative_conditioning")

@@ -59,6 +59,7 @@ def _alike(layer: Layer, architecture: Architecture) -> tuple[object, ...]:
         stored.label if stored else "",
         tuple((info.nbytes, info.dtype) for info in layer.companions),
         layer.name in architecture.shapes_read,
+        layer.name in architecture.rows_read,
     )
 
 

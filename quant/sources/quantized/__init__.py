@@ -8,39 +8,53 @@ from collections.abc import Mapping
 from ...errors import CheckpointError, SourceError
 from ..base import TensorSource
 from ..decoded import DecodedSource
-from ..stored_layers import QUANTIZATION_METADATA
+from ..stored_layers import MARKER, QUANTIZATION_METADATA
 from ..stored_weight import StoredWeight
 from .comfyui import ComfyUI
 from .compressed_tensors import CompressedTensors
 from .convention import Convention, Found
 from .float8_scaled import Float8Scaled
+from .full_range import require_plain
+from .input_scales import odd_input_scales
+from .layout_evidence import LAYOUTS
 from .lightx2v import LightX2V
-from .modelopt import ModelOpt
+from .other_scales import OtherScales
+from .scale_map import with_scale_map
 from .scaled_codes import ScaledCodes
+from .unmarked_nvfp4 import UnmarkedNVFP4
 from .unreadable import is_readable, leftovers, require_readable, unknown_weights
 
+# How many layers a note names.
+_NAMED = 4
 _MARKED = ComfyUI()
 #: Conventions of files without markers, in the order in which they are tried. A weight that one
 #: of them recognises is not offered to the next ones.
 CONVENTIONS: tuple[Convention, ...] = (
     Float8Scaled(),
     LightX2V(),
-    ModelOpt(),
+    UnmarkedNVFP4(),
     CompressedTensors(),
     ScaledCodes(),
+    OtherScales(),
 )
 
 
-def decoded(source: TensorSource) -> TensorSource:
+def decoded(source: TensorSource, layout: str = "") -> TensorSource:
     """Return a source with its quantized weights decoded; the source itself if it has none.
 
     8-bit floats without a scale do not count as quantized, because they are plain values.
+
+    Args:
+        source: the file, without the prefix of its names.
+        layout: whose layout NVFP4 weights without markers have (see `LAYOUTS`); empty: the file
+            has to show it.
 
     Raises:
         SourceError: a layer follows an unknown convention, or lacks its scales.
         CheckpointError: a marker is damaged, or does not fit its layer.
     """
-    weights = {name: describe() for name, describe in _find(source).items()}
+    source = with_scale_map(source)
+    weights = {name: describe() for name, describe in _find(source, layout).items()}
     used = _parts(weights)
     require_readable(source, used)
     markers = leftovers(source)
@@ -49,14 +63,18 @@ def decoded(source: TensorSource) -> TensorSource:
         for name, info in source.tensors.items()
         if name not in used | markers and info.dtype.is_floating_point and info.dtype.itemsize == 1
     ]
+    require_plain(source, plain)
     if not weights and not plain and not markers:
         return source
     notes = [f"{len(plain)} tensors are 8-bit floats without scales"] if plain else []
-    notes += _quality_notes(weights)
-    return DecodedSource(source, weights, tuple(notes), hidden=markers)
+    notes += [*_quality_notes(weights), *_remarks(weights), *_odd_scale_notes(source)]
+    result = DecodedSource(source, weights, tuple(notes), hidden=markers)
+    # ComfyUI fails at markers of unquantized layers.
+    result.comfyui_reads &= not any(name.endswith(f".{MARKER}") for name in markers)
+    return result
 
 
-def decoded_where_known(source: TensorSource) -> TensorSource:
+def decoded_where_known(source: TensorSource, layout: str = "") -> TensorSource:
     """Return a source to inspect, with its weights decoded where possible.
 
     Unlike `decoded`, it also lists weights that cannot be decoded, with their stored shape. Loading
@@ -66,7 +84,7 @@ def decoded_where_known(source: TensorSource) -> TensorSource:
         CheckpointError: a marker is not JSON.
     """
     weights, refused = {}, {}
-    for name, describe in _find(source).items():
+    for name, describe in _find(source, layout).items():
         try:
             weights[name] = describe()
         except (SourceError, CheckpointError) as error:
@@ -75,7 +93,7 @@ def decoded_where_known(source: TensorSource) -> TensorSource:
     return DecodedSource(source, weights, hidden=leftovers(source))
 
 
-def _find(source: TensorSource) -> Found:
+def _find(source: TensorSource, layout: str) -> Found:
     """Return a function per quantized weight that describes it, by its name after decoding."""
     found = dict(_MARKED.find(source))
     # In a file with markers, an unmarked quantized weight is damage. Guessing its convention could
@@ -83,6 +101,8 @@ def _find(source: TensorSource) -> Found:
     if found or QUANTIZATION_METADATA in source.metadata:
         return found
     for convention in CONVENTIONS:
+        if isinstance(convention, UnmarkedNVFP4):
+            convention = UnmarkedNVFP4(layout)
         for name, describe in convention.find(source).items():
             found.setdefault(name, describe)
     return found
@@ -101,4 +121,21 @@ def _quality_notes(weights: Mapping[str, StoredWeight]) -> list[str]:
     ]
 
 
-__all__ = ["CONVENTIONS", "Convention", "decoded", "decoded_where_known", "is_readable"]
+def _remarks(weights: Mapping[str, StoredWeight]) -> list[str]:
+    counts = Counter(stored.remark for stored in weights.values() if stored.remark)
+    return [f"{count} weights {remark}" for remark, count in counts.items()]
+
+
+def _odd_scale_notes(source: TensorSource) -> list[str]:
+    odd = odd_input_scales(source)
+    if not odd:
+        return []
+    examples = ", ".join(f"{layer} ({scale:g})" for layer, scale in list(odd.items())[:_NAMED])
+    more = f" and {len(odd) - _NAMED} more" if len(odd) > _NAMED else ""
+    return [
+        f"{len(odd)} input scales of the source cannot be any and are dropped: {examples}{more}; "
+        "calibrate for static scales"
+    ]
+
+
+__all__ = ["CONVENTIONS", "LAYOUTS", "Convention", "decoded", "decoded_where_known", "is_readable"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from math import prod
 
@@ -12,10 +13,13 @@ from ...formats import FORMATS, TensorSpec, WeightFormat
 from ...formats.base import is_full_precision
 from ...formats.markers import marked_names
 from ..base import TensorSource
-from ..stored_layers import StoredLayer, read_layout
+from ..stored_layers import INPUT_SCALE, MARKER, StoredLayer, read_layout
 from ..stored_weight import StoredWeight
 from .convention import Found
+from .foreign_markers import FOREIGN, REPEATED, as_known, foreign_weight, inferred_format, remark_of
+from .input_scales import input_amax_of
 from .parts import number
+from .pre_quant_scale import PRE_QUANT_SCALE, with_pre_quant_scale
 
 
 class ComfyUI:
@@ -31,18 +35,64 @@ class ComfyUI:
             CheckpointError: a marker is damaged.
         """
         return {
-            f"{layer.name}.weight": partial(_stored_weight, source, layer)
-            for layer in read_layout(source).values()
-            if layer.marker is not None
+            f"{layer.name}.weight": partial(marked_weight, source, layer)
+            for layer in read_layout(source, lenient=True).values()
+            if layer.marker is not None and not is_plain(layer)
         }
 
 
-def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
+def is_plain(layer: StoredLayer) -> bool:
+    """Whether a layer has a marker without a format, but is not quantized."""
+    if layer.marker is None or "format" in layer.marker:
+        return False
+    is_wide = layer.weight.dtype.is_floating_point and layer.weight.dtype.itemsize > 1
+    return is_wide and not set(layer.tensors) - {"weight", "bias", MARKER}
+
+
+def marked_weight(
+    source: TensorSource, layer: StoredLayer, *, is_marked: bool = True
+) -> StoredWeight:
+    """Describe the weight of a layer by its marker.
+
+    Args:
+        source: the file.
+        layer: the layer with its marker, which may lack the format.
+        is_marked: whether the file itself holds the marker, so that ComfyUI finds it.
+
+    Raises:
+        SourceError: the format is not known.
+        CheckpointError: the tensors do not fit the marker.
+    """
+    marker = dict(layer.marker or {})
+    if "format" not in marker:
+        marker["format"], is_marked = inferred_format(source, layer), False
+        layer = replace(layer, marker=marker)
+    foreign = foreign_weight(source, layer)
+    if foreign is not None:
+        return foreign
+    known = as_known(layer)
+    stored = replace(
+        _own_weight(source, known, REPEATED if known is not layer else ()),
+        comfyui_reads=is_marked and known is layer,
+    )
+    if known is not layer:
+        stored = replace(stored, remark=remark_of(str(marker["format"])))
+    return with_pre_quant_scale(source, layer.name, stored)
+
+
+def _own_weight(
+    source: TensorSource, layer: StoredLayer, repeated: tuple[str, ...] = ()
+) -> StoredWeight:
+    """Describe the weight of a layer in one of ComfyUI's formats.
+
+    ``repeated`` are the suffixes of tensors that say again what others say. Tensors of any other
+    suffix do not belong to the weight, so they are refused later.
+    """
     fmt = layer.format
     if fmt is None:
         raise SourceError(
             f"{source.description}: {layer.name} is stored as {layer.format_name}, which is not "
-            f"one of the formats that are read ({', '.join(marked_names())}); "
+            f"one of the formats that are read ({', '.join((*marked_names(), *FOREIGN))}); "
             "start from another version of the model"
         )
     shape = layer.shape()
@@ -52,20 +102,21 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
             f"{len(shape)} dimensions (a bank of experts?), but only 2-D weights can be decoded; "
             "start from the 16-bit file"
         )
-    parts = {s: info for s, info in layer.tensors.items() if s != "bias"}
+    wanted = fmt.tensor_specs(shape, torch.bfloat16)
+    mine = {*wanted, MARKER, INPUT_SCALE, PRE_QUANT_SCALE, *repeated}
+    parts = {s: info for s, info in layer.tensors.items() if s in mine}
     _require_parts(source, layer, fmt, shape)
 
     def tensors() -> dict[str, torch.Tensor]:
-        wanted = fmt.tensor_specs(shape, torch.bfloat16)
         return {s: _as_specified(source.load(parts[s].name), spec) for s, spec in wanted.items()}
 
     def input_amax() -> float | None:
         if fmt.activation_divisor is None or "input_scale" not in parts:
             return None
-        scale = number(source, layer.name, "input_scale")
         # A scale of 1.0 is the runtime's default, so it was not measured.
-        is_default = fmt.runtime_scale == "1.0" and scale == 1.0
-        return None if scale is None or is_default else scale * fmt.activation_divisor
+        if fmt.runtime_scale == "1.0" and number(source, layer.name, "input_scale") == 1.0:
+            return None
+        return input_amax_of(source, layer.name, "input_scale", fmt.activation_divisor)
 
     return StoredWeight(
         label=fmt.name,
@@ -77,7 +128,6 @@ def _stored_weight(source: TensorSource, layer: StoredLayer) -> StoredWeight:
         tensors=tensors,
         kept_as=_kept_as(layer, fmt, shape),
         input_amax=input_amax,
-        comfyui_reads=True,
     )
 
 

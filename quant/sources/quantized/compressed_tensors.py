@@ -8,8 +8,9 @@ from ...formats.nvfp4_scales import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .convention import Found
+from .input_scales import is_usable
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
-from .parts import layers_with, names_of, number
+from .parts import layers_with, names_of, number, one_number
 
 
 class CompressedTensors:
@@ -31,12 +32,13 @@ class CompressedTensors:
 
 def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:
     def tensor_scale() -> float:
-        divisor = number(source, layer, "weight_global_scale")
+        divisor = one_number(source, layer, "weight_global_scale")
         return 1.0 / divisor if divisor else 0.0
 
     def input_amax() -> float | None:
         divisor = number(source, layer, "input_global_scale")
-        return NVFP4_MAX / divisor if divisor else None
+        amax = NVFP4_MAX / divisor if divisor else 0.0
+        return amax if is_usable(amax) else None
 
     names = names_of(
         source, layer, "weight_packed", "weight_scale", "weight_global_scale",

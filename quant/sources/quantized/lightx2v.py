@@ -10,8 +10,9 @@ from ...formats.nvfp4_scales import NVFP4_MAX
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .convention import Found
+from .input_scales import is_usable
 from .linear_nvfp4 import LinearNVFP4, stored_nvfp4
-from .parts import layers_with, names_of, number, part
+from .parts import layers_with, names_of, number, one_number, part
 
 
 class LightX2V:
@@ -40,17 +41,18 @@ class LightX2V:
 
 def _stored_weight(source: TensorSource, layer: str) -> StoredWeight:
     def tensor_scale() -> float:
-        divisor = number(source, layer, "weight_global_scale")
-        if divisor:
-            return 1.0 / divisor
-        alpha = number(source, layer, "alpha") or 0.0
-        return alpha * (number(source, layer, "input_global_scale") or 0.0)
+        if part(source, layer, "weight_global_scale") is not None:
+            divisor = one_number(source, layer, "weight_global_scale")
+            return 1.0 / divisor if divisor else 0.0
+        return one_number(source, layer, "alpha") * one_number(source, layer, "input_global_scale")
 
     def input_amax() -> float | None:
         if part(source, layer, "input_absmax") is not None:
-            return number(source, layer, "input_absmax")
+            amax = number(source, layer, "input_absmax") or 0.0
+            return amax if is_usable(amax) else None
         divisor = number(source, layer, "input_global_scale")
-        return NVFP4_MAX / divisor if divisor else None
+        amax = NVFP4_MAX / divisor if divisor else 0.0
+        return amax if is_usable(amax) else None
 
     names = names_of(
         source, layer, "weight", "weight_scale", "weight_global_scale", "input_global_scale",

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 import torch
 
+from ...errors import SourceError
 from ..base import TensorInfo, TensorSource
 
 FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
@@ -31,12 +33,19 @@ def number(source: TensorSource, layer: str, suffix: str) -> float | None:
     return None if info is None else float(source.load(info.name).float().max())
 
 
-def float8_input_amax(scale: float | None, dtype: torch.dtype) -> float | None:
-    """Return the largest activation that a stored input scale of float8 covers.
+def one_number(source: TensorSource, layer: str, suffix: str) -> float:
+    """Return the only number of a tensor that has to exist.
 
-    None for a scale of 1.0, because that is the default of runtimes and was not measured.
+    Raises:
+        SourceError: the tensor holds several numbers, whose meaning is not known.
     """
-    return None if scale is None or scale == 1.0 else scale * torch.finfo(dtype).max
+    info = source.info(f"{layer}.{suffix}")
+    if prod(info.shape) != 1:
+        raise SourceError(
+            f"{source.description}: {info.name} has the shape {info.shape}, but one number is "
+            "expected; start from another version of the model"
+        )
+    return float(source.load(info.name).float().reshape(()))
 
 
 def names_of(source: TensorSource, layer: str, *suffixes: str) -> tuple[str, ...]:

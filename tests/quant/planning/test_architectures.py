@@ -52,7 +52,7 @@ KNOWN = [
     ("t5-xxl", "t5-xxl", "24 encoder.block", "t5-xxl"),
     ("umt5-xxl", "umt5-xxl", "24 encoder.block", "t5-xxl"),
     ("qwen2.5-vl-7b", "qwen2.5-vl", "width 3584, 28 model.layers", "qwen2.5-vl"),
-    ("qwen3-4b", "language-model", "width 2560, 36 model.layers", "qwen2.5-vl"),
+    ("qwen3-4b", "qwen3", "width 2560, 36 model.layers", "qwen2.5-vl"),
     ("unknown-dit", "transformer", "5 stages", "smart"),
 ]  # fmt: skip
 

@@ -189,7 +189,7 @@ def test_fp8_error_explains_the_difference(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"l.comfy_quant": torch.zeros(4, dtype=torch.uint8)}, "is not JSON"),
+        ({"l.comfy_quant": torch.full((4,), 65, dtype=torch.uint8)}, "is not JSON"),
         ({"l.weight_scale": torch.ones(())}, "does not belong to any known quantized weight"),
         ({"l.input_scale": torch.ones(())}, "does not belong to any known quantized weight"),
         ({"m.weight": torch.zeros(4, 4, dtype=torch.int8)}, "has no known marker or scales"),
@@ -200,7 +200,11 @@ def test_fp8_error_explains_the_difference(
         ({"m.weight": torch.zeros(4, 4).char(), "m.weight_scale": torch.ones(()),
           "m.weight_zero_point": torch.ones(()).char()}, "asymmetric"),
         ({"m.weight": torch.zeros(4, 4).char(), "m.weight_scale": torch.ones(()),
-          "m.pre_quant_scale": torch.ones(4)}, "AWQ"),
+          "m.pre_quant_scale": torch.ones(3)}, "has the shape .* 4 columns"),
+        ({"m.weight": torch.zeros(4, 4).char(), "m.weight_scale": torch.ones(()),
+          "m.smooth_scale": torch.ones(4)}, "looks like a scale of m.weight"),
+        ({"m.proj": torch.zeros(2, 4, 4).to(torch.float8_e4m3fn), "m.proj_scale": torch.ones(2)},
+         "looks like a scale of m.proj"),
         ({"m.weight._data": torch.zeros(4, 4).char(), "m.weight._scale": torch.ones(4, 1)},
          "optimum-quanto"),
         ({"m.weight": torch.zeros(2, 4, 8, dtype=torch.uint8), "m.weight_scale_2": torch.ones(2),

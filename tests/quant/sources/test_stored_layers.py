@@ -54,7 +54,7 @@ def test_full_checkpoints_announce_layers_by_their_names_in_the_file(
     assert inspect_checkpoint(tmp_path / "full").counts() == {"nvfp4": 4}
 
 
-@pytest.mark.parametrize("layers", [{"m": "nvfp4"}, {"m": {}}, {"m": None}, "nvfp4", None])
+@pytest.mark.parametrize("layers", [{"m": "nvfp4"}, {"m": None}, "nvfp4", None])
 def test_a_damaged_announcement_is_named(tmp_path: Path, layers: object) -> None:
     save_file({"m.weight": torch.zeros(4, 4)}, tmp_path / "bad", announcing(layers))
     with pytest.raises(CheckpointError, match="_quantization_metadata"):
@@ -63,14 +63,24 @@ def test_a_damaged_announcement_is_named(tmp_path: Path, layers: object) -> None
 
 @pytest.mark.parametrize(
     "marker",
-    [torch.tensor(1.0), torch.ones(3), marker_tensor([1]), marker_tensor({}), torch.zeros(0)],
-    ids=["scalar", "floats", "list", "no format", "empty"],
+    [torch.tensor(1.0), torch.ones(3), marker_tensor([1]), torch.zeros(0)],
+    ids=["scalar", "floats", "list", "empty"],
 )
 def test_a_damaged_marker_is_named(tmp_path: Path, marker: torch.Tensor) -> None:
     save_file({"m.weight": torch.zeros(4, 4), "m.comfy_quant": marker}, tmp_path / "bad")
     with pytest.raises(CheckpointError, match=r"m\.comfy_quant"):
         inspect_checkpoint(tmp_path / "bad")
     assert "m.comfy_quant" in verify_checkpoint(tmp_path / "bad").problems[0]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_marker_without_a_format_is_shown_but_not_fine(tmp_path: Path, announced: bool) -> None:
+    """ComfyUI refuses it, so verify does. What it stands for can be inspected all the same."""
+    path = tmp_path / "odd.safetensors"
+    marker = {} if announced else {"m.comfy_quant": marker_tensor({})}
+    save_file({"m.weight": torch.ones(4, 4), **marker}, path, announcing({"m": {}}))
+    assert inspect_checkpoint(path).counts() == {"fp32": 1}
+    assert "no format" in verify_checkpoint(path).problems[0]
 
 
 def test_a_marker_on_a_vector_is_a_problem(tmp_path: Path) -> None:

@@ -1,0 +1,77 @@
+"""Refuse 8-bit floats without scales whose values show that they had some.
+
+A cast of a weight keeps its size: the largest value of a layer is hardly above 10, and far from
+448, the largest E4M3 number. Tools that scale a weight use the whole range instead. Without the
+scale, such weights are up to thousands of times too large.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from ...errors import SourceError
+from ..base import TensorSource
+from .parts import FLOAT8
+from .sampled_codes import code_max, sampled_amax
+
+# The layers to look at, and the part of the range from where a value counts as large. The sample of
+# a large layer may miss its largest value.
+_LAYERS, _PART = 24, 1 / 4
+
+
+def require_plain(source: TensorSource, plain: Collection[str]) -> None:
+    """Refuse a file whose unscaled 8-bit floats, ``plain``, fill the range of their format.
+
+    Raises:
+        SourceError: most of them do; the message names the likely file with the scales.
+    """
+    matrices = [
+        name for name in plain
+        if len(source.info(name).shape) > 1 and source.info(name).dtype in FLOAT8
+    ]  # fmt: skip
+    chosen = matrices[:: max(1, len(matrices) // _LAYERS)][:_LAYERS]
+    full = [name for name in chosen if _fills_range(source, name)]
+    if not chosen or 2 * len(full) <= len(chosen):
+        return
+    raise SourceError(
+        f"{source.description}: {full[0]} and others are 8-bit floats that fill the whole range of "
+        "their format, so they were scaled, but the file holds no scales for them; read as they "
+        f"are, the weights would be far too large. {_way_out(source)}"
+    )
+
+
+def _fills_range(source: TensorSource, name: str) -> bool:
+    return sampled_amax(source, name) >= _PART * code_max(source.info(name).dtype)
+
+
+def _way_out(source: TensorSource) -> str:
+    beside = likely_scale_files(source.paths)
+    if beside:
+        names = " or ".join(path.name for path in beside)
+        return (
+            f"The scales may be in {names} beside it: rename that file to "
+            f"{expected_name(source.paths[0])} if it holds a number for each layer, or start from "
+            "the bf16, fp16 or GGUF version of the model"
+        )
+    return (
+        "Get the file with the scales that belongs to it (such as *_map.safetensors or *_map.pt) "
+        "and put it beside the model, or start from the bf16, fp16 or GGUF version of the model"
+    )
+
+
+def expected_name(path: Path) -> str:
+    """Return the name that the scales of a file have if they are in a file of their own."""
+    return f"{path.stem}_map.safetensors or {path.stem}_map.pt"
+
+
+def likely_scale_files(paths: tuple[Path, ...]) -> list[Path]:
+    """Return files beside a model whose names say that they hold scales."""
+    if not paths:
+        return []
+    folder = paths[0] if paths[0].is_dir() else paths[0].parent
+    return [
+        path for path in sorted(folder.glob("*"))
+        if path.suffix in (".safetensors", ".pt", ".pth", ".bin") and path not in paths
+        and ("_map" in path.stem or "scale" in path.stem.lower())
+    ][:3]  # fmt: skip

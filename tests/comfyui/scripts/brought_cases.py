@@ -1,0 +1,102 @@
+"""Takes the cases of ``helpers/brought_cases.py`` through plan, file and stock ComfyUI.
+
+``python brought_cases.py FOLDER`` writes ``FOLDER/result.json``. Runs in ComfyUI's Python with
+ComfyUI's folder as ``PYTHONPATH``.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+folder = Path(sys.argv[1])
+sys.argv[1:] = ["--cpu"]  # ComfyUI reads its options when it is first imported
+
+import comfy.options  # noqa: E402
+
+comfy.options.enable_args_parsing()
+
+import comfy.model_management  # noqa: E402
+import comfy.sd  # noqa: E402
+import torch  # noqa: E402
+from foundry_package import import_foundry  # noqa: E402
+
+import_foundry()
+
+from nvfp4_foundry.demo.model import MODEL_PATH  # noqa: E402
+from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
+from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
+from nvfp4_foundry.quant.errors import FoundryError  # noqa: E402
+from nvfp4_foundry.quant.planning import make_plan, take_inventory  # noqa: E402
+from nvfp4_foundry.quant.planning.presets import automatic_recipe  # noqa: E402
+from nvfp4_foundry.quant.sources import open_source  # noqa: E402
+from nvfp4_foundry.tests.helpers.brought_cases import CASES, Case  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+
+TRUTH = load_file(MODEL_PATH)
+generator = torch.Generator().manual_seed(0)
+LATENT = torch.randn(2, 16, 1, 8, 8, generator=generator)
+CONTEXT = torch.randn(2, 4, 4096, generator=generator)
+
+
+def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Norm of the difference over the norm of what is wanted."""
+    return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
+
+
+def load(path: Path) -> Any:
+    """ComfyUI's diffusion model of a file, computing in float32."""
+    patcher = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
+    comfy.model_management.load_models_gpu([patcher], force_full_load=True)
+    return patcher.model.diffusion_model
+
+
+def output(model: Any) -> torch.Tensor:
+    """One call of the model."""
+    return model(LATENT, torch.tensor([900.0, 300.0]), context=CONTEXT)
+
+
+def plain(weight: torch.Tensor) -> torch.Tensor:
+    """Return what ComfyUI computes with."""
+    return weight.dequantize() if type(weight).__name__ == "QuantizedTensor" else weight
+
+
+@torch.inference_mode()
+def result_of(case: Case, place: Path, wanted: torch.Tensor) -> dict[str, Any]:
+    """Convert and load one case; say how far weights and outputs are from the model's."""
+    place.mkdir()
+    target = place / "converted.safetensors"
+    path = case.write(place, TRUTH)
+    try:
+        with open_source(path, **case.options) as source:
+            convert(source, make_plan(automatic_recipe(), take_inventory(source)), target)
+    except FoundryError as error:
+        return {"refused": str(error), "left": target.exists(), "path": str(path)}
+    model = load(target)
+    weights = dict(model.named_parameters())
+    return {
+        "problems": verify_checkpoint(target, path, **case.options).problems,
+        "lacks": sorted(set(TRUTH) - set(weights)),
+        "errors": {
+            name: difference(plain(weights[name]), tensor)
+            for name, tensor in TRUTH.items()
+            if name in weights
+        },
+        "quantized": sum(type(w).__name__ == "QuantizedTensor" for w in weights.values()),
+        "output": difference(output(model), wanted),
+    }
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    torch.set_num_threads(1)
+    with torch.inference_mode():
+        exact = output(load(MODEL_PATH))
+    found = {
+        name: result_of(case, folder / f"case {number}", exact)
+        for number, (name, case) in enumerate(CASES.items())
+    }
+    (folder / "result.json").write_text(json.dumps(found))
