@@ -10,6 +10,7 @@ from typing import Any
 from ..formats import FORMATS
 from ..planning.architectures import Architecture, detect_architecture
 from ..planning.inventory import Layer, take_inventory
+from ..planning.loadable import needed_comfyui, version_notes
 from ..sources import TensorInfo, TensorSource, open_to_look
 from ..sources.stored_layers import short_dtype
 from .layer_record import LayerRecord, OverallError, overall_error, read_records
@@ -36,7 +37,8 @@ class LayerSummary:
 class CheckpointSummary:
     """The layers of a file, its metadata, and the record of how it was made.
 
-    ``folder`` is the folder of ComfyUI's models that such a file belongs in.
+    ``folder`` is the folder of ComfyUI's models that such a file belongs in. ``needs_comfyui`` is
+    the first ComfyUI that loads it, empty if every supported one does.
     """
 
     path: str
@@ -46,6 +48,7 @@ class CheckpointSummary:
     metadata: dict[str, str]
     provenance: dict[str, Any]
     folder: str = "diffusion_models"
+    needs_comfyui: str = ""
 
     @property
     def total_bytes(self) -> int:
@@ -90,6 +93,7 @@ class CheckpointSummary:
             "total_bytes": self.total_bytes,
             "formats": self.counts(),
             "notes": list(self.notes),
+            "needs_comfyui": self.needs_comfyui,
             "provenance": {k: v for k, v in self.provenance.items() if k != "layers"},
         }
 
@@ -124,11 +128,13 @@ def summarise(source: TensorSource) -> CheckpointSummary:
         for layer in inventory.layers.values()
     )
     architecture = detect_architecture(inventory)
+    formats = [layer.format for layer in layers]
     return CheckpointSummary(
         path=source.description,
         architecture=str(architecture),
         layers=layers,
-        notes=source.notes,
+        notes=(*source.notes, *version_notes(formats, architecture)),
+        needs_comfyui=needed_comfyui(formats, architecture),
         metadata=dict(source.metadata),
         provenance=provenance,
         folder=_folder(source, architecture),

@@ -81,6 +81,7 @@ class LayerReport:
 class ConversionReport:
     """The result of a conversion, layer by layer.
 
+    ``needs_comfyui`` is the first ComfyUI that loads the result, empty if every supported one does.
     ``notes`` say how the source was read. ``warnings`` are problems that the user may want to fix.
     """
 
@@ -95,6 +96,7 @@ class ConversionReport:
     seconds: float = 0.0
     loras: tuple[AppliedLora, ...] = ()
     notes: tuple[str, ...] = ()
+    needs_comfyui: str = ""
 
     @property
     def bytes_before(self) -> int:

@@ -50,6 +50,7 @@ class AsymW4A8Int8(WeightFormat):
     bits = 4.5
     marker: Mapping[str, Any] | None
     needs_comfyui = (0, 33)
+    signed = frozenset({CODEBOOK, CORRECTION})
     rounds_activations = True
     runtime_scale = "per token"
     native_from = (8, 0)  # Ampere

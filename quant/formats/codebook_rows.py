@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -68,7 +69,8 @@ def quantize_rotated(
     rows, columns = weight.shape
     device = weight.device
     unit = _unit(amax)
-    table = _Table(_choose_codebook(weight, group, unit))
+    codebook = _choose_codebook(weight, group, unit)
+    table = _table(tuple(codebook.tolist()), device)
     packed = torch.empty(rows, columns // 2, dtype=torch.int8, device=device)
     block_scales = torch.empty(rows, columns // BLOCK, dtype=torch.uint8, device=device)
     row_scales = torch.empty(rows, dtype=torch.float32, device=device)
@@ -91,7 +93,7 @@ def quantize_rotated(
         share_chunks(loop, row_slices(len(rotated), columns), device)
     error = relative_error(squares) if measure_error else None
     scales = block_scales.view(torch.float8_e4m3fn)
-    return CodebookRows(packed, scales, row_scales.mul_(unit), table.codebook, error)
+    return CodebookRows(packed, scales, row_scales.mul_(unit), codebook, error)
 
 
 def unpack_codes(
@@ -159,6 +161,13 @@ class _Table:
         """Return the squared error of each block ``[R, blocks]`` with these scales."""
         found = self.integers(self.nearest_codes(target, scales), scales)
         return found.sub_(target).square_().sum(-1)
+
+
+@lru_cache(maxsize=4)
+def _table(codebook: tuple[float, ...], device: torch.device) -> _Table:
+    """Return the table of a codebook. Nearly all weights have the same one."""
+    with torch.inference_mode(False):  # the cached tensors must also work outside inference mode
+        return _Table(torch.tensor(codebook, dtype=torch.float32, device=device))
 
 
 @dataclass(frozen=True, eq=False)

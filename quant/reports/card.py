@@ -239,10 +239,15 @@ def _usage(summary: CheckpointSummary, name: str) -> str:
     return "\n".join(
         [
             f"1. Put {code(name)} into {code(f'ComfyUI/models/{summary.folder}')}.",
-            f"2. Load it with *{loader}*. No custom nodes are needed.",
+            f"2. Load it with *{loader}*. No custom nodes are needed{_version(summary)}.",
             "3. Everything else in the workflow stays as it is for the original model.",
         ]
     )
+
+
+def _version(summary: CheckpointSummary) -> str:
+    needed = summary.needs_comfyui
+    return f", but ComfyUI {plain(needed)} or newer" if needed else ""
 
 
 def _layer_map(summary: CheckpointSummary, name: str) -> Image.Image:
