@@ -113,7 +113,7 @@ def test_every_report_and_the_header_name_the_version(
     assert summary.counts()[ASYM] == 14 and note in summary.notes
     assert note in run(capsys, "inspect", target)[1]
     assert run(capsys, "verify", target, "--source", TINY)[0] == 0
-    assert run(capsys, "report", target, "--output", card)[0] == 0
+    assert run(capsys, "report", target, "--card", card)[0] == 0
     assert "ComfyUI 0\\.33 or newer" in card.read_text()
     assert "Ampere (RTX 30) | native" in card.read_text().replace("\\", "")
 
