@@ -254,7 +254,7 @@ def _check_scales(checkpoint: TensorSource, layer: StoredLayer, fmt: WeightForma
         values = fmt.read_scale(suffix, checkpoint.load(info.name))
         if not bool(torch.isfinite(values).all()):
             yield f"{layer.name}: {suffix} holds NaN or infinite values"
-        elif bool((values < 0).any()):
+        elif suffix not in fmt.signed and bool((values < 0).any()):
             yield f"{layer.name}: {suffix} is negative"
         elif values.numel() == 1 and float(values) == 0:
             yield f"{layer.name}: {suffix} is zero"

@@ -17,6 +17,7 @@ from .architectures import Architecture, detect_architecture
 from .completeness import require_whole
 from .fallbacks import next_formats
 from .inventory import Inventory, Layer
+from .loadable import needed_comfyui, require_loadable, version_notes
 from .presets import require_architecture, with_preset
 from .recipe import USER_RULE, Recipe, Rule
 
@@ -72,6 +73,16 @@ class Plan:
         chosen = Counter(la.format for la in self.layers if kind is None or la.kind == kind)
         return dict(chosen.most_common())
 
+    @property
+    def needs_comfyui(self) -> str:
+        """The first ComfyUI that loads the checkpoint; empty if every supported one does."""
+        return needed_comfyui((la.format for la in self.layers), self.architecture)
+
+    @property
+    def version_notes(self) -> tuple[str, ...]:
+        """What to say about the ComfyUI that loads the checkpoint."""
+        return version_notes((la.format for la in self.layers), self.architecture)
+
     def quantized(self) -> list[PlannedLayer]:
         """Return the layers that get a quantized format."""
         return [layer for layer in self.layers if get_format(layer.format).is_quantized]
@@ -105,6 +116,7 @@ class Plan:
             "architecture": asdict(self.architecture),
             "layers": [asdict(layer) for layer in self.layers],
             "warnings": list(self.warnings),
+            "needs_comfyui": self.needs_comfyui,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
         }
@@ -120,9 +132,10 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     Raises:
         IncompleteError: the file lacks a part of its model.
         RecipeError: the recipe is for other architectures (unless ``any_architecture``).
-        PlanError: ComfyUI cannot load this model, the recipe quantizes nothing although it names
-            quantized formats, a rule of the user matches no layer, or a rule that is not optional
-            names a layer that the model does not have.
+        PlanError: ComfyUI cannot load this model, or the oldest one in question cannot load one of
+            the formats; the recipe quantizes nothing although it names quantized formats; a rule of
+            the user matches no layer; or a rule that is not optional names a layer that the model
+            does not have.
     """
     require_whole(inventory)
     architecture = detect_architecture(inventory)
@@ -140,6 +153,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     )
     warnings = [_refusal_warning(names, *why) for why, names in refused.items()]
     warnings += _unmatched_rules(recipe, inventory, used)
+    require_loadable(recipe, architecture, {la.name: la.format for la in planned})
     plan = Plan(recipe, architecture, planned, tuple(warnings), inventory.containers)
     wanted = recipe.formats()
     if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
