@@ -33,8 +33,9 @@ def conversion_report(
             *_calibration_warnings(job),
             *_result_warnings(job, layers),
         ),
-        notes=(*job.source.notes, *_rest_notes(job)),
+        notes=(*job.source.notes, *_rest_notes(job), *job.plan.version_notes),
         advice=tuple(_advice(job)),
+        needs_comfyui=job.plan.needs_comfyui,
         calibration=_describe_calibration(job),
         seconds=time.monotonic() - job.started,
     )

@@ -81,6 +81,7 @@ class LayerReport:
 class ConversionReport:
     """The result of a conversion, layer by layer.
 
+    ``needs_comfyui`` is the first ComfyUI that loads the result, empty if every supported one does.
     ``notes`` say how the source was read, and ``advice`` how to use the result. ``warnings`` are
     problems that the user may want to fix.
     """
@@ -97,6 +98,7 @@ class ConversionReport:
     loras: tuple[AppliedLora, ...] = ()
     notes: tuple[str, ...] = ()
     advice: tuple[str, ...] = ()
+    needs_comfyui: str = ""
 
     @property
     def bytes_before(self) -> int:

@@ -22,6 +22,9 @@ from .layers import (
 from .matrices import kind_by_name
 from .roles import find_roles
 
+# Dimensions of a bank of experts.
+_BANK = 3
+
 __all__ = [
     "KINDS",
     "BlockPosition",
@@ -36,9 +39,11 @@ __all__ = [
 
 def take_inventory(source: TensorSource) -> Inventory:
     """Group a source's tensors into layers."""
-    return inventory_of(
+    inventory = inventory_of(
         source.tensors.values(), linear_layers=source.linear_layers, metadata=source.metadata
     )
+    file = source.description if source.paths and source.linear_layers is None else ""
+    return replace(inventory, file=file)
 
 
 def inventory_of(
@@ -76,7 +81,9 @@ def _with_roles(layers: Mapping[str, Layer]) -> dict[str, Layer]:
 def _settled(
     layer: Layer, linear_layers: Collection[str] | None, known: KnownModel | None
 ) -> Layer:
-    """Return a layer with its final kind. Only matrices can be other than they look."""
+    """Return a layer with its final kind. Only matrices and banks can be other than they look."""
+    if known and known.is_bank(layer.name) and len(layer.shape) == _BANK:
+        return replace(layer, kind="linear")
     if len(layer.shape) != 2 or not layer.tensor.name.endswith(".weight"):
         return layer
     if layer.kind == "buffer":

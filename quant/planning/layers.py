@@ -61,11 +61,12 @@ class Inventory:
     """All layers of a source by name, in the source's order.
 
     ``transformer`` is what the ``config`` in the source's header says of the transformer. ComfyUI
-    tells a few models apart only by that.
+    tells a few models apart only by that. ``file`` names the file, and is empty for a MODEL.
     """
 
     layers: Mapping[str, Layer]
     transformer: Mapping[str, Any] = field(default_factory=dict)
+    file: str = field(default="", compare=False)
 
     def of_kind(self, kind: Kind) -> list[Layer]:
         """Return the layers of one kind."""

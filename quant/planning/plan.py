@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PlanError
-from ..formats import WeightFormat, get_format
+from ..formats import WeightFormat, for_shape, get_format
 from ..layer_names import describe_unknown, nearest_names
 from ..sources.base import dtype_name
 from .architectures import Architecture, detect_architecture
+from .completeness import require_whole
 from .fallbacks import next_formats
 from .inventory import Inventory, Layer
+from .loadable import needed_comfyui, require_loadable, version_notes
 from .presets import require_architecture, with_preset
 from .recipe import USER_RULE, Recipe, Rule
 
@@ -71,6 +73,16 @@ class Plan:
         chosen = Counter(la.format for la in self.layers if kind is None or la.kind == kind)
         return dict(chosen.most_common())
 
+    @property
+    def needs_comfyui(self) -> str:
+        """The first ComfyUI that loads the checkpoint; empty if every supported one does."""
+        return needed_comfyui((la.format for la in self.layers), self.architecture)
+
+    @property
+    def version_notes(self) -> tuple[str, ...]:
+        """What to say about the ComfyUI that loads the checkpoint."""
+        return version_notes((la.format for la in self.layers), self.architecture)
+
     def quantized(self) -> list[PlannedLayer]:
         """Return the layers that get a quantized format."""
         return [layer for layer in self.layers if get_format(layer.format).is_quantized]
@@ -104,6 +116,7 @@ class Plan:
             "architecture": asdict(self.architecture),
             "layers": [asdict(layer) for layer in self.layers],
             "warnings": list(self.warnings),
+            "needs_comfyui": self.needs_comfyui,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
         }
@@ -117,11 +130,14 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     """Resolve a recipe against a model.
 
     Raises:
+        IncompleteError: the file lacks a part of its model.
         RecipeError: the recipe is for other architectures (unless ``any_architecture``).
-        PlanError: ComfyUI cannot load this model, the recipe quantizes nothing although it names
-            quantized formats, a rule of the user matches no layer, or a rule that is not optional
-            names a layer that the model does not have.
+        PlanError: ComfyUI cannot load this model, or the oldest one in question cannot load one of
+            the formats; the recipe quantizes nothing although it names quantized formats; a rule of
+            the user matches no layer; or a rule that is not optional names a layer that the model
+            does not have.
     """
+    require_whole(inventory)
     architecture = detect_architecture(inventory)
     if architecture.problem:
         raise PlanError(f"this model is {architecture.title}: {architecture.problem}")
@@ -137,6 +153,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     )
     warnings = [_refusal_warning(names, *why) for why, names in refused.items()]
     warnings += _unmatched_rules(recipe, inventory, used)
+    require_loadable(recipe, architecture, {la.name: la.format for la in planned})
     plan = Plan(recipe, architecture, planned, tuple(warnings), inventory.containers)
     wanted = recipe.formats()
     if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
@@ -149,6 +166,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
 
 def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
     """Return the bytes of a layer in the checkpoint: weight, scales, marker and bias."""
+    fmt = for_shape(fmt, layer.shape)
     size = fmt.nbytes(layer.shape, layer.tensor.dtype)
     size += sum(info.nbytes for info in layer.companions)
     if fmt.marker is not None:
@@ -160,9 +178,13 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
 
 def possible_bytes(layer: Layer, name: str, architecture: Architecture) -> int | None:
     """Return the bytes that a layer would take in a format, or None if that is impossible."""
-    fmt = _or_as_stored(layer, name)
+    fmt = _or_as_stored(layer, name, architecture)
     stored = layer.tensor.stored
-    taken_over = stored is not None and stored.format == fmt.name
+    taken_over = (
+        stored is not None
+        and stored.format == fmt.name
+        and not _unreadable(layer, fmt, architecture)
+    )
     if not taken_over and why_not(layer, fmt, architecture):
         return None
     return stored_bytes(layer, fmt)
@@ -219,14 +241,18 @@ def _plan_layer(
 ) -> PlannedLayer:
     name, fallback, number = _wanted(recipe, layer)
     rule = None if number is None else recipe.rules[number]
-    fmt, reason = _or_as_stored(layer, name), f"no rule matches: {name}"
+    fmt, reason = _or_as_stored(layer, name, architecture), f"no rule matches: {name}"
     if number is not None and rule is not None:
         used[number] += 1
         reason = f"rule {number + 1}: {rule.describe(layer.name)}"
     if fmt.name != name:
         reason = f"{reason}, which is {fmt.name}"
     stored = layer.tensor.stored
-    taken_over = stored is not None and stored.format == fmt.name
+    taken_over = (
+        stored is not None
+        and stored.format == fmt.name
+        and not _unreadable(layer, fmt, architecture)
+    )
     refusal = None if taken_over else why_not(layer, fmt, architecture)
     if refusal:
         instead = _next_fitting(layer, fmt.name, fallback, architecture)
@@ -235,7 +261,7 @@ def _plan_layer(
             why = (fmt.name, instead.name if instead else None, refusal)
             refused.setdefault(why, []).append(layer.name)
         reason = _changed_reason(reason, fmt, instead, refusal)
-        fmt = instead or _or_as_stored(layer, "keep")
+        fmt = instead or _or_as_stored(layer, "keep", architecture)
     return PlannedLayer(
         name=layer.name,
         kind=layer.kind,
@@ -267,10 +293,22 @@ def _refusal_warning(names: list[str], fmt: str, instead: str | None, refusal: s
     return f"{shown}{more} {become} instead of {fmt}: {refusal}"
 
 
-def _or_as_stored(layer: Layer, name: str) -> WeightFormat:
-    """Return a format by name; for ``keep``, the format that the layer has in the source."""
+def _or_as_stored(layer: Layer, name: str, architecture: Architecture) -> WeightFormat:
+    """Return a format by name; for ``keep``, the format that the layer has in the source.
+
+    What ComfyUI would not decode there is decoded for it: other tools quantize any matrix.
+    """
     stored = layer.tensor.stored
-    return get_format(stored.format if name == "keep" and stored and stored.format else name)
+    if name != "keep" or stored is None or not stored.format:
+        return get_format(name)
+    fmt = get_format(stored.format)
+    return get_format("keep") if _unreadable(layer, fmt, architecture) else fmt
+
+
+def _unreadable(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> bool:
+    """Whether ComfyUI would not decode a layer, or not recognise the model, in a format."""
+    is_other_module = fmt.is_quantized and layer.kind not in fmt.kinds
+    return is_other_module or _would_hide_shape(layer, fmt, architecture) is not None
 
 
 def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
@@ -305,7 +343,7 @@ def _require_names(recipe: Recipe, inventory: Inventory) -> None:
 
 
 def _unsuited(layer: Layer, fmt: WeightFormat) -> str | None:
-    return _unsuited_kind(layer, fmt) or fmt.refusal(layer.shape)
+    return _unsuited_kind(layer, fmt) or for_shape(fmt, layer.shape).refusal(layer.shape)
 
 
 def _unsuited_kind(layer: Layer, fmt: WeightFormat) -> str | None:

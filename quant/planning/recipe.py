@@ -30,6 +30,7 @@ from ..calibration.input_scale import (
 )
 from ..errors import CalibrationError, FoundryError, RecipeError
 from ..formats import FORMATS, get_format
+from ..hardware.comfyui import FLOOR, Version, newest, parse_version, version_text
 from ..hardware.generations import Generation
 from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
 from .layers import BlockPosition, Kind, Layer
@@ -42,6 +43,10 @@ _GLOB = re.compile(r"[*?\[]")
 # A derived recipe lists hundreds of layer names. Reasons and warnings shorten such a list.
 _MOST_PATTERNS, _SHOWN_PATTERNS = 8, 2
 _BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
+
+
+# FLOOR and newer, as JSON Schema says it.
+_COMFYUI_PATTERN = r"^(|(0\.(29|[3-9]\d|\d{3,})|[1-9]\d*\.\d+)(\.\d+)?)$"
 
 
 def _known(find: Callable[[str], object]) -> AfterValidator:
@@ -96,6 +101,15 @@ def _require_version(value: int) -> int:
     return value
 
 
+def _require_comfyui(value: str) -> str:
+    if not value:
+        return value
+    version = parse_version(value)
+    if version < FLOOR:
+        raise ValueError(f"the oldest ComfyUI that is supported is {version_text(FLOOR)}")
+    return version_text(version)
+
+
 def _read_policy(value: Any, info: ValidationInfo) -> InputScalePolicy:
     """Parse the text of a policy. If it names no headroom, the recipe's headroom applies."""
     if value is DEFAULT_POLICY:
@@ -123,6 +137,11 @@ Blocks = Annotated[
     str,
     AfterValidator(_require_blocks),
     WithJsonSchema({"type": "string", "pattern": f"^({_BLOCKS.pattern})$"}),
+]
+ComfyUIVersion = Annotated[
+    str,
+    AfterValidator(_require_comfyui),
+    WithJsonSchema({"type": "string", "pattern": _COMFYUI_PATTERN}),
 ]
 WrittenPolicy = Annotated[
     InputScalePolicy,
@@ -293,6 +312,11 @@ class Recipe(_Data):
         default=False,
         description="Whether the rules of the preset for the model follow these rules.",
     )
+    comfyui: ComfyUIVersion = Field(
+        default="",
+        description="The oldest ComfyUI that must load the checkpoint, such as 0.33. Formats that "
+        "it does not load are refused. Default: the oldest that the pack supports.",
+    )
     gpu: Generation | None = Field(
         default=None,
         description="The GPUs that the rules of that preset are adapted to. Default: as the preset "
@@ -321,6 +345,22 @@ class Recipe(_Data):
         """Return the formats that layers may get, each once, in the order of the rules."""
         named = [name for rule in self.rules for name in (rule.format, rule.fallback) if name]
         return tuple(dict.fromkeys((*named, self.default)))
+
+    @property
+    def oldest_comfyui(self) -> Version:
+        """The oldest ComfyUI that must load the checkpoint."""
+        return newest([parse_version(self.comfyui) if self.comfyui else None])
+
+    def for_comfyui(self, version: str | None) -> Recipe:
+        """Return this recipe for another oldest ComfyUI; None or empty keeps its own.
+
+        Raises:
+            RecipeError: the text is no version, or one that the pack does not support.
+        """
+        if not version:
+            return self
+        data = {**self.model_dump(), "comfyui": version}
+        return validated(Recipe, data, f"recipe {self.name}")
 
     def with_rules(self, rules: Iterable[Rule]) -> Recipe:
         """Return this recipe with ``rules`` before its own, so that they take precedence."""

@@ -239,13 +239,18 @@ def _usage(summary: CheckpointSummary, name: str) -> str:
     loader = _LOADERS[summary.folder]
     steps = [
         f"1. Put {code(name)} into {code(f'ComfyUI/models/{summary.folder}')}.",
-        f"2. Load it with *{loader}*. No custom nodes are needed.",
+        f"2. Load it with *{loader}*. No custom nodes are needed{_version(summary)}.",
         "3. Everything else in the workflow stays as it is for the original model.",
     ]
     advice = lora_advice(name for name in summary.counts() if name in FORMATS)
     if advice and summary.folder != "text_encoders":
         steps += ["", f"LoRAs: {advice}."]
     return "\n".join(steps)
+
+
+def _version(summary: CheckpointSummary) -> str:
+    needed = summary.needs_comfyui
+    return f", but ComfyUI {plain(needed)} or newer" if needed else ""
 
 
 def _layer_map(summary: CheckpointSummary, name: str) -> Image.Image:

@@ -174,6 +174,8 @@ REFUSED = [
     (["condition_embedder.time_proj", *BLOCK], "wan-diffusers", "WAN with diffusers names"),
     (["single_transformer_blocks.0.attn.to_q"], "diffusers", "Flux with diffusers names: .*joins"),
     (["down_blocks.0.resnets.0.conv1"], "diffusers", "U-Net with diffusers names"),
+    (["adaln_single.emb.timestep_embedder.linear_1", "pos_embed.proj"], "diffusers",
+     "PixArt with diffusers names"),
     (["text_model.encoder.layers.0.mlp.fc1"], "clip", "does not load quantized CLIP"),
     (["encoder.block.0.layer.0.SelfAttention.k"], "t5", "quantized T5 only as T5-XXL"),
     (["blocks.0.attn.proj_qkv.vid", "vid_in.proj"], "seedvr2",

@@ -140,7 +140,7 @@ def test_blocks_are_needed(inventory_named: InventoryNamed) -> None:
 
 def test_the_report_says_what_was_taken_for_what(smart: Callable[..., Plan]) -> None:
     lines = describe_plan(smart("unknown-dit")).splitlines()
-    assert lines[0] == "model   a transformer without a preset of its own (5 stages)"
+    assert lines[0] == "model   a transformer that ComfyUI 0.33 does not know (5 stages)"
     assert lines[1] == "blocks  5 stages"
     rows = [
         line.split(maxsplit=6) for line in lines if line.startswith(("nvfp4", "keep", "float8"))
