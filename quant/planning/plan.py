@@ -224,11 +224,10 @@ def _next_fitting(
     if fallback is None and _unsuited_kind(layer, get_format(wanted)):
         return None
     for name in next_formats(wanted, fallback):
-        fmt = get_format(name)
+        fmt = _or_as_stored(layer, name, architecture) if architecture else get_format(name)
         if not (why_not(layer, fmt, architecture) if architecture else _unsuited(layer, fmt)):
-            stored = layer.tensor.stored
-            has = get_format(stored.format) if stored and stored.format else None
-            return has if has and has.is_quantized and has.bits <= fmt.bits else fmt
+            kept = _or_as_stored(layer, "keep", architecture) if architecture else fmt
+            return kept if kept.is_quantized and kept.bits <= fmt.bits else fmt
     return None
 
 
