@@ -155,13 +155,9 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
 
 def possible_bytes(layer: Layer, name: str, architecture: Architecture) -> int | None:
     """Return the bytes that a layer would take in a format, or None if that is impossible."""
-    fmt = _or_as_stored(layer, name, architecture)
+    fmt = _or_as_stored(layer, name)
     stored = layer.tensor.stored
-    taken_over = (
-        stored is not None
-        and stored.format == fmt.name
-        and not _unreadable(layer, fmt, architecture)
-    )
+    taken_over = stored is not None and stored.format == fmt.name
     if not taken_over and why_not(layer, fmt, architecture):
         return None
     return stored_bytes(layer, fmt)
@@ -188,23 +184,19 @@ def _plan_layer(
     refused: dict[tuple[str, str], list[str]],
 ) -> PlannedLayer:
     name, number = decide_format(recipe, layer)
-    fmt, reason = _or_as_stored(layer, name, architecture), f"no rule matches: {name}"
+    fmt, reason = _or_as_stored(layer, name), f"no rule matches: {name}"
     if number is not None:
         used[number] += 1
         reason = f"rule {number + 1}: {recipe.rules[number].describe(layer.name)}"
     if fmt.name != name:
         reason = f"{reason}, which is {fmt.name}"
     stored = layer.tensor.stored
-    taken_over = (
-        stored is not None
-        and stored.format == fmt.name
-        and not _unreadable(layer, fmt, architecture)
-    )
+    taken_over = stored is not None and stored.format == fmt.name
     refusal = None if taken_over else why_not(layer, fmt, architecture)
     if refusal:
         refused.setdefault((fmt.name, refusal), []).append(layer.name)
         reason = f"kept, because {fmt.name} is not possible: {refusal}"
-        fmt = _or_as_stored(layer, "keep", architecture)
+        fmt = _or_as_stored(layer, "keep")
     return PlannedLayer(
         name=layer.name,
         kind=layer.kind,
@@ -224,22 +216,10 @@ def _refusal_warning(names: list[str], fmt: str, refusal: str) -> str:
     return f"{shown}{more} {stay} instead of {fmt}: {refusal}"
 
 
-def _or_as_stored(layer: Layer, name: str, architecture: Architecture) -> WeightFormat:
-    """Return a format by name; for ``keep``, the format that the layer has in the source.
-
-    What ComfyUI would not decode there is decoded for it: other tools quantize any matrix.
-    """
+def _or_as_stored(layer: Layer, name: str) -> WeightFormat:
+    """Return a format by name; for ``keep``, the format that the layer has in the source."""
     stored = layer.tensor.stored
-    if name != "keep" or stored is None or not stored.format:
-        return get_format(name)
-    fmt = get_format(stored.format)
-    return get_format("keep") if _unreadable(layer, fmt, architecture) else fmt
-
-
-def _unreadable(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> bool:
-    """Whether ComfyUI would not decode a layer, or not recognise the model, in a format."""
-    is_other_module = fmt.is_quantized and layer.kind not in fmt.kinds
-    return is_other_module or _would_hide_shape(layer, fmt, architecture) is not None
+    return get_format(stored.format if name == "keep" and stored and stored.format else name)
 
 
 def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
