@@ -82,7 +82,8 @@ class ConversionReport:
     """The result of a conversion, layer by layer.
 
     ``needs_comfyui`` is the first ComfyUI that loads the result, empty if every supported one does.
-    ``notes`` say how the source was read. ``warnings`` are problems that the user may want to fix.
+    ``notes`` say how the source was read, and ``advice`` how to use the result. ``warnings`` are
+    problems that the user may want to fix.
     """
 
     source: str
@@ -96,6 +97,7 @@ class ConversionReport:
     seconds: float = 0.0
     loras: tuple[AppliedLora, ...] = ()
     notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
     needs_comfyui: str = ""
 
     @property

@@ -94,6 +94,11 @@ class WeightFormat(ABC):
     has_scale_choice: bool = True
     #: Input channels per block, for formats that offer a `BlockGrid`; None: no error feedback.
     feedback_block: int | None = None
+    #: Whether ComfyUI decodes the format in a bank of experts (see `ExpertBank`).
+    loads_in_banks: bool = False
+    #: The format that an expert gets instead if it has no static input scale, because this one's
+    #: product fails on an input without tokens. Empty: the product does not fail.
+    for_experts: str = ""
     #: Relative error (Frobenius norm) that no rounding exceeds. A larger error means that the file
     #: is damaged.
     error_bound: float = 0.0

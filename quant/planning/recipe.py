@@ -34,6 +34,7 @@ from ..hardware.comfyui import FLOOR, Version, newest, parse_version, version_te
 from ..hardware.generations import Generation
 from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
 from .layers import BlockPosition, Kind, Layer
+from .roles import Role
 
 SCHEMA_VERSION = 1
 #: The ``why`` of rules that a user wrote. Such a rule must match a layer, and nothing rewrites it.
@@ -79,6 +80,12 @@ def _require_kinds(value: tuple[Kind, ...]) -> tuple[Kind, ...]:
     return value
 
 
+def _require_roles(value: tuple[Role, ...]) -> tuple[Role, ...]:
+    if not value:
+        raise ValueError("an empty list of roles matches nothing; list a role, or leave roles out")
+    return value
+
+
 def _require_blocks(value: str) -> str:
     first, _, last = value.partition("-")
     if not _BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
@@ -119,6 +126,7 @@ def _read_policy(value: Any, info: ValidationInfo) -> InputScalePolicy:
 
 Patterns = Annotated[str | tuple[str, ...], AfterValidator(_require_compilable)]
 Kinds = Annotated[tuple[Kind, ...], AfterValidator(_require_kinds)]
+Roles = Annotated[tuple[Role, ...], AfterValidator(_require_roles)]
 FormatName = Annotated[
     str, _known(get_format), WithJsonSchema({"type": "string", "enum": list(FORMATS)})
 ]
@@ -159,6 +167,12 @@ class Rule(_Data):
         description="Kinds of layers the rule applies to. Default: Linear layers for a quantized "
         "format, all kinds for an unquantized one.",
     )
+    roles: Roles | None = Field(
+        default=None,
+        description="What Linear layers the rule applies to do: modulation (shift, scale and gate "
+        "from the time), adapter (bridges from other models, refiners, encoders), embedder, gate "
+        "(gates, routers, bottlenecks) or expert (of a mixture of experts). Default: any layer.",
+    )
     blocks: Blocks | None = Field(
         default=None,
         description="any, first:N, last:N, N or N-M (indices from 0): where a layer must be in a "
@@ -170,20 +184,21 @@ class Rule(_Data):
     format: FormatName = Field(description="The format of the layers.")
     fallback: Annotated[FormatName | None, BeforeValidator(lambda name: name or None)] = Field(
         default=None,
-        description="The format of layers whose shape the format cannot store. Default: they "
-        "stay as they are.",
+        description="The format of layers whose shape the format cannot store. Default: the "
+        "smallest format after it that can.",
     )
     why: str = Field(default="", description="The reason, shown beside the rule.")
     optional: bool = Field(
         default=False,
-        description="Whether a model may lack layers that the rule names without globs. "
-        "Otherwise such a name is an error.",
+        description="Whether a model may lack layers that the rule names. Otherwise a name without "
+        "globs is an error, and a rule that matches nothing is a warning.",
     )
 
     def matches(self, layer: Layer) -> bool:
         """Whether this rule decides the layer's format."""
         return (
             self._matches_kind(layer)
+            and (self.roles is None or layer.role in self.roles)
             and self._matches_block(layer.block)
             and layer_size(layer) >= self.min_size
             and self.matches_name(layer.name)
@@ -238,6 +253,8 @@ class Rule(_Data):
         if len(patterns) > _MOST_PATTERNS:
             shown = ", ".join(patterns[:_SHOWN_PATTERNS])
             text = f"{shown} and {len(patterns) - _SHOWN_PATTERNS} more"
+        if self.roles:
+            text += f" that is {' or '.join(self.roles)}"
         if self.blocks:
             text += f" in {self.blocks} blocks" if self.blocks == "any" else f" in {self.blocks}"
         text += f" = {self.format}" + (f", else {self.fallback}" if self.fallback else "")
