@@ -27,6 +27,7 @@ SUFFIXES = frozenset(
         # of files that ComfyUI does not load, or not all of its versions
         *("scale_weight_tensor", "weight_scalar", "weight_scale_inv", "fp8_scale"),
         "pre_quant_scale",
+        *("weight_correction", "weight_zero", "weight_zeros"),
     }
 )
 

@@ -15,6 +15,7 @@ from ...formats.markers import marked_names
 from ..base import TensorSource
 from ..stored_layers import INPUT_SCALE, MARKER, StoredLayer, read_layout
 from ..stored_weight import StoredWeight
+from .awq_w4a16 import AWQ_W4A16, awq_weight
 from .convention import Found
 from .foreign_markers import FOREIGN, REPEATED, as_known, foreign_weight, inferred_format, remark_of
 from .input_scales import input_amax_of
@@ -67,7 +68,7 @@ def marked_weight(
     if "format" not in marker:
         marker["format"], is_marked = inferred_format(source, layer), False
         layer = replace(layer, marker=marker)
-    foreign = foreign_weight(source, layer)
+    foreign = foreign_weight(source, layer) or awq_weight(source, layer)
     if foreign is not None:
         return foreign
     known = as_known(layer)
@@ -90,9 +91,10 @@ def _own_weight(
     """
     fmt = layer.format
     if fmt is None:
+        known = ", ".join((*marked_names(), *FOREIGN, AWQ_W4A16))
         raise SourceError(
             f"{source.description}: {layer.name} is stored as {layer.format_name}, which is not "
-            f"one of the formats that are read ({', '.join((*marked_names(), *FOREIGN))}); "
+            f"one of the formats that are read ({known}); "
             "start from another version of the model"
         )
     shape = layer.shape()
