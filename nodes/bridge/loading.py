@@ -9,6 +9,7 @@ from typing import Any
 import comfy.sd
 
 from ...quant.errors import SourceError
+from ...quant.planning import require_whole, take_inventory
 from ...quant.sources import open_source
 from ...quant.sources.loadable import loadable_tensors
 
@@ -35,6 +36,7 @@ def load_source_model(path: Path, complete_from: Path | None = None, layout: str
     """
     # An error here names the file and the problem; one from the loader would not.
     with open_source(path, complete_from, layout=layout) as source:
+        require_whole(take_inventory(source))
         by_itself = path.is_file() and path.suffix == ".safetensors" and source.comfyui_reads
         state_dict = {} if by_itself else loadable_tensors(source)
         metadata = dict(source.metadata)

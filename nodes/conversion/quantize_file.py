@@ -12,7 +12,7 @@ from ...quant.conversion.convert import convert
 from ...quant.conversion.observed_input import working_bytes
 from ...quant.conversion.report import ConversionReport
 from ...quant.errors import FoundryError
-from ...quant.planning import Recipe, automatic_recipe, make_plan, take_inventory
+from ...quant.planning import Recipe, automatic_recipe, make_plan, require_whole, take_inventory
 from ...quant.reports.view import conversion_view
 from ...quant.sources import open_source
 from ..bridge.models import compute_device
@@ -79,8 +79,8 @@ class QuantizeFile(FoundryNode):
             if model_file is not None and not folders.missing_source(second):
                 layout = chosen_layout(inputs.get("layout"))
                 path, second = folders.source_path(model_file), folders.completing_path(second)
-                with open_source(path, second, layout=layout):
-                    pass
+                with open_source(path, second, layout=layout) as source:
+                    require_whole(take_inventory(source))
         except (FileNotFoundError, FoundryError) as error:
             return refused(str(error))
         return why_not_target(inputs.get("file_name"))

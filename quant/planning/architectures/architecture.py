@@ -19,11 +19,7 @@ class Architecture:
     ComfyUI multiplies text encoders in 16 or 32 bits in any format (``full_precision_mm`` in its
     ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no input scales. ``since`` is the
     first ComfyUI that knows the model, if that is not the oldest that the pack supports.
-    inputs ComfyUI recognises the model. A format that packs their columns would make ComfyUI take
-    the file for another model. ComfyUI multiplies text encoders in 16 or 32 bits in any format
-    (``full_precision_mm`` in its ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no
-    input scales. ``former_ids`` are ids that earlier versions gave such a model: recipes that were
-    saved for them fit it.
+    ``former_ids`` are ids that earlier versions gave such a model; recipes saved for them fit it.
     """
 
     id: str
@@ -41,7 +37,9 @@ class Architecture:
         return any(name in ids for name in (self.id, *self.former_ids))
 
     def __str__(self) -> str:
-        return f"{self.title} ({self.facts})" if self.facts else self.title
+        facts = [self.facts] if self.facts else []
+        facts += [f"needs ComfyUI {self.since}"] if self.since else []
+        return f"{self.title} ({', '.join(facts)})" if facts else self.title
 
 
 def has_norm(inventory: Inventory, name: str) -> bool:

@@ -28,8 +28,9 @@ class KnownModel:
     ``lists`` names the lists of blocks. ``every`` holds the tensors that all published models
     have, in every block where the name counts blocks, and ``some`` those that only some have.
     ``others`` holds the matrices among them that are no weights of ComfyUI's Linear, with their
-    kind, and ``rewritten`` those that the loader changes. The detection takes a file for another
-    model if ``shapes_read`` are packed, or ``rows_read`` get other numbers of rows.
+    kind, and ``rewritten`` those that the loader changes. ``banks`` are weights of experts with
+    three dimensions, which ComfyUI decodes one expert at a time. The detection takes a file for
+    another model if ``shapes_read`` are packed, or ``rows_read`` get other numbers of rows.
     """
 
     lists: tuple[str, ...]
@@ -37,6 +38,7 @@ class KnownModel:
     some: frozenset[str]
     others: Mapping[str, Kind]
     rewritten: frozenset[str] = frozenset()
+    banks: frozenset[str] = frozenset()
     shapes_read: tuple[str, ...] = ()
     rows_read: tuple[str, ...] = ()
     since: str = ""
@@ -55,15 +57,33 @@ class KnownModel:
         """Whether ComfyUI's loader changes the weight of a layer, so it must stay as it is."""
         return f"{self.template_of(layer)}.weight" in self.rewritten
 
+    def is_bank(self, layer: str) -> bool:
+        """Whether a layer is a bank of experts."""
+        return f"{self.template_of(layer)}.weight" in self.banks
+
     def missing_from(self, names: Collection[str]) -> Iterator[str]:
         """Yield the tensors that every published model has and these names lack."""
-        counts = {prefix: _count(prefix, names) for prefix in self.lists}
+        present = set(names)
+        counts = self._block_counts(present)
         for template in sorted(self.every):
             prefix, counted, rest = template.partition(".#.")
             wanted = (
-                (f"{prefix}.{i}.{rest}" for i in range(counts[prefix])) if counted else (template,)
+                (f"{prefix}.{i}.{rest}" for i in range(counts.get(prefix, 0)))
+                if counted
+                else (template,)
             )
-            yield from (name for name in wanted if name not in names)
+            yield from (name for name in wanted if name not in present)
+
+    def _block_counts(self, names: Iterable[str]) -> dict[str, int]:
+        """Return how many blocks each list has, by the highest number of a block we know."""
+        counts: dict[str, int] = {}
+        for name in names:
+            template = self.template_of(name)
+            if template in self.every and ".#." in template:
+                prefix = template.partition(".#.")[0]
+                number = int(name[len(prefix) + 1 :].partition(".")[0])
+                counts[prefix] = max(counts.get(prefix, 0), number + 1)
+        return counts
 
     def template_of(self, name: str) -> str:
         """Return a name with ``#`` for the number of its block."""
@@ -84,14 +104,6 @@ class KnownModel:
         return {name: kinds.pop() for name, kinds in found.items() if len(kinds) == 1}
 
 
-def _count(prefix: str, names: Iterable[str]) -> int:
-    """Return how many blocks a list has, by the highest number."""
-    numbers = (
-        name[len(prefix) + 1 :].partition(".")[0] for name in names if name.startswith(f"{prefix}.")
-    )
-    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
-
-
 @lru_cache(maxsize=8)
 def known_model(architecture_id: str) -> KnownModel | None:
     """Return what is known of the modules of an architecture; None if nothing is."""
@@ -108,6 +120,7 @@ def known_model(architecture_id: str) -> KnownModel | None:
         some=frozenset(_names(data, "some")),
         others=others,
         rewritten=frozenset(_names(data, "rewritten")),
+        banks=frozenset(_names(data, "bank")),
         shapes_read=tuple(data.get("shapes_read", ())),
         rows_read=tuple(data.get("rows_read", ())),
         since=data.get("since", ""),
