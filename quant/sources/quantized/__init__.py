@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 
 from ...errors import CheckpointError, SourceError
 from ..base import TensorSource
@@ -83,19 +84,27 @@ def decoded_where_known(source: TensorSource, layout: str = "") -> TensorSource:
     """Return a source to inspect, with its weights decoded where possible.
 
     Unlike `decoded`, it also lists weights that cannot be decoded, with their stored shape. Loading
-    such a weight raises an error with the reason.
+    such a weight raises an error with the reason. A note says why `decoded` would refuse the file.
 
     Raises:
         CheckpointError: a marker is not JSON.
     """
+    notes = []
+    try:
+        decoded(source, layout)
+    except (SourceError, CheckpointError) as error:
+        notes.append(f"a conversion refuses this file: {error}")
+    with suppress(SourceError):
+        source = with_scale_map(source)
     weights, refused = {}, {}
     for name, describe in _find(source, layout).items():
         try:
             weights[name] = describe()
         except (SourceError, CheckpointError) as error:
             refused[name] = error
+    notes += [*_remarks(weights), *_odd_scale_notes(source)]
     weights |= unknown_weights(source, _parts(weights), refused)
-    return DecodedSource(source, weights, hidden=leftovers(source))
+    return DecodedSource(source, weights, tuple(notes), hidden=leftovers(source))
 
 
 def _find(source: TensorSource, layout: str) -> Found:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from nvfp4_foundry.quant.checkpoint import inspect_checkpoint
 from nvfp4_foundry.quant.errors import SourceError
 from nvfp4_foundry.quant.sources import open_source
 from nvfp4_foundry.quant.sources.quantized.other_scales import NAMES
@@ -119,6 +120,15 @@ def test_the_sample_of_a_large_layer_is_enough(tmp_path: object) -> None:
     save_file({"l.weight": values, "l.bias": torch.zeros(4096)}, path)
     with pytest.raises(SourceError, match=r"l\.weight and others"):
         open_source(path)
+
+
+def test_inspect_shows_such_a_file_and_why(tmp_path: object, model: Tensors) -> None:
+    path = f"{tmp_path}/bare.safetensors"
+    tensors = coded(model, lambda w: whole(w, E4M3))
+    save_file({n: t.contiguous() for n, t in tensors.items()}, path)
+    summary = inspect_checkpoint(path)
+    assert summary.counts()["float8_e4m3fn"] == 20
+    assert any("refuses this file" in n and "fill the whole range" in n for n in summary.notes)
 
 
 def test_a_file_beside_it_that_may_hold_the_scales_is_named(

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from nvfp4_foundry.quant.errors import SourceError
+from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import save_file
 
 from tests.helpers.odd_files import BOUNDS, E4M3, coded, per_tensor
@@ -92,3 +93,17 @@ def test_a_map_beside_a_file_with_scales_is_not_read(
     (tmp_path / "model_map.pt").write_bytes(b"not a pickle")
     error, _ = judge(coded(model, lambda weight: per_tensor(weight, E4M3), "weight_scale"))
     assert error < BOUNDS[E4M3]
+
+
+def test_the_model_may_be_a_pickle_too(tmp_path: Path, model: Tensors, bare: Tensors) -> None:
+    """As HunyuanVideo's: mp_rank_00_model_states_fp8.pt, with its tensors under "module"."""
+    path = tmp_path / "mp_rank_00_model_states_fp8.pt"
+    torch.save({"module": bare}, path)
+    with pytest.raises(SourceError, match=r"fill the whole range .*_map\.pt"):
+        open_source(path)
+    torch.save(scales(model), tmp_path / "mp_rank_00_model_states_fp8_map.pt")
+    with open_source(path) as source:
+        assert len(source.paths) == 2
+        for name, tensor in model.items():
+            wanted, got = tensor.float(), source.load(name).float()
+            assert (got - wanted).norm() / wanted.norm() < BOUNDS[E4M3], name
