@@ -22,6 +22,7 @@ from ...quant.sources import (
 from .loading import ModelFiles, model_files
 from .merged_weights import (
     PREFIX,
+    comfyui_linears,
     live_tensors,
     merged_info,
     merged_weight,
@@ -50,6 +51,7 @@ class ModelSource(TensorSource):
     def __init__(self, model: Any, loras: tuple[AppliedLora, ...] = ()):
         self._model = model
         live = live_tensors(model, self._module(), self._prefix)
+        self.linear_layers = comfyui_linears(self._module())
         self._live = decoded(StateDictSource(live, self._kind))
         self._file = self._open_file()
         self.description = self._file.description if self._file else self._kind
@@ -76,7 +78,7 @@ class ModelSource(TensorSource):
         """
         for files in self._files():
             try:
-                file = open_source(files.path, files.complete_from)
+                file = open_source(files.path, files.complete_from, layout=files.layout)
                 require_whole(take_inventory(file))
             except IncompleteError:
                 raise

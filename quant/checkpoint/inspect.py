@@ -12,6 +12,7 @@ from ..formats import FORMATS
 from ..planning.architectures import Architecture, detect_architecture
 from ..planning.completeness import require_whole
 from ..planning.inventory import Layer, take_inventory
+from ..planning.loadable import needed_comfyui, version_notes
 from ..sources import TensorInfo, TensorSource, open_source, open_to_look
 from ..sources.stored_layers import short_dtype
 from .layer_record import LayerRecord, OverallError, overall_error, read_records
@@ -39,7 +40,8 @@ class CheckpointSummary:
     """The layers of a file, its metadata, and the record of how it was made.
 
     ``folder`` is the folder of ComfyUI's models that such a file belongs in. ``refusal`` is why the
-    file cannot be quantized; empty if it can.
+    file cannot be quantized; empty if it can. ``needs_comfyui`` is the first ComfyUI that loads it,
+    empty if every supported one does.
     """
 
     path: str
@@ -50,6 +52,7 @@ class CheckpointSummary:
     provenance: dict[str, Any]
     folder: str = "diffusion_models"
     refusal: str = ""
+    needs_comfyui: str = ""
 
     @property
     def total_bytes(self) -> int:
@@ -95,6 +98,7 @@ class CheckpointSummary:
             "formats": self.counts(),
             "notes": list(self.notes),
             "refusal": self.refusal,
+            "needs_comfyui": self.needs_comfyui,
             "provenance": {k: v for k, v in self.provenance.items() if k != "layers"},
         }
 
@@ -144,11 +148,13 @@ def summarise(source: TensorSource) -> CheckpointSummary:
         for layer in inventory.layers.values()
     )
     architecture = detect_architecture(inventory)
+    formats = [layer.format for layer in layers]
     return CheckpointSummary(
         path=source.description,
         architecture=str(architecture),
         layers=layers,
-        notes=source.notes,
+        notes=(*source.notes, *version_notes(formats, architecture)),
+        needs_comfyui=needed_comfyui(formats, architecture),
         metadata=dict(source.metadata),
         provenance=provenance,
         folder=_folder(source, architecture),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import FoundryError, is_out_of_memory
-from ..formats import WeightFormat
+from ..formats import ExpertBank, WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..progress import OnProgress, numbered
 from ..sources import TensorSource, open_source, open_tensors, without_prefix
@@ -207,7 +208,7 @@ def _check_layer(
     shape = layer.shape()
     if original is not None and f"{layer.name}.weight" in original.tensors:
         shape = original.info(f"{layer.name}.weight").shape
-    if len(shape) != 2:
+    if len(shape) != 2 and not isinstance(fmt, ExpertBank):
         yield f"{layer.name}: the layer has a marker, but its weight has {len(shape)} dimensions"
         return
     specs = fmt.tensor_specs(shape, torch.bfloat16)
@@ -253,7 +254,7 @@ def _check_scales(checkpoint: TensorSource, layer: StoredLayer, fmt: WeightForma
         values = fmt.read_scale(suffix, checkpoint.load(info.name))
         if not bool(torch.isfinite(values).all()):
             yield f"{layer.name}: {suffix} holds NaN or infinite values"
-        elif bool((values < 0).any()):
+        elif suffix not in fmt.signed and bool((values < 0).any()):
             yield f"{layer.name}: {suffix} is negative"
         elif values.numel() == 1 and float(values) == 0:
             yield f"{layer.name}: {suffix} is zero"
@@ -279,7 +280,7 @@ def _check_weight(
     # Values relative to the largest one, so that their squares do not overflow.
     unit = (float(tensor_amax(source)) if source is not None else 0.0) or 1.0
     squared_error = squared_norm = 0.0
-    for rows in row_slices(*shape):
+    for rows in row_slices(shape[0], prod(shape[1:])):
         decoded = fmt.decode(tensors, shape, rows)
         if not bool(torch.isfinite(decoded).all()):
             yield f"{layer.name}: rows {rows.start}-{rows.stop} decode to NaN or infinite values"

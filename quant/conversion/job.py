@@ -12,7 +12,7 @@ import torch
 from ..calibration.input_scale import ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..errors import Remedy, SourceError
-from ..formats import get_format
+from ..formats import for_shape, get_format
 from ..formats.base import TensorSpec
 from ..planning.inventory import Layer, take_inventory
 from ..planning.plan import Plan, PlannedLayer
@@ -20,6 +20,7 @@ from ..rounding import NEED_MOMENTS
 from ..sources.base import TensorSource
 from ..sources.prefixed import COMFYUI_PREFIXES
 from ..sources.stored_layers import INPUT_SCALE, MARKER
+from .idle_experts import without_idle_failures
 from .layer import input_scale_of, stored_name
 from .observed_input import ObservedInputs
 
@@ -57,7 +58,7 @@ class ConversionJob:
         specs: dict[str, TensorSpec] = {}
         layers = {planned.name: (layer, planned) for layer, planned in self.layers}
         for layer, planned in (layers[planned.name] for planned in self.plan.layers):
-            fmt = get_format(planned.format)
+            fmt = for_shape(get_format(planned.format), layer.shape)
             for suffix, spec in fmt.tensor_specs(layer.shape, layer.tensor.dtype).items():
                 specs[stored_name(layer, suffix)] = spec
             if fmt.marker is not None:
@@ -98,23 +99,27 @@ def prepare_job(
         statistics.require_model(source.fingerprint())
         if plan.recipe.rounding in NEED_MOMENTS or plan.recipe.bias_correction:
             _require_moments(statistics)  # find damaged files before the work, not after an hour
-    scaled = [
-        layer.name
-        for layer in plan.quantized()
-        if layer.kind == "linear" and get_format(layer.format).activation_divisor is not None
-    ]
+    scaled = [layer.name for layer in plan.quantized() if _takes_scale(layer)]
+    decisions = _decide_scales(source, plan, statistics, scaled, layers)
+    plan = without_idle_failures(plan, decisions)
     planned = {layer.name: layer for layer in plan.layers}
     order = ObservedInputs(statistics).together(planned)
     return ConversionJob(
         source=source,
         plan=plan,
         layers=tuple((layers[name], planned[name]) for name in order),
-        decisions=_decide_scales(source, plan, statistics, scaled, layers),
+        decisions={name: decisions[name] for name in scaled if _takes_scale(planned[name])},
         statistics=statistics,
         device=torch.device(device),
         started=time.monotonic(),
         whole_file=whole_file,
     )
+
+
+def _takes_scale(layer: PlannedLayer) -> bool:
+    """Whether ComfyUI reads a static input scale of a layer."""
+    fmt = for_shape(get_format(layer.format), layer.shape)
+    return layer.kind == "linear" and fmt.activation_divisor is not None
 
 
 def require_kept_names(source: TensorSource) -> None:

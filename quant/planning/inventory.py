@@ -20,6 +20,10 @@ from .layers import (
     group_layers,
 )
 from .matrices import kind_by_name
+from .roles import find_roles
+
+# Dimensions of a bank of experts.
+_BANK = 3
 
 __all__ = [
     "KINDS",
@@ -60,13 +64,26 @@ def inventory_of(
     by_name = Inventory(group_layers(tensors, kind_by_name), _transformer(metadata or {}))
     known = known_model(detect_architecture(by_name).id)
     layers = {name: _settled(layer, linear_layers, known) for name, layer in by_name.layers.items()}
-    return replace(by_name, layers=layers)
+    return replace(by_name, layers=_with_roles(layers))
+
+
+def _with_roles(layers: Mapping[str, Layer]) -> dict[str, Layer]:
+    roles = find_roles(
+        {name: layer.shape for name, layer in layers.items()},
+        [name for name, layer in layers.items() if layer.kind == "linear"],
+        {name: layer.block.container for name, layer in layers.items() if layer.block},
+    )
+    return {
+        name: replace(la, role=roles[name]) if name in roles else la for name, la in layers.items()
+    }
 
 
 def _settled(
     layer: Layer, linear_layers: Collection[str] | None, known: KnownModel | None
 ) -> Layer:
-    """Return a layer with its final kind. Only matrices can be other than they look."""
+    """Return a layer with its final kind. Only matrices and banks can be other than they look."""
+    if known and known.is_bank(layer.name) and len(layer.shape) == _BANK:
+        return replace(layer, kind="linear")
     if len(layer.shape) != 2 or not layer.tensor.name.endswith(".weight"):
         return layer
     if layer.kind == "buffer":

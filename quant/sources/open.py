@@ -96,7 +96,7 @@ def open_to_look(path: str | Path, layout: str = "") -> TensorSource:
     source = open_tensors(path, partial=True)
     try:
         try:
-            return in_comfy_names(decoded_where_known(without_prefix(source), layout))
+            return in_comfy_names(decoded_where_known(without_prefix(source), layout), to_look=True)
         except (SourceError, CheckpointError):
             return source
     except BaseException:

@@ -9,12 +9,14 @@ import torch
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import SourceError
+from nvfp4_foundry.quant.planning.architectures import known_models
 from nvfp4_foundry.quant.sources import StateDictSource, find_prefix, open_source, without_prefix
 from safetensors.torch import load_file, save_file
 
 from tests.data.manifests import GENERATED, load_key_list
 from tests.helpers.conversions import Toy, plan_of
 
+KNOWN_MODELS = Path(known_models.__file__).with_name("known")
 MODEL = {"blocks.0.q.weight": torch.arange(6.0).view(2, 3), "head.bias": torch.full((2,), 7.0)}
 
 
@@ -214,3 +216,12 @@ def test_metadata_follows_the_names(tmp_path: Path, toy_wan: Toy) -> None:
                 assert source.info(name).stored == info.stored or info.stored is not None
                 assert torch.equal(source.load(name), expected.load(name)), name
     assert any(labels.values())
+
+
+@pytest.mark.parametrize("model", sorted(path.stem for path in KNOWN_MODELS.glob("*.json")))
+def test_the_names_of_a_model_that_comfyui_knows_have_no_prefix(model: str) -> None:
+    known = known_models.known_model(model)
+    assert known is not None
+    # as published: the tensors that are most, in each of a few blocks
+    every = [name.replace("#", str(block)) for name in known.every for block in range(20)]
+    assert find_prefix(dict.fromkeys(every)) == ""
