@@ -74,7 +74,7 @@ def inventory_of(
 
 def _with_roles(layers: Mapping[str, Layer]) -> dict[str, Layer]:
     roles = find_roles(
-        {name: layer.shape for name, layer in layers.items()},
+        {name: layer.shape[-2:] for name, layer in layers.items()},  # of a bank: of one expert
         [name for name, layer in layers.items() if layer.kind == "linear"],
         {name: layer.block.container for name, layer in layers.items() if layer.block},
     )

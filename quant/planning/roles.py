@@ -38,7 +38,7 @@ _MODULATION = re.compile(
 _NORM = re.compile(r"\w*norm\w*")
 _EMBEDDER = re.compile(r"\w*embed\w*")
 _GATE = re.compile(r"\w*gate_logits|\w*router\w*")
-_EXPERTS = re.compile(r"(^|\.)(\w+_)?experts\.\d+\.")
+_EXPERTS = re.compile(r"(^|\.)(\w+_)?experts\.")
 _ATTENTION_OR_FFN = re.compile(
     r"\w*attn\w*|\w*attention\w*|\w*mlp\w*|(\w+_)?ff(n|_\w+)?|\w*feed_forward\w*|\w*qkv\w*|"
     r"(\w+_)?[qkvo]|\w*(query|key|value|kv|proj)\w*|fc\d|w\d|linear_?\d|layer\d|up|down|gate",
