@@ -75,6 +75,7 @@ def _provenance(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str,
         "roundings": dict(Counter(r.rounding for r in reports if r.rounding)),
         "corrected_biases": {r.name: r.bias_digest for r in reports if r.bias_digest},
         **({"whole_checkpoint": True} if job.whole_file else {}),
+        **({"needs_comfyui": job.plan.needs_comfyui} if job.plan.needs_comfyui else {}),
         "bytes_before": job.plan.bytes_before,
         "layers": _records(job, reports),
     }

@@ -11,12 +11,14 @@ import torch
 
 from ..calibration.input_scale import ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
+from ..errors import Remedy, SourceError
 from ..formats import for_shape, get_format
 from ..formats.base import TensorSpec
 from ..planning.inventory import Layer, take_inventory
 from ..planning.plan import Plan, PlannedLayer
 from ..rounding import NEED_MOMENTS
 from ..sources.base import TensorSource
+from ..sources.prefixed import COMFYUI_PREFIXES
 from ..sources.stored_layers import INPUT_SCALE, MARKER
 from .idle_experts import without_idle_failures
 from .layer import input_scale_of, stored_name
@@ -83,10 +85,13 @@ def prepare_job(
     """Check that source, plan and calibration belong together, and decide on the input scales.
 
     Raises:
+        SourceError: the names are to be kept, but ComfyUI does not load them.
         PlanError: the plan was made for another model.
         CalibrationError: the calibration is from another model, one of its files or a file of input
             scales is damaged, or the file of scales names layers that the model does not have.
     """
+    if whole_file:
+        require_kept_names(source)
     inventory = take_inventory(source)
     plan.require_layers(inventory, source.description)
     layers = inventory.layers
@@ -115,6 +120,21 @@ def _takes_scale(layer: PlannedLayer) -> bool:
     """Whether ComfyUI reads a static input scale of a layer."""
     fmt = for_shape(get_format(layer.format), layer.shape)
     return layer.kind == "linear" and fmt.activation_divisor is not None
+
+
+def require_kept_names(source: TensorSource) -> None:
+    """Refuse to keep the names of a file if ComfyUI does not load them.
+
+    Raises:
+        SourceError: the prefix is none of ComfyUI's.
+    """
+    if source.prefix not in ("", *COMFYUI_PREFIXES):
+        raise SourceError(
+            f"{source.description}: ComfyUI loads no checkpoint whose names begin with "
+            f"{source.prefix!r}, and a whole checkpoint keeps its names; leave out "
+            "--whole-checkpoint (in the nodes: whole_checkpoint)",
+            remedy=Remedy("Without the rest of the checkpoint", "whole_checkpoint", False),
+        )
 
 
 def _decide_scales(

@@ -84,6 +84,10 @@ class WeightFormat(ABC):
     #: Whether ComfyUI multiplies integers on every device, with general code where it has no
     #: kernels.
     multiplies_integers: bool = False
+    #: Suffixes of stored tensors besides the weight that may hold negative numbers.
+    signed: frozenset[str] = frozenset()
+    #: The first ComfyUI that loads the format; None: every ComfyUI that this pack supports.
+    needs_comfyui: tuple[int, int] | None = None
     #: Kinds of layers that ComfyUI loads the format for.
     kinds: tuple[str, ...] = ("linear",)
     #: Whether a `ScaleRule` can improve on the max rule.

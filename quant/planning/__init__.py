@@ -1,6 +1,7 @@
 """Decide which layer gets which format: inventories, recipes, presets and plans."""
 
-from .architectures import Architecture, detect_architecture
+from .architectures import Architecture, KnownModel, detect_architecture, known_model
+from .completeness import require_whole
 from .gpu_formats import for_gpu
 from .inventory import Inventory, Layer, inventory_of, take_inventory
 from .plan import Plan, PlannedLayer, make_plan
@@ -12,6 +13,7 @@ from .rule_lines import parse_rule_line, parse_rule_lines
 __all__ = [
     "Architecture",
     "Inventory",
+    "KnownModel",
     "Layer",
     "Plan",
     "PlannedLayer",
@@ -23,11 +25,13 @@ __all__ = [
     "for_gpu",
     "get_preset",
     "inventory_of",
+    "known_model",
     "load_presets",
     "load_recipe",
     "make_plan",
     "parse_rule_line",
     "parse_rule_lines",
+    "require_whole",
     "save_recipe",
     "take_inventory",
     "with_preset",

@@ -44,8 +44,8 @@ class _DoneError(Exception):
 
 def build_diffusion_model(published: Published) -> BuiltModel:
     """Build a diffusion model as the loader does."""
-    plain, config = _network(published, quantized=False)
-    quantized, _ = _network(published, quantized=True)
+    plain, config = build_network(published, quantized=False)
+    quantized, _ = build_network(published, quantized=True)
     return _built(plain, quantized, config.process_unet_state_dict)
 
 
@@ -95,7 +95,18 @@ def _banks(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
     return {n: m._orig_shape for n, m in named if type(m).__qualname__.endswith(_BANK)}
 
 
-def _network(published: Published, *, quantized: bool) -> tuple[torch.nn.Module, Any]:
+def quantized_network(published: Published) -> tuple[torch.nn.Module, Any]:
+    """Return the network that the loader fills from a quantized file, and its configuration."""
+    network, config = build_network(published, quantized=True)
+    for module in network.modules():
+        if hasattr(module, "factory_kwargs"):
+            module.factory_kwargs["device"] = "meta"
+    return network, config
+
+
+def build_network(
+    published: Published, *, quantized: bool, device: str = "meta"
+) -> tuple[torch.nn.Module, Any]:
     """Return the network and ComfyUI's configuration of it."""
     make = comfy.model_base.BaseModel.__init__
 
@@ -104,11 +115,11 @@ def _network(published: Published, *, quantized: bool) -> tuple[torch.nn.Module,
         raise _DoneError(model.diffusion_model)
 
     config = getattr(comfy.supported_models, published.loaded_as)(dict(published.config))
-    config.set_inference_dtype(torch.bfloat16, None)
+    config.set_inference_dtype(torch.bfloat16, torch.bfloat16 if quantized else None)
     if quantized:
         config.quant_config = {"mixed_ops": True}
     comfy.model_base.BaseModel.__init__ = stop_when_built
-    device = "cpu" if published.loaded_as in NOT_ON_META else "meta"
+    device = "cpu" if published.loaded_as in NOT_ON_META else device
     try:
         config.get_model(_AnyTensor(), "", device=device)
     except _DoneError as done:

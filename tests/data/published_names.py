@@ -17,12 +17,15 @@ def published_names(model: str, tensors: StateDict) -> StateDict:
 
 
 def _pid(tensors: StateDict) -> StateDict:
-    """Join the modulation that ComfyUI splits as it loads the file."""
+    """Join the modulation that ComfyUI splits as it loads the file, per pixel of a patch."""
+    width = tensors["pixel_embedder.proj.weight"].shape[0]
     found: StateDict = {}
     for name, tensor in tensors.items():
         split = _PIXEL_MODULATION.fullmatch(name)
         if split:
-            found[f"{split[1]}.0{split[2]}"] = torch.cat([tensor, tensor])
+            halves = (tensor, tensors[name.replace("_msa.", "_mlp.")])
+            per_pixel = [half.view(-1, 3, width, *half.shape[1:]) for half in halves]
+            found[f"{split[1]}.0{split[2]}"] = torch.cat(per_pixel, 1).flatten(0, 2)
         elif ".adaLN_modulation_mlp." not in name:
             found[name] = tensor
     return found

@@ -43,6 +43,7 @@ OTHER_FORMS: Mapping[str, str] = {
     "minimax-music3-te": r"embed_tokens|lm_head|\.[qkv]_proj|\.(gate|up)_proj",  # joined or pruned
     "pid": r"adaLN_modulation",
     "pixeldit": r"adaLN_modulation",
+    "qwen2.5-vl": r"^lm_head\.",
 }
 #: Architectures that stand for many models, of which one list says little.
 MANY_MODELS = ("language-model",)
@@ -98,24 +99,32 @@ class Templates:
     """The names of a key list with ``#`` for the numbers of blocks."""
 
     def __init__(self, shapes: manifests.Manifest):
-        positions = {p.container: p.count for p in block_positions(shapes).values()}
-        self.lists = tuple(positions)
-        counts: dict[str, int] = defaultdict(int)
+        counts = {p.container: p.count for p in block_positions(shapes).values() if p.count > 1}
+        self.lists = tuple(counts)
+        numbers: dict[str, set[int]] = defaultdict(set)
         for name in shapes:
-            counts[self.of(name)] += 1
-        self.all = set(counts)
+            prefix, number, _ = self._split(name)
+            numbers[self.of(name)].add(number if prefix else 0)
+        self.all = set(numbers)
         self.in_every_block = {
-            name for name, n in counts.items() if n == positions.get(name.partition(".#.")[0], 1)
+            template
+            for template, found in numbers.items()
+            if found == set(range(counts.get(template.partition(".#.")[0], 1)))
         }
 
     def of(self, name: str) -> str:
         """Return the template of a name."""
+        prefix, _, rest = self._split(name)
+        return f"{prefix}.#{rest}" if prefix else name
+
+    def _split(self, name: str) -> tuple[str, int, str]:
+        """Return the list of a name, the number of its block, and what follows."""
         for prefix in self.lists:
             if name.startswith(f"{prefix}."):
                 number, dot, rest = name[len(prefix) + 1 :].partition(".")
                 if number.isdigit():
-                    return f"{prefix}.#{dot}{rest}"
-        return name
+                    return prefix, int(number), dot + rest
+        return "", 0, name
 
 
 def short(names: Iterable[str]) -> list[str]:

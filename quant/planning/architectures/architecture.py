@@ -45,7 +45,9 @@ class Architecture:
         return any(name in ids for name in (self.id, *self.former_ids))
 
     def __str__(self) -> str:
-        return f"{self.title} ({self.facts})" if self.facts else self.title
+        facts = [self.facts] if self.facts else []
+        facts += [f"needs ComfyUI {self.since}"] if self.since else []
+        return f"{self.title} ({', '.join(facts)})" if facts else self.title
 
 
 def has_norm(inventory: Inventory, name: str) -> bool:

@@ -18,16 +18,22 @@ _SIGNS = {
 }
 
 
+# LTX-Video has the first of them too.
+_PIXART = ("adaln_single.emb.timestep_embedder.linear_1", "pos_embed.proj")
+
+
 def diffusers(inventory: Inventory) -> Architecture | None:
     """Recognise models that ComfyUI loads only after it renames their layers."""
-    for layer, title in _SIGNS.items():
-        if layer in inventory.layers:
-            lists = describe_blocks(inventory, *inventory.containers)
-            return Architecture(
-                "diffusers",
-                f"{title} with diffusers names",
-                lists,
-                "ComfyUI renames and joins its weights as it loads them, which breaks quantized "
-                "weights; start from a file with ComfyUI's names",
-            )
-    return None
+    names = inventory.layers
+    title = next((title for layer, title in _SIGNS.items() if layer in names), None)
+    if title is None and all(layer in names for layer in _PIXART):
+        title = "PixArt"
+    if title is None:
+        return None
+    return Architecture(
+        "diffusers",
+        f"{title} with diffusers names",
+        describe_blocks(inventory, *inventory.containers),
+        "ComfyUI renames and joins its weights as it loads them, which breaks quantized "
+        "weights; start from a file with ComfyUI's names",
+    )

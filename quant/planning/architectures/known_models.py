@@ -63,13 +63,27 @@ class KnownModel:
 
     def missing_from(self, names: Collection[str]) -> Iterator[str]:
         """Yield the tensors that every published model has and these names lack."""
-        counts = {prefix: _count(prefix, names) for prefix in self.lists}
+        present = set(names)
+        counts = self._block_counts(present)
         for template in sorted(self.every):
             prefix, counted, rest = template.partition(".#.")
             wanted = (
-                (f"{prefix}.{i}.{rest}" for i in range(counts[prefix])) if counted else (template,)
+                (f"{prefix}.{i}.{rest}" for i in range(counts.get(prefix, 0)))
+                if counted
+                else (template,)
             )
-            yield from (name for name in wanted if name not in names)
+            yield from (name for name in wanted if name not in present)
+
+    def _block_counts(self, names: Iterable[str]) -> dict[str, int]:
+        """Return how many blocks each list has, by the highest number of a block we know."""
+        counts: dict[str, int] = {}
+        for name in names:
+            template = self.template_of(name)
+            if template in self.every and ".#." in template:
+                prefix = template.partition(".#.")[0]
+                number = int(name[len(prefix) + 1 :].partition(".")[0])
+                counts[prefix] = max(counts.get(prefix, 0), number + 1)
+        return counts
 
     def template_of(self, name: str) -> str:
         """Return a name with ``#`` for the number of its block."""
@@ -88,14 +102,6 @@ class KnownModel:
             kinds = found.setdefault(_NUMBER.sub("#", template), set())
             kinds.add(self.others.get(template, "linear"))
         return {name: kinds.pop() for name, kinds in found.items() if len(kinds) == 1}
-
-
-def _count(prefix: str, names: Iterable[str]) -> int:
-    """Return how many blocks a list has, by the highest number."""
-    numbers = (
-        name[len(prefix) + 1 :].partition(".")[0] for name in names if name.startswith(f"{prefix}.")
-    )
-    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
 
 
 @lru_cache(maxsize=8)

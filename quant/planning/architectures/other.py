@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..layers import Inventory
 from .architecture import Architecture, describe_blocks
+from .signs import NEWER
 
 
 def transformer(inventory: Inventory) -> Architecture | None:
@@ -11,4 +12,4 @@ def transformer(inventory: Inventory) -> Architecture | None:
     if not inventory.containers:
         return None
     facts = describe_blocks(inventory, *inventory.containers)
-    return Architecture("transformer", "a transformer without a preset of its own", facts)
+    return Architecture("transformer", f"a transformer that ComfyUI {NEWER} does not know", facts)

@@ -1,6 +1,7 @@
-"""Asks ComfyUI what quantized files of real models are: ``python detect_quantized.py RESULT.json``.
+"""Asks ComfyUI what quantized files of published models are, and loads them without their values.
 
-The result holds, per model and recipe, what differs from the unquantized file: nothing may.
+``python detect_quantized.py RESULT.json [MODEL...]``. The result holds, per model and recipe, what
+differs from the unquantized file: nothing may. Models that this ComfyUI does not know are left out.
 Runs in ComfyUI's Python with ComfyUI's folder as ``PYTHONPATH``; tensors are on the meta device.
 """
 
@@ -9,11 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-result_path = Path(sys.argv[1])
+result_path, chosen = Path(sys.argv[1]), sys.argv[2:]
 sys.argv[1:] = ["--cpu"]  # ComfyUI reads its options when it is first imported
+sys.path.append(str(Path(__file__).parents[2] / "data"))
 
 import comfy.options  # noqa: E402
 
@@ -21,8 +24,11 @@ comfy.options.enable_args_parsing()
 
 import comfy.model_detection  # noqa: E402
 import comfy.sd  # noqa: E402
+import comfy.supported_models  # noqa: E402
 import torch  # noqa: E402
+from building import quantized_network  # noqa: E402
 from foundry_package import import_foundry  # noqa: E402
+from model_configs import DIFFUSION  # noqa: E402
 
 import_foundry()
 
@@ -40,7 +46,12 @@ from nvfp4_foundry.quant.planning.presets import preset_for  # noqa: E402
 from nvfp4_foundry.quant.sources import TensorInfo  # noqa: E402
 from nvfp4_foundry.tests.data import manifests  # noqa: E402
 
+StateDict = dict[str, torch.Tensor]
 EVERYTHING = Recipe.model_validate({"name": "everything", "default": "nvfp4"})
+#: The recipes whose files are also loaded; the others quantize some of the same layers.
+LOADED = ("preset", "everything")
+#: The control: ComfyUI must complain about this model if all its matrices are quantized.
+CONTROL = "hidream-i1"
 
 
 def plans(inventory: Inventory) -> dict[str, Plan]:
@@ -50,14 +61,18 @@ def plans(inventory: Inventory) -> dict[str, Plan]:
     recipes = {
         "preset": preset.build(),
         "no edges": preset.build(edges),
+        "smart": get_preset("smart").build(),
         "all": get_preset("all").build(),
         "everything": EVERYTHING,
     }
-    return {name: make_plan(recipe, inventory) for name, recipe in recipes.items()}
+    return {
+        name: make_plan(recipe, inventory, any_architecture=True)
+        for name, recipe in recipes.items()
+    }
 
 
-def stored(inventory: Inventory, plan: Plan) -> dict[str, torch.Tensor]:
-    """Return the tensors of the checkpoint that a plan makes, empty."""
+def stored(inventory: Inventory, plan: Plan) -> StateDict:
+    """Return the tensors of the checkpoint that a plan makes, all but the markers empty."""
     tensors = {}
     for planned in plan.layers:
         layer, fmt = inventory.layers[planned.name], get_format(planned.format)
@@ -65,33 +80,88 @@ def stored(inventory: Inventory, plan: Plan) -> dict[str, torch.Tensor]:
             name = layer.tensor.name if suffix == "weight" else f"{layer.name}.{suffix}"
             tensors[name] = torch.empty(spec.shape, dtype=spec.dtype, device="meta")
         if fmt.marker is not None:
-            tensors[f"{layer.name}.comfy_quant"] = torch.empty(1, dtype=torch.uint8)
+            marker = bytearray(fmt.marker_bytes(layer.shape))
+            tensors[f"{layer.name}.comfy_quant"] = torch.frombuffer(marker, dtype=torch.uint8)
         for info in layer.companions:
             tensors[info.name] = torch.empty(info.shape, dtype=info.dtype, device="meta")
     return tensors
 
 
-def detected(tensors: dict[str, torch.Tensor]) -> Any:
+def header_of(model: str) -> dict[str, str]:
+    """Return the header of a published file."""
+    transformer = manifests.load_record(model).get("transformer")
+    return {"config": json.dumps({"transformer": transformer})} if transformer else {}
+
+
+def detected(tensors: StateDict, header: dict[str, str]) -> Any:
     """Return what ComfyUI takes a file for, as comparable text."""
-    text_encoder = comfy.sd.detect_te_model(tensors)
-    config = comfy.model_detection.detect_unet_config(tensors, "")
+    config = comfy.model_detection.detect_unet_config(tensors, "", metadata=header)
     if config is None:
-        return str(text_encoder)
-    return [type(comfy.model_detection.model_config_from_unet(tensors, "")).__name__, str(config)]
+        return str(comfy.sd.detect_te_model(tensors))
+    found = comfy.model_detection.model_config_from_unet(tensors, "", metadata=header)
+    return [type(found).__name__, str(config)]
 
 
-def differences(model: str) -> dict[str, Any]:
-    """Return the recipes after which a model is taken for something else."""
-    shapes = manifests.MODELS[model]()
-    inventory = inventory_of(TensorInfo(n, s, torch.bfloat16) for n, s in shapes.items())
+def complaints(model: str, tensors: StateDict) -> list[str]:
+    """Return what the loader finds wrong with a file: names it lacks, and names it has no use for.
+
+    A quantized layer must arrive in a module that decodes it to the published shape.
+    """
+    network, config = quantized_network(DIFFUSION[model])
+    wanted = {name.removesuffix(".comfy_quant") for name in tensors if name.endswith("comfy_quant")}
+    found = network.load_state_dict(
+        config.process_unet_state_dict(dict(tensors)), strict=False, assign=True
+    )
+    decoding = {
+        name: tuple(module.weight.shape)
+        for name, module in network.named_modules()
+        if getattr(module, "quant_format", None) is not None
+    }
+    faults = [f"missing {name}" for name in found.missing_keys]
+    faults += [f"unexpected {name}" for name in found.unexpected_keys]
+    if len(decoding) != len(wanted):
+        faults.append(f"{len(decoding)} of {len(wanted)} layers are decoded")
+    shapes = {name: tuple(module._orig_shape) for name, module in named_linears(network)}
+    faults += [f"{n} is {s}" for n, s in decoding.items() if n in shapes and s != shapes[n]]
+    return sorted(faults)
+
+
+def named_linears(network: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield the modules that know the shape of the weight they decode."""
+    return ((n, m) for n, m in network.named_modules() if hasattr(m, "_orig_shape"))
+
+
+def differences(model: str, *, every_matrix: bool = False) -> dict[str, Any]:
+    """Return the recipes after which a model is taken for something else or does not load."""
+    shapes, header = manifests.load_key_list(model), header_of(model)
+    infos = [TensorInfo(name, shape, torch.bfloat16) for name, shape in shapes.items()]
+    matrices = frozenset(n.removesuffix(".weight") for n, s in shapes.items() if len(s) == 2)
+    inventory = inventory_of(
+        infos, metadata=header, linear_layers=matrices if every_matrix else None
+    )
     plain = {n: torch.empty(s, dtype=torch.bfloat16, device="meta") for n, s in shapes.items()}
-    expected = detected(plain)
+    expected = detected(plain, header)
     assert expected != "None", model
-    found = {name: detected(stored(inventory, plan)) for name, plan in plans(inventory).items()}
-    return {name: [expected, got] for name, got in found.items() if got != expected}
+    complained = complaints(model, plain) if model in DIFFUSION else []
+    found: dict[str, Any] = {}
+    for recipe, plan in plans(inventory).items():
+        tensors = stored(inventory, plan)
+        if detected(tensors, header) != expected:
+            found[recipe] = [expected, detected(tensors, header)]
+        elif model in DIFFUSION and recipe in LOADED:
+            new = [fault for fault in complaints(model, tensors) if fault not in complained]
+            found |= {recipe: new} if new else {}
+    return found
 
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)
-    result = {model: differences(model) for model in manifests.MODELS}
+    logging.disable(logging.ERROR)
+    known = {cls.__name__ for cls in comfy.supported_models.models}
+    models = [
+        model
+        for model in chosen or manifests.GENERATED
+        if model not in DIFFUSION or DIFFUSION[model].loaded_as in known
+    ]
+    result = {model: differences(model) for model in models}
+    result["control"] = differences(CONTROL, every_matrix=True)
     result_path.write_text(json.dumps(result))

@@ -196,7 +196,7 @@ WRONG = [
     ("flux1", "flux2-dev", "Flux.2", ["flux2"]),
     ("sd1.5", "sdxl", "SDXL", ["sdxl"]),
     ("qwen2.5-vl", "t5-xxl", "T5-XXL", ["t5-xxl"]),
-    ("qwen-image-2512", "unknown-dit", "transformer without a preset of its own", []),
+    ("qwen-image-2512", "unknown-dit", "transformer that ComfyUI 0.33 does not know", []),
 ]
 
 
