@@ -164,7 +164,7 @@ def summarise(source: TensorSource) -> CheckpointSummary:
 def _folder(source: TensorSource, architecture: Architecture) -> str:
     if source.rest is not None:
         return "checkpoints"
-    return "text_encoders" if architecture.is_text_encoder else "diffusion_models"
+    return architecture.folder
 
 
 def stored_format(info: TensorInfo) -> str:

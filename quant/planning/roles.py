@@ -22,6 +22,8 @@ Shape = tuple[int, ...]
 
 #: A layer with this many times fewer inputs or outputs than the width of the model is a gate.
 _NARROW = 8
+#: Dimensions of a weight; one more are a bank of experts.
+_MATRIX = 2
 #: How many vectors of the model's width modulation makes; attention and feed-forward make 3 to 5.
 _ONLY_MODULATION = (6, 9, 12, 18)
 
@@ -62,7 +64,7 @@ def find_roles(
     unnamed: dict[str, list[str]] = defaultdict(list)
     times: set[int] = set()
     for name in linears:
-        role = _by_name(name)
+        role = _by_name(name) if len(shapes[name]) == _MATRIX else "expert"
         if role:
             found[name] = role
         elif name in containers:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from ..errors import IncompleteError, SourceError
 from .base import TensorInfo, TensorSource
 from .json_file import read_json_object
+from .vaes import vae_without_quantization
 
 COMPLETE_FROM = (
     "give the original model, or another file that holds them, as --complete-from (in the nodes: "
@@ -14,7 +15,6 @@ COMPLETE_FROM = (
 )
 _LORA = (".lora_A.weight", ".lora_B.weight", ".lora_up.weight", ".lora_down.weight",
          ".lora_A.default.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a")  # fmt: skip
-_VAE = ("decoder.conv_in.weight", "decoder.conv1.weight", "decoder.middle.0.residual.0.gamma")
 # The vocabulary of UMT5. Its files for ComfyUI hold the tokenizer as the tensor spiece_model.
 _UMT5_WORDS = 256384
 _NAMED = 3
@@ -41,10 +41,12 @@ def require_model(source: TensorSource) -> None:
             f"{source.description} is a LoRA ({lora}), not a model; load the model in ComfyUI, add "
             "the LoRA with a LoRA loader, and use Quantize Model to NVFP4"
         )
-    if any(name in names for name in _VAE):
+    vae = vae_without_quantization(names)
+    if vae:
         raise SourceError(
-            f"{source.description} is a VAE; keep it as it is, because ComfyUI runs VAEs in 16 or "
-            "32 bits"
+            f"{source.description} is a VAE ({vae}); keep it as it is, because ComfyUI builds it "
+            "from layers that do not load quantized weights. The video VAE of MiniMax H3 is the "
+            "only one that it loads quantized"
         )
 
 

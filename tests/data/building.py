@@ -12,7 +12,7 @@ import comfy.sd
 import comfy.supported_models
 import comfy.utils
 import torch
-from model_configs import TEXT, Published, TextEncoder
+from model_configs import TEXT, VAE, Published, TextEncoder
 from text_networks import network_of
 
 StateDict = dict[str, torch.Tensor]
@@ -61,7 +61,7 @@ def build_text_encoder(model: str) -> BuiltModel:
     for name, shape in encoder.beside.items():
         tensors[name] = torch.empty(shape, device="meta")
     found = comfy.sd.detect_te_model(tensors)
-    if found is None or found.name != encoder.loaded_as:
+    if encoder.loaded_as != VAE and (found is None or found.name != encoder.loaded_as):
         raise RuntimeError(f"{model} is detected as {found}, not {encoder.loaded_as}")
     return replace(built, tensors=tensors)
 

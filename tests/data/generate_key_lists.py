@@ -33,7 +33,7 @@ import comfy.sd  # noqa: E402
 import comfy.supported_models  # noqa: E402
 import torch  # noqa: E402
 from building import BuiltModel, build_diffusion_model, build_text_encoder  # noqa: E402
-from model_configs import DIFFUSION, LIKE, TEXT, Published  # noqa: E402
+from model_configs import DIFFUSION, LIKE, TEXT, VAE, Published  # noqa: E402
 from published_names import published_names  # noqa: E402
 from shape_reads import WatchedTensor  # noqa: E402
 
@@ -195,7 +195,7 @@ def write(model: str) -> None:
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     known = {cls.__name__ for cls in comfy.supported_models.models}
-    encoders = {kind.name for kind in comfy.sd.TEModel}
+    encoders = {VAE, *(kind.name for kind in comfy.sd.TEModel)}
     for model in models or (*DIFFUSION, *TEXT):
         published = TEXT.get(model) or DIFFUSION[model]
         if published.loaded_as in known | encoders:

@@ -190,6 +190,7 @@ DOCUMENTED = (
     "hunyuan-image-2.1", "hunyuan-video", "hunyuan-video-1.5", "ideogram4", "kandinsky5-image",
     "kandinsky5-lite", "kandinsky5-pro", "krea2", "lens", "llama3-8b", "longcat-image", "ltx-2",
     "ltx-2.3", "ltxv-13b", "ltxv-2b", "mage-flow", "minimax-h3", "minimax-h3-curve",
+    "minimax-h3-vae",
     "mistral3-24b", "mochi", "omnigen2", "qwen-image-2512", "qwen-image-edit-2511",
     "qwen2.5-vl-7b", "qwen3-4b", "qwen3-8b", "qwen3-vl-8b", "sd1.5", "sd3.5-large",
     "sd3.5-medium", "sdxl", "seedvr2-3b", "seedvr2-7b", "t5-xxl", "umt5-xxl", "wan-humo",

@@ -503,6 +503,8 @@ DIFFUSION: dict[str, Published] = {
     "depth-anything3-large": Published("DepthAnything3", DEPTH_LARGE),
 }  # fmt: skip
 
+#: What stands for the name of a text encoder where there is none.
+VAE = "VAE"
 _QWEN_VL = {"model.language_model.": "model.", "model.visual.": "visual."}
 TEXT: dict[str, TextEncoder] = {
     "t5-xxl": TextEncoder("T5_XXL"),
@@ -533,6 +535,8 @@ TEXT: dict[str, TextEncoder] = {
     "llama3-8b": TextEncoder("LLAMA3_8"),
     # known by another key, before ``detect_te_model`` is asked; it would be a Qwen3 8B
     "minimax-music3-te": TextEncoder("QWEN3_8B", since="0.33"),
+    # a VAE that is built from the same layers
+    "minimax-h3-vae": TextEncoder(VAE, since="0.33"),
 }
 
 #: Lists that hold only what differs from another list.

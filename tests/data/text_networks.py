@@ -52,6 +52,12 @@ def _minimax_music(_config: Any, *place: Any) -> torch.nn.Module:
     return network
 
 
+def _minimax_h3_vae(_config: Any, _dtype: torch.dtype, device: str, ops: Any) -> torch.nn.Module:
+    vae = importlib.import_module("comfy.ldm.minimax.vae")
+    with torch.device(device):
+        return vae.MiniMaxH3VideoVAE(operations=ops)
+
+
 _NETWORKS: dict[str, _Make] = {
     "t5-xxl": partial(_t5, "t5"),
     "t5-xxl-first": partial(_t5, "t5_old"),
@@ -80,4 +86,5 @@ _NETWORKS: dict[str, _Make] = {
     "ministral3-3b": llama.Ministral3_3B,
     "llama3-8b": llama.Llama2,
     "minimax-music3-te": _minimax_music,
+    "minimax-h3-vae": _minimax_h3_vae,
 }

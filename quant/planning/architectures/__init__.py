@@ -31,6 +31,7 @@ __all__ = ["Architecture", "KnownModel", "detect_architecture", "known_model"]
 
 _DETECTORS: tuple[Callable[[Inventory], Architecture | None], ...] = (
     signs.MINIMAX_MUSIC,
+    signs.MINIMAX_H3_VAE,
     signs.SD3,
     signs.CASCADE_C,
     signs.CASCADE_B,

@@ -32,6 +32,14 @@ class Architecture:
     since: str = ""
     former_ids: tuple[str, ...] = ()
 
+    @property
+    def folder(self) -> str:
+        """ComfyUI's folder for such files."""
+        if self.id.endswith("-vae"):
+            return "vae"
+        is_encoder = self.is_text_encoder or self.id.endswith("-te")
+        return "text_encoders" if is_encoder else "diffusion_models"
+
     def is_one_of(self, ids: Collection[str]) -> bool:
         """Whether ids of architectures, present or former, name this model."""
         return any(name in ids for name in (self.id, *self.former_ids))

@@ -47,7 +47,8 @@ def language_model(inventory: Inventory) -> Architecture | None:
     return Architecture(
         *found,
         f"width {width}, {facts}" if width else facts,
-        is_text_encoder=True,
+        # this one makes sound, step by step, and ComfyUI multiplies it as it does a diffusion model
+        is_text_encoder=found[0] != "minimax-music3-te",
         former_ids=() if found[0] == "gpt-oss" else (_FORMER_ID,),
         since=NEWER if found[0] in _NEW or (found[0], blocks) in _NEW else "",
     )

@@ -46,6 +46,10 @@ MINIMAX_MUSIC = Sign(
     ("cond_layer_logits", "latent_conditioners.0",
      "diffusion_transformer.transformer.layers.0.self_attn.to_qkv"), since=NEWER,
 )  # fmt: skip
+MINIMAX_H3_VAE = Sign(
+    "minimax-h3-vae", "the video VAE of MiniMax H3",
+    ("decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1"), since=NEWER,
+)  # fmt: skip
 SD3 = Sign(
     "sd3", "Stable Diffusion 3", ("joint_blocks.0.context_block.attn.qkv",), "x_embedder.proj"
 )

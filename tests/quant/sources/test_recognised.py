@@ -15,6 +15,21 @@ from tests.helpers.gguf_files import write_gguf
 
 Toy = Callable[..., dict[str, torch.Tensor]]
 
+#: One name of each kind of VAE that ComfyUI knows.
+VAES = {
+    "MiniMax Music 3": ["dec_in_proj.weight", "decoder.model.0.weight_g"],
+    "the audio of MiniMax H3": ["pre_block.attn.zero_k_bias"],
+    "Stable Video Diffusion": ["decoder.mid.block_1.mix_factor", "decoder.conv_in.weight"],
+    "TAESD": ["taesd_decoder.1.weight"],
+    "Trellis 2": ["txt_dec.blocks.3.4.conv2.weight"],
+    "LTX": ["decoder.conv_in_x_t.weight", "decoder.conv_in.weight"],
+    "Hunyuan Video or CogVideoX": ["decoder.conv_in.conv.weight"],
+    "WAN or Qwen-Image": ["decoder.middle.0.residual.0.gamma"],
+    "Stable Audio 3": ["decoder.layers.3.transformers.0.pre_norm.alpha"],
+    "Mochi": ["blocks.2.blocks.3.stack.5.weight"],
+    "Hunyuan3D": ["geo_decoder.cross_attn_decoder.ln_1.bias"],
+    "TAEHV": ["decoder.22.bias"],
+}
 REFUSED = {
     "a LoRA": ["diffusion_model.blocks.0.ffn.0.lora_A.weight"],
     "a LoRA ": ["lora_unet_blocks_0_ffn_0.lora_down.weight", "lora_unet_blocks_0_ffn_0.alpha"],
@@ -78,3 +93,20 @@ def test_the_gguf_of_a_folder(toy_wan: Toy, tmp_path: Path) -> None:
 def test_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"holds no \.safetensors"):
         open_source(tmp_path)
+
+
+@pytest.mark.parametrize("kind", VAES)
+def test_vaes_are_refused_with_the_reason(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "vae.safetensors"
+    save_file({name: torch.zeros(4, 4) for name in VAES[kind]}, path)
+    message = rf"vae\.safetensors is a VAE \({kind}\); keep it as it is, because ComfyUI builds it"
+    with pytest.raises(SourceError, match=message):
+        open_source(path)
+
+
+def test_the_one_vae_that_loads_quantized_is_a_source(tmp_path: Path) -> None:
+    names = ["decoder.transformer_blocks.0.scale1", "encoder.down.5.block.0.conv1.weight"]
+    path = tmp_path / "vae.safetensors"
+    save_file({name: torch.zeros(4, 4) for name in names}, path)
+    with open_source(path) as source:
+        assert set(source.tensors) == set(names)
