@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Sequence
 from difflib import get_close_matches
 
@@ -9,6 +10,7 @@ _NAMED = 3
 _NEAREST = 3
 # torch.compile wraps modules under this name.
 _COMPILED = "_orig_mod."
+_EXPERT = re.compile(r"(^|\.)experts\.\d+\.")
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "model.", "net.")
 _SUFFIXES = (".input_scale", ".weight")
 
@@ -16,6 +18,11 @@ _SUFFIXES = (".input_scale", ".weight")
 def module_name(name: str) -> str:
     """Return a module's name without the wrappers of torch.compile."""
     return name.replace(_COMPILED, "")
+
+
+def is_expert(name: str) -> bool:
+    """Whether a layer is part of one expert of a mixture, which may get no tokens."""
+    return _EXPERT.search(name) is not None
 
 
 def name_in_model(name: str, known: Collection[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import comfy.sd
 
 from ...quant.errors import SourceError
+from ...quant.planning import require_whole, take_inventory
 from ...quant.sources import open_source
 from ...quant.sources.loadable import loadable_tensors
 
@@ -21,18 +22,21 @@ class ModelFiles:
 
     path: Path
     complete_from: Path | None = None
+    layout: str = ""
 
 
-def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
+def load_source_model(path: Path, complete_from: Path | None = None, layout: str = "") -> Any:
     """Load a model file, index or folder as a MODEL through ComfyUI's own loader.
 
-    ``complete_from`` is a file that supplies missing tensors.
+    ``complete_from`` is a file that supplies missing tensors, ``layout`` that of NVFP4 weights
+    without markers (see `open_source`).
 
     Raises:
         SourceError: the file is unreadable or incomplete, or ComfyUI does not recognise the model.
     """
     # An error here names the file and the problem; one from the loader would not.
-    with open_source(path, complete_from) as source:
+    with open_source(path, complete_from, layout=layout) as source:
+        require_whole(take_inventory(source))
         by_itself = path.is_file() and path.suffix == ".safetensors" and source.comfyui_reads
         state_dict = {} if by_itself else loadable_tensors(source)
         metadata = dict(source.metadata)
@@ -43,8 +47,8 @@ def load_source_model(path: Path, complete_from: Path | None = None) -> Any:
         if model is None:
             raise SourceError(f"ComfyUI does not recognise the model in {path}")
         # The stock loader sets this too: ComfyUI uses it to load the model again.
-        model.cached_patcher_init = (_reload, (path, complete_from))
-    model.set_attachments(_KEY, ModelFiles(path, complete_from))
+        model.cached_patcher_init = (_reload, (path, complete_from, layout))
+    model.set_attachments(_KEY, ModelFiles(path, complete_from, layout))
     return model
 
 
@@ -61,5 +65,10 @@ def model_files(model: Any) -> ModelFiles | None:
     return ModelFiles(path) if path.exists() else None
 
 
-def _reload(path: Path, complete_from: Path | None = None, disable_dynamic: bool = False) -> Any:
-    return load_source_model(path, complete_from)
+def _reload(
+    path: Path,
+    complete_from: Path | None = None,
+    layout: str = "",
+    disable_dynamic: bool = False,
+) -> Any:
+    return load_source_model(path, complete_from, layout)

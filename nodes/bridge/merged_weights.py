@@ -10,6 +10,7 @@ import comfy.model_management
 import torch
 from comfy.quant_ops import QuantizedTensor
 
+from ...quant.layer_names import module_name
 from ...quant.sources import AppliedLora, TensorInfo
 
 #: The prefix of a MODEL's keys for its diffusion model. Tensor names of a source lack it.
@@ -52,10 +53,23 @@ def live_tensors(
     for name, live in module.state_dict().items():
         tensor: Any = unpatched_weight(patcher, name, live, prefix)
         if isinstance(tensor, QuantizedTensor):  # a backup, which its module did not split
-            tensors.update(tensor.state_dict(name))
+            tensors.update(tensor.state_dict(module_name(name)))
         else:
-            tensors.setdefault(name, tensor)
+            tensors.setdefault(module_name(name), tensor)
     return tensors
+
+
+def comfyui_linears(module: torch.nn.Module) -> frozenset[str]:
+    """Return the names of the layers of a module that ComfyUI built with its own Linear.
+
+    Only these decode quantized weights. ComfyUI also has banks of experts like this. A matrix that
+    its module multiplies by itself, such as the gate of experts, is none of them.
+    """
+    return frozenset(
+        module_name(name)
+        for name, layer in module.named_modules()
+        if hasattr(layer, "comfy_cast_weights") and hasattr(layer, "in_features")
+    )
 
 
 def merged_info(model: Any, info: TensorInfo, prefix: str = PREFIX) -> TensorInfo:

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 
-from ...quant.errors import CheckpointError, SourceError
+from ...quant.errors import CheckpointError, IncompleteError, SourceError
+from ...quant.planning import require_whole, take_inventory
 from ...quant.sources import (
     AppliedLora,
     StateDictSource,
@@ -21,6 +22,7 @@ from ...quant.sources import (
 from .loading import ModelFiles, model_files
 from .merged_weights import (
     PREFIX,
+    comfyui_linears,
     live_tensors,
     merged_info,
     merged_weight,
@@ -49,6 +51,7 @@ class ModelSource(TensorSource):
     def __init__(self, model: Any, loras: tuple[AppliedLora, ...] = ()):
         self._model = model
         live = live_tensors(model, self._module(), self._prefix)
+        self.linear_layers = comfyui_linears(self._module())
         self._live = decoded(StateDictSource(live, self._kind))
         self._file = self._open_file()
         self.description = self._file.description if self._file else self._kind
@@ -67,10 +70,18 @@ class ModelSource(TensorSource):
         return [files] if files else []
 
     def _open_file(self) -> TensorSource | None:
-        """Open the file of the MODEL, if it holds the same tensors."""
+        """Open the file of the MODEL, if it holds the same tensors.
+
+        Raises:
+            IncompleteError: it lacks a part. ComfyUI fills what is missing with uninitialised
+                memory, so the live weights are no better.
+        """
         for files in self._files():
             try:
-                file = open_source(files.path, files.complete_from)
+                file = open_source(files.path, files.complete_from, layout=files.layout)
+                require_whole(take_inventory(file))
+            except IncompleteError:
+                raise
             except (SourceError, CheckpointError) as error:
                 logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
                 continue

@@ -109,7 +109,10 @@ def model_from_checkpoint(checkpoint: QuantizedModel, original: Any) -> Any:
         dict(checkpoint.tensors), metadata=dict(checkpoint.metadata)
     )
     if model is None:
-        raise SourceError("ComfyUI does not recognise the quantized model")
+        raise SourceError(
+            "ComfyUI does not recognise the quantized model by the names that its layers have in "
+            "memory; quantize the file that it was loaded from, with nvfp4 quantize"
+        )
     for name, patch in original.object_patches.items():
         if not name.startswith(PREFIX.rstrip(".")):
             model.add_object_patch(name, patch)

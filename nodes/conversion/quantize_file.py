@@ -12,7 +12,7 @@ from ...quant.conversion.convert import convert
 from ...quant.conversion.observed_input import working_bytes
 from ...quant.conversion.report import ConversionReport
 from ...quant.errors import FoundryError
-from ...quant.planning import Recipe, automatic_recipe, make_plan, take_inventory
+from ...quant.planning import Recipe, automatic_recipe, make_plan, require_whole, take_inventory
 from ...quant.reports.view import conversion_view
 from ...quant.sources import open_source
 from ..bridge.models import compute_device
@@ -21,6 +21,7 @@ from ..calibration.fitting import offering_one_that_fits
 from ..files import folders
 from ..foundry_node import FoundryNode
 from ..inputs.any_architecture import any_architecture_input
+from ..inputs.layout import chosen_layout, layout_input
 from ..inputs.sockets import START, RecipeSocket, StatisticsSocket
 from ..inputs.target import Target, card_input, target_inputs, why_not_target
 from ..prompts.validation import constant_inputs
@@ -76,8 +77,10 @@ class QuantizeFile(FoundryNode):
         try:
             # ComfyUI itself refuses a second file that is not in the list
             if model_file is not None and not folders.missing_source(second):
-                with open_source(folders.source_path(model_file), folders.completing_path(second)):
-                    pass
+                layout = chosen_layout(inputs.get("layout"))
+                path, second = folders.source_path(model_file), folders.completing_path(second)
+                with open_source(path, second, layout=layout) as source:
+                    require_whole(take_inventory(source))
         except (FileNotFoundError, FoundryError) as error:
             return refused(str(error))
         return why_not_target(inputs.get("file_name"))
@@ -103,12 +106,15 @@ class QuantizeFile(FoundryNode):
         complete_from: str | None = None,
         whole_checkpoint: bool = False,
         model_card: bool = False,
+        layout: str | None = None,
     ) -> io.NodeOutput:
         """Write the checkpoint and return its path and report."""
         recipe = recipe or automatic_recipe()
         target = Target(_NODE, file_name, folder, if_exists, model_file)
         file, second = folders.source_path(model_file), folders.completing_path(complete_from)
-        opened = open_source(file, second, meant_for=recipe.architectures)
+        opened = open_source(
+            file, second, meant_for=recipe.architectures, layout=chosen_layout(layout)
+        )
         with opened as source, offering_one_that_fits(source):
             plan = make_plan(recipe, take_inventory(source), any_architecture=any_architecture)
             beside = source.rest.nbytes if whole_checkpoint and source.rest else 0
@@ -171,4 +177,5 @@ def _inputs() -> list[io.Input]:
             "result loads with Load Checkpoint. Save it to checkpoints.",
         ),
         card_input(),
+        layout_input(),
     ]

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from ..bridge.loading import load_source_model
 from ..files import folders
 from ..foundry_node import FoundryNode
+from ..inputs.layout import chosen_layout, layout_input
 from ..inputs.sockets import START
 from ..reports.errors import refused
 
@@ -47,6 +48,7 @@ class LoadSourceModel(FoundryNode):
                     "is a folder of shards.",
                 ),
                 completing_input(),
+                layout_input(),
             ],
             outputs=[io.Model.Output(display_name="MODEL")],
         )
@@ -58,12 +60,16 @@ class LoadSourceModel(FoundryNode):
         return refused(missing) if missing else True
 
     @classmethod
-    def fingerprint_inputs(cls, model_file: str, complete_from: str | None = None) -> list[float]:
+    def fingerprint_inputs(
+        cls, model_file: str, complete_from: str | None = None, layout: str | None = None
+    ) -> list[float]:
         """Return when the files changed, so that changed files are loaded again."""
         return folders.modified(model_file, complete_from)
 
     @classmethod
-    def execute(cls, model_file: str, complete_from: str | None = None) -> io.NodeOutput:
+    def execute(
+        cls, model_file: str, complete_from: str | None = None, layout: str | None = None
+    ) -> io.NodeOutput:
         """Return the MODEL."""
         path, second = folders.source_path(model_file), folders.completing_path(complete_from)
-        return io.NodeOutput(load_source_model(path, second))
+        return io.NodeOutput(load_source_model(path, second, chosen_layout(layout)))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..errors import FoundryError
 from ..formats import FORMATS
 from ..planning.architectures import Architecture, detect_architecture
+from ..planning.completeness import require_whole
 from ..planning.inventory import Layer, take_inventory
-from ..sources import TensorInfo, TensorSource, open_to_look
+from ..planning.loadable import needed_comfyui, version_notes
+from ..sources import TensorInfo, TensorSource, open_source, open_to_look
 from ..sources.stored_layers import short_dtype
 from .layer_record import LayerRecord, OverallError, overall_error, read_records
 from .provenance import read_provenance
@@ -36,7 +39,9 @@ class LayerSummary:
 class CheckpointSummary:
     """The layers of a file, its metadata, and the record of how it was made.
 
-    ``folder`` is the folder of ComfyUI's models that such a file belongs in.
+    ``folder`` is the folder of ComfyUI's models that such a file belongs in. ``refusal`` is why the
+    file cannot be quantized; empty if it can. ``needs_comfyui`` is the first ComfyUI that loads it,
+    empty if every supported one does.
     """
 
     path: str
@@ -46,6 +51,8 @@ class CheckpointSummary:
     metadata: dict[str, str]
     provenance: dict[str, Any]
     folder: str = "diffusion_models"
+    refusal: str = ""
+    needs_comfyui: str = ""
 
     @property
     def total_bytes(self) -> int:
@@ -90,6 +97,8 @@ class CheckpointSummary:
             "total_bytes": self.total_bytes,
             "formats": self.counts(),
             "notes": list(self.notes),
+            "refusal": self.refusal,
+            "needs_comfyui": self.needs_comfyui,
             "provenance": {k: v for k, v in self.provenance.items() if k != "layers"},
         }
 
@@ -97,13 +106,28 @@ class CheckpointSummary:
 def inspect_checkpoint(path: str | Path, layout: str = "") -> CheckpointSummary:
     """Summarise a model file of any kind from its header, markers and input scales.
 
-    Loads no weights. ``layout`` is that of NVFP4 weights without markers (see `open_source`).
+    Loads no weights. A file that cannot be quantized is shown as well, with the reason. ``layout``
+    is that of NVFP4 weights without markers (see `open_source`).
 
     Raises:
         SourceError, CheckpointError: the file or its markers cannot be read.
     """
     with open_to_look(path, layout) as source:
-        return summarise(source)
+        return replace(summarise(source), refusal=_why_refused(path, layout))
+
+
+def _why_refused(path: str | Path, layout: str) -> str:
+    """Return why a file cannot be quantized; empty if it can."""
+    try:
+        with open_source(path, layout=layout) as source:
+            inventory = take_inventory(source)
+            require_whole(inventory)
+            architecture = detect_architecture(inventory)
+    except FoundryError as error:
+        return str(error)
+    if architecture.problem:
+        return f"this model is {architecture.title}: {architecture.problem}"
+    return ""
 
 
 def summarise(source: TensorSource) -> CheckpointSummary:
@@ -124,11 +148,13 @@ def summarise(source: TensorSource) -> CheckpointSummary:
         for layer in inventory.layers.values()
     )
     architecture = detect_architecture(inventory)
+    formats = [layer.format for layer in layers]
     return CheckpointSummary(
         path=source.description,
         architecture=str(architecture),
         layers=layers,
-        notes=source.notes,
+        notes=(*source.notes, *version_notes(formats, architecture)),
+        needs_comfyui=needed_comfyui(formats, architecture),
         metadata=dict(source.metadata),
         provenance=provenance,
         folder=_folder(source, architecture),

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import FoundryError, is_out_of_memory
-from ..formats import WeightFormat
+from ..formats import ExpertBank, WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..progress import OnProgress, numbered
 from ..sources import TensorSource, open_source, open_tensors, without_prefix
@@ -25,6 +26,7 @@ from ..sources.stored_layers import (
 )
 from .layer_record import read_records
 from .provenance import read_provenance, tensor_digest
+from .soundness import needs_newer_comfyui, not_understood, soundness_problems
 
 # A recorded error was computed by the same arithmetic, in another order of summation, and
 # rounded to five digits. A tighter tolerance finds smaller damage.
@@ -33,12 +35,16 @@ _RECORDED_TOLERANCE = 0.001
 
 @dataclass(frozen=True)
 class VerifyResult:
-    """The problems found, each naming its layer, and the number of layers checked."""
+    """The problems found, each naming its layer, and the number of layers checked.
+
+    ``notes`` is what is no problem of the file, such as a ComfyUI that it needs.
+    """
 
     problems: tuple[str, ...]
     layers: int
     quantized: int
     compared_with_source: bool
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -53,6 +59,7 @@ class VerifyResult:
             "layers": self.layers,
             "quantized": self.quantized,
             "compared_with_source": self.compared_with_source,
+            "notes": list(self.notes),
         }
 
 
@@ -75,11 +82,12 @@ def verify_checkpoint(
     """Verify a checkpoint file, and compare it with the source model if that is given.
 
     Checks that every marker has its tensors in the right shapes and dtypes, that scales are
-    finite and positive, that no quantized weight lacks a marker, and that weights decode to finite
-    values. With a source, also checks that decoded weights match it within the format's error bound
-    (and with the recorded error), and that unquantized tensors are bit-equal. ``complete_from`` is
-    the file with the tensors that the source lacks, ``layout`` that of its NVFP4 weights without
-    markers (see `open_source`).
+    finite and positive, that no quantized weight lacks a marker, that weights decode to finite
+    values, and that ComfyUI loads the file as the whole model that it is (see ``soundness``). With
+    a source, also checks that decoded weights match it within the format's error bound (and with
+    the recorded error), and that unquantized tensors are bit-equal. ``complete_from`` is the file
+    with the tensors that the source lacks, ``layout`` that of its NVFP4 weights without markers
+    (see `open_source`).
 
     Raises:
         SourceError: a file cannot be read at all.
@@ -87,16 +95,19 @@ def verify_checkpoint(
     with open_tensors(path) as opened:
         checkpoint = without_prefix(opened)
         if source is None:
-            return verify_tensors(checkpoint, None, on_progress)
+            return _verify(opened, checkpoint, None, on_progress)
         meant_for = marked_architectures(checkpoint)
         with open_source(source, complete_from, meant_for=meant_for, layout=layout) as original:
-            return verify_tensors(checkpoint, original, on_progress)
+            return _verify(opened, checkpoint, original, on_progress)
 
 
-def verify_tensors(
-    checkpoint: TensorSource, original: TensorSource | None, on_progress: OnProgress | None = None
+def _verify(
+    opened: TensorSource,
+    checkpoint: TensorSource,
+    original: TensorSource | None,
+    on_progress: OnProgress | None,
 ) -> VerifyResult:
-    """Verify an open checkpoint; see `verify_checkpoint`."""
+    """Verify an open checkpoint, whose names have their prefix in ``opened``."""
     problems: list[str] = []
     try:
         layers = read_layout(checkpoint)
@@ -122,8 +133,16 @@ def verify_tensors(
         done += layer.nbytes
         if on_progress:
             on_progress(done, total, numbered("layer", number, len(layers), layer.name))
-    quantized = sum(layer.marker is not None for layer in layers.values())
-    return VerifyResult(tuple(problems), len(layers), quantized, original is not None)
+    problems += soundness_problems(opened, checkpoint, layers)
+    if not problems:
+        problems += not_understood(checkpoint)
+    return VerifyResult(
+        problems=tuple(problems),
+        layers=len(layers),
+        quantized=sum(layer.marker is not None for layer in layers.values()),
+        compared_with_source=original is not None,
+        notes=needs_newer_comfyui(layers),
+    )
 
 
 def _check_announcement(checkpoint: TensorSource, layers: dict[str, StoredLayer]) -> Iterator[str]:
@@ -189,7 +208,7 @@ def _check_layer(
     shape = layer.shape()
     if original is not None and f"{layer.name}.weight" in original.tensors:
         shape = original.info(f"{layer.name}.weight").shape
-    if len(shape) != 2:
+    if len(shape) != 2 and not isinstance(fmt, ExpertBank):
         yield f"{layer.name}: the layer has a marker, but its weight has {len(shape)} dimensions"
         return
     specs = fmt.tensor_specs(shape, torch.bfloat16)
@@ -235,7 +254,7 @@ def _check_scales(checkpoint: TensorSource, layer: StoredLayer, fmt: WeightForma
         values = fmt.read_scale(suffix, checkpoint.load(info.name))
         if not bool(torch.isfinite(values).all()):
             yield f"{layer.name}: {suffix} holds NaN or infinite values"
-        elif bool((values < 0).any()):
+        elif suffix not in fmt.signed and bool((values < 0).any()):
             yield f"{layer.name}: {suffix} is negative"
         elif values.numel() == 1 and float(values) == 0:
             yield f"{layer.name}: {suffix} is zero"
@@ -261,7 +280,7 @@ def _check_weight(
     # Values relative to the largest one, so that their squares do not overflow.
     unit = (float(tensor_amax(source)) if source is not None else 0.0) or 1.0
     squared_error = squared_norm = 0.0
-    for rows in row_slices(*shape):
+    for rows in row_slices(shape[0], prod(shape[1:])):
         decoded = fmt.decode(tensors, shape, rows)
         if not bool(torch.isfinite(decoded).all()):
             yield f"{layer.name}: rows {rows.start}-{rows.stop} decode to NaN or infinite values"

@@ -121,6 +121,7 @@ def edited(recipe: Recipe, options: argparse.Namespace, rules: Sequence[Rule]) -
     Raises:
         RecipeError: one of the numbers is wrong.
     """
+    recipe = recipe.for_comfyui(options.comfyui)
     if options.gpu:
         recipe = for_gpu(recipe, GPU_NAMES.get(options.gpu) or this_generation())
     recipe = recipe.with_rules(rules)

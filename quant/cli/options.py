@@ -190,6 +190,12 @@ def add_edits(parser: Parser, *, of_preset: bool = True) -> None:
         help="use the formats that this GPU multiplies natively; auto: this machine's GPU "
         "(default: the formats of the preset or recipe; presets are made for Blackwell)",
     )
+    parser.add_argument(
+        "--comfyui",
+        metavar="VERSION",
+        help="the oldest ComfyUI that must load the checkpoint, e.g. 0.33, which knows one more "
+        "format: asym_w4a8_int8 (default: what the recipe says, else 0.29)",
+    )
 
 
 def add_any_architecture(parser: Parser) -> None:

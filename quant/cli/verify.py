@@ -62,6 +62,8 @@ def run(options: argparse.Namespace) -> int:
 def _print_verdict(result: VerifyResult) -> None:
     for problem in result.problems:
         print(printable(f"problem: {problem}"))
+    for note in result.notes:
+        print(printable(f"note: {note}"))
     verdict = "fine" if result.ok else f"{len(result.problems)} problems"
     how = (
         "compared with its source" if result.compared_with_source else "not compared with a source"

@@ -26,6 +26,7 @@ TAKEN_OVER = "source"
 _LEAST_BIAS_GAIN = 0.1
 # Enough for an error with two digits, and few enough to take less time than the encoding.
 _REPORTED_ROWS = 64
+_MATRIX = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,8 @@ def choose_encoding(
     if observed is None:
         encoded = fmt.encode(weight, get_rounding(plain), measure_error=True)
         chosen = ChosenEncoding(encoded, "mse" if plain == "weighted" else plain)
+        if weight.dim() != _MATRIX:  # a bank of experts
+            return chosen
         return _beside_max_rule(chosen, weight, fmt, None)
     has_moments = observed.statistics.moments is not None
     trial = None

@@ -9,6 +9,7 @@ from ..formats import get_format
 from ..rounding import NEED_MOMENTS
 from ..text import shorten
 from .job import ConversionJob
+from .lora_advice import lora_advice
 from .report import ConversionReport, LayerReport
 
 
@@ -32,7 +33,9 @@ def conversion_report(
             *_calibration_warnings(job),
             *_result_warnings(job, layers),
         ),
-        notes=(*job.source.notes, *_rest_notes(job)),
+        notes=(*job.source.notes, *_rest_notes(job), *job.plan.version_notes),
+        advice=tuple(_advice(job)),
+        needs_comfyui=job.plan.needs_comfyui,
         calibration=_describe_calibration(job),
         seconds=time.monotonic() - job.started,
     )
@@ -55,6 +58,13 @@ def _rest_notes(job: ConversionJob) -> Iterator[str]:
     count, size = len(job.source.rest.tensors), job.source.rest.nbytes
     done = "copied as they are" if job.whole_file else "left out: the result is the model alone"
     yield f"{count} tensors beside the diffusion model ({size / 1e9:.2f} GB) are {done}"
+
+
+def _advice(job: ConversionJob) -> Iterator[str]:
+    """Yield how to use the result. LoRAs are for diffusion models."""
+    advice = lora_advice(job.plan.counts())
+    if advice and not job.plan.architecture.is_text_encoder:
+        yield advice
 
 
 def _calibration_warnings(job: ConversionJob) -> Iterator[str]:

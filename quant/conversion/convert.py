@@ -13,7 +13,7 @@ import torch
 from ..calibration.statistics import CalibrationStatistics
 from ..checkpoint.writer import CheckpointWriter
 from ..errors import CheckpointError, FormatError
-from ..formats import get_format
+from ..formats import for_shape, get_format
 from ..formats.base import TensorSpec
 from ..formats.plain import cast_plain
 from ..planning.plan import Plan
@@ -216,7 +216,9 @@ def _encode_all(
 def _load(job: ConversionJob, index: int) -> _Loaded:
     layer, planned = job.layers[index]
     companions = {info.name: _load_plain(job.source, info) for info in layer.companions}
-    taken = job.source.stored_tensors(layer.tensor.name, get_format(planned.format))
+    taken = job.source.stored_tensors(
+        layer.tensor.name, for_shape(get_format(planned.format), layer.shape)
+    )
     return job.source.load(layer.tensor.name) if taken is None else taken, companions
 
 

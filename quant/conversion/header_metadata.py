@@ -15,7 +15,7 @@ from ..calibration.input_scale import DEFAULT_POLICY
 from ..calibration.statistics import CalibrationStatistics
 from ..checkpoint.layer_record import NUMBERS, TEXTS, LayerRecord, write_records
 from ..checkpoint.provenance import PROVENANCE
-from ..formats import get_format
+from ..formats import for_shape, get_format
 from ..planning.plan import PlannedLayer
 from ..planning.recipe import Recipe
 from ..rounding import ROUNDINGS
@@ -37,7 +37,9 @@ _CUTS = (None, 120, 80, 40, 20, 0)
 def header_metadata(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, str]:
     """Return the header's string map: the source's own entries, ComfyUI's, and the provenance."""
     markers = {
-        job.prefix + p.name: dict(get_format(p.format).marker_for(p.shape) or {})
+        job.prefix + p.name: dict(
+            for_shape(get_format(p.format), p.shape).marker_for(p.shape) or {}
+        )
         for p in job.plan.quantized()
     }
     beside = _announced_beside(job)
@@ -73,6 +75,7 @@ def _provenance(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str,
         "roundings": dict(Counter(r.rounding for r in reports if r.rounding)),
         "corrected_biases": {r.name: r.bias_digest for r in reports if r.bias_digest},
         **({"whole_checkpoint": True} if job.whole_file else {}),
+        **({"needs_comfyui": job.plan.needs_comfyui} if job.plan.needs_comfyui else {}),
         "bytes_before": job.plan.bytes_before,
         "layers": _records(job, reports),
     }

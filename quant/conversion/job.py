@@ -11,13 +11,16 @@ import torch
 
 from ..calibration.input_scale import ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
-from ..formats import get_format
+from ..errors import Remedy, SourceError
+from ..formats import for_shape, get_format
 from ..formats.base import TensorSpec
 from ..planning.inventory import Layer, take_inventory
 from ..planning.plan import Plan, PlannedLayer
 from ..rounding import NEED_MOMENTS
 from ..sources.base import TensorSource
+from ..sources.prefixed import COMFYUI_PREFIXES
 from ..sources.stored_layers import INPUT_SCALE, MARKER
+from .idle_experts import without_idle_failures
 from .layer import input_scale_of, stored_name
 from .observed_input import ObservedInputs
 
@@ -55,7 +58,7 @@ class ConversionJob:
         specs: dict[str, TensorSpec] = {}
         layers = {planned.name: (layer, planned) for layer, planned in self.layers}
         for layer, planned in (layers[planned.name] for planned in self.plan.layers):
-            fmt = get_format(planned.format)
+            fmt = for_shape(get_format(planned.format), layer.shape)
             for suffix, spec in fmt.tensor_specs(layer.shape, layer.tensor.dtype).items():
                 specs[stored_name(layer, suffix)] = spec
             if fmt.marker is not None:
@@ -82,10 +85,13 @@ def prepare_job(
     """Check that source, plan and calibration belong together, and decide on the input scales.
 
     Raises:
+        SourceError: the names are to be kept, but ComfyUI does not load them.
         PlanError: the plan was made for another model.
         CalibrationError: the calibration is from another model, one of its files or a file of input
             scales is damaged, or the file of scales names layers that the model does not have.
     """
+    if whole_file:
+        require_kept_names(source)
     inventory = take_inventory(source)
     plan.require_layers(inventory, source.description)
     layers = inventory.layers
@@ -93,23 +99,42 @@ def prepare_job(
         statistics.require_model(source.fingerprint())
         if plan.recipe.rounding in NEED_MOMENTS or plan.recipe.bias_correction:
             _require_moments(statistics)  # find damaged files before the work, not after an hour
-    scaled = [
-        layer.name
-        for layer in plan.quantized()
-        if layer.kind == "linear" and get_format(layer.format).activation_divisor is not None
-    ]
+    scaled = [layer.name for layer in plan.quantized() if _takes_scale(layer)]
+    decisions = _decide_scales(source, plan, statistics, scaled, layers)
+    plan = without_idle_failures(plan, decisions)
     planned = {layer.name: layer for layer in plan.layers}
     order = ObservedInputs(statistics).together(planned)
     return ConversionJob(
         source=source,
         plan=plan,
         layers=tuple((layers[name], planned[name]) for name in order),
-        decisions=_decide_scales(source, plan, statistics, scaled, layers),
+        decisions={name: decisions[name] for name in scaled if _takes_scale(planned[name])},
         statistics=statistics,
         device=torch.device(device),
         started=time.monotonic(),
         whole_file=whole_file,
     )
+
+
+def _takes_scale(layer: PlannedLayer) -> bool:
+    """Whether ComfyUI reads a static input scale of a layer."""
+    fmt = for_shape(get_format(layer.format), layer.shape)
+    return layer.kind == "linear" and fmt.activation_divisor is not None
+
+
+def require_kept_names(source: TensorSource) -> None:
+    """Refuse to keep the names of a file if ComfyUI does not load them.
+
+    Raises:
+        SourceError: the prefix is none of ComfyUI's.
+    """
+    if source.prefix not in ("", *COMFYUI_PREFIXES):
+        raise SourceError(
+            f"{source.description}: ComfyUI loads no checkpoint whose names begin with "
+            f"{source.prefix!r}, and a whole checkpoint keeps its names; leave out "
+            "--whole-checkpoint (in the nodes: whole_checkpoint)",
+            remedy=Remedy("Without the rest of the checkpoint", "whole_checkpoint", False),
+        )
 
 
 def _decide_scales(

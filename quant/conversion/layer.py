@@ -10,7 +10,7 @@ import torch
 from ..calibration.input_scale import ScaleDecision
 from ..checkpoint.provenance import tensor_digest
 from ..errors import FormatError
-from ..formats import WeightFormat, get_format
+from ..formats import WeightFormat, for_shape, get_format
 from ..formats.plain import cast_plain
 from ..planning.inventory import Layer
 from ..planning.plan import PlannedLayer
@@ -69,7 +69,7 @@ def encode_layer(
     Raises:
         FormatError: the weight cannot be stored; the message names the layer.
     """
-    fmt = get_format(planned.format)
+    fmt = for_shape(get_format(planned.format), layer.shape)
     scale = input_scale_of(fmt, decision)
     try:
         if not isinstance(weight, torch.Tensor):

@@ -81,7 +81,9 @@ class LayerReport:
 class ConversionReport:
     """The result of a conversion, layer by layer.
 
-    ``notes`` say how the source was read. ``warnings`` are problems that the user may want to fix.
+    ``needs_comfyui`` is the first ComfyUI that loads the result, empty if every supported one does.
+    ``notes`` say how the source was read, and ``advice`` how to use the result. ``warnings`` are
+    problems that the user may want to fix.
     """
 
     source: str
@@ -95,6 +97,8 @@ class ConversionReport:
     seconds: float = 0.0
     loras: tuple[AppliedLora, ...] = ()
     notes: tuple[str, ...] = ()
+    advice: tuple[str, ...] = ()
+    needs_comfyui: str = ""
 
     @property
     def bytes_before(self) -> int:

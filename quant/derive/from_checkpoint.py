@@ -10,6 +10,7 @@ from ..errors import RecipeError
 from ..formats import FORMATS
 from ..planning.architectures import detect_architecture
 from ..planning.inventory import Layer, take_inventory
+from ..planning.loadable import needed_comfyui
 from ..planning.recipe import Recipe, Rule
 from ..sources import TensorSource
 from ..sources.base import dtype_name
@@ -65,6 +66,7 @@ def recipe_from_checkpoint(checkpoint: TensorSource, name: str) -> DerivedRecipe
         description=f"The formats of {name}, layer by layer.",
         architectures=(architecture.id,) if known else (),
         rules=_rules(formats, f"as in {name}"),
+        comfyui=needed_comfyui(formats.values()),
     )
     return DerivedRecipe(recipe, tuple(notes))
 

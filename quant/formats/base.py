@@ -84,12 +84,21 @@ class WeightFormat(ABC):
     #: Whether ComfyUI multiplies integers on every device, with general code where it has no
     #: kernels.
     multiplies_integers: bool = False
+    #: Suffixes of stored tensors besides the weight that may hold negative numbers.
+    signed: frozenset[str] = frozenset()
+    #: The first ComfyUI that loads the format; None: every ComfyUI that this pack supports.
+    needs_comfyui: tuple[int, int] | None = None
     #: Kinds of layers that ComfyUI loads the format for.
     kinds: tuple[str, ...] = ("linear",)
     #: Whether a `ScaleRule` can improve on the max rule.
     has_scale_choice: bool = True
     #: Input channels per block, for formats that offer a `BlockGrid`; None: no error feedback.
     feedback_block: int | None = None
+    #: Whether ComfyUI decodes the format in a bank of experts (see `ExpertBank`).
+    loads_in_banks: bool = False
+    #: The format that an expert gets instead if it has no static input scale, because this one's
+    #: product fails on an input without tokens. Empty: the product does not fail.
+    for_experts: str = ""
     #: Relative error (Frobenius norm) that no rounding exceeds. A larger error means that the file
     #: is damaged.
     error_bound: float = 0.0

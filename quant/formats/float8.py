@@ -33,6 +33,7 @@ class Float8(WeightFormat):
 
     bits = 8.0
     kinds = ("linear", "embedding")
+    loads_in_banks = True
     dtype: torch.dtype
     #: The largest finite value of ``dtype``.
     largest: float

@@ -48,6 +48,8 @@ class Int8(WeightFormat):
     native_from = (7, 5)  # Turing
     multiplies_integers = True
     kinds = ("linear", "embedding")
+    loads_in_banks = True
+    for_experts = "float8_e4m3fn_w8a16"
 
     def __init__(self, name: str, error_bound: float, *, per_row: bool):
         self.name = name
@@ -143,6 +145,9 @@ class RotatedInt8(Int8):
 
     Without ``group``, a layer gets the largest group size that divides its width.
     """
+
+    # ComfyUI's experts lose the rotation of their bank (``_expert_qt_from`` in its ops.py).
+    loads_in_banks = False
 
     def __init__(
         self, name: str, error_bound: float, *, per_row: bool = True, group: int | None = None

@@ -44,6 +44,7 @@ class MXFP8(WeightFormat):
     runtime_scale = "per block"
     native_from = (10, 0)  # Blackwell
     native_torch = (2, 10)
+    loads_in_banks = True
     error_bound = 0.07
     # No other power of two leaves less error in a block. Smaller ones clip, and larger ones only
     # move values towards the subnormals of E4M3.

@@ -53,6 +53,8 @@ class NVFP4(WeightFormat):
     runtime_scale = "dynamic"
     native_from: tuple[int, int] | None = (10, 0)  # Blackwell
     feedback_block = BLOCK
+    loads_in_banks = True
+    for_experts = "nvfp4_w4a16"
     # On Gaussian weights, the max rule leaves 9%, and GPTQ up to 15%, because it trades weight
     # error for output error. Blocks with one outlier and fifteen small values reach 25%.
     error_bound = 0.35
@@ -168,6 +170,7 @@ class NVFP4W4A16(NVFP4):
     activation_divisor = None
     native_from = None
     runtime_scale = ""
+    for_experts = ""
 
     def emulate_activations(
         self,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 
 from ..errors import FormatError
+from .asym_w4a8_int8 import AsymW4A8Int8
 from .base import WeightFormat
 from .convrot_w4a4 import ConvRotW4A4
 from .float8 import Float8E4M3, Float8E4M3W8A16, Float8E5M2
@@ -37,6 +38,7 @@ FORMATS: Mapping[str, WeightFormat] = {
         MXFP8(),
         Float8E4M3W8A16(),
         Float8E5M2(),
+        AsymW4A8Int8(),
     )
 }
 

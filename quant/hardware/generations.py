@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 Capability = tuple[int, int]
-Generation = Literal["blackwell", "ada_hopper", "turing_ampere", "none"]
+Generation = Literal["blackwell", "ada_hopper", "ampere", "turing_ampere", "none"]
 
+# "turing_ampere" stands for the formats that both multiply: those of Turing. It is older than
+# "ampere", and saved recipes and workflows name it.
 GENERATIONS: dict[Generation, str] = {
     "blackwell": "Blackwell",
     "ada_hopper": "Ada or Hopper",
+    "ampere": "Ampere",
     "turing_ampere": "Turing or Ampere",
     "none": "no NVIDIA GPU of the Turing generation or newer",
 }
@@ -18,13 +21,19 @@ GPU_NAMES: dict[str, Generation] = {
     "blackwell": "blackwell",
     "hopper": "ada_hopper",
     "ada": "ada_hopper",
-    "ampere": "turing_ampere",
+    "ampere": "ampere",
     "turing": "turing_ampere",
 }
 
 #: The first compute capability of each generation.
-BLACKWELL, HOPPER, ADA, TURING = (10, 0), (9, 0), (8, 9), (7, 5)
-_NAMES = {BLACKWELL: "Blackwell", HOPPER: "Hopper", ADA: "Ada", TURING: "Turing"}
+BLACKWELL, HOPPER, ADA, AMPERE, TURING = (10, 0), (9, 0), (8, 9), (8, 0), (7, 5)
+_NAMES = {
+    BLACKWELL: "Blackwell",
+    HOPPER: "Hopper",
+    ADA: "Ada",
+    AMPERE: "Ampere",
+    TURING: "Turing",
+}
 
 
 def generation_of(capability: Capability, *, is_nvidia: bool = True) -> Generation:
@@ -33,7 +42,9 @@ def generation_of(capability: Capability, *, is_nvidia: bool = True) -> Generati
         return "none"
     if capability >= BLACKWELL:
         return "blackwell"
-    return "ada_hopper" if capability >= ADA else "turing_ampere"
+    if capability >= ADA:
+        return "ada_hopper"
+    return "ampere" if capability >= AMPERE else "turing_ampere"
 
 
 def capability_name(capability: Capability) -> str:

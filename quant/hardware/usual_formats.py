@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from .generations import Generation
 
+#: The first ComfyUI that loads `ASYM`, and the format.
+ASYM, ASYM_SINCE = "asym_w4a8_int8", (0, 33)
 #: The formats that layers are measured in: those of the recipes for a generation.
 MEASURED: dict[Generation, tuple[str, ...]] = {
     "blackwell": ("nvfp4", "nvfp4_w4a16", "float8_e4m3fn"),

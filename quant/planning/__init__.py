@@ -1,6 +1,7 @@
 """Decide which layer gets which format: inventories, recipes, presets and plans."""
 
 from .architectures import Architecture, KnownModel, detect_architecture, known_model
+from .completeness import require_whole
 from .gpu_formats import for_gpu
 from .inventory import Inventory, Layer, inventory_of, take_inventory
 from .plan import Plan, PlannedLayer, make_plan
@@ -30,6 +31,7 @@ __all__ = [
     "make_plan",
     "parse_rule_line",
     "parse_rule_lines",
+    "require_whole",
     "save_recipe",
     "take_inventory",
     "with_preset",

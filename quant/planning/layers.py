@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from ..errors import PlanError
 from ..sources.base import TensorInfo
+from .roles import Role
 
 Kind = Literal["linear", "embedding", "conv", "norm", "parameter", "buffer"]
 KINDS: tuple[Kind, ...] = ("linear", "embedding", "conv", "norm", "parameter", "buffer")
@@ -32,13 +33,17 @@ class BlockPosition:
 
 @dataclass(frozen=True)
 class Layer:
-    """One module: its weight (or only parameter) and the tensors that belong to it."""
+    """One module: its weight (or only parameter) and the tensors that belong to it.
+
+    ``role`` is what a Linear layer does beside attention and feed-forward, see `find_roles`.
+    """
 
     name: str
     kind: Kind
     tensor: TensorInfo
     companions: tuple[TensorInfo, ...] = ()
     block: BlockPosition | None = None
+    role: Role | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -56,11 +61,12 @@ class Inventory:
     """All layers of a source by name, in the source's order.
 
     ``transformer`` is what the ``config`` in the source's header says of the transformer. ComfyUI
-    tells a few models apart only by that.
+    tells a few models apart only by that. ``file`` names the file, and is empty for a MODEL.
     """
 
     layers: Mapping[str, Layer]
     transformer: Mapping[str, Any] = field(default_factory=dict)
+    file: str = field(default="", compare=False)
 
     def of_kind(self, kind: Kind) -> list[Layer]:
         """Return the layers of one kind."""
@@ -156,8 +162,15 @@ def block_positions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, BlockPos
 
 
 def _indexed(name: str) -> Iterable[tuple[str, int, str]]:
-    """Yield (container, index, rest) for each number in a dotted name, outermost first."""
+    """Yield (container, index, rest) for each number in a dotted name, outermost first.
+
+    Cosmos writes ``blocks.block3`` where others write ``blocks.3``.
+    """
     parts = name.split(".")
     for i in range(1, len(parts) - 1):
+        rest = ".".join(parts[i + 1 :])
+        named = parts[i].removeprefix(parts[i - 1].removesuffix("s"))
         if parts[i].isdigit():
-            yield ".".join(parts[:i]), int(parts[i]), ".".join(parts[i + 1 :])
+            yield ".".join(parts[:i]), int(parts[i]), rest
+        elif named.isdigit() and parts[i - 1].endswith("s"):
+            yield ".".join([*parts[:i], parts[i].removesuffix(named)]), int(named), rest

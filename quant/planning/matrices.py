@@ -27,10 +27,14 @@ _PARAMETERS = re.compile(
 # have as many rows as it is wide.
 _ROUTERS = re.compile(r"(^|\.)(\w*gate|\w*router\w*|gating|wg|switch|expert_\w*)$")
 _MOST_EXPERTS = 512
+# What Stable Audio's files hold beside the model. ComfyUI loads it into torch's own Linear.
+_BESIDE = "conditioner."
 
 
 def kind_by_name(name: str, shape: tuple[int, ...], has_bias: bool) -> Kind:
     """Return the kind of a 2-D weight of a layer."""
+    if name.startswith(_BESIDE):
+        return "parameter"
     if _LOOKUP_TABLES.search(name):
         return "embedding"
     if not has_bias and (_PARAMETERS.search(name) or _is_router(name, shape)):

@@ -10,17 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PlanError
-from ..formats import WeightFormat, get_format
+from ..formats import WeightFormat, for_shape, get_format
 from ..layer_names import describe_unknown, nearest_names
 from ..sources.base import dtype_name
 from .architectures import Architecture, detect_architecture
+from .completeness import require_whole
+from .fallbacks import next_formats
 from .inventory import Inventory, Layer
+from .loadable import needed_comfyui, require_loadable, version_notes
 from .presets import require_architecture, with_preset
 from .recipe import USER_RULE, Recipe, Rule
 
 #: Bytes of a stored ``input_scale``.
 INPUT_SCALE_BYTES = 4
 _NAMED = 3
+# Layer names by the format that they cannot have, the one they get instead (None: they stay as they
+# are), and the reason.
+Refused = dict[tuple[str, str | None, str], list[str]]
 
 
 @dataclass(frozen=True)
@@ -41,8 +47,9 @@ class PlannedLayer:
 class Plan:
     """What a conversion will do to each layer.
 
-    ``warnings`` name rules that matched nothing, and layers that cannot get the format that a rule
-    gives them. ``blocks`` holds the number of blocks of each list of blocks, by its name.
+    ``warnings`` name rules that matched nothing, layers that cannot get the format that a rule of
+    the user gives them, and layers that stay as they are because no format in question is possible.
+    ``blocks`` holds the number of blocks of each list of blocks, by its name.
     """
 
     recipe: Recipe
@@ -65,6 +72,16 @@ class Plan:
         """Return the number of layers per format, most frequent first; None: all kinds."""
         chosen = Counter(la.format for la in self.layers if kind is None or la.kind == kind)
         return dict(chosen.most_common())
+
+    @property
+    def needs_comfyui(self) -> str:
+        """The first ComfyUI that loads the checkpoint; empty if every supported one does."""
+        return needed_comfyui((la.format for la in self.layers), self.architecture)
+
+    @property
+    def version_notes(self) -> tuple[str, ...]:
+        """What to say about the ComfyUI that loads the checkpoint."""
+        return version_notes((la.format for la in self.layers), self.architecture)
 
     def quantized(self) -> list[PlannedLayer]:
         """Return the layers that get a quantized format."""
@@ -99,6 +116,7 @@ class Plan:
             "architecture": asdict(self.architecture),
             "layers": [asdict(layer) for layer in self.layers],
             "warnings": list(self.warnings),
+            "needs_comfyui": self.needs_comfyui,
             "bytes_before": self.bytes_before,
             "bytes_after": self.bytes_after,
         }
@@ -112,11 +130,14 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
     """Resolve a recipe against a model.
 
     Raises:
+        IncompleteError: the file lacks a part of its model.
         RecipeError: the recipe is for other architectures (unless ``any_architecture``).
-        PlanError: ComfyUI cannot load this model, the recipe quantizes nothing although it names
-            quantized formats, a rule of the user matches no layer, or a rule that is not optional
-            names a layer that the model does not have.
+        PlanError: ComfyUI cannot load this model, or the oldest one in question cannot load one of
+            the formats; the recipe quantizes nothing although it names quantized formats; a rule of
+            the user matches no layer; or a rule that is not optional names a layer that the model
+            does not have.
     """
+    require_whole(inventory)
     architecture = detect_architecture(inventory)
     if architecture.problem:
         raise PlanError(f"this model is {architecture.title}: {architecture.problem}")
@@ -125,13 +146,14 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
         require_architecture(recipe, architecture)
     _require_names(recipe, inventory)
     used: Counter[int] = Counter()
-    refused: dict[tuple[str, str], list[str]] = {}
+    refused: Refused = {}
     planned = tuple(
         _plan_layer(layer, recipe, architecture, used, refused)
         for layer in inventory.layers.values()
     )
     warnings = [_refusal_warning(names, *why) for why, names in refused.items()]
     warnings += _unmatched_rules(recipe, inventory, used)
+    require_loadable(recipe, architecture, {la.name: la.format for la in planned})
     plan = Plan(recipe, architecture, planned, tuple(warnings), inventory.containers)
     wanted = recipe.formats()
     if not plan.quantized() and any(get_format(name).is_quantized for name in wanted):
@@ -144,6 +166,7 @@ def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = 
 
 def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
     """Return the bytes of a layer in the checkpoint: weight, scales, marker and bias."""
+    fmt = for_shape(fmt, layer.shape)
     size = fmt.nbytes(layer.shape, layer.tensor.dtype)
     size += sum(info.nbytes for info in layer.companions)
     if fmt.marker is not None:
@@ -155,9 +178,13 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
 
 def possible_bytes(layer: Layer, name: str, architecture: Architecture) -> int | None:
     """Return the bytes that a layer would take in a format, or None if that is impossible."""
-    fmt = _or_as_stored(layer, name)
+    fmt = _or_as_stored(layer, name, architecture)
     stored = layer.tensor.stored
-    taken_over = stored is not None and stored.format == fmt.name
+    taken_over = (
+        stored is not None
+        and stored.format == fmt.name
+        and not _unreadable(layer, fmt, architecture)
+    )
     if not taken_over and why_not(layer, fmt, architecture):
         return None
     return stored_bytes(layer, fmt)
@@ -166,14 +193,43 @@ def possible_bytes(layer: Layer, name: str, architecture: Architecture) -> int |
 def decide_format(recipe: Recipe, layer: Layer) -> tuple[str, int | None]:
     """Return the format that a recipe gives a layer, and the index of the rule that decides.
 
-    The index is None if no rule matches and the default decides.
+    If the format cannot store the layer's shape, the next one that can takes its place. The index
+    is None if no rule matches and the default decides.
     """
+    wanted, fallback, number = _wanted(recipe, layer)
+    if _unsuited(layer, get_format(wanted)) is None:
+        return wanted, number
+    instead = _next_fitting(layer, wanted, fallback)
+    return (wanted if instead is None else instead.name), number
+
+
+def _wanted(recipe: Recipe, layer: Layer) -> tuple[str, str | None, int | None]:
+    """Return the format that a recipe names for a layer, its fallback, and the rule's index."""
     for number, rule in enumerate(recipe.rules):
         if rule.matches(layer):
-            return _ruled(layer, rule).name, number
+            return rule.format, rule.fallback, number
     if get_format(recipe.default).is_quantized and layer.kind != "linear":
-        return "keep", None  # like a rule without kinds, a quantized default is for Linear layers
-    return recipe.default, None
+        return "keep", None, None  # like a rule without kinds, it is for Linear layers
+    return recipe.default, None, None
+
+
+def _next_fitting(
+    layer: Layer, wanted: str, fallback: str | None, architecture: Architecture | None = None
+) -> WeightFormat | None:
+    """Return the format that takes the place of one that cannot store a layer, or None.
+
+    Without a fallback, only a shape can be the reason: a layer whose kind ComfyUI does not load
+    quantized, or that is not a weight, stays as it is.
+    """
+    if fallback is None and _unsuited_kind(layer, get_format(wanted)):
+        return None
+    for name in next_formats(wanted, fallback):
+        fmt = get_format(name)
+        if not (why_not(layer, fmt, architecture) if architecture else _unsuited(layer, fmt)):
+            stored = layer.tensor.stored
+            has = get_format(stored.format) if stored and stored.format else None
+            return has if has and has.is_quantized and has.bits <= fmt.bits else fmt
+    return None
 
 
 def _plan_layer(
@@ -181,22 +237,31 @@ def _plan_layer(
     recipe: Recipe,
     architecture: Architecture,
     used: Counter[int],
-    refused: dict[tuple[str, str], list[str]],
+    refused: Refused,
 ) -> PlannedLayer:
-    name, number = decide_format(recipe, layer)
-    fmt, reason = _or_as_stored(layer, name), f"no rule matches: {name}"
-    if number is not None:
+    name, fallback, number = _wanted(recipe, layer)
+    rule = None if number is None else recipe.rules[number]
+    fmt, reason = _or_as_stored(layer, name, architecture), f"no rule matches: {name}"
+    if number is not None and rule is not None:
         used[number] += 1
-        reason = f"rule {number + 1}: {recipe.rules[number].describe(layer.name)}"
+        reason = f"rule {number + 1}: {rule.describe(layer.name)}"
     if fmt.name != name:
         reason = f"{reason}, which is {fmt.name}"
     stored = layer.tensor.stored
-    taken_over = stored is not None and stored.format == fmt.name
+    taken_over = (
+        stored is not None
+        and stored.format == fmt.name
+        and not _unreadable(layer, fmt, architecture)
+    )
     refusal = None if taken_over else why_not(layer, fmt, architecture)
     if refusal:
-        refused.setdefault((fmt.name, refusal), []).append(layer.name)
-        reason = f"kept, because {fmt.name} is not possible: {refusal}"
-        fmt = _or_as_stored(layer, "keep")
+        instead = _next_fitting(layer, fmt.name, fallback, architecture)
+        is_asked_for = rule is not None and rule.why == USER_RULE and fallback is None
+        if instead is None or is_asked_for:
+            why = (fmt.name, instead.name if instead else None, refusal)
+            refused.setdefault(why, []).append(layer.name)
+        reason = _changed_reason(reason, fmt, instead, refusal)
+        fmt = instead or _or_as_stored(layer, "keep", architecture)
     return PlannedLayer(
         name=layer.name,
         kind=layer.kind,
@@ -209,17 +274,41 @@ def _plan_layer(
     )
 
 
-def _refusal_warning(names: list[str], fmt: str, refusal: str) -> str:
+def _changed_reason(
+    reason: str, fmt: WeightFormat, instead: WeightFormat | None, refusal: str
+) -> str:
+    if instead is None:
+        return f"kept, because {fmt.name} is not possible: {refusal}"
+    return f"{reason}; {instead.name}, because {fmt.name} is not possible: {refusal}"
+
+
+def _refusal_warning(names: list[str], fmt: str, instead: str | None, refusal: str) -> str:
     shown = ", ".join(names[:_NAMED])
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    stay = "stays as it is" if len(names) == 1 else "stay as they are"
-    return f"{shown}{more} {stay} instead of {fmt}: {refusal}"
+    one = len(names) == 1
+    if instead:
+        become = f"{'becomes' if one else 'become'} {instead}"
+    else:
+        become = "stays as it is" if one else "stay as they are"
+    return f"{shown}{more} {become} instead of {fmt}: {refusal}"
 
 
-def _or_as_stored(layer: Layer, name: str) -> WeightFormat:
-    """Return a format by name; for ``keep``, the format that the layer has in the source."""
+def _or_as_stored(layer: Layer, name: str, architecture: Architecture) -> WeightFormat:
+    """Return a format by name; for ``keep``, the format that the layer has in the source.
+
+    What ComfyUI would not decode there is decoded for it: other tools quantize any matrix.
+    """
     stored = layer.tensor.stored
-    return get_format(stored.format if name == "keep" and stored and stored.format else name)
+    if name != "keep" or stored is None or not stored.format:
+        return get_format(name)
+    fmt = get_format(stored.format)
+    return get_format("keep") if _unreadable(layer, fmt, architecture) else fmt
+
+
+def _unreadable(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> bool:
+    """Whether ComfyUI would not decode a layer, or not recognise the model, in a format."""
+    is_other_module = fmt.is_quantized and layer.kind not in fmt.kinds
+    return is_other_module or _would_hide_shape(layer, fmt, architecture) is not None
 
 
 def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:
@@ -253,15 +342,11 @@ def _require_names(recipe: Recipe, inventory: Inventory) -> None:
             )
 
 
-def _ruled(layer: Layer, rule: Rule) -> WeightFormat:
-    """Return the format that a rule gives a layer it matches, or its fallback."""
-    fmt = get_format(rule.format)
-    if rule.fallback is None or _unsuited(layer, fmt) is None:
-        return fmt
-    return get_format(rule.fallback)
-
-
 def _unsuited(layer: Layer, fmt: WeightFormat) -> str | None:
+    return _unsuited_kind(layer, fmt) or for_shape(fmt, layer.shape).refusal(layer.shape)
+
+
+def _unsuited_kind(layer: Layer, fmt: WeightFormat) -> str | None:
     if layer.kind == "buffer" and fmt.name != "keep":
         return f"it holds {layer.tensor.dtype}, so it is not a weight"
     if fmt.is_quantized and layer.kind not in fmt.kinds:
@@ -269,7 +354,7 @@ def _unsuited(layer: Layer, fmt: WeightFormat) -> str | None:
         return f"its kind is {layer.kind}; ComfyUI loads {fmt.name} only for {kinds} layers"
     if fmt.is_quantized and 0 in layer.shape:
         return f"its shape is {layer.shape}, so it is empty"
-    return fmt.refusal(layer.shape)
+    return None
 
 
 def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, int]) -> list[str]:
@@ -290,8 +375,8 @@ def _unmatched_rules(recipe: Recipe, inventory: Inventory, used: Mapping[int, in
             )
         elif rule.why == USER_RULE:
             raise PlanError(_no_match(rule, inventory))
-        elif not recipe.architectures:
-            continue  # a recipe for all models has rules for layers that many models lack
+        elif rule.optional or not recipe.architectures:
+            continue  # a recipe for many models has rules for layers that some models lack
         else:
             warnings.append(f"rule {number + 1} ({rule.describe()}) matches no layer")
     return warnings

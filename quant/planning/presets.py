@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from ..errors import RecipeError, Remedy
 from .architectures import Architecture
 from .gpu_formats import for_gpu
+from .loadable import target_of
 from .recipe import Recipe, validated
 
 #: The name of the preset that is chosen by the model.
@@ -170,7 +171,7 @@ def with_preset(recipe: Recipe, architecture: Architecture) -> Recipe:
         return recipe
     preset = preset_for(architecture).build()
     if recipe.gpu is not None:
-        preset = for_gpu(preset, recipe.gpu)
+        preset = for_gpu(preset, recipe.gpu, target_of(recipe, architecture))
     return recipe.model_copy(
         update={
             "name": preset.name,

@@ -30,9 +30,11 @@ from ..calibration.input_scale import (
 )
 from ..errors import CalibrationError, FoundryError, RecipeError
 from ..formats import FORMATS, get_format
+from ..hardware.comfyui import FLOOR, Version, newest, parse_version, version_text
 from ..hardware.generations import Generation
 from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
 from .layers import BlockPosition, Kind, Layer
+from .roles import Role
 
 SCHEMA_VERSION = 1
 #: The ``why`` of rules that a user wrote. Such a rule must match a layer, and nothing rewrites it.
@@ -41,6 +43,10 @@ _GLOB = re.compile(r"[*?\[]")
 # A derived recipe lists hundreds of layer names. Reasons and warnings shorten such a list.
 _MOST_PATTERNS, _SHOWN_PATTERNS = 8, 2
 _BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
+
+
+# FLOOR and newer, as JSON Schema says it.
+_COMFYUI_PATTERN = r"^(|(0\.(29|[3-9]\d|\d{3,})|[1-9]\d*\.\d+)(\.\d+)?)$"
 
 
 def _known(find: Callable[[str], object]) -> AfterValidator:
@@ -74,6 +80,12 @@ def _require_kinds(value: tuple[Kind, ...]) -> tuple[Kind, ...]:
     return value
 
 
+def _require_roles(value: tuple[Role, ...]) -> tuple[Role, ...]:
+    if not value:
+        raise ValueError("an empty list of roles matches nothing; list a role, or leave roles out")
+    return value
+
+
 def _require_blocks(value: str) -> str:
     first, _, last = value.partition("-")
     if not _BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
@@ -87,6 +99,15 @@ def _require_version(value: int) -> int:
     if value > SCHEMA_VERSION:
         raise ValueError(f"recipe version {value} is newer than NVFP4 Foundry; update the pack")
     return value
+
+
+def _require_comfyui(value: str) -> str:
+    if not value:
+        return value
+    version = parse_version(value)
+    if version < FLOOR:
+        raise ValueError(f"the oldest ComfyUI that is supported is {version_text(FLOOR)}")
+    return version_text(version)
 
 
 def _read_policy(value: Any, info: ValidationInfo) -> InputScalePolicy:
@@ -105,6 +126,7 @@ def _read_policy(value: Any, info: ValidationInfo) -> InputScalePolicy:
 
 Patterns = Annotated[str | tuple[str, ...], AfterValidator(_require_compilable)]
 Kinds = Annotated[tuple[Kind, ...], AfterValidator(_require_kinds)]
+Roles = Annotated[tuple[Role, ...], AfterValidator(_require_roles)]
 FormatName = Annotated[
     str, _known(get_format), WithJsonSchema({"type": "string", "enum": list(FORMATS)})
 ]
@@ -115,6 +137,11 @@ Blocks = Annotated[
     str,
     AfterValidator(_require_blocks),
     WithJsonSchema({"type": "string", "pattern": f"^({_BLOCKS.pattern})$"}),
+]
+ComfyUIVersion = Annotated[
+    str,
+    AfterValidator(_require_comfyui),
+    WithJsonSchema({"type": "string", "pattern": _COMFYUI_PATTERN}),
 ]
 WrittenPolicy = Annotated[
     InputScalePolicy,
@@ -140,6 +167,12 @@ class Rule(_Data):
         description="Kinds of layers the rule applies to. Default: Linear layers for a quantized "
         "format, all kinds for an unquantized one.",
     )
+    roles: Roles | None = Field(
+        default=None,
+        description="What Linear layers the rule applies to do: modulation (shift, scale and gate "
+        "from the time), adapter (bridges from other models, refiners, encoders), embedder, gate "
+        "(gates, routers, bottlenecks) or expert (of a mixture of experts). Default: any layer.",
+    )
     blocks: Blocks | None = Field(
         default=None,
         description="any, first:N, last:N, N or N-M (indices from 0): where a layer must be in a "
@@ -151,20 +184,21 @@ class Rule(_Data):
     format: FormatName = Field(description="The format of the layers.")
     fallback: Annotated[FormatName | None, BeforeValidator(lambda name: name or None)] = Field(
         default=None,
-        description="The format of layers whose shape the format cannot store. Default: they "
-        "stay as they are.",
+        description="The format of layers whose shape the format cannot store. Default: the "
+        "smallest format after it that can.",
     )
     why: str = Field(default="", description="The reason, shown beside the rule.")
     optional: bool = Field(
         default=False,
-        description="Whether a model may lack layers that the rule names without globs. "
-        "Otherwise such a name is an error.",
+        description="Whether a model may lack layers that the rule names. Otherwise a name without "
+        "globs is an error, and a rule that matches nothing is a warning.",
     )
 
     def matches(self, layer: Layer) -> bool:
         """Whether this rule decides the layer's format."""
         return (
             self._matches_kind(layer)
+            and (self.roles is None or layer.role in self.roles)
             and self._matches_block(layer.block)
             and layer_size(layer) >= self.min_size
             and self.matches_name(layer.name)
@@ -219,6 +253,8 @@ class Rule(_Data):
         if len(patterns) > _MOST_PATTERNS:
             shown = ", ".join(patterns[:_SHOWN_PATTERNS])
             text = f"{shown} and {len(patterns) - _SHOWN_PATTERNS} more"
+        if self.roles:
+            text += f" that is {' or '.join(self.roles)}"
         if self.blocks:
             text += f" in {self.blocks} blocks" if self.blocks == "any" else f" in {self.blocks}"
         text += f" = {self.format}" + (f", else {self.fallback}" if self.fallback else "")
@@ -276,6 +312,11 @@ class Recipe(_Data):
         default=False,
         description="Whether the rules of the preset for the model follow these rules.",
     )
+    comfyui: ComfyUIVersion = Field(
+        default="",
+        description="The oldest ComfyUI that must load the checkpoint, such as 0.33. Formats that "
+        "it does not load are refused. Default: the oldest that the pack supports.",
+    )
     gpu: Generation | None = Field(
         default=None,
         description="The GPUs that the rules of that preset are adapted to. Default: as the preset "
@@ -304,6 +345,22 @@ class Recipe(_Data):
         """Return the formats that layers may get, each once, in the order of the rules."""
         named = [name for rule in self.rules for name in (rule.format, rule.fallback) if name]
         return tuple(dict.fromkeys((*named, self.default)))
+
+    @property
+    def oldest_comfyui(self) -> Version:
+        """The oldest ComfyUI that must load the checkpoint."""
+        return newest([parse_version(self.comfyui) if self.comfyui else None])
+
+    def for_comfyui(self, version: str | None) -> Recipe:
+        """Return this recipe for another oldest ComfyUI; None or empty keeps its own.
+
+        Raises:
+            RecipeError: the text is no version, or one that the pack does not support.
+        """
+        if not version:
+            return self
+        data = {**self.model_dump(), "comfyui": version}
+        return validated(Recipe, data, f"recipe {self.name}")
 
     def with_rules(self, rules: Iterable[Rule]) -> Recipe:
         """Return this recipe with ``rules`` before its own, so that they take precedence."""

@@ -16,6 +16,7 @@ from PIL import Image, PngImagePlugin
 
 from .. import VERSION
 from ..checkpoint import CheckpointSummary, LayerSummary, inspect_checkpoint
+from ..conversion.lora_advice import lora_advice
 from ..errors import CheckpointError
 from ..formats import FORMATS
 from ..hardware.support import STATES, Gpu, Software, format_support
@@ -236,13 +237,20 @@ def _gpus(summary: CheckpointSummary) -> str:
 
 def _usage(summary: CheckpointSummary, name: str) -> str:
     loader = _LOADERS[summary.folder]
-    return "\n".join(
-        [
-            f"1. Put {code(name)} into {code(f'ComfyUI/models/{summary.folder}')}.",
-            f"2. Load it with *{loader}*. No custom nodes are needed.",
-            "3. Everything else in the workflow stays as it is for the original model.",
-        ]
-    )
+    steps = [
+        f"1. Put {code(name)} into {code(f'ComfyUI/models/{summary.folder}')}.",
+        f"2. Load it with *{loader}*. No custom nodes are needed{_version(summary)}.",
+        "3. Everything else in the workflow stays as it is for the original model.",
+    ]
+    advice = lora_advice(name for name in summary.counts() if name in FORMATS)
+    if advice and summary.folder != "text_encoders":
+        steps += ["", f"LoRAs: {advice}."]
+    return "\n".join(steps)
+
+
+def _version(summary: CheckpointSummary) -> str:
+    needed = summary.needs_comfyui
+    return f", but ComfyUI {plain(needed)} or newer" if needed else ""
 
 
 def _layer_map(summary: CheckpointSummary, name: str) -> Image.Image:

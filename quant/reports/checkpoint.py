@@ -17,7 +17,7 @@ def describe_summary(summary: CheckpointSummary) -> str:
         f"model   {summary.architecture}",
         f"layers  {formats}",
         f"size    {format_bytes(summary.total_bytes)}",
-        *map(str, messages_of(summary.notes)),
+        *map(str, messages_of(notes_on(summary))),
     ]
     lines += _made_by(summary)
     recorded = any(la.record and la.record.weight_error is not None for la in summary.layers)
@@ -25,6 +25,13 @@ def describe_summary(summary: CheckpointSummary) -> str:
     headings += ["rounding", "weight err", "W4A16 err", "W4A4 err", "amax"] if recorded else []
     rows = (_cells(la, with_record=recorded) for la in summary.layers)
     return "\n".join([*lines, "", text_table(headings, rows)])
+
+
+def notes_on(summary: CheckpointSummary) -> tuple[str, ...]:
+    """Return the notes on a file, with the reason if it cannot be quantized."""
+    if not summary.refusal:
+        return summary.notes
+    return (*summary.notes, f"warning: it cannot be quantized: {summary.refusal}")
 
 
 def _made_by(summary: CheckpointSummary) -> list[str]:

@@ -37,7 +37,7 @@ def conversion_headline(report: ConversionReport) -> str:
         lines.append(f"time        {report.seconds:.1f} s, {rate:.3g} MB/s of source")
     if static and report.dynamic_layers:
         lines.append(f"without a static scale: {shorten(report.dynamic_layers)}")
-    lines += map(str, messages_of(report.notes, report.warnings))
+    lines += map(str, messages_of((*report.notes, *report.advice), report.warnings))
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ def describe_plan(plan: Plan, notes: tuple[str, ...] = ()) -> str:
         f"recipe  {plan.recipe.name}",
         f"layers  {formats}",
         f"size    {format_bytes(plan.bytes_before)} -> {format_bytes(plan.bytes_after)}",
-        *map(str, messages_of(notes, plan.warnings)),
+        *map(str, messages_of((*notes, *plan.version_notes), plan.warnings)),
     ]
     rows = [
         (

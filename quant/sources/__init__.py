@@ -3,7 +3,7 @@
 from .base import AppliedLora, StoredAs, TensorInfo, TensorSource
 from .gguf_file import GgufFile
 from .open import local_path, open_source, open_tensors, open_to_look
-from .prefixed import PrefixedSource, find_prefix, without_prefix
+from .prefixed import PrefixedSource, find_prefix, loaded_names, without_prefix
 from .quantized import decoded, is_readable
 from .renamed import find_naming, in_comfy_names
 from .safetensors_file import DTYPE_NAMES, DTYPES, SafetensorsFile
@@ -29,6 +29,7 @@ __all__ = [
     "find_prefix",
     "in_comfy_names",
     "is_readable",
+    "loaded_names",
     "local_path",
     "open_source",
     "open_tensors",

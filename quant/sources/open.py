@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from ..errors import SourceError
+from ..errors import CheckpointError, SourceError
 from .base import TensorSource
 from .completed import CompletedSource
 from .hub import HUB, fetch_from_hub
@@ -87,15 +87,18 @@ def open_source(
 def open_to_look(path: str | Path, layout: str = "") -> TensorSource:
     """Open any file to inspect it: with ComfyUI's names, without prefix, decoded if possible.
 
-    Weights that cannot be decoded are listed as they are stored (see `is_readable`).
+    Weights that cannot be decoded are listed as they are stored (see `is_readable`). So is a file
+    of which nothing else is understood, and what is there of a model with missing files.
 
     Raises:
         SourceError: the path cannot be opened.
-        CheckpointError: a marker is damaged.
     """
-    source = open_tensors(path)
+    source = open_tensors(path, partial=True)
     try:
-        return in_comfy_names(decoded_where_known(without_prefix(source), layout))
+        try:
+            return in_comfy_names(decoded_where_known(without_prefix(source), layout), to_look=True)
+        except (SourceError, CheckpointError):
+            return source
     except BaseException:
         source.close()
         raise

@@ -24,11 +24,14 @@ _AVERAGES = ("model_ema.", "ema_model.", "ema.", "module_ema.", "averaged_model.
 _NAMED_SO = (
     "model.embed_tokens.", "model.language_model.", "model.layers.0.self_attn.",
     "transformer.resblocks.", "transformer.h.", "transformer.wte.", "transformer.word_embeddings.",
-    "transformer.encoder.layers.", "transformer.embedding.", "transformer.rotary_pos_emb.",
+    "transformer.encoder.layers.", "transformer.embedding.", "transformer.project_in.",
+    "transformer.rotary_pos_emb.",
 )  # fmt: skip
 # HiDream-O1 is a language model with layers of its own, and ComfyUI wants it without the prefix.
 _NAMED_SO_BUT_DIFFUSION = "model.t_embedder1."
 _DEEPEST = 3
+# ComfyUI takes no prefix of so few tensors.
+_COMFYUI_IGNORES = 5
 
 
 class PrefixedSource(SourceView):
@@ -44,14 +47,11 @@ class PrefixedSource(SourceView):
         self.prefix = prefix
         if source.linear_layers is not None:
             self.linear_layers = frozenset(n.removeprefix(prefix) for n in source.linear_layers)
-        self._original = {
-            name[len(prefix) :]: name
-            for name in source.tensors
-            if name.startswith(prefix) and (prefix in _AVERAGES or not _is_average(name))
-        }
+        self._original = _named_with(source.tensors, prefix)
         adopted, twice = ({}, []) if strict else _belonging(source.tensors, self._original, prefix)
         self.twice = tuple(twice)
-        self._original.update(adopted)
+        moved = set(adopted.values()) | set(twice)  # of a model without prefix
+        self._original = {n: o for n, o in self._original.items() if o not in moved} | adopted
         # in the order of the file
         names = {original: name for name, original in self._original.items()}
         self._tensors = {
@@ -96,8 +96,16 @@ def without_prefix(source: TensorSource) -> TensorSource:
     if has_wrappers(source.tensors):
         source = UnwrappedSource(source)
     prefix = find_prefix(source.tensors)
-    doubled = not prefix and any(_is_average(name) for name in source.tensors)
-    return PrefixedSource(source, prefix) if prefix or doubled else source
+    if prefix or _is_mixed(source.tensors):
+        return PrefixedSource(source, prefix)
+    return source
+
+
+def _is_mixed(names: Iterable[str]) -> bool:
+    """Whether there are averages beside names without prefix, or a few names with a prefix."""
+    listed = list(names)
+    averages = any(_is_average(name) for name in listed)
+    return averages or any(_belonging(listed, _named_with(listed, ""), ""))
 
 
 def require_one_model(source: TensorSource) -> None:
@@ -131,6 +139,26 @@ def find_prefix(names: Iterable[str]) -> str:
     return found
 
 
+def loaded_names(names: Iterable[str]) -> set[str]:
+    """Return the names under which ComfyUI's loader of diffusion models sees these tensors.
+
+    It removes the most frequent of its prefixes, and leaves out all tensors without it
+    (``unet_prefix_from_state_dict`` and ``load_diffusion_model_state_dict``).
+    """
+    listed = list(names)
+    firsts = {_first(name) for name in listed}
+    counts = {
+        prefix: sum(name.startswith(prefix) for name in listed) for prefix in COMFYUI_PREFIXES[:-1]
+    }
+    prefix = max(counts, key=lambda found: counts[found])
+    if {"detector", "tracker"} <= firsts:  # SAM3
+        prefix = ""
+    elif counts[prefix] <= _COMFYUI_IGNORES:
+        prefix = COMFYUI_PREFIXES[-1]
+    inside = {name[len(prefix) :] for name in listed if name.startswith(prefix)}
+    return inside or set(listed)
+
+
 def _outermost(names: list[str]) -> str:
     within = [name.removeprefix(_CHECKPOINT) for name in names if name.startswith(_CHECKPOINT)]
     if within:
@@ -147,6 +175,16 @@ def _outermost(names: list[str]) -> str:
     return ""
 
 
+def _named_with(names: Iterable[str], prefix: str) -> dict[str, str]:
+    """Return the full names that have a prefix, by the names without it."""
+    of_average = _is_average(prefix)
+    return {
+        name[len(prefix) :]: name
+        for name in names
+        if name.startswith(prefix) and (of_average or not _is_average(name))
+    }
+
+
 def _belonging(
     names: Iterable[str], model: dict[str, str], prefix: str
 ) -> tuple[dict[str, str], list[str]]:
@@ -156,14 +194,18 @@ def _belonging(
         the full names by the names in the model, and the full names of tensors that would get the
         name of another tensor.
     """
-    known = Counter(_first(name) for name in model)
+    listed = list(names)
+    if not prefix and any(name.startswith(_NAMED_SO) for name in listed):
+        return {}, []
+    known = Counter(_first(name) for name in model if prefix or not _has_any_prefix(name))
     found: dict[str, str] = {}
     twice = []
-    for name in names:
-        if name.startswith(prefix) or _is_average(name):
+    for name in listed:
+        is_own = name.startswith(prefix) if prefix else not _has_any_prefix(name)
+        if is_own or _is_average(name):
             continue
         for short in _without_any_prefix(name):
-            if short in model or short in found:
+            if (prefix or short != name) and (short in model or short in found):
                 twice.append(name)
                 break
             if known[_first(short)]:
@@ -176,6 +218,10 @@ def _without_any_prefix(name: str) -> Iterator[str]:
     for other in ("", *COMFYUI_PREFIXES, *_OTHERS):
         if name.startswith(other):
             yield name[len(other) :]
+
+
+def _has_any_prefix(name: str) -> bool:
+    return name.startswith((*COMFYUI_PREFIXES, *_OTHERS))
 
 
 def _is_average(name: str) -> bool:

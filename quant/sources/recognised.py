@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from ..errors import SourceError
+from ..errors import IncompleteError, SourceError
 from .base import TensorInfo, TensorSource
+from .json_file import read_json_object
 
 COMPLETE_FROM = (
     "give the original model, or another file that holds them, as --complete-from (in the nodes: "
@@ -17,6 +18,12 @@ _VAE = ("decoder.conv_in.weight", "decoder.conv1.weight", "decoder.middle.0.resi
 # The vocabulary of UMT5. Its files for ComfyUI hold the tokenizer as the tensor spiece_model.
 _UMT5_WORDS = 256384
 _NAMED = 3
+# The settings of diffusers and transformers that count blocks, and what the lists are called.
+_BLOCK_COUNTS = {
+    "num_layers": ("transformer_blocks.", "double_blocks.", "blocks."),
+    "num_single_layers": ("single_transformer_blocks.", "single_blocks."),
+    "num_hidden_layers": ("model.layers.", "model.language_model.layers."),
+}
 
 
 def require_model(source: TensorSource) -> None:
@@ -42,18 +49,45 @@ def require_model(source: TensorSource) -> None:
 
 
 def require_complete(source: TensorSource) -> None:
-    """Refuse a model that lacks tensors that ComfyUI needs.
+    """Refuse a model that lacks tensors that ComfyUI needs, or blocks that its config counts.
 
     Raises:
-        SourceError: the message names the recognised model and the missing tensors.
+        IncompleteError: the message names the recognised model and what is missing.
     """
+    _require_all_blocks(source)
     missing = list(_missing(source))
     if missing:
         examples = ", ".join(missing[:_NAMED]) + (" and more" if len(missing) > _NAMED else "")
-        raise SourceError(
+        raise IncompleteError(
             f"{source.description} is {_title(source.tensors)}, but lacks {examples}"
             f"{_why(source, missing)}; {COMPLETE_FROM}"
         )
+
+
+def _require_all_blocks(source: TensorSource) -> None:
+    """Compare the lists of blocks with the ``config.json`` beside the files.
+
+    Raises:
+        IncompleteError: a list stops early.
+    """
+    for folder in {path if path.is_dir() else path.parent for path in source.paths}:
+        config = read_json_object(folder / "config.json")
+        for setting, containers in _BLOCK_COUNTS.items():
+            wanted = config.get(setting)
+            count = max((_count(source.tensors, name) for name in containers), default=0)
+            if type(wanted) is int and 0 < count < wanted:
+                raise IncompleteError(
+                    f"{source.description} ends after block {count - 1}, but "
+                    f"{folder / 'config.json'} says that the model has {wanted} ({setting}); fetch "
+                    f"the rest of it, or {COMPLETE_FROM}. If the config is of another model, move "
+                    "one of the two to another folder"
+                )
+
+
+def _count(names: Iterable[str], container: str) -> int:
+    """Return how many blocks a list has, by the highest number."""
+    numbers = (n[len(container) :].partition(".")[0] for n in names if n.startswith(container))
+    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
 
 
 def _missing(source: TensorSource) -> Iterable[str]:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 
 from ..errors import SourceError
 from .base import TensorSource
+from .diffusers_names import FUSIONS
+from .fused import FusedSource, Fusion
 from .text_encoder_names import (
     is_qwen_of_llama_cpp,
     is_t5_of_llama_cpp,
@@ -39,8 +41,29 @@ def find_naming(names: Iterable[str]) -> Naming | None:
     return next((naming for naming in NAMINGS if naming.is_used(found)), None)
 
 
-def in_comfy_names(source: TensorSource) -> TensorSource:
-    """Return the source with ComfyUI's names; unchanged if no other convention is found."""
+def find_fusion(names: Iterable[str]) -> Fusion | None:
+    """Return the family with the names of diffusers whose tensors have to be put together."""
+    found = set(names)
+    return next((fusion for fusion in FUSIONS if fusion.is_used(found)), None)
+
+
+def in_comfy_names(source: TensorSource, *, to_look: bool = False) -> TensorSource:
+    """Return the source with ComfyUI's names; unchanged if no other convention is found.
+
+    ``to_look``: a source that cannot be translated keeps its names instead of being refused.
+
+    Raises:
+        SourceError: tensors have no place in ComfyUI's model, or are missing.
+    """
+    fusion = find_fusion(source.tensors)
+    if fusion is not None:
+        try:
+            return FusedSource(source, fusion)
+        except SourceError as error:
+            if not to_look:
+                raise
+            source.notes = (*source.notes, str(error))
+            return source
     naming = find_naming(source.tensors)
     return RenamedSource(source, naming) if naming else source
 

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, SourceError
-from ..formats import FORMATS, WeightFormat, format_of_marker
+from ..formats import FORMATS, ExpertBank, WeightFormat, for_shape, format_of_marker
+from ..formats.expert_bank import EXPERTS
 from .base import TensorInfo, TensorSource, dtype_name
 
 #: Suffixes of tensors that ComfyUI reads besides the tensors of a format.
@@ -58,7 +59,11 @@ class StoredLayer:
         """The format that the marker names; None without a marker or for an unknown format."""
         if self.marker is None:
             return None
-        return format_of_marker(self.marker, {s: info.shape for s, info in self.tensors.items()})
+        shapes = {s: info.shape for s, info in self.tensors.items()}
+        if EXPERTS not in self.marker:
+            return format_of_marker(self.marker, shapes)
+        each = format_of_marker(self.marker, {s: shape[1:] for s, shape in shapes.items()})
+        return each and for_shape(each, self.weight.shape)
 
     @property
     def format_name(self) -> str:
@@ -75,9 +80,11 @@ class StoredLayer:
         Padded columns cannot be recognised, so they count.
         """
         stored, fmt = self.weight.shape, self.format
+        bias = self.tensors.get(BIAS)
+        if isinstance(fmt, ExpertBank):
+            return fmt.shape_of(stored, bias.shape if bias else ())
         if fmt is None or len(stored) != 2:
             return stored
-        bias = self.tensors.get(BIAS)
         return fmt.logical_shape(stored, bias.shape[0] if bias and bias.shape else None)
 
 

@@ -45,6 +45,8 @@ _INSIDE: Mapping[str, str] = {
     "norm2": "norm3",
     "norm3": "norm2",
     "scale_shift_table": "modulation",
+    "attn1.comfy_attention": "self_attn.comfy_attention",  # settings of an attention
+    "attn2.comfy_attention": "cross_attn.comfy_attention",
     "proj_in": "before_proj",  # of VACE blocks, as the next
     "proj_out": "after_proj",
 }

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any
 
 import comfy.model_base
 import comfy.ops
 import comfy.sd
 import comfy.supported_models
-import comfy.text_encoders.llama
-import comfy.text_encoders.t5
+import comfy.utils
 import torch
-from model_configs import TEXT, Published
+from model_configs import TEXT, Published, TextEncoder
+from text_networks import network_of
 
 StateDict = dict[str, torch.Tensor]
 #: ACE-Step 1.5 computes with a tensor as it is built. Memory that nobody writes to costs nothing.
@@ -30,7 +28,11 @@ class BuiltModel:
     modules: frozenset[str]
     linears: frozenset[str]
     embeddings: frozenset[str]
+    banks: frozenset[str]
     process: Callable[[StateDict], StateDict]
+
+
+_BANK = "MixedPrecisionOps.MoEExperts"
 
 
 class _DoneError(Exception):
@@ -49,17 +51,48 @@ def build_diffusion_model(published: Published) -> BuiltModel:
 
 def build_text_encoder(model: str) -> BuiltModel:
     """Build a text encoder and check what ComfyUI takes it for."""
-    network, config = _TEXT[model]
-    place: dict[str, Any] = {"device": "meta", "dtype": torch.bfloat16}
-    plain = network(config(), operations=comfy.ops.disable_weight_init, **place)
-    quantized = network(config(), operations=comfy.ops.mixed_precision_ops(), **place)
-    built = _built(plain, quantized, lambda tensors: tensors)
-    for name, shape in TEXT[model].beside.items():
-        built.tensors[name] = torch.empty(shape, device="meta")
-    found = comfy.sd.detect_te_model(built.tensors)
-    if found is None or found.name != TEXT[model].loaded_as:
-        raise RuntimeError(f"{model} is detected as {found}, not {TEXT[model].loaded_as}")
-    return built
+    quantized = network_of(model, comfy.ops.mixed_precision_ops())
+    plain = network_of(model, _plain_layers())
+    encoder = TEXT[model]
+    built = _built(plain, quantized, lambda tensors: _as_loaded(tensors, encoder))
+    for name, shape in _banks(quantized).items():
+        built.tensors[f"{name}.weight"] = torch.empty(shape, device="meta")
+    tensors = {_published(name, encoder): tensor for name, tensor in built.tensors.items()}
+    for name, shape in encoder.beside.items():
+        tensors[name] = torch.empty(shape, device="meta")
+    found = comfy.sd.detect_te_model(tensors)
+    if found is None or found.name != encoder.loaded_as:
+        raise RuntimeError(f"{model} is detected as {found}, not {encoder.loaded_as}")
+    return replace(built, tensors=tensors)
+
+
+def _published(name: str, encoder: TextEncoder) -> str:
+    """Return the name in the published file of what the module has under another name."""
+    if name == "model.lm_head.weight" and "lm_head.weight" in encoder.beside:
+        return "lm_head.weight"
+    for theirs, ours in encoder.renamed.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    return name
+
+
+def _as_loaded(tensors: StateDict, encoder: TextEncoder) -> StateDict:
+    """Rename as ``load_text_encoder_state_dicts`` does; it renames the head without its scales."""
+    tensors = dict(tensors)
+    if "lm_head.weight" in tensors:
+        tensors["model.lm_head.weight"] = tensors.pop("lm_head.weight")
+    return comfy.utils.state_dict_prefix_replace(tensors, dict(encoder.renamed))
+
+
+def _plain_layers() -> Any:
+    """Return layers that have their weights as they are built; banks of experts have none."""
+    banks = comfy.ops.mixed_precision_ops().MoEExperts
+    return type("PlainLayers", (comfy.ops.disable_weight_init,), {"MoEExperts": banks})
+
+
+def _banks(network: torch.nn.Module) -> dict[str, tuple[int, ...]]:
+    named = network.named_modules()
+    return {n: m._orig_shape for n, m in named if type(m).__qualname__.endswith(_BANK)}
 
 
 def quantized_network(published: Published) -> tuple[torch.nn.Module, Any]:
@@ -105,24 +138,16 @@ class _AnyTensor(dict[str, torch.Tensor]):
 
 def _built(plain: torch.nn.Module, quantized: torch.nn.Module, process: Any) -> BuiltModel:
     """Tell modules that decode quantized weights by their class in the quantized network."""
-    named = dict(quantized.named_modules())
-    kinds = {name: type(module).__qualname__ for name, module in named.items()}
+    kinds = _kinds(quantized)
 
     def of(kind: str) -> frozenset[str]:
         return frozenset(n for n, k in kinds.items() if k.endswith(f"MixedPrecisionOps.{kind}"))
 
     tensors = {name: tensor.to("meta") for name, tensor in plain.state_dict().items()}
-    return BuiltModel(tensors, frozenset(named), of("Linear"), of("Embedding"), process)
+    return BuiltModel(
+        tensors, frozenset(kinds), of("Linear"), of("Embedding"), of("MoEExperts"), process
+    )
 
 
-def _t5_config(name: str) -> Callable[[], dict[str, Any]]:
-    path = Path(comfy.text_encoders.t5.__file__).with_name(f"{name}_config_xxl.json")
-    return lambda: json.loads(path.read_text())
-
-
-_TEXT: dict[str, tuple[Callable[..., torch.nn.Module], Callable[[], dict[str, Any]]]] = {
-    "t5-xxl": (comfy.text_encoders.t5.T5, _t5_config("t5")),
-    "umt5-xxl": (comfy.text_encoders.t5.T5, _t5_config("umt5")),
-    "qwen2.5-vl-7b": (comfy.text_encoders.llama.Qwen25_7BVLI, dict),
-    "qwen3-4b": (comfy.text_encoders.llama.Qwen3_4B, dict),
-}
+def _kinds(network: torch.nn.Module) -> dict[str, str]:
+    return {name: type(module).__qualname__ for name, module in network.named_modules()}

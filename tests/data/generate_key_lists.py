@@ -17,6 +17,7 @@ import json
 import logging
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import comfy.options  # noqa: E402
 comfy.options.enable_args_parsing()
 
 import comfy.model_detection  # noqa: E402
+import comfy.sd  # noqa: E402
 import comfy.supported_models  # noqa: E402
 import torch  # noqa: E402
 from building import BuiltModel, build_diffusion_model, build_text_encoder  # noqa: E402
@@ -133,7 +135,9 @@ def record_of(model: str) -> dict[str, Any]:
     """Build a model and return all that is known of it."""
     if model in TEXT:
         built = build_text_encoder(model)
-        return {"loaded_as": TEXT[model].loaded_as, **described(built.tensors, built)}
+        encoder = TEXT[model]
+        record = {"loaded_as": encoder.loaded_as, "since": encoder.since}
+        return {**record, **described(built.tensors, built)}
     published = DIFFUSION[model]
     built = build_diffusion_model(published)
     tensors = published_names(model, built.tensors)
@@ -164,6 +168,11 @@ def described(tensors: dict[str, torch.Tensor], built: BuiltModel) -> dict[str, 
     """Return names, shapes and kinds, folded."""
     found: dict[str, Any] = {kind: short(names) for kind, names in kinds(tensors, built).items()}
     found["rewritten"] = short(rewritten(tensors, built))
+    loaded = renamed(tensors, built)
+    banks = (
+        name for name in tensors if loaded.get(name, "").removesuffix(".weight") in built.banks
+    )
+    found["bank"] = short(banks)
     shapes = {name: list(tensor.shape) for name, tensor in tensors.items()}
     return {key: value for key, value in found.items() if value} | {"tensors": fold(shapes)}
 
@@ -186,6 +195,9 @@ def write(model: str) -> None:
 if __name__ == "__main__":
     logging.disable(logging.CRITICAL)
     known = {cls.__name__ for cls in comfy.supported_models.models}
+    encoders = {kind.name for kind in comfy.sd.TEModel}
     for model in models or (*DIFFUSION, *TEXT):
-        if model in TEXT or DIFFUSION[model].loaded_as in known:
-            write(model)
+        published = TEXT.get(model) or DIFFUSION[model]
+        if published.loaded_as in known | encoders:
+            with suppress(ModuleNotFoundError):  # a text encoder of a newer ComfyUI
+                write(model)

@@ -184,11 +184,17 @@ BY_DIMENSIONS: dict[str, Callable[[], Manifest]] = {
 }
 #: Models whose sizes and presets the documentation gives.
 DOCUMENTED = (
-    "chroma", "chroma-radiance", "flux1-dev", "flux1-schnell", "flux2-dev", "flux2-klein-4b",
-    "flux2-klein-9b", "hunyuan-video", "hunyuan-video-1.5", "ltx-2", "ltxv-13b", "ltxv-2b",
-    "qwen-image-2512", "qwen-image-edit-2511", "qwen2.5-vl-7b", "qwen3-4b", "sd1.5", "sdxl",
-    "seedvr2-3b", "seedvr2-7b", "t5-xxl", "umt5-xxl", "wan2.2-i2v-14b", "wan2.2-t2v-14b",
-    "wan2.2-ti2v-5b", "z-image",
+    "anima", "auraflow", "boogu", "chroma", "chroma-radiance", "cosmos-predict2-t2i-14b",
+    "cosmos-predict2-t2i-2b", "ernie-image", "flux1-dev", "flux1-schnell", "flux2-dev",
+    "flux2-klein-4b", "flux2-klein-9b", "gemma3-12b", "hidream-i1", "hidream-o1",
+    "hunyuan-image-2.1", "hunyuan-video", "hunyuan-video-1.5", "ideogram4", "kandinsky5-image",
+    "kandinsky5-lite", "kandinsky5-pro", "krea2", "lens", "llama3-8b", "longcat-image", "ltx-2",
+    "ltx-2.3", "ltxv-13b", "ltxv-2b", "mage-flow", "minimax-h3", "minimax-h3-curve",
+    "mistral3-24b", "mochi", "omnigen2", "qwen-image-2512", "qwen-image-edit-2511",
+    "qwen2.5-vl-7b", "qwen3-4b", "qwen3-8b", "qwen3-vl-8b", "sd1.5", "sd3.5-large",
+    "sd3.5-medium", "sdxl", "seedvr2-3b", "seedvr2-7b", "t5-xxl", "umt5-xxl", "wan-humo",
+    "wan-scail", "wan2.1-camera", "wan2.1-vace-14b", "wan2.2-animate", "wan2.2-i2v-14b",
+    "wan2.2-s2v", "wan2.2-t2v-14b", "wan2.2-ti2v-5b", "z-image",
 )  # fmt: skip
 MODELS: dict[str, Callable[[], Manifest]] = {
     **{model: partial(load_key_list, model) for model in DOCUMENTED},
@@ -200,3 +206,9 @@ FAMILIES: dict[str, Callable[[], Manifest]] = {
     "diffusers-mmdit": diffusers_mmdit,
     "unknown-dit": unknown_dit,
 }
+
+
+def shapes_of(model: str) -> Manifest:
+    """Return the tensors of a real or made-up model, by the name of its list."""
+    known = {**MODELS, **FAMILIES}
+    return known[model]() if model in known else load_key_list(model)

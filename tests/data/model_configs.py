@@ -32,10 +32,16 @@ class Published:
 
 @dataclass(frozen=True)
 class TextEncoder:
-    """A published text encoder: what ComfyUI takes it for, and what its file holds beside it."""
+    """A published text encoder: what ComfyUI takes it for, and what its file holds beside it.
+
+    ``renamed`` is the prefixes that ComfyUI's loader replaces, by those of the file. ``since`` is
+    the first ComfyUI that knows the encoder.
+    """
 
     loaded_as: str
     beside: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    since: str = "0.29"
 
 
 FLUX: Config = {
@@ -497,11 +503,36 @@ DIFFUSION: dict[str, Published] = {
     "depth-anything3-large": Published("DepthAnything3", DEPTH_LARGE),
 }  # fmt: skip
 
+_QWEN_VL = {"model.language_model.": "model.", "model.visual.": "visual."}
 TEXT: dict[str, TextEncoder] = {
     "t5-xxl": TextEncoder("T5_XXL"),
+    "t5-xxl-first": TextEncoder("T5_XXL_OLD"),
     "umt5-xxl": TextEncoder("T5_XXL"),
+    "qwen2.5-3b": TextEncoder("QWEN25_3B"),
     "qwen2.5-vl-7b": TextEncoder("QWEN25_7B", {"lm_head.weight": (152064, 3584)}),
+    "qwen3-0.6b": TextEncoder("QWEN3_06B"),
+    "qwen3-2b": TextEncoder("QWEN3_2B"),
     "qwen3-4b": TextEncoder("QWEN3_4B"),
+    "qwen3-8b": TextEncoder("QWEN3_8B", {"lm_head.weight": (151936, 4096)}),
+    "qwen3-vl-4b": TextEncoder("QWEN3VL_4B", renamed=_QWEN_VL),
+    "qwen3-vl-8b": TextEncoder("QWEN3VL_8B", {"lm_head.weight": (151936, 4096)}, _QWEN_VL),
+    "qwen3-vl-32b": TextEncoder("QWEN3VL_32B", since="0.33"),
+    "qwen3.5-2b": TextEncoder("QWEN35_2B", renamed=_QWEN_VL),
+    "qwen3.5-9b": TextEncoder("QWEN35_9B", {"lm_head.weight": (248320, 4096)}, _QWEN_VL),
+    "gemma2-2b": TextEncoder("GEMMA_2_2B"),
+    "gemma3-4b": TextEncoder("GEMMA_3_4B"),
+    "gemma3-4b-vision": TextEncoder("GEMMA_3_4B_VISION"),
+    "gemma3-12b": TextEncoder("GEMMA_3_12B"),
+    "gemma4-e2b": TextEncoder("GEMMA_4_E2B"),
+    "gemma4-e4b": TextEncoder("GEMMA_4_E4B"),
+    "gemma4-12b": TextEncoder("GEMMA_4_12B"),
+    "gemma4-31b": TextEncoder("GEMMA_4_31B"),
+    "gpt-oss-20b": TextEncoder("GPT_OSS_20B"),
+    "mistral3-24b": TextEncoder("MISTRAL3_24B"),
+    "ministral3-3b": TextEncoder("MINISTRAL_3_3B"),
+    "llama3-8b": TextEncoder("LLAMA3_8"),
+    # known by another key, before ``detect_te_model`` is asked; it would be a Qwen3 8B
+    "minimax-music3-te": TextEncoder("QWEN3_8B", since="0.33"),
 }
 
 #: Lists that hold only what differs from another list.

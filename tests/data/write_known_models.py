@@ -38,6 +38,9 @@ OTHER_FORMS: Mapping[str, str] = {
     "stable-cascade": r"\.to_[qkv]\.",
     "wan-dancer": r"^music_encoder\.",
     "sam3": r"[qkv]_proj|^tracker\.",
+    "mistral3": r"^model\.norm\.",  # pruned for Flux.2
+    "gpt-oss": r"^norm\.",  # Lens does not use it
+    "minimax-music3-te": r"embed_tokens|lm_head|\.[qkv]_proj|\.(gate|up)_proj",  # joined or pruned
     "pid": r"adaLN_modulation",
     "pixeldit": r"adaLN_modulation",
     "qwen2.5-vl": r"^lm_head\.",
@@ -81,7 +84,7 @@ def joined(identity: str, models: list[str]) -> dict[str, Any]:
         names = {n.removesuffix(".weight") for record in records for n in record.get(read, ())}
         found[key] = sorted(names, key=natural)
     found["rows_read"] = [name for name in found["rows_read"] if name not in found["shapes_read"]]
-    for kind in ("embedding", "parameter", "rewritten"):
+    for kind in ("embedding", "parameter", "rewritten", "bank"):
         found[kind] = short(
             t.of(name)
             for t, record in zip(templates, records, strict=True)

@@ -27,13 +27,16 @@ class Case:
 
     ``write`` gets a folder and the tensors of the model, and returns the path to open. ``refusal``
     holds words that the message of a refusal must have; empty if the file must decode. With
-    ``either``, decoding is right too.
+    ``either``, decoding is right too. ``changed`` makes the model of the case. ``meddle`` is called
+    with the path during the conversion.
     """
 
     write: Callable[[Path, Tensors], Path]
     refusal: tuple[str, ...] = ()
     either: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+    changed: Callable[[Tensors], Tensors] = lambda model: model
+    meddle: Callable[[Path], None] = lambda path: None
 
 
 def save(folder: Path, tensors: Tensors, name: str = "model.safetensors") -> Path:
@@ -161,6 +164,19 @@ def _pickled(folder: Path, model: Tensors) -> Path:
     return folder / "model.pt"
 
 
+def _scaled(factor: float) -> Callable[[Tensors], Tensors]:
+    """Return the model with one layer whose weights are near an end of the range of floats."""
+    name = "blocks.1.ffn.0.weight"
+    return lambda model: {**model, name: (model[name].float() * factor).to(model[name].dtype)}
+
+
+def _overwrite(path: Path) -> None:
+    """Write other values to the last bytes, in place, as a training script does."""
+    with path.open("r+b") as file:
+        file.seek(-64, 2)
+        file.write(bytes(range(64)))
+
+
 _NUL = torch.zeros(29, dtype=torch.uint8)
 _MARKED_INT8 = {"format": "int8_tensorwise"}
 _MARKED_E4M3 = {"format": "float8_e4m3fn"}
@@ -221,6 +237,15 @@ CASES: Mapping[str, Case] = {
         _named(lambda name: f"net.{name}", **{"logvar.freqs": torch.ones(4)})
     ),
     "averaged weights beside": Case(_with_ema),
+    # a source that another program writes at the same time
+    "changed while it is read": Case(save, ("changed",), meddle=_overwrite),
+    # weights at the ends of the range
+    "weights near the largest float": Case(
+        save, ("blocks.1.ffn.0",), either=True, changed=_scaled(2.0**126)
+    ),
+    "weights near the smallest float": Case(
+        save, ("blocks.1.ffn.0",), either=True, changed=_scaled(2.0**-116)
+    ),
     # no safetensors at all
     "a pickle": Case(_pickled),
     "a web page": Case(

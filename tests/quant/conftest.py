@@ -36,7 +36,7 @@ def inventory_named(manifests: ModuleType) -> Callable[[str], Inventory]:
     """Return a function from a manifest's name to its inventory."""
 
     def build(name: str, dtype: torch.dtype = torch.bfloat16) -> Inventory:
-        shapes = {**manifests.MODELS, **manifests.FAMILIES}[name]()
+        shapes = manifests.shapes_of(name)
         markers = {"__index_timestep_zero__"}
         return inventory_of(
             TensorInfo(n, s, torch.float32 if n in markers else dtype) for n, s in shapes.items()

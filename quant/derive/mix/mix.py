@@ -14,6 +14,7 @@ from typing import Any
 from ...fingerprint import ModelFingerprint
 from ...formats import get_format
 from ...planning.inventory import Inventory
+from ...planning.loadable import require_loadable
 from ...planning.plan import Plan, make_plan
 from ...planning.recipe import Recipe, Rule, layer_size
 from ...progress import OnProgress
@@ -111,23 +112,23 @@ def mix_plan(
         inventory: the inventory that ``base`` was made from.
         sensitivity: what each layer loses in each format.
         budget: a limit of size or bits gives the least error within it, and a limit of error the
-            least size within it. A limit of the error of each layer gives every layer its smallest
-            format within it, or else the most precise one. None means the size of ``base``.
+            least size within it. A limit of the error of each layer gives each its smallest format
+            within it, or else the most precise one. None means the size of ``base``.
         formats: the formats to choose from.
-        rules: rules of the user. The layers that they match get the format of the rule, and the
-            mix chooses the formats of the others.
+        rules: rules of the user for some layers. The mix chooses the formats of the others.
         fingerprint: the fingerprint of the model, if it is to be checked against the sensitivity.
         points: the number of points of the frontier; 0 leaves the frontier out.
         on_progress: called before each point of the frontier.
 
     Raises:
         CalibrationError: the sensitivity is of a different model.
-        PlanError: the plan is of a different model, it quantizes no Linear layer, the errors of
-            all layers are unknown, or the budget is out of reach. The message then names the
-            smallest possible budget.
+        PlanError: a format needs a newer ComfyUI, the plan is of another model or quantizes no
+            Linear layer, all errors are unknown, or the budget is out of reach. The message then
+            names the smallest possible budget.
         FormatError: a format is unknown.
     """
     base.require_layers(inventory)
+    _require_loadable(base, formats)
     if fingerprint is not None:
         sensitivity.require_model(fingerprint)
     drift = sensitivity.fingerprint.drift(fingerprint) if fingerprint else None
@@ -149,6 +150,11 @@ def mix_plan(
         has_latents=sensitivity.has_latents,
         is_of_samplings=sensitivity.is_of_samplings,
     )
+
+
+def _require_loadable(base: Plan, formats: Sequence[str]) -> None:
+    mixed = {f"the mix ({name})": name for name in formats}
+    require_loadable(base.recipe, base.architecture, mixed)
 
 
 def _describe(point: MixPoint, budget: Budget) -> str:

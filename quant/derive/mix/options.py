@@ -10,6 +10,7 @@ from ...errors import PlanError
 from ...formats import WeightFormat, get_format
 from ...hardware.usual_formats import MIXED
 from ...planning.architectures import Architecture
+from ...planning.fallbacks import next_formats
 from ...planning.inventory import Inventory, Layer
 from ...planning.plan import Plan, PlannedLayer, stored_bytes, why_not
 from ...sensitivity.artefact import Sensitivity
@@ -89,8 +90,9 @@ def find_groups(
     """Return the groups of Linear layers that ``base`` quantizes, in the plan's order.
 
     The options of a group are the formats that can store all of its layers and whose error is
-    known for all of them. Unquantized formats have no error. If none of the formats can store the
-    layers, they keep the format of the plan. So do ``pinned`` layers.
+    known for all of them. A format that cannot gives way to the smallest format after it that can.
+    Unquantized formats have no error. If there is none either, the layers keep the format of the
+    plan. So do ``pinned`` layers.
 
     Raises:
         PlanError: no format is given, the plan quantizes no Linear layer, or the errors of all
@@ -151,13 +153,25 @@ def _groups(
     if not members:
         return []
     layers = [inventory.layers[planned.name] for planned in members]
-    fitting = [fmt for fmt in allowed if not any(why_not(la, fmt, architecture) for la in layers)]
+    possible = [_possible(fmt, layers, architecture) for fmt in allowed]
+    fitting = list({fmt.name: fmt for fmt in possible if fmt}.values())
     if not fitting:
         return [
             _only_option(inventory.layers[la.name], get_format(la.format), sensitivity)
             for la in members
         ]
     return [_group(layers, fitting, sensitivity)]
+
+
+def _possible(
+    fmt: WeightFormat, layers: Sequence[Layer], architecture: Architecture
+) -> WeightFormat | None:
+    """Return a format, or the smallest format after it that can store all of the layers."""
+    for name in (fmt.name, *next_formats(fmt.name)):
+        candidate = get_format(name)
+        if not any(why_not(layer, candidate, architecture) for layer in layers):
+            return candidate
+    return None
 
 
 def _only_option(layer: Layer, fmt: WeightFormat, sensitivity: Sensitivity) -> Group:

@@ -19,8 +19,7 @@ class Architecture:
     ComfyUI multiplies text encoders in 16 or 32 bits in any format (``full_precision_mm`` in its
     ``sd1_clip.py``), so with ``is_text_encoder`` the layers need no input scales. ``since`` is the
     first ComfyUI that knows the model, if that is not the oldest that the pack supports.
-    ``former_ids`` are ids that earlier versions gave such a model: recipes that were
-    saved for them fit it.
+    ``former_ids`` are ids that earlier versions gave such a model; recipes saved for them fit it.
     """
 
     id: str

@@ -28,8 +28,9 @@ class KnownModel:
     ``lists`` names the lists of blocks. ``every`` holds the tensors that all published models
     have, in every block where the name counts blocks, and ``some`` those that only some have.
     ``others`` holds the matrices among them that are no weights of ComfyUI's Linear, with their
-    kind, and ``rewritten`` those that the loader changes. The detection takes a file for another
-    model if ``shapes_read`` are packed, or ``rows_read`` get other numbers of rows.
+    kind, and ``rewritten`` those that the loader changes. ``banks`` are weights of experts with
+    three dimensions, which ComfyUI decodes one expert at a time. The detection takes a file for
+    another model if ``shapes_read`` are packed, or ``rows_read`` get other numbers of rows.
     """
 
     lists: tuple[str, ...]
@@ -37,6 +38,7 @@ class KnownModel:
     some: frozenset[str]
     others: Mapping[str, Kind]
     rewritten: frozenset[str] = frozenset()
+    banks: frozenset[str] = frozenset()
     shapes_read: tuple[str, ...] = ()
     rows_read: tuple[str, ...] = ()
     since: str = ""
@@ -54,6 +56,10 @@ class KnownModel:
     def is_rewritten(self, layer: str) -> bool:
         """Whether ComfyUI's loader changes the weight of a layer, so it must stay as it is."""
         return f"{self.template_of(layer)}.weight" in self.rewritten
+
+    def is_bank(self, layer: str) -> bool:
+        """Whether a layer is a bank of experts."""
+        return f"{self.template_of(layer)}.weight" in self.banks
 
     def missing_from(self, names: Collection[str]) -> Iterator[str]:
         """Yield the tensors that every published model has and these names lack."""
@@ -114,6 +120,7 @@ def known_model(architecture_id: str) -> KnownModel | None:
         some=frozenset(_names(data, "some")),
         others=others,
         rewritten=frozenset(_names(data, "rewritten")),
+        banks=frozenset(_names(data, "bank")),
         shapes_read=tuple(data.get("shapes_read", ())),
         rows_read=tuple(data.get("rows_read", ())),
         since=data.get("since", ""),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from ..layers import Inventory
 from .architecture import Architecture, describe_blocks
+from .signs import NEWER
 
 _CONTAINERS = ("model.layers", "model.language_model.layers", "layers")
 _LINEAR_ATTENTION = "model.language_model.layers.0.linear_attn.A_log"
@@ -17,6 +18,9 @@ _QWEN25_ROWS = (256, 512)
 _QWEN3_WIDTHS = (1024, 2048, 2560, 4096)
 _MISTRAL_WIDTHS = {5120: "Mistral 3 Small", 3072: "Ministral 3"}
 _LLAMA_WIDTH = 4096
+
+# The ids that only a newer ComfyUI knows, some only with that list of blocks: Qwen3-VL 32B.
+_NEW = ("minimax-music3-te", ("qwen3-vl", "model.layers"))
 
 #: The id that all language models had before each family got its own. Saved recipes name it.
 _FORMER_ID = "language-model"
@@ -44,7 +48,8 @@ def language_model(inventory: Inventory) -> Architecture | None:
         *found,
         f"width {width}, {facts}" if width else facts,
         is_text_encoder=True,
-        former_ids=(_FORMER_ID,),
+        former_ids=() if found[0] == "gpt-oss" else (_FORMER_ID,),
+        since=NEWER if found[0] in _NEW or (found[0], blocks) in _NEW else "",
     )
 
 

@@ -15,9 +15,14 @@ _RELATIVE = "encoder.block.1.layer.0.SelfAttention.relative_attention_bias"
 _BYT5_WIDTH = 384
 _CLIP = ("text_model.encoder.layers.0.mlp.fc1", "transformer.resblocks.0.mlp.c_fc")
 _PLAIN_LAYERS = (
-    "ComfyUI builds this text encoder from layers that do not load quantized weights; keep it as "
-    "it is"
+    "ComfyUI builds this encoder from layers that do not load quantized weights; keep it as it is"
 )
+_PLAIN = {
+    "model.encoder.layers.0.mixer.Wqkv": ("jina-clip-2", "the Jina CLIP 2 text encoder"),
+    "model.encoder.layers.0.pre_self_attn_layernorm": ("t5-gemma", "the T5Gemma text encoder"),
+    "bert.encoder.layer.0.attention.self.query": ("bert", "the BERT text encoder"),
+    "vision_model.encoder.layers.0.mlp.fc1": ("clip-vision", "a CLIP vision encoder"),
+}
 
 
 def t5(inventory: Inventory) -> Architecture | None:
@@ -42,12 +47,16 @@ def t5(inventory: Inventory) -> Architecture | None:
 
 
 def unquantizable_text_encoder(inventory: Inventory) -> Architecture | None:
-    """Recognise CLIP, Jina CLIP 2 and T5Gemma, which ComfyUI builds from plain layers."""
+    """Recognise the text and picture encoders that ComfyUI builds from plain layers."""
     if any(name in inventory.layers for name in _CLIP):
         problem = "ComfyUI does not load quantized CLIP text encoders; keep it as it is"
         return Architecture("clip", "a CLIP text encoder", problem=problem)
-    if "model.encoder.layers.0.mixer.Wqkv" in inventory.layers:
-        return Architecture("jina-clip-2", "the Jina CLIP 2 text encoder", problem=_PLAIN_LAYERS)
-    if "model.encoder.layers.0.pre_self_attn_layernorm" in inventory.layers:
-        return Architecture("t5-gemma", "the T5Gemma text encoder", problem=_PLAIN_LAYERS)
+    for layer, identity in _PLAIN.items():
+        if layer in inventory.layers and not _is_language_model(inventory):
+            return Architecture(*identity, problem=_PLAIN_LAYERS)
     return None
+
+
+def _is_language_model(inventory: Inventory) -> bool:
+    """Whether a tower for pictures is part of a language model, as in Gemma 3."""
+    return "model.layers.0.self_attn.q_proj" in inventory.layers

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...checkpoint import CheckpointSummary
 from ...checkpoint.layer_record import LayerRecord
-from ..checkpoint import describe_summary
+from ..checkpoint import describe_summary, notes_on
 from ..messages import messages_of
 from .conversion import errors_by_rounding
 from .layer_columns import LayerColumns
@@ -25,7 +25,7 @@ def checkpoint_view(summary: CheckpointSummary, notes: Sequence[str] = ()) -> La
         title=Path(summary.path).name,
         text=with_notes(notes, describe_summary(summary)),
         tiles=_tiles(summary),
-        messages=messages_of((*notes, *summary.notes)),
+        messages=messages_of((*notes, *notes_on(summary))),
         layers=LayerColumns(
             names=[la.name for la in layers],
             kinds=[la.kind for la in layers],

@@ -39,7 +39,7 @@ def conversion_view(
         title=report.target or f"{Path(report.source).name}, quantized in memory",
         text=with_notes(notes, describe_conversion(report, every_layer=False)),
         tiles=_tiles(report),
-        messages=messages_of((*notes, *report.notes), report.warnings),
+        messages=messages_of((*notes, *report.notes, *report.advice), report.warnings),
         layers=LayerColumns(
             names=names,
             kinds=[la.kind for la in report.layers],

@@ -45,7 +45,7 @@ def plan_view(
             bits_tile((la.shape, la.bytes_after) for la in linears),
             formats_tile(plan.counts()),
         ),
-        messages=messages_of(notes, plan.warnings),
+        messages=messages_of((*notes, *plan.version_notes), plan.warnings),
         layers=columns_of(plan, values),
         measures=measures_with_values(values),
         edit=edit_of_plan(plan, inventory, widget, rules) if inventory is not None else None,

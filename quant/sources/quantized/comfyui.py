@@ -9,7 +9,7 @@ from math import prod
 import torch
 
 from ...errors import CheckpointError, SourceError
-from ...formats import FORMATS, TensorSpec, WeightFormat
+from ...formats import FORMATS, ExpertBank, TensorSpec, WeightFormat, for_shape
 from ...formats.base import is_full_precision
 from ...formats.markers import marked_names
 from ..base import TensorSource
@@ -96,10 +96,10 @@ def _own_weight(
             "start from another version of the model"
         )
     shape = layer.shape()
-    if len(shape) != 2:
+    if len(shape) != 2 and not isinstance(fmt, ExpertBank):
         raise SourceError(
             f"{source.description}: {layer.name} is stored as {layer.format_name} with "
-            f"{len(shape)} dimensions (a bank of experts?), but only 2-D weights can be decoded; "
+            f"{len(shape)} dimensions, but only matrices and banks of them can be decoded; "
             "start from the 16-bit file"
         )
     wanted = fmt.tensor_specs(shape, torch.bfloat16)
@@ -131,6 +131,11 @@ def _own_weight(
     )
 
 
+def _is_shared(shape: tuple[int, ...], fmt: WeightFormat) -> bool:
+    """Whether the experts of a bank share a scale."""
+    return isinstance(fmt, ExpertBank) and prod(shape) == 1
+
+
 def _as_specified(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
     """Return a stored tensor with the dtype and shape of a spec.
 
@@ -140,6 +145,8 @@ def _as_specified(tensor: torch.Tensor, spec: TensorSpec) -> torch.Tensor:
         tensor = tensor.view(spec.dtype)
     elif tensor.dtype != spec.dtype:
         tensor = tensor.to(spec.dtype)
+    if tensor.numel() == 1:  # also a scale that the experts of a bank share
+        return tensor.reshape([1] * len(spec.shape)).expand(spec.shape)
     return tensor.reshape(spec.shape)
 
 
@@ -150,7 +157,11 @@ def _kept_as(layer: StoredLayer, fmt: WeightFormat, shape: tuple[int, ...]) -> s
     concerns E5M2, because no GPU multiplies it natively. Empty if there is none either.
     """
     in_16_bits = is_full_precision(layer.marker)
-    same = [ours for ours in FORMATS.values() if ours.is_quantized and ours.stores_like(fmt, shape)]
+    same = [
+        ours
+        for ours in FORMATS.values()
+        if ours.is_quantized and for_shape(ours, shape).stores_like(fmt, shape)
+    ]
     alike = [ours for ours in same if ours.is_full_precision == in_16_bits]
     found = alike or [ours for ours in same if ours.is_full_precision]
     return found[0].name if found else ""
@@ -163,7 +174,7 @@ def _require_parts(
         info = layer.tensors.get(suffix)
         if info is None:
             found = "is missing"
-        elif prod(info.shape) != prod(spec.shape):
+        elif prod(info.shape) != prod(spec.shape) and not _is_shared(info.shape, fmt):
             found = f"has the shape {info.shape}, not {spec.shape}"
         elif not _stands_for(info.dtype, spec.dtype):
             found = f"is {info.dtype}, not {spec.dtype}"

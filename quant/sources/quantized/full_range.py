@@ -13,11 +13,12 @@ from pathlib import Path
 from ...errors import SourceError
 from ..base import TensorSource
 from .parts import FLOAT8
-from .sampled_codes import code_max, sampled_amax
+from .sampled_codes import code_max, sampled_size
 
-# The layers to look at, and the part of the range from where a value counts as large. The sample of
-# a large layer may miss its largest value.
-_LAYERS, _PART = 24, 1 / 4
+# How many layers to look at, and which parts of the range are too large for the largest value and
+# for the root mean square of a weight. The sample of a large layer may miss its largest value, but
+# is right about the mean, which outliers hardly change.
+_LAYERS, _AMAX, _RMS = 24, 1 / 4, 1 / 224
 
 
 def require_plain(source: TensorSource, plain: Collection[str]) -> None:
@@ -42,7 +43,8 @@ def require_plain(source: TensorSource, plain: Collection[str]) -> None:
 
 
 def _fills_range(source: TensorSource, name: str) -> bool:
-    return sampled_amax(source, name) >= _PART * code_max(source.info(name).dtype)
+    size, largest = sampled_size(source, name), code_max(source.info(name).dtype)
+    return size.amax >= _AMAX * largest or size.rms >= _RMS * largest
 
 
 def _way_out(source: TensorSource) -> str:

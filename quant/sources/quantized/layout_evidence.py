@@ -17,7 +17,7 @@ from ...formats.base import roundup
 from ...formats.nvfp4_scales import BLOCK
 from ...formats.tiles import tiled_shape
 from ..base import TensorSource
-from ..renamed import find_naming
+from ..renamed import find_fusion, find_naming
 
 COMFYUI, MODELOPT = "comfyui", "modelopt"
 #: What ``--layout`` takes: whose layout the NVFP4 weights of a file without markers have.
@@ -90,7 +90,7 @@ def _by_names(source: TensorSource) -> Iterator[Evidence]:
         if name.endswith(_COMFYUI_SIGN):
             yield Evidence(COMFYUI, f"the tensor {name}")
             break
-    naming = find_naming(source.tensors)
+    naming = find_naming(source.tensors) or find_fusion(source.tensors)
     if naming is not None:
         # ComfyUI renames such a model as it loads it, so it saves it with other names.
         yield Evidence(MODELOPT, f"its names, which are those of {naming.title}")

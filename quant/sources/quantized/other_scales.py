@@ -18,7 +18,7 @@ from ..stored_weight import StoredWeight
 from .convention import Found
 from .input_scales import code_input_amax
 from .parts import names_of
-from .sampled_codes import sampled_amax
+from .sampled_codes import sampled_size
 from .scaled_codes import CODES, CodesAndScales, require_scales_fit, same_format, scaled_weight
 
 #: What such scales are called, after the name of the layer.
@@ -30,9 +30,9 @@ NAMES = (
     "weight_quant_scale",
 )  # fmt: skip
 _INPUTS = ("input_scale", "scale_input")
-# The largest weight of a layer is not above the first number in any known model. A wrong reading
-# has to give more than the second one.
-_POSSIBLE, _IMPOSSIBLE = 100.0, 1000.0
+# The largest weight of a typical layer is not above the first number in any known model. A wrong
+# reading has to give more than the second one.
+_POSSIBLE, _IMPOSSIBLE = 30.0, 1000.0
 _SAMPLES = 12
 
 
@@ -99,7 +99,7 @@ def _divides(source: TensorSource, suffix: str, layers: list[str]) -> bool:
         require_scales_fit(source, weight, scale)
         values = source.load(scale.name).float().abs()
         largest, least = float(values.max()), float(values.min())
-        amax = sampled_amax(source, weight.name)
+        amax = sampled_size(source, weight.name).amax
         if not isfinite(largest) or not least:
             continue
         multiplied.append(amax * largest)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from math import prod
 
 import torch
@@ -17,18 +18,24 @@ def code_max(dtype: torch.dtype) -> float:
     return 127.0 if dtype == torch.int8 else torch.finfo(dtype).max
 
 
-def sampled_amax(source: TensorSource, name: str) -> float:
-    """Return the largest magnitude in a part of a tensor of float8 or int8 codes.
+@dataclass(frozen=True)
+class Size:
+    """The largest magnitude of some codes, and their root mean square."""
 
-    NaN codes count as nothing.
-    """
+    amax: float
+    rms: float
+
+
+def sampled_size(source: TensorSource, name: str) -> Size:
+    """Return how large a part of a tensor of float8 or int8 codes is. NaN counts as zero."""
     size = prod(source.info(name).shape)
     if not size:
-        return 0.0
+        return Size(0.0, 0.0)
     if size <= _VALUES:
         values = source.load(name)
     else:
         length = _VALUES // _RUNS
         step = (size - length) // (_RUNS - 1)
         values = source.load_runs(name, [step * run for run in range(_RUNS)], length)
-    return float(values.float().nan_to_num_(0.0, 0.0, 0.0).abs().max())
+    values = values.float().nan_to_num_(0.0, 0.0, 0.0)
+    return Size(float(values.abs().max()), float(values.square().mean()) ** 0.5)

@@ -25,7 +25,7 @@ import comfy.sd  # noqa: E402
 import torch  # noqa: E402
 from foundry_package import import_foundry  # noqa: E402
 from sampling import sampled  # noqa: E402
-from tiny_families import FAMILIES  # noqa: E402
+from tiny_families import FAMILIES, small_settings  # noqa: E402
 
 import_foundry()
 
@@ -92,7 +92,7 @@ def accept(kind: str, name: str) -> dict[str, Any]:
     with open_source(brought.path, brought.complete_from) as source:
         inventory = take_inventory(source)
         preset = preset_for(detect_architecture(inventory))
-        plan = make_plan(get_preset(preset.name).build(family.settings), inventory)
+        plan = make_plan(get_preset(preset.name).build(small_settings(preset)), inventory)
         convert(source, plan, target, whole_file=kind == WHOLE)
     verified = verify_checkpoint(target, brought.path, complete_from=brought.complete_from)
     patcher = load(target, kind)
@@ -102,7 +102,7 @@ def accept(kind: str, name: str) -> dict[str, Any]:
         "problems": verified.problems,
         "planned": {la.name: la.format.removesuffix("_w4a16") for la in plan.quantized()},
         "loaded": loaded_formats(patcher.model.diffusion_model),
-        "class": type(patcher.model).__name__,
+        "class": type(patcher.model.model_config).__name__,
         "finite": bool(latent.isfinite().all()),
         "moved": float((latent - plain).norm() / plain.norm()),
     }

@@ -23,6 +23,7 @@ import comfy.model_management  # noqa: E402
 import comfy.ops  # noqa: E402
 import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
+import comfyui_version  # noqa: E402
 import torch  # noqa: E402
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor, get_layout_class  # noqa: E402
 from foundry_package import import_foundry  # noqa: E402
@@ -33,6 +34,7 @@ from nvfp4_foundry.demo.model import MODEL_PATH  # noqa: E402
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
 from nvfp4_foundry.quant.formats import FORMATS, WeightFormat  # noqa: E402
+from nvfp4_foundry.quant.hardware.comfyui import FLOOR, version_text  # noqa: E402
 from nvfp4_foundry.quant.planning import Recipe, make_plan, take_inventory  # noqa: E402
 from nvfp4_foundry.quant.rounding import MaxRule  # noqa: E402
 from nvfp4_foundry.quant.sources import open_source, open_tensors  # noqa: E402
@@ -61,24 +63,40 @@ def output(model: Any) -> torch.Tensor:
     return model(LATENT, torch.tensor([900.0, 300.0]), context=CONTEXT)
 
 
+def write(fmt: WeightFormat, path: Path) -> torch.Tensor:
+    """Quantize the blocks of the demo model; return the original weight of `LAYER`."""
+    needed = version_text(fmt.needs_comfyui or FLOOR)
+    recipe = Recipe(rules=({"pattern": "blocks.*", "format": fmt.name},), comfyui=needed)
+    with open_source(MODEL_PATH) as source:
+        convert(source, make_plan(recipe, take_inventory(source)), path)
+        return source.load(f"{LAYER}.weight")
+
+
+def refusal(fmt: WeightFormat) -> str:
+    """What ComfyUI says of a file in a format that it does not know; empty if it loads it."""
+    path = folder / f"{fmt.name}.safetensors"
+    write(fmt, path)
+    try:
+        load(path)
+    except (KeyError, ValueError, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
 @torch.inference_mode()
 def check(fmt: WeightFormat, exact: torch.Tensor) -> dict[str, Any]:
     """Quantize, load and compare."""
     path = folder / f"{fmt.name}.safetensors"
-    recipe = Recipe(rules=({"pattern": "blocks.*", "format": fmt.name},))
-    with open_source(MODEL_PATH) as source:
-        convert(source, make_plan(recipe, take_inventory(source)), path)
-        original = source.load(f"{LAYER}.weight")
+    original = write(fmt, path)
     problems = verify_checkpoint(path, MODEL_PATH).problems
     model = load(path)
     linears = {n: m for n, m in model.named_modules() if n.startswith("blocks.")}
     linears = {n: m for n, m in linears.items() if hasattr(m, "in_features")}
     layer = linears[LAYER]
     with open_tensors(path) as saved:
-        parts = ("weight", "weight_scale", "weight_scale_2")
-        names = {part: f"{LAYER}.{part}" for part in parts}
-        stored = {p: saved.load(n) for p, n in names.items() if n in saved.tensors}
-        dtype = str(stored["weight_scale"].dtype)
+        parts = fmt.tensor_specs(tuple(original.shape), torch.bfloat16)
+        stored = {part: saved.load(f"{LAYER}.{part}") for part in parts}
+        dtype = str(stored["weight_scale"].dtype) if "weight_scale" in stored else ""
         bias = saved.load(f"{LAYER}.bias").float()
     decoded = fmt.decode(stored, tuple(original.shape))
     inputs = fmt.emulate_activations(ROWS, None) if not layer._full_precision_mm else ROWS
@@ -111,7 +129,10 @@ def requantized(fmt: WeightFormat, layer: Any, original: torch.Tensor) -> bool:
     kwargs = layout.requantize_kwargs(layer.weight)
     codes, params = layout.quantize(original, scale="recalculate", **kwargs)
     scale = params.block_scale if hasattr(params, "block_scale") else params.scale
-    return equal_bits(codes, ours["weight"]) and equal_bits(scale, ours["weight_scale"])
+    found = {"weight": codes, "weight_scale": scale}
+    if "weight_s_rel" in ours:
+        found = {"weight": codes, "weight_s_rel": scale, "weight_s_channel": params.s_channel}
+    return all(equal_bits(tensor, ours[suffix]) for suffix, tensor in found.items())
 
 
 def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
@@ -139,8 +160,12 @@ if __name__ == "__main__":
         exact = output(load(MODEL_PATH))
     # NVFP4 is what all other tests are about.
     formats = [f for name, f in FORMATS.items() if f.is_quantized and "nvfp4" not in name]
+    newer = [f for f in formats if f.marker["format"] not in QUANT_ALGOS]
+    formats = [f for f in formats if f not in newer]
     results = {
         "formats": {fmt.name: check(fmt, exact) for fmt in formats},
+        "version": comfyui_version.__version__,
+        "refused": {fmt.name: refusal(fmt) for fmt in newer},
         "embeddings": {f.name: check_embedding(f) for f in formats if "embedding" in f.kinds},
     }
     result_path.write_text(json.dumps(results))

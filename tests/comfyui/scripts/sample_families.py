@@ -1,7 +1,9 @@
 """Quantizes a tiny model of every family and samples it: ``python sample_families.py FOLDER``.
 
-Writes ``FOLDER/result.json``: per family what ComfyUI loaded and how far the samples moved. Runs in
-ComfyUI's Python with ComfyUI's folder as ``PYTHONPATH``.
+Names of families after the folder limit it to them. Writes ``FOLDER/result.json``: per family
+what ComfyUI loaded, how its weights and samples compare with what the pack says of the file, and
+how far they are from the unquantized ones. Runs in ComfyUI's Python with ComfyUI's folder as
+``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -19,88 +22,167 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
-import comfy.sd  # noqa: E402
 import torch  # noqa: E402
 from foundry_package import import_foundry  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
-from sampling import sampled  # noqa: E402
-from tiny_families import FAMILIES, Family  # noqa: E402
+from sampling import loaded, sampled  # noqa: E402
+from tiny_families import FAMILIES, Family, small_settings  # noqa: E402
 
 import_foundry()
 
 from nvfp4_foundry.nodes.bridge.model_source import ModelSource  # noqa: E402
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
-from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory  # noqa: E402
+from nvfp4_foundry.quant.formats import get_format  # noqa: E402
+from nvfp4_foundry.quant.planning import Plan, get_preset, make_plan, take_inventory  # noqa: E402
 from nvfp4_foundry.quant.planning.architectures import detect_architecture  # noqa: E402
+from nvfp4_foundry.quant.planning.architectures.lumina import _BY_WIDTH  # noqa: E402
 from nvfp4_foundry.quant.planning.presets import preset_for  # noqa: E402
-from nvfp4_foundry.quant.sources import open_source  # noqa: E402
+from nvfp4_foundry.quant.sources import open_source, open_tensors  # noqa: E402
+
+# The pack tells them by their width, as ComfyUI does.
+TINY_LUMINAS = {192: ("lumina2", "Lumina 2"), 256: ("z-image", "Z-Image")}
 
 
-def quantize(family: Family, source_path: Path, target: Path) -> dict[str, Any]:
-    """Quantize with the family's preset; returns formats by layer and what was planned."""
+class Complaints(logging.Handler):
+    """Keeps what ComfyUI says of tensors that it misses or does not know."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.INFO)
+        self.said: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep the message if it is about tensors."""
+        text = record.getMessage()
+        if text.startswith(("unet missing", "unet unexpected", "left over keys")):
+            self.said.append(text)
+
+
+def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
+    """Norm of the difference over the norm of what is wanted."""
+    return float((found.double() - wanted.double()).norm() / wanted.double().norm())
+
+
+def quantize(source_path: Path, target: Path, name: str | None) -> tuple[str, Plan]:
+    """Quantize with a preset, or with the one for the model; returns its name and the plan."""
     with open_source(source_path) as source:
         inventory = take_inventory(source)
-        preset = preset_for(detect_architecture(inventory))
-        plan = make_plan(get_preset(preset.name).build(family.settings), inventory)
+        preset = get_preset(name or preset_for(detect_architecture(inventory)).name)
+        recipe = preset.build(small_settings(preset))
+        if name is not None:  # a search of the scales would take most of the test's time
+            recipe = recipe.model_copy(update={"rounding": "max"})
+        plan = make_plan(recipe, inventory)
         convert(source, plan, target)
     assert verify_checkpoint(target, source_path).problems == ()
-    return {
-        "preset": preset.name,
-        "warnings": plan.warnings,
-        "planned": {la.name: la.format for la in plan.quantized()},
-    }
+    return preset.name, plan
 
 
-def loaded_formats(model: torch.nn.Module) -> dict[str, str]:
-    """Return the formats of the Linears ComfyUI keeps quantized, in this pack's names."""
+def decoded_weights(target: Path, plan: Plan) -> dict[str, torch.Tensor]:
+    """Return what the pack says the quantized layers of a file are."""
     found = {}
-    for name, module in model.named_modules():
-        fmt = getattr(module, "quant_format", None)
-        if fmt is not None and type(module.weight).__name__ == "QuantizedTensor":
-            found[name] = f"{fmt}_w4a16" if module._full_precision_mm_config else fmt
+    with open_tensors(target) as saved:
+        for layer in plan.quantized():
+            start = f"{layer.name}."
+            inside = [name for name in saved.tensors if name.startswith(start)]
+            parts = {name.removeprefix(start): saved.load(name) for name in inside}
+            found[layer.name] = get_format(layer.format).decode(parts, layer.shape)
     return found
 
 
-def sample(path: Path, family: Family) -> tuple[torch.Tensor, Any]:
-    """Sample two steps; returns all values of the latent, and the MODEL."""
-    patcher = comfy.sd.load_diffusion_model(str(path))
-    return sampled(patcher, family, 2), patcher
+def quantized_modules(model: torch.nn.Module) -> dict[str, Any]:
+    """Return the layers that ComfyUI keeps quantized."""
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if type(getattr(module, "weight", None)).__name__ == "QuantizedTensor"
+    }
 
 
-def published(name: str) -> str:
-    """Return what the files of Flux's makers call a norm's factors; ComfyUI renames them."""
-    is_theirs = name.startswith(("double_blocks.", "single_blocks."))
-    return name.replace("_norm.weight", "_norm.scale") if is_theirs else name
+def other_kinds(model: torch.nn.Module, source_path: Path, prefix: str) -> list[str]:
+    """Return the layers that the pack and ComfyUI do not both take for a Linear."""
+    theirs = {
+        f"{prefix}{name}"
+        for name, module in model.named_modules()
+        if hasattr(module, "comfy_cast_weights") and hasattr(module, "in_features")
+    }
+    with open_source(source_path) as source:
+        layers = take_inventory(source).layers.values()
+    return sorted(theirs ^ {layer.name for layer in layers if layer.kind == "linear"})
+
+
+def format_of(module: Any) -> str:
+    """Return the format of a quantized layer, in this pack's names."""
+    name = module.quant_format
+    return f"{name}_w4a16" if module._full_precision_mm_config else name
+
+
+def try_preset(
+    name: str, family: Family, chosen_preset: str | None, plain: torch.Tensor
+) -> dict[str, Any]:
+    """Quantize, load and sample; beside it the unquantized model that is given our weights."""
+    source = folder / f"{name}.safetensors"
+    target = folder / f"{name}-{chosen_preset or 'quantized'}.safetensors"
+    preset, plan = quantize(source, target, chosen_preset)
+    patcher, decoded = loaded(target, family), decoded_weights(target, plan)
+    modules = {
+        f"{family.prefix}{layer}": module
+        for layer, module in quantized_modules(patcher.model.diffusion_model).items()
+    }
+    quantized = sampled(patcher, family, 2)
+    twin = loaded(source, family)
+    errors = {}
+    for layer, weight in decoded.items():
+        linear = twin.model.diffusion_model.get_submodule(layer.removeprefix(family.prefix))
+        errors[layer] = difference(weight, linear.weight)
+        linear.weight.copy_(weight)
+    return {
+        "preset": preset,
+        "class": type(patcher.model.model_config).__name__,
+        "warnings": plan.warnings,
+        "planned": {layer.name: layer.format for layer in plan.quantized()},
+        "loaded": {layer: format_of(module) for layer, module in modules.items()},
+        "decoded": max(
+            difference(module.weight.dequantize(), decoded[layer])
+            for layer, module in modules.items()
+        ),
+        "errors": errors,
+        "apart": difference(quantized, sampled(twin, family, 2)),
+        "moved": difference(quantized, plain),
+        "size": target.stat().st_size,
+    }
 
 
 @torch.inference_mode()
 def try_family(name: str, family: Family) -> dict[str, Any]:
     """Load, quantize, load and sample one family."""
-    source, target = folder / f"{name}.safetensors", folder / f"{name}-quantized.safetensors"
-    metadata = dict(family.metadata) or None
-    tensors = {published(key): value.to(torch.bfloat16) for key, value in family.tensors().items()}
-    save_file(tensors, source, metadata=metadata)
-    result = quantize(family, source, target)
-    plain, model = sample(source, family)
-    quantized, quantized_model = sample(target, family)
+    source = folder / f"{name}.safetensors"
+    tensors = {key: value.to(torch.bfloat16) for key, value in family.tensors().items()}
+    save_file(tensors, source, metadata=dict(family.metadata) or None)
+    model = loaded(source, family)
+    plain = sampled(model, family, 2)
     with ModelSource(model) as through_socket:
         same_names = set(through_socket.tensors) == set(tensors)
-    return result | {
-        "class": type(model.model).__name__,
-        "quantized_class": type(quantized_model.model).__name__,
-        "loaded": loaded_formats(quantized_model.model.diffusion_model),
+    return {
+        "class": type(model.model.model_config).__name__,
         "same_names": same_names,
-        "finite": bool(plain.isfinite().all() and quantized.isfinite().all()),
-        "moved": float((quantized - plain).norm() / plain.norm()),
+        "other_kinds": other_kinds(model.model.diffusion_model, source, family.prefix),
         "std": float(plain.std()),
-        "sizes": [source.stat().st_size, target.stat().st_size],
+        "size": source.stat().st_size,
+        "presets": [try_preset(name, family, preset, plain) for preset in (None, "all")],
     }
 
 
 if __name__ == "__main__":
-    logging.disable(logging.WARNING)
     torch.set_num_threads(1)
-    names = chosen or list(FAMILIES)
-    result = {name: try_family(name, FAMILIES[name]) for name in names}
+    _BY_WIDTH.update(TINY_LUMINAS)
+    complaints = Complaints()
+    logging.getLogger().handlers = [complaints]
+    result = {}
+    for name in chosen or FAMILIES:
+        complaints.said = []
+        try:
+            found = try_family(name, FAMILIES[name])
+        except Exception:  # one family must not hide the others
+            found = {"failed": traceback.format_exc()}
+        result[name] = found | {"complaints": complaints.said}
     (folder / "result.json").write_text(json.dumps(result))

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import comfy.sample
+import comfy.sd
 import torch
 from tiny_families import Family
+
+
+def loaded(path: Path, family: Family) -> Any:
+    """Return the MODEL of a file of the family, which computes in float32."""
+    with family.small():
+        return comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
 
 
 def sampled(patcher: Any, family: Family, steps: int) -> torch.Tensor:

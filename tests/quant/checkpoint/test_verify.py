@@ -163,7 +163,7 @@ DAMAGES: dict[str, tuple[Damage, str, bool]] = {
     "marker gone everywhere": (
         lambda t, m: forget_quantization(t, m, Q), Q, True),
     "float8 marker gone everywhere": (
-        lambda t, m: forget_quantization(t, m, F8), F8, False),
+        lambda t, m: forget_quantization(t, m, F8), F8, True),
     "marker says float8": (
         lambda t, m: set_marker(t, Q, b'{"format": "float8_e4m3fn"}'), Q, True),
     "marker says w4a16": (
@@ -183,17 +183,17 @@ DAMAGES: dict[str, tuple[Damage, str, bool]] = {
             _quantization_metadata=m["_quantization_metadata"].replace(Q, "nowhere.q")),
         "nowhere.q", True),
     "bias changed": (lambda t, m: t[f"{Q}.bias"][3].add_(1), Q, False),
-    "bias gone": (lambda t, m: t.pop(f"{Q}.bias"), Q, False),
+    "bias gone": (lambda t, m: t.pop(f"{Q}.bias"), Q, True),
     "norm changed": (lambda t, m: t["blocks.0.norm3.weight"][0].neg_(), "blocks.0.norm3", False),
     "parameter changed": (lambda t, m: t["head.modulation"].add_(1), "head.modulation", False),
     "kept Linear changed": (lambda t, m: t["head.head.weight"][0, 0].add_(1), "head.head", False),
     "kept Linear reshaped": (
         lambda t, m: t.update({"head.head.weight": t["head.head.weight"].view(-1)}),
         "head.head", False),
-    "tensor gone": (lambda t, m: t.pop("blocks.3.modulation"), "blocks.3.modulation", False),
+    "tensor gone": (lambda t, m: t.pop("blocks.3.modulation"), "blocks.3.modulation", True),
     "tensor added": (lambda t, m: t.update(extra=torch.ones(1)), "extra", False),
     "scale without weight added": (
-        lambda t, m: t.update({"head.head.weight_scale": torch.ones(())}), "head.head", False),
+        lambda t, m: t.update({"head.head.weight_scale": torch.ones(())}), "head.head", True),
 }  # fmt: skip
 
 

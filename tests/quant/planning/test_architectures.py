@@ -52,7 +52,64 @@ KNOWN = [
     ("t5-xxl", "t5-xxl", "24 encoder.block", "t5-xxl"),
     ("umt5-xxl", "umt5-xxl", "24 encoder.block", "t5-xxl"),
     ("qwen2.5-vl-7b", "qwen2.5-vl", "width 3584, 28 model.layers", "qwen2.5-vl"),
-    ("qwen3-4b", "qwen3", "width 2560, 36 model.layers", "qwen2.5-vl"),
+    ("qwen3-4b", "qwen3", "width 2560, 36 model.layers", "language-models"),
+    ("anima", "anima", "width 2048, 28 blocks, 6 llm_adapter.blocks", "cosmos-predict2"),
+    ("auraflow", "auraflow", "width 3072, 4 double_layers, 32 single_layers", "smart"),
+    ("boogu", "boogu",
+     "width 3360, 2 context_refiner, 8 double_stream_layers, 2 noise_refiner",
+     "omnigen2"),
+    ("cosmos-predict2-t2i-14b", "cosmos-predict2", "width 5120, 36 blocks", "cosmos-predict2"),
+    ("cosmos-predict2-t2i-2b", "cosmos-predict2", "width 2048, 28 blocks", "cosmos-predict2"),
+    ("ernie-image", "ernie-image", "width 4096, 36 layers", "ernie-image"),
+    ("gemma3-12b", "gemma3", "width 3840, 48 model.layers", "language-models"),
+    ("hidream-i1", "hidream-i1",
+     "width 2560, 16 double_stream_blocks, 32 single_stream_blocks",
+     "hidream-i1"),
+    ("hidream-o1", "hidream-o1", "36 language_model.layers, 27 visual.blocks", "hidream-o1"),
+    ("hunyuan-image-2.1", "hunyuan-image-2.1",
+     "64 input channels, width 3584, 20 double_blocks, 40 single_blocks",
+     "hunyuan-video"),
+    ("ideogram4", "ideogram4", "width 4608, 34 layers", "ideogram4"),
+    ("kandinsky5-image", "kandinsky5",
+     "width 2560, 2 text_transformer_blocks, 50 visual_transformer_blocks",
+     "kandinsky5"),
+    ("kandinsky5-lite", "kandinsky5",
+     "width 1792, 2 text_transformer_blocks, 32 visual_transformer_blocks",
+     "kandinsky5"),
+    ("kandinsky5-pro", "kandinsky5",
+     "width 4096, 4 text_transformer_blocks, 60 visual_transformer_blocks",
+     "kandinsky5"),
+    ("krea2", "krea2",
+     "width 6144, 28 blocks, 2 txtfusion.layerwise_blocks, 2 txtfusion.refiner_blocks",
+     "krea2"),
+    ("lens", "lens", "width 1536, 48 transformer_blocks", "smart"),
+    ("llama3-8b", "llama3", "width 4096, 32 model.layers", "language-models"),
+    ("longcat-image", "longcat-image",
+     "width 3072, 10 double_blocks, 20 single_blocks, no guidance",
+     "flux1"),
+    ("ltx-2.3", "ltx-2", "width 4096, 48 transformer_blocks", "ltx-2"),
+    ("mage-flow", "mage-flow", "12 blocks", "smart"),
+    ("minimax-h3", "minimax-h3", "width 5376, 50 blocks, 2 token_refiner.blocks", "minimax-h3"),
+    ("minimax-h3-curve", "minimax-h3",
+     "width 5376, 50 blocks, 2 token_refiner.blocks",
+     "minimax-h3"),
+    ("mistral3-24b", "mistral3", "width 5120, 40 model.layers", "language-models"),
+    ("mochi", "mochi", "width 3072, 48 blocks", "smart"),
+    ("omnigen2", "omnigen2",
+     "width 2520, 2 context_refiner, 32 layers, 2 noise_refiner",
+     "omnigen2"),
+    ("qwen3-8b", "qwen3", "width 4096, 36 model.layers", "language-models"),
+    ("qwen3-vl-8b", "qwen3-vl", "width 4096, 36 model.language_model.layers", "language-models"),
+    ("sd3.5-large", "sd3", "width 2432, 38 joint_blocks", "sd3.5"),
+    ("sd3.5-medium", "sd3", "width 1536, 24 joint_blocks", "sd3.5"),
+    ("wan-humo", "wan-humo", "36 input channels, width 5120, 40 blocks", "wan-conditioned"),
+    ("wan-scail", "wan-scail", "20 input channels, width 5120, 40 blocks", "wan-conditioned"),
+    ("wan2.1-camera", "wan-camera", "32 input channels, width 5120, 40 blocks", "wan-conditioned"),
+    ("wan2.1-vace-14b", "wan-vace", "16 input channels, width 5120, 40 blocks", "wan-conditioned"),
+    ("wan2.2-animate", "wan-animate",
+     "36 input channels, width 5120, 40 blocks",
+     "wan-conditioned"),
+    ("wan2.2-s2v", "wan-s2v", "16 input channels, width 5120, 40 blocks", "wan-conditioned"),
     ("unknown-dit", "transformer", "5 stages", "smart"),
 ]  # fmt: skip
 
@@ -154,17 +211,14 @@ READ = [
 def test_shapes_that_comfyui_reads_stay_readable(
     inventory_named: InventoryNamed, model: str, layer: str
 ) -> None:
-    """Formats that keep the shape are allowed. Formats that pack it are refused with a reason."""
-    for wanted, given in (("nvfp4", "keep"), ("float8_e4m3fn", "float8_e4m3fn")):
-        recipe = Recipe.model_validate(
-            {"rules": [{"pattern": layer, "format": wanted}], "default": "float8_e4m3fn"}
-        )
-        plan = make_plan(recipe, inventory_named(model))
-        planned = next(la for la in plan.layers if la.name == layer)
-        assert planned.format == given
-        if given != wanted:
-            reason = "ComfyUI recognises the model by its shape, which this format packs"
-            assert plan.warnings[0] == f"{layer} stays as it is instead of nvfp4: {reason}"
+    """A format that packs the shape gives way to one that keeps it, and the reason says so."""
+    recipe = Recipe.model_validate({"rules": [{"pattern": layer, "format": "nvfp4"}]})
+    plan = make_plan(recipe, inventory_named(model))
+    planned = next(la for la in plan.layers if la.name == layer)
+    assert planned.format == "float8_e4m3fn"
+    why = "ComfyUI recognises the model by its shape, which this format packs"
+    assert planned.reason.endswith(f"float8_e4m3fn, because nvfp4 is not possible: {why}")
+    assert plan.warnings == ()
 
 
 @pytest.mark.parametrize("model", ["wan2.2-ti2v-5b", "wan2.2-i2v-14b", "qwen-image-edit-2511"])

@@ -26,6 +26,7 @@ from nvfp4_foundry.quant.planning.architectures.folding import expand
 from nvfp4_foundry.quant.planning.presets import preset_for
 
 from tests.data import manifests
+from tests.data.model_configs import DIFFUSION
 from tests.data.write_known_models import KNOWN, inventory_named, known_models, text_of
 
 #: Id and title, and the published models that must get them.
@@ -81,8 +82,6 @@ EXPECTED = {
     ("pixeldit", "PixelDiT"): "pixeldit",
     ("qwen-image", "Qwen-Image"): "qwen-image-2512 qwen-image-layered",
     ("qwen-image-edit-2511", "Qwen-Image-Edit 2511"): "qwen-image-edit-2511",
-    ("qwen2.5-vl", "Qwen2.5-VL text encoder"): "qwen2.5-vl-7b",
-    ("qwen3", "Qwen3 text encoder"): "qwen3-4b",
     ("rt-detr", "RT-DETR"): "rt-detr",
     ("sam3", "SAM 3"): "sam3 sam3.1",
     ("sd-x4-upscaler", "Stable Diffusion x4 upscaler"): "sd-x4-upscaler",
@@ -99,10 +98,8 @@ EXPECTED = {
     ("stable-cascade", "Stable Cascade, stage B"): "stable-cascade-b",
     ("stable-cascade", "Stable Cascade, stage C"): "stable-cascade-c",
     ("svd", "Stable Video Diffusion"): "sv3d-p sv3d-u svd",
-    ("t5-xxl", "T5-XXL text encoder"): "t5-xxl",
     ("trellis2", "Trellis 2"): "trellis2",
     ("triposplat", "TripoSplat"): "triposplat",
-    ("umt5-xxl", "UMT5-XXL text encoder"): "umt5-xxl",
     ("wan-animate2", "WAN Animate 2"): "wan-animate2",
     ("wan-dancer", "WanDancer"): "wan-dancer",
     ("wan-flowrvs", "WAN FlowRVS"): "wan-flowrvs",
@@ -121,6 +118,26 @@ EXPECTED = {
     ("z-image", "Z-Image"): "z-image z-image-omni",
     ("z-image-pixel", "Z-Image in pixels"): "z-image-pixel",
     ("zero123", "Stable Zero123"): "zero123",
+    ("gemma2", "Gemma 2 2B text encoder"): "gemma2-2b",
+    ("gemma3", "Gemma 3 12B text encoder"): "gemma3-12b",
+    ("gemma3", "Gemma 3 4B text encoder"): "gemma3-4b gemma3-4b-vision",
+    ("gemma4", "Gemma 4 12B text encoder"): "gemma4-12b",
+    ("gemma4", "Gemma 4 31B text encoder"): "gemma4-31b",
+    ("gemma4", "Gemma 4 E2B text encoder"): "gemma4-e2b",
+    ("gemma4", "Gemma 4 E4B text encoder"): "gemma4-e4b",
+    ("gpt-oss", "GPT-OSS text encoder"): "gpt-oss-20b",
+    ("llama3", "Llama 3 text encoder"): "llama3-8b",
+    ("minimax-music3-te", "MiniMax Music 3 text encoder"): "minimax-music3-te",
+    ("mistral3", "Ministral 3 text encoder"): "ministral3-3b",
+    ("mistral3", "Mistral 3 Small text encoder"): "mistral3-24b",
+    ("qwen2.5", "Qwen2.5 text encoder"): "qwen2.5-3b",
+    ("qwen2.5-vl", "Qwen2.5-VL text encoder"): "qwen2.5-vl-7b",
+    ("qwen3", "Qwen3 text encoder"): "qwen3-0.6b qwen3-2b qwen3-4b qwen3-8b",
+    ("qwen3-vl", "Qwen3-VL text encoder"): "qwen3-vl-32b qwen3-vl-4b qwen3-vl-8b",
+    ("qwen3.5", "Qwen3.5 text encoder"): "qwen3.5-2b qwen3.5-9b",
+    ("t5-xxl", "T5-XXL text encoder"): "t5-xxl",
+    ("t5-xxl", "T5-XXL text encoder, first version"): "t5-xxl-first",
+    ("umt5-xxl", "UMT5-XXL text encoder"): "umt5-xxl",
 }  # fmt: skip
 MODELS = {model: named for named, models in EXPECTED.items() for model in models.split()}
 #: Classes in ``comfy.supported_models.models``.
@@ -152,9 +169,7 @@ def quantized(plan: Plan, inventory: Inventory) -> Iterator[tuple[str, tuple[int
 
 def test_all_classes_are_there() -> None:
     classes = {
-        record["loaded_as"]: record["since"]
-        for record in map(manifests.load_record, manifests.GENERATED)
-        if "since" in record  # text encoders have none
+        record["loaded_as"]: record["since"] for record in map(manifests.load_record, DIFFUSION)
     }
     assert set(MODELS) == set(manifests.GENERATED)
     assert len(classes) == CLASSES["0.33"]
@@ -176,10 +191,12 @@ def test_kinds(model: str) -> None:
     """Every matrix has the kind of the module that ComfyUI builds for it."""
     record = manifests.load_record(model)
     others = {kind: named(record, kind) for kind in ("embedding", "parameter")}
-    rewritten = named(record, "rewritten")
+    rewritten, banks = named(record, "rewritten"), named(record, "bank")
     for layer in inventory_of_model(model).layers.values():
         name = layer.tensor.name
-        if len(layer.shape) != 2 or not name.endswith(".weight"):
+        if name in banks:
+            assert layer.kind == "linear"
+        elif len(layer.shape) != 2 or not name.endswith(".weight"):
             assert layer.kind not in ("linear", "embedding"), name
             continue
         expected = next((kind for kind, names in others.items() if name in names), "linear")
@@ -191,13 +208,15 @@ def test_plans_quantize_only_linear_layers(model: str) -> None:
     """No other matrix, no key that the loader rewrites, no shape that the detection reads."""
     record, inventory = manifests.load_record(model), inventory_of_model(model)
     forbidden = named(record, "embedding", "parameter", "rewritten")
+    banks = named(record, "bank")
     columns, rows = set(record.get("columns_read", ())), set(record.get("rows_read", ()))
     for title, recipe in RECIPES.items():
         plan = make_plan(recipe(inventory), inventory, any_architecture=True)
         assert plan.quantized(), title
         for name, stored in quantized(plan, inventory):
             shape = inventory.layers[name.removesuffix(".weight")].shape
-            assert name.endswith(".weight") and len(shape) == 2, (title, name)
+            is_matrix = name.endswith(".weight") and len(shape) == 2
+            assert is_matrix or name in banks, (title, name)
             assert name not in forbidden, (title, name)
             assert name not in columns or stored == shape, (title, name)
             assert name not in rows or stored[0] == shape[0], (title, name)

@@ -80,11 +80,12 @@ def test_where_a_shape_does_not_fit_the_fallback_is_taken() -> None:
     assert "convrot_w4a4, else int8_convrot" in plan.layers[1].reason
 
 
-def test_without_a_fallback_the_layer_stays_with_a_warning() -> None:
-    model = inventory(("a", (64, 512)), ("b", (64, 320)))
+def test_a_fallback_that_does_not_fit_gives_way_too() -> None:
+    """Each format names the next one: rotation by 256, by 16 to 256, none."""
+    model = inventory(("a", (64, 512)), ("b", (64, 320)), ("c", (64, 100)))
     plan = make_plan(Recipe.model_validate({"rules": [{"format": "convrot_w4a4"}]}), model)
-    assert plan.layers[1].format == "keep"
-    assert "in_features % 256" in plan.warnings[0]
+    assert [la.format for la in plan.layers] == ["convrot_w4a4", "int8_convrot", "int8_rowwise"]
+    assert plan.warnings == ()
 
 
 def test_a_fallback_must_be_a_format() -> None:

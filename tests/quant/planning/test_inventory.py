@@ -114,3 +114,25 @@ def test_a_bias_may_come_before_its_weight() -> None:
     inventory = inventory_of(infos(a__bias=(4,), a__weight=(4, 4)))
     assert list(inventory.layers) == ["a"]
     assert inventory.layers["a"].nbytes == 2 * (16 + 4)
+
+
+def test_blocks_may_repeat_the_name_of_their_list(inventory_named: InventoryNamed) -> None:
+    """Cosmos has ``blocks.block3``, with three parts that are no blocks of their own."""
+    cosmos = inventory_named("cosmos-t2v-7b")
+    assert cosmos.containers == {"blocks.block": 28}
+    block = cosmos.layers["blocks.block27.blocks.2.block.layer1"].block
+    assert block is not None and (block.index, block.count) == (27, 28)
+    assert cosmos.layers["final_layer.linear"].block is None
+
+
+def test_what_lies_beside_stable_audio_is_no_layer_of_the_model() -> None:
+    """Its conditioners are in the same file, and ComfyUI loads them with torch's own Linear."""
+    beside = "conditioner.conditioners.seconds_total.embedder.embedding.1"
+    name = "transformer.layers.0.ff.ff.2"
+    tensors = [
+        TensorInfo(f"{layer}.{part}", shape, torch.float16)
+        for layer in (beside, name)
+        for part, shape in (("weight", (768, 256)), ("bias", (768,)))
+    ]
+    kinds = {layer.name: layer.kind for layer in inventory_of(tensors).layers.values()}
+    assert kinds == {beside: "parameter", name: "linear"}

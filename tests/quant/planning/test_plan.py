@@ -117,11 +117,11 @@ def test_alignment_refusals_name_the_layer(shape: tuple[int, int], fits: bool) -
     tensors = [TensorInfo(f"{n}.weight", s, torch.float16) for n, s in
                (("odd", shape), ("even", (64, 64)))]  # fmt: skip
     plan = plan_of(inventory_of(tensors), "* = nvfp4")
-    assert format_of(plan, "odd") == ("nvfp4" if fits else "keep")
+    assert format_of(plan, "odd") == ("nvfp4" if fits else "float8_e4m3fn")
     assert format_of(plan, "even") == "nvfp4"
     assert bool(plan.warnings) is not fits
     if not fits:
-        assert plan.warnings[0].startswith("odd stays as it is instead of nvfp4: the native NVFP4")
+        assert plan.warnings[0].startswith("odd becomes float8_e4m3fn instead of nvfp4: the native")
 
 
 def test_integers_are_never_cast() -> None:

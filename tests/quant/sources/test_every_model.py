@@ -9,10 +9,10 @@ from nvfp4_foundry.quant.sources.base import TensorInfo, TensorSource
 from nvfp4_foundry.quant.sources.recognised import require_complete, require_model
 
 from tests.data import manifests
+from tests.data.model_configs import DIFFUSION
 
 #: Prefixes that ComfyUI removes as it loads a diffusion model.
 PREFIXES = ("model.diffusion_model.", "model.", "net.")
-DIFFUSION = [m for m in manifests.GENERATED if "since" in manifests.load_record(m)]
 
 
 class Names(TensorSource):

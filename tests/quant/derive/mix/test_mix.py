@@ -106,14 +106,14 @@ def test_the_recipes_hard_rules_are_kept(inventory_named: InventoryNamed) -> Non
     assert formats_of(mix.plan)["blocks.0.ffn.0"] == formats_of(mix.plan)["head.head"] == "keep"
 
 
-def test_a_shape_that_refuses_every_format_keeps_its_own(small: tuple[Inventory, Plan]) -> None:
+def test_a_shape_that_refuses_every_format_gets_the_next_one(small: tuple[Inventory, Plan]) -> None:
     inventory, base = small
-    sensitivity = sensitivity_of(inventory, random_costs(MIXED, 1))
-    mix = mix_plan(base, inventory, sensitivity, Budget(bits=8), ("nvfp4", "nvfp4_w4a16"))
-    own = next(la for la in base.layers if la.name == "odd")
-    assert next(la for la in mix.plan.layers if la.name == "odd") == own
-    assert own.format == "float8_e4m3fn" and mix.unknown == ()
-    assert mix.point.counts == {"nvfp4_w4a16": 3, "float8_e4m3fn": 1}
+    costs = random_costs(MIXED, 1)
+    mix = mix_plan(
+        base, inventory, sensitivity_of(inventory, costs), Budget(bits=8), ("nvfp4", "nvfp4_w4a16")
+    )
+    assert formats_of(mix.plan)["odd"] in ("float8_e4m3fn", "float8_e4m3fn_w8a16")
+    assert mix.unknown == () and mix.point.counts["nvfp4_w4a16"] == 3
 
 
 def test_the_presets_point_is_on_the_same_scale(small: tuple[Inventory, Plan]) -> None:

@@ -23,6 +23,7 @@ from nvfp4_foundry.quant.planning import (
     Recipe,
     get_preset,
     make_plan,
+    parse_rule_lines,
 )
 from nvfp4_foundry.quant.planning.plan import stored_bytes, why_not
 from nvfp4_foundry.quant.reports.view import (
@@ -205,7 +206,8 @@ def test_layers_whose_shape_is_read_have_sizes_of_their_own(
 
 def test_a_plan_shows_its_notes_and_warnings_apart() -> None:
     inventory = inventory_from({"blocks.0.a": (64, 64), "blocks.0.b": (60, 64)})
-    plan = make_plan(Recipe(default="nvfp4", name="mine"), inventory)
+    recipe = Recipe(rules=parse_rule_lines("* = nvfp4"), name="mine")
+    plan = make_plan(recipe, inventory)
     view = plan_view(plan, ("LoRA x",))
     assert view.messages[0] == Message("note", "LoRA x")
     assert [m.level for m in view.messages] == ["note", *["warning"] * len(plan.warnings)]
