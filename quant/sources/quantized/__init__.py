@@ -84,16 +84,11 @@ def decoded_where_known(source: TensorSource, layout: str = "") -> TensorSource:
     """Return a source to inspect, with its weights decoded where possible.
 
     Unlike `decoded`, it also lists weights that cannot be decoded, with their stored shape. Loading
-    such a weight raises an error with the reason. A note says why `decoded` would refuse the file.
+    such a weight raises an error with the reason.
 
     Raises:
         CheckpointError: a marker is not JSON.
     """
-    notes = []
-    try:
-        decoded(source, layout)
-    except (SourceError, CheckpointError) as error:
-        notes.append(f"a conversion refuses this file: {error}")
     with suppress(SourceError):
         source = with_scale_map(source)
     weights, refused = {}, {}
@@ -102,9 +97,9 @@ def decoded_where_known(source: TensorSource, layout: str = "") -> TensorSource:
             weights[name] = describe()
         except (SourceError, CheckpointError) as error:
             refused[name] = error
-    notes += [*_remarks(weights), *_odd_scale_notes(source)]
+    notes = (*_remarks(weights), *_odd_scale_notes(source))
     weights |= unknown_weights(source, _parts(weights), refused)
-    return DecodedSource(source, weights, tuple(notes), hidden=leftovers(source))
+    return DecodedSource(source, weights, notes, hidden=leftovers(source))
 
 
 def _find(source: TensorSource, layout: str) -> Found:
