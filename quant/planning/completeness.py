@@ -160,7 +160,8 @@ def _missing_of_known(
 ) -> Iterator[str]:
     """Yield what all published models have and this one lacks, if it is not another variant.
 
-    A variant lacks a tensor in every block, or one that is not of a layer.
+    A variant lacks a tensor in every block, or one that is not of a layer, or has fewer modules in
+    a list.
     """
     for name in names:
         layer, _, leaf = name.rpartition(".")
@@ -171,10 +172,17 @@ def _missing_of_known(
     for name in known.missing_from(names):
         template = known.template_of(name)
         if template == name:
-            if _is_of_layer(name, known):
+            if _is_of_layer(name, known) and _is_begun(name, names):
                 yield name
         elif template in present and f"{template.partition('#')[0]}" in lists:
             yield name
+
+
+def _is_begun(name: str, names: Collection[str]) -> bool:
+    """Whether the file has something of every numbered module that a tensor is in."""
+    parts = name.split(".")
+    numbered = [at for at, part in enumerate(parts) if part.isdigit()]
+    return all(_any_in(names, f"{'.'.join(parts[: at + 1])}.") for at in numbered)
 
 
 def _is_of_layer(name: str, known: KnownModel) -> bool:

@@ -119,6 +119,8 @@ def _by_shape(
     narrow: int,
 ) -> Role | None:
     """Return the role of a layer of a block that its name does not tell."""
+    if len(shapes[name]) != 2:  # a bank of experts
+        return None
     outputs, inputs = shapes[name]
     parts = name.split(".")
     is_usual = any(_ATTENTION_OR_FFN.fullmatch(part) for part in parts)
