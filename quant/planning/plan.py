@@ -220,9 +220,9 @@ def _next_fitting(
     if fallback is None and _unsuited_kind(layer, get_format(wanted)):
         return None
     for name in next_formats(wanted, fallback):
-        fmt = _or_as_stored(layer, name, architecture) if architecture else get_format(name)
+        fmt = _or_as_stored(layer, name)
         if not (why_not(layer, fmt, architecture) if architecture else _unsuited(layer, fmt)):
-            kept = _or_as_stored(layer, "keep", architecture) if architecture else fmt
+            kept = _or_as_stored(layer, "keep")
             return kept if kept.is_quantized and kept.bits <= fmt.bits else fmt
     return None
 
