@@ -30,7 +30,7 @@ _ONLY_MODULATION = (6, 9, 12, 18)
 # Each pattern is for one part of a dotted name.
 _ADAPTER = re.compile(
     r"\w*adapt[eo]r\w*|\w*connector\w*|\w*refiner\w*|\w*fusion|\w*injector|\w*resampler|"
-    r"\w+_encoder|(de)?tokenizer|\w*projectors?|(before|after)_proj|visual|vision(_model|_tower)?|audio_tower|"
+    r"\w+_encoder|(de)?tokenizer|\w*projectors?|(before|after)_proj|visual|vision(_model|_tower)?|audio_(model|tower)|"
     r"\w*distilled_guidance\w*|nerf_\w+|dec_net"
 )
 _MODULATION = re.compile(
@@ -39,8 +39,8 @@ _MODULATION = re.compile(
 )
 _NORM = re.compile(r"\w*norm\w*")
 _EMBEDDER = re.compile(r"\w*embed\w*")
-_GATE = re.compile(r"\w*gate_logits|\w*router\w*")
-_EXPERTS = re.compile(r"(^|\.)(\w+_)?experts\.")
+_GATE = re.compile(r"\w*gate_logits|\w*router\w*|per_layer_\w+")
+_EXPERTS = re.compile(r"(^|\.)(\w+_)?experts\.\d+\.")
 _ATTENTION_OR_FFN = re.compile(
     r"\w*attn\w*|\w*attention\w*|\w*mlp\w*|(\w+_)?ff(n|_\w+)?|\w*feed_forward\w*|\w*qkv\w*|"
     r"(\w+_)?[qkvo]|\w*(query|key|value|kv|proj)\w*|fc\d|w\d|linear_?\d|layer\d|up|down|gate",
@@ -57,14 +57,17 @@ def find_roles(
 
     Args:
         shapes: the shapes ``(out, in)`` of all layers of a model.
-        linears: the Linear layers among them.
+        linears: the Linear layers among them. Banks of experts, which have a third dimension, have
+            no role.
         containers: by layer, the list of blocks that the layer is in; no entry if it is in none.
     """
     found: dict[str, Role] = {}
     unnamed: dict[str, list[str]] = defaultdict(list)
     times: set[int] = set()
     for name in linears:
-        role = _by_name(name) if len(shapes[name]) == _MATRIX else "expert"
+        if len(shapes[name]) != 2:
+            continue
+        role = _by_name(name)
         if role:
             found[name] = role
         elif name in containers:

@@ -110,7 +110,13 @@ ROLES: dict[str, Roles] = {
         "adapter": REFINERS, "gate": r"((noise|context)_)?repo_layers\.\d+\.\w+_map",
     },
     "qwen2.5-vl-7b": VISUAL, "qwen3-vl-8b": VISUAL,
-    "gemma3-12b": {"adapter": r"vision_model\..*"},
+    "qwen3-vl-4b": VISUAL, "qwen3-vl-32b": VISUAL,
+    "qwen3.5-9b": {**VISUAL, "gate": r".*\.linear_attn\.in_proj_[ab]"},
+    **dict.fromkeys(("gemma3-12b", "gemma3-4b-vision", "gemma4-31b"),
+                    {"adapter": r"vision_model\..*"}),
+    **dict.fromkeys(("gemma4-e2b", "gemma4-e4b"), {
+        "adapter": r"(vision_model|audio_model)\..*", "gate": r"model\.layers\.\d+\.per_layer_.*",
+    }),
     "qwen3.5-2b": {**VISUAL, "gate": r".*\.linear_attn\.in_proj_[ab]"},
     "gated-ltx": {"adapter": r"video_embeddings_connector\..*", "gate": r"transformer_.*_logits"},
     "unknown-dit": {
