@@ -41,7 +41,7 @@ def recipe(comfyui: str = "") -> Recipe:
 
 def test_the_oldest_comfyui_decides_whether_the_format_is_allowed() -> None:
     plan = make_plan(recipe("0.33"), MODEL)
-    assert plan.counts() == {ASYM: 2, "keep": 1} and plan.needs_comfyui == "0.33"
+    assert plan.counts() == {ASYM: 2, "int8_convrot": 1} and plan.needs_comfyui == "0.33"
     for older in ("", "0.29", "0.32.4"):
         with pytest.raises(PlanError, match=r"blocks\.0\.ffn\.0, blocks\.1") as caught:
             make_plan(recipe(older), MODEL)
@@ -114,7 +114,7 @@ def test_every_report_and_the_header_name_the_version(
     assert note in run(capsys, "inspect", target)[1]
     assert run(capsys, "verify", target, "--source", TINY)[0] == 0
     assert run(capsys, "report", target, "--card", card)[0] == 0
-    assert "ComfyUI 0\\.33 or newer" in card.read_text()
+    assert "ComfyUI 0.33 or newer" in card.read_text().replace("\\", "")
     assert "Ampere (RTX 30) | native" in card.read_text().replace("\\", "")
 
 
