@@ -22,6 +22,7 @@ from ..files import folders
 from ..foundry_node import FoundryNode
 from ..inputs.any_architecture import any_architecture_input
 from ..inputs.layout import chosen_layout, layout_input
+from ..inputs.oldest_comfyui import THIS, comfyui_input, for_chosen_comfyui
 from ..inputs.sockets import START, RecipeSocket, StatisticsSocket
 from ..inputs.target import Target, card_input, target_inputs, why_not_target
 from ..prompts.validation import constant_inputs
@@ -107,9 +108,10 @@ class QuantizeFile(FoundryNode):
         whole_checkpoint: bool = False,
         model_card: bool = False,
         layout: str | None = None,
+        comfyui: str = THIS,
     ) -> io.NodeOutput:
         """Write the checkpoint and return its path and report."""
-        recipe = recipe or automatic_recipe()
+        recipe = for_chosen_comfyui(recipe or automatic_recipe(), comfyui)
         target = Target(_NODE, file_name, folder, if_exists, model_file)
         file, second = folders.source_path(model_file), folders.completing_path(complete_from)
         opened = open_source(
@@ -178,4 +180,5 @@ def _inputs() -> list[io.Input]:
         ),
         card_input(),
         layout_input(),
+        comfyui_input(),
     ]

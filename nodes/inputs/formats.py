@@ -68,5 +68,7 @@ _NOTES = {
     "mxfp8": "8.25 bits per weight, 8-bit activations, for Blackwell.",
     "float8_e4m3fn_w8a16": "8 bits per weight, 16-bit activations. As small as float8_e4m3fn, more "
     "precise and slower.",
+    "asym_w4a8_int8": "4.5 bits per weight, 8-bit activations, for Ampere and newer. As small as "
+    "nvfp4, more precise, and slower than it on Blackwell. Needs ComfyUI 0.33.",
     "float8_e5m2": "8 bits per weight, 16-bit activations. Less precise than float8_e4m3fn.",
 }

@@ -12,6 +12,7 @@ from ...quant.reports.view import plan_view
 from ..bridge.model_or_clip import opened
 from ..foundry_node import FoundryNode
 from ..inputs.any_architecture import any_architecture_input
+from ..inputs.oldest_comfyui import THIS, comfyui_input, for_chosen_comfyui
 from ..inputs.rules import rules_input
 from ..inputs.sockets import START, PlanSocket, RecipeSocket
 from ..reports.errors import refused
@@ -64,6 +65,7 @@ class PlanLayers(FoundryNode):
                     tooltip="Which encoder to use if a CLIP holds several: t5xxl, llama, ... Leave "
                     "it empty for the largest.",
                 ),
+                comfyui_input(),
             ],
             outputs=[
                 PlanSocket.Output(display_name="PLAN"),
@@ -91,9 +93,10 @@ class PlanLayers(FoundryNode):
         any_architecture: bool,
         rules: str = "",
         encoder: str = "",
+        comfyui: str = THIS,
     ) -> io.NodeOutput:
         """Return the plan, its table and its recipe."""
-        edited = recipe.with_rules(parse_rule_lines(rules))
+        edited = for_chosen_comfyui(recipe, comfyui).with_rules(parse_rule_lines(rules))
         with opened(model, cls.hidden, encoder=encoder.strip()) as source:
             inventory = take_inventory(source)
             plan = make_plan(edited, inventory, any_architecture=any_architecture)

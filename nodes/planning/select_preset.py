@@ -23,6 +23,7 @@ from ...quant.reports.gpu_support import describe_support
 from ...quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from ..foundry_node import FoundryNode
 from ..inputs.input_scale import chosen_policy, input_scale_options, modified, why_not
+from ..inputs.oldest_comfyui import THIS, comfyui_input, for_chosen_comfyui
 from ..inputs.rules import rules_input
 from ..inputs.sockets import START, RecipeSocket
 from ..prompts.validation import constant_inputs
@@ -118,6 +119,7 @@ class SelectPreset(FoundryNode):
         preset: dict[str, Any] | None = None,
         input_scale: dict[str, Any] | None = None,
         gpu: str = _AS_WRITTEN,
+        comfyui: str = THIS,
     ) -> io.NodeOutput:
         """Return the recipe and how its formats run on this machine."""
         if preset is None:  # ComfyUI turns an unknown choice into None
@@ -126,9 +128,10 @@ class SelectPreset(FoundryNode):
             )
         policy = chosen_policy(input_scale)
         machine = examine_machine()
-        recipe = _recipe(preset)
+        recipe = _recipe(preset).for_comfyui(None if comfyui == THIS else comfyui)
         if gpu != _AS_WRITTEN:
-            recipe = for_gpu(recipe, _TARGETS.get(gpu, machine.generation))
+            target = for_chosen_comfyui(recipe, comfyui).oldest_comfyui
+            recipe = for_gpu(recipe, _TARGETS.get(gpu, machine.generation), target)
         recipe = recipe.with_rules(parse_rule_lines(extra_rules))
         recipe = recipe.with_numbers(rounding, policy)
         text = describe_support(recipe, machine)
@@ -171,9 +174,11 @@ def _number_inputs() -> list[io.Input]:
             optional=True,
             tooltip="The GPU that the checkpoint is for. Presets are made for Blackwell. "
             "Ada or Hopper: float8 instead of NVFP4. Turing or Ampere: convrot_w4a4 "
-            "instead of NVFP4, and int8_convrot instead of float8. Formats with 16-bit "
+            "instead of NVFP4, and int8_convrot instead of float8. Ada, Hopper and Ampere get "
+            "asym_w4a8_int8 instead of NVFP4 if comfyui is 0.33 or newer. Formats with 16-bit "
             "activations and your extra rules do not change.",
         ),
+        comfyui_input(),
     ]
 
 

@@ -12,6 +12,7 @@ from ...quant.rounding import DEFAULT_ROUNDING, ROUNDINGS
 from ...quant.sensitivity.measure import (
     DEFAULT_CANDIDATES,
     INTEGER_CANDIDATES,
+    NEWER_CANDIDATES,
     QUANTIZED_FORMATS,
     measure_sensitivity,
 )
@@ -29,6 +30,7 @@ from .result import saved_sensitivity, sensitivity_outputs, sensitivity_result
 _CANDIDATES = {
     ", ".join(DEFAULT_CANDIDATES): DEFAULT_CANDIDATES,
     ", ".join(INTEGER_CANDIDATES): INTEGER_CANDIDATES,
+    ", ".join(NEWER_CANDIDATES): NEWER_CANDIDATES,
     "all quantized formats": QUANTIZED_FORMATS,
     **{name: (name,) for name in QUANTIZED_FORMATS},
 }
@@ -69,7 +71,8 @@ class MeasureSensitivity(FoundryNode):
                     options=list(_CANDIDATES),
                     default=", ".join(DEFAULT_CANDIDATES),
                     tooltip="The formats to measure: those for Blackwell, those for Turing and "
-                    "Ampere, all of them (slow), or one.",
+                    "Ampere, those for Ampere and newer with ComfyUI 0.33, all of them (slow), or "
+                    "one.",
                 ),
                 io.Combo.Input(
                     "rounding",

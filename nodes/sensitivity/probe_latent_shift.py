@@ -27,6 +27,7 @@ _PROBED = {
     "nvfp4, float8_e4m3fn": ("nvfp4", "float8_e4m3fn"),
     "nvfp4": ("nvfp4",),
     "convrot_w4a4, int8_convrot": ("convrot_w4a4", "int8_convrot"),
+    "asym_w4a8_int8, int8_convrot": ("asym_w4a8_int8", "int8_convrot"),
 }
 
 
@@ -135,5 +136,6 @@ def _formats_input() -> io.Input:
         optional=True,
         tooltip="The formats to quantize to, if the sensitivity includes them. nvfp4 alone takes "
         "half the time and a third of the memory, and float8 is estimated. convrot_w4a4, "
-        "int8_convrot: for Turing and Ampere.",
+        "int8_convrot: for Turing and Ampere. asym_w4a8_int8, int8_convrot: for Ampere and newer, "
+        "with ComfyUI 0.33.",
     )

@@ -57,7 +57,8 @@ def add(commands: Commands) -> None:
         metavar="A,B",
         type=names,
         help=f"the formats to choose from (default: {','.join(MIXED['blackwell'])}; for Turing and "
-        f"Ampere give {','.join(MIXED['turing_ampere'])}). nvfp4_w4a16 would replace every nvfp4, "
+        f"Ampere give {','.join(MIXED['turing_ampere'])}; for Ampere, Ada and Hopper with "
+        f"--comfyui 0.33 {','.join(MIXED['ampere'])}). nvfp4_w4a16 would replace every nvfp4, "
         "because it is as small and more precise, but it is slower",
     )
     formats = parser.add_argument_group("which layers are quantized")

@@ -43,7 +43,8 @@ def add(commands: Commands) -> None:
         metavar="A,B",
         type=names,
         help=f"the formats to measure (default: {','.join(MEASURED['blackwell'])}; for Turing and "
-        f"Ampere give {','.join(MEASURED['turing_ampere'])})",
+        f"Ampere give {','.join(MEASURED['turing_ampere'])}; for Ampere, Ada and Hopper with "
+        f"ComfyUI 0.33 {','.join(MEASURED['ampere'])})",
     )
     parser.add_argument(
         "--rounding", metavar="NAME", help="how weights are rounded (default: weighted)"

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from .. import VERSION
+from .comfyui import TRIED_COMFYUI, TRIED_KITCHEN, outside_of, running_comfyui
 from .generations import Generation
 from .support import FormatSupport, Gpu, Software, format_support, supported_formats
 
@@ -26,6 +27,7 @@ class Machine:
     backends: dict[str, str]
     gpus: tuple[Gpu, ...]
     advice: tuple[str, ...]
+    comfyui: str | None = None
 
     @property
     def gpu(self) -> Gpu | None:
@@ -58,6 +60,7 @@ class Machine:
         """Return JSON-serialisable data."""
         return {
             **asdict(self),
+            "tried": {"comfyui": list(TRIED_COMFYUI), "comfy_kitchen": list(TRIED_KITCHEN)},
             "generation": self.generation,
             "native_formats": self.native_formats(),
             "formats": [asdict(support) for support in self.supported_formats()],
@@ -69,15 +72,20 @@ def examine_machine() -> Machine:
     gpus = _gpus()
     backends = _backends()
     cuda = torch.version.cuda
+    kitchen, comfyui = _version("comfy-kitchen"), running_comfyui()
     return Machine(
         tool=f"nvfp4-foundry {VERSION}",
         python=platform.python_version(),
         torch=torch.__version__,
         cuda=cuda,
-        comfy_kitchen=_version("comfy-kitchen"),
+        comfy_kitchen=kitchen,
+        comfyui=comfyui,
         backends=backends,
         gpus=gpus,
-        advice=tuple(_advice(gpus, Software(torch.__version__, cuda, backends.get("cuda", "")))),
+        advice=(
+            *_untried(comfyui, kitchen),
+            *_advice(gpus, Software(torch.__version__, cuda, backends.get("cuda", ""))),
+        ),
     )
 
 
@@ -129,12 +137,37 @@ _CHOICES: dict[Generation, str] = {
     "blackwell": "multiplies NVFP4 natively. Use any preset.",
     "ada_hopper": "multiplies float8 natively, but not NVFP4. NVFP4 layers save memory and compute "
     "in 16 bits with unquantized activations, so a Blackwell GPU gives other pictures. For speed "
-    "choose float8, as --gpu auto does.",
+    "choose float8, or asym_w4a8_int8 (4.5 bits) with ComfyUI 0.33, as --gpu auto does.",
+    "ampere": "multiplies neither NVFP4 nor float8 natively; these formats save memory only. Its "
+    "tensor cores multiply integers: for speed choose asym_w4a8_int8 (4.5 bits, ComfyUI 0.33), "
+    "convrot_w4a4 (4 bits) or int8_convrot (8 bits), as --gpu auto does.",
     "turing_ampere": "multiplies neither NVFP4 nor float8 natively; these formats save memory "
     "only. Its tensor cores multiply integers: for speed choose convrot_w4a4 (4 bits) or "
     "int8_convrot (8 bits), as --gpu auto does.",
     "none": "multiplies no quantized format natively. Quantized formats save memory only.",
 }
+
+
+def _untried(comfyui: str | None, kitchen: str) -> list[str]:
+    """Return warnings about versions outside of those that the pack was tested with."""
+    found = []
+    for name, version, tried in (
+        ("ComfyUI", comfyui, TRIED_COMFYUI),
+        ("comfy-kitchen", kitchen, TRIED_KITCHEN),
+    ):
+        side = outside_of(version, tried) if version else ""
+        if side == "older":
+            found.append(
+                f"{name} {version} is older than {tried[0]}, the oldest that the pack supports. "
+                "Update ComfyUI."
+            )
+        elif side:
+            found.append(
+                f"{name} {version} is newer than {tried[-1]}, the newest that the pack was tested "
+                "with. Check a first checkpoint with a preview or 'nvfp4 verify', and look for an "
+                "update of the pack."
+            )
+    return found
 
 
 def _advice(gpus: tuple[Gpu, ...], software: Software) -> list[str]:

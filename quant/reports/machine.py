@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..hardware.comfyui import TRIED_COMFYUI, TRIED_KITCHEN
 from ..hardware.generations import GENERATIONS
 from ..hardware.machine import Machine
 from ..hardware.support import STATES
@@ -13,7 +14,8 @@ def describe_machine(machine: Machine) -> str:
     lines = [
         f"{machine.tool}, Python {machine.python}",
         f"torch {machine.torch}, CUDA {machine.cuda or 'none'}",
-        f"comfy-kitchen {machine.comfy_kitchen}",
+        f"ComfyUI {machine.comfyui or 'not found'} (tried: {', '.join(TRIED_COMFYUI)})",
+        f"comfy-kitchen {machine.comfy_kitchen} (tried: {', '.join(TRIED_KITCHEN)})",
         *(f"  backend {name}: {state}" for name, state in sorted(machine.backends.items())),
     ]
     for gpu in machine.gpus:

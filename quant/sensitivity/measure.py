@@ -31,6 +31,8 @@ QUANTIZED_FORMATS = tuple(name for name, fmt in FORMATS.items() if fmt.is_quanti
 DEFAULT_CANDIDATES = MEASURED["blackwell"]
 #: The formats of recipes for Turing and Ampere.
 INTEGER_CANDIDATES = MEASURED["turing_ampere"]
+#: The formats of recipes for Ampere, where ComfyUI 0.33 or newer loads the checkpoint.
+NEWER_CANDIDATES = MEASURED["ampere"]
 
 
 def measure_sensitivity(

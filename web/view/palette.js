@@ -58,6 +58,7 @@ export function sequentialColour(share, dark) {
 const FORMATS = {
   convrot_w4a4: { letter: "C", lightness: 28, chroma: 0.1, hue: 300 },
   convrot_w4a8: { letter: "D", lightness: 33, chroma: 0.13, hue: 310 },
+  asym_w4a8_int8: { letter: "Y", lightness: 37, chroma: 0.13, hue: 280 },
   nvfp4: { letter: "N", lightness: 41, chroma: 0.13, hue: 255 },
   int8_tensorwise: { letter: "I", lightness: 45.5, chroma: 0.12, hue: 20 },
   int8_rowwise: { letter: "R", lightness: 50, chroma: 0.12, hue: 0 },
@@ -74,8 +75,8 @@ const FORMATS = {
 };
 
 // For formats that are not in the list.
-const SPARE_LIGHTNESS = [36.5, 70, 83, 30.5, 57, 75, 47.5];
-const SPARE_LETTERS = "GJLOPQSTUXYZ";
+const SPARE_LIGHTNESS = [30.5, 70, 83, 25, 57, 75, 47.5];
+const SPARE_LETTERS = "GJLOPQSTUXZ";
 
 /**
  * @typedef {{ name: string, letter: string, rgb: Rgb, colour: string, ink: string }} FormatColour

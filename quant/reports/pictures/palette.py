@@ -81,6 +81,7 @@ class FormatColour:
 _FORMATS: Mapping[str, tuple[str, float, float, float]] = {
     "convrot_w4a4": ("C", 28.0, 0.1, 300.0),
     "convrot_w4a8": ("D", 33.0, 0.13, 310.0),
+    "asym_w4a8_int8": ("Y", 37.0, 0.13, 280.0),
     "nvfp4": ("N", 41.0, 0.13, 255.0),
     "int8_tensorwise": ("I", 45.5, 0.12, 20.0),
     "int8_rowwise": ("R", 50.0, 0.12, 0.0),
@@ -96,8 +97,8 @@ _FORMATS: Mapping[str, tuple[str, float, float, float]] = {
     "fp16": ("H", 93.0, 0.04, 180.0),
 }
 # For formats that are not in the list.
-_SPARE_LIGHTNESS = (36.5, 70.0, 83.0, 30.5, 57.0, 75.0, 47.5)
-_SPARE_LETTERS = "GJLOPQSTUXYZ"
+_SPARE_LIGHTNESS = (30.5, 70.0, 83.0, 25.0, 57.0, 75.0, 47.5)
+_SPARE_LETTERS = "GJLOPQSTUXZ"
 
 
 def sequential(share: float, theme: Theme = LIGHT) -> Rgb:

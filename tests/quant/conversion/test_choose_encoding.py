@@ -128,7 +128,7 @@ def test_16_bit_activations_are_judged_as_such() -> None:
     assert chosen.error.w4a16 == pytest.approx(chosen.error.w4a4, rel=1e-6)
     assert chosen.runtime_scale_error is None
     float8 = choose_encoding(weight_of(), get_format("float8_e4m3fn"), "gptq", observed, None)
-    assert (float8.rounding, float8.reason) == ("weighted", "")
+    assert float8.rounding == "weighted" and "has no error feedback" in float8.reason
 
 
 def test_layers_of_one_input_share_its_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -392,3 +392,14 @@ def test_errors_of_what_is_taken_over_are_of_rounded_inputs_alone() -> None:
     chosen = taken_over(encoded.tensors, (32, WIDTH), NVFP4, observe(white), None)
     assert chosen.encoded.tensors is encoded.tensors
     assert chosen.error is not None and chosen.error.w4a16 == 0 < chosen.error.w4a4
+
+
+@pytest.mark.parametrize("rounding", ["gptq", "gptaq"])
+def test_a_format_without_error_feedback_says_so(rounding: str) -> None:
+    observed = observe(low_rank())
+    weight = torch.randn(16, WIDTH)
+    chosen = choose_encoding(weight, get_format("int8_rowwise"), rounding, observed, None)
+    assert chosen.rounding == "weighted"
+    assert chosen.reason == f"weighted, not {rounding}: int8_rowwise has no error feedback"
+    plain = choose_encoding(weight, get_format("int8_rowwise"), "weighted", observed, None)
+    assert torch.equal(chosen.encoded.tensors["weight"], plain.encoded.tensors["weight"])

@@ -6,6 +6,8 @@ import json
 
 import pytest
 from nvfp4_foundry.quant.formats import FORMATS
+from nvfp4_foundry.quant.hardware import machine as hardware
+from nvfp4_foundry.quant.hardware.comfyui import TRIED_COMFYUI, TRIED_KITCHEN
 from nvfp4_foundry.quant.hardware.machine import Machine
 from nvfp4_foundry.quant.hardware.support import Gpu, Software, State, format_support
 from nvfp4_foundry.quant.planning import for_gpu, get_preset
@@ -29,6 +31,7 @@ NO_KERNELS = Software("2.11.0+cu130", "13.0", "no file _C.so")
 
 INT8 = {"int8_tensorwise", "int8_rowwise", "int8_convrot"}
 INTEGERS = {*INT8, "convrot_w4a4", "convrot_w4a8"}
+ASYM = "asym_w4a8_int8"
 IN_16_BITS = {"nvfp4_w4a16", "float8_e4m3fn_w8a16", "float8_e5m2"}
 QUANTIZED = {name for name, fmt in FORMATS.items() if fmt.is_quantized}
 
@@ -46,9 +49,9 @@ def states(gpu: Gpu | None, software: Software) -> dict[State, set[str]]:
         (GTX_1080, "none", set()),
         (V100, "none", set()),
         (RTX_2080, "turing_ampere", INTEGERS),
-        (RTX_3090, "turing_ampere", INTEGERS),
-        (RTX_4090, "ada_hopper", {*INTEGERS, "float8_e4m3fn"}),
-        (H100, "ada_hopper", {*INTEGERS, "float8_e4m3fn"}),
+        (RTX_3090, "ampere", {*INTEGERS, ASYM}),
+        (RTX_4090, "ada_hopper", {*INTEGERS, ASYM, "float8_e4m3fn"}),
+        (H100, "ada_hopper", {*INTEGERS, ASYM, "float8_e4m3fn"}),
         (B200, "blackwell", QUANTIZED - IN_16_BITS),
         (RTX_5090, "blackwell", QUANTIZED - IN_16_BITS),
         (RX_7900, "none", set()),
@@ -91,13 +94,33 @@ def machine(*gpus: Gpu, software: Software = FAST) -> Machine:
 
 def test_doctor_lists_every_format() -> None:
     text = describe_machine(machine(RTX_3090))
-    assert "generation: Turing or Ampere" in text
+    assert "generation: Ampere" in text
     lines = {line.split()[0]: line for line in text.splitlines() if line.split()}
     assert "saves memory only" in lines["nvfp4"] and "native" in lines["convrot_w4a4"]
     data = json.loads(json.dumps(machine(RTX_3090).to_json()))
     assert {entry["format"] for entry in data["formats"]} == QUANTIZED
-    assert set(data["native_formats"]) == INTEGERS
+    assert set(data["native_formats"]) == {*INTEGERS, ASYM}
     assert machine().generation == "none" and machine().native_formats() == []
+
+
+def test_doctor_says_what_was_tried_and_warns_outside_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    text = describe_machine(machine(RTX_3090))
+    assert f"ComfyUI not found (tried: {', '.join(TRIED_COMFYUI)})" in text
+    assert f"comfy-kitchen 0.2 (tried: {', '.join(TRIED_KITCHEN)})" in text
+    monkeypatch.setattr(hardware, "_version", lambda package: "0.2.99")
+    monkeypatch.setattr(hardware, "running_comfyui", lambda: "0.28.4")
+    found = hardware.examine_machine()
+    assert found.comfyui == "0.28.4" and found.to_json()["tried"]["comfyui"] == ["0.29", "0.33"]
+    older, newer = found.advice[:2]
+    assert "ComfyUI 0.28.4 is older than 0.29" in older
+    assert f"comfy-kitchen 0.2.99 is newer than {TRIED_KITCHEN[-1]}" in newer
+    monkeypatch.setattr(hardware, "_version", lambda package: "0.2.31")
+    monkeypatch.setattr(hardware, "running_comfyui", lambda: "0.33.0")
+    assert not any(
+        "tested" in line or "older" in line for line in hardware.examine_machine().advice
+    )
 
 
 def test_a_recipe_says_what_runs_natively() -> None:
