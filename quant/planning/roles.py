@@ -99,7 +99,7 @@ def _main_width(names: Iterable[str], shapes: Mapping[str, Shape]) -> int:
     """Return the number of inputs of the layers that hold the most weights; 0 without layers."""
     weights: Counter[int] = Counter()
     for name in names:
-        weights[shapes[name][1]] += prod(shapes[name])
+        weights[shapes[name][-1]] += prod(shapes[name])
     return weights.most_common(1)[0][0] if weights else 0
 
 
@@ -117,7 +117,7 @@ def _by_shape(
     narrow: int,
 ) -> Role | None:
     """Return the role of a layer of a block that its name does not tell."""
-    outputs, inputs = shapes[name]
+    *_, outputs, inputs = shapes[name]  # a bank of experts has one more
     parts = name.split(".")
     is_usual = any(_ATTENTION_OR_FFN.fullmatch(part) for part in parts)
     several = {outputs // width for width in widths if outputs % width == 0} - {1}

@@ -29,6 +29,7 @@ from nvfp4_foundry.quant.sources import open_source
 from nvfp4_foundry.quant.sources.state_dict import StateDictSource
 from safetensors.torch import load_file, save_file
 
+from tests.data import manifests
 from tests.helpers import quantized_files
 
 WIDTH = 256
@@ -41,20 +42,21 @@ def randoms(shapes: dict[str, tuple[int, ...]]) -> Tensors:
     return {n: torch.randn(s, generator=generator).bfloat16() for n, s in shapes.items()}
 
 
-def hidream(blocks: int = 3) -> Tensors:
-    """A HiDream-I1 of few layers: each block has a mixture of four experts, chosen by a gate."""
-    shapes: dict[str, tuple[int, ...]] = {
-        "caption_projection.0.linear.weight": (WIDTH, 64),
-        "x_embedder.proj.weight": (WIDTH, 64),
-        "x_embedder.proj.bias": (WIDTH,),
-    }
-    for block in (f"double_stream_blocks.{i}.block" for i in range(blocks)):
-        for name in ("to_q", "to_k", "to_v", "to_out"):
-            shapes[f"{block}.attn1.{name}.weight"] = (WIDTH, WIDTH)
-        for expert in range(4):
-            shapes[f"{block}.ff_i.experts.{expert}.w1.weight"] = (WIDTH, WIDTH)
-        shapes[f"{block}.ff_i.gate.weight"] = (16, WIDTH)  # of a size that every format takes
-    return randoms(shapes)
+def shrunk(model: str, blocks: int = 3) -> Tensors:
+    """A published model of few blocks and small widths, with all the rest of its layers."""
+
+    def is_left(name: str) -> bool:
+        return all(int(i) < blocks for i in re.findall(r"blocks\.(\d+)\.", name))
+
+    shapes = manifests.load_key_list(model)
+    return randoms(
+        {n: tuple(min(size, WIDTH) for size in s) for n, s in shapes.items() if is_left(n)}
+    )
+
+
+def hidream() -> Tensors:
+    """A HiDream-I1: each block has a mixture of four experts, chosen by a gate."""
+    return shrunk("hidream-i1")
 
 
 def unknown() -> Tensors:
@@ -113,7 +115,7 @@ def test_they_keep_their_bits(model: tuple[Path, str], recipe: str, tmp_path: Pa
 def test_a_rule_for_a_gate_is_refused_by_name(tmp_path: Path) -> None:
     inventory = take_inventory(StateDictSource(hidream(), "hidream"))
     recipe = Recipe(rules=parse_rule_lines(f"*.gate = {FLOAT8}"))
-    with pytest.raises(PlanError, match=r"3 of kind parameter, e\.g\. double_stream_blocks\.0\."):
+    with pytest.raises(PlanError, match=r"6 of kind parameter, e\.g\. double_stream_blocks\.0\."):
         make_plan(recipe, inventory)
 
 
@@ -122,7 +124,7 @@ def test_a_rule_that_insists_is_refused_with_the_reason() -> None:
     rule = {"pattern": "*.gate", "kinds": ["parameter"], "format": FLOAT8}
     plan = make_plan(Recipe.model_validate({"rules": [rule], "default": FLOAT8}), inventory)
     gates = [la for la in plan.layers if la.name.endswith(".gate")]
-    assert [la.format for la in gates] == ["keep"] * 3
+    assert [la.format for la in gates] == ["keep"] * 6
     assert "its kind is parameter; ComfyUI loads float8_e4m3fn only for linear" in plan.warnings[0]
 
 
@@ -173,17 +175,13 @@ def test_what_others_quantized_is_decoded(tmp_path: Path) -> None:
 
 def test_a_packed_shape_that_detection_reads_is_decoded(tmp_path: Path) -> None:
     """CogVideoX's first modulation tells ComfyUI the width; an NVFP4 file of it does not load."""
-    shapes: dict[str, tuple[int, ...]] = {"patch_embed.text_proj.weight": (WIDTH, 64)}
-    for block in (f"blocks.{i}" for i in range(3)):
-        shapes[f"{block}.norm1.linear.weight"] = (6 * WIDTH, WIDTH)
-        shapes[f"{block}.attn1.to_q.weight"] = (WIDTH, WIDTH)
     path = tmp_path / "nvfp4.safetensors"
-    save_file(quantized_files.comfyui_nvfp4(randoms(shapes)), path)
+    save_file(quantized_files.comfyui_nvfp4(shrunk("cogvideox-5b")), path)
     plan, inventory = plan_of(path)
     formats = {la.name: la.format for la in plan.layers}
     assert plan.architecture.id == "cogvideox"
     assert formats["blocks.0.norm1.linear"] == "keep"
-    assert formats["blocks.1.norm1.linear"] == formats["blocks.0.attn1.to_q"] == "nvfp4"
+    assert formats["blocks.1.norm1.linear"] == formats["blocks.0.ff_proj"] == "nvfp4"
     assert inventory.layers["blocks.0.norm1.linear"].kind == "linear"
 
 
