@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import folder_paths
 
+from ...quant.sources.numbered_files import Part, part_of, parts_beside, sets_of
+from ...quant.sources.single_file import ENDINGS
 from .names import is_file_name
 
 MODEL_FOLDERS = ("diffusion_models", "checkpoints")
@@ -84,6 +86,10 @@ def modified(*names: str | None) -> list[float]:
 
 
 def _parts(path: Path) -> list[Path]:
+    """Return the files that a source is read from."""
+    part = part_of(path)
+    if part is not None:
+        return [other.path for other in parts_beside(part)]
     if path.is_file() and not path.name.endswith(_INDEX):
         return [path]
     folder = path if path.is_dir() else path.parent
@@ -94,13 +100,26 @@ def _files_of(folder: str) -> Iterator[str]:
     for root in _roots(folder):
         for directory, _, names in os.walk(root, followlinks=True):
             prefix = Path(folder, Path(directory).relative_to(root)).as_posix()
-            indexed = [n for n in names if n.endswith(_INDEX)]
-            shards = [n for n in names if n.endswith(".safetensors") and "-of-" in n]
-            yield from (f"{prefix}/{n}" for n in indexed)
-            if shards and not indexed:
-                yield f"{prefix}/"
-            files = [n for n in names if n.endswith((".safetensors", ".gguf")) and n not in shards]
-            yield from (f"{prefix}/{n}" for n in files)
+            yield from (f"{prefix}/{name}" for name in _models_among(names))
+
+
+def _models_among(names: Iterable[str]) -> Iterator[str]:
+    """Yield what can be chosen in a folder. A model in parts is one choice."""
+    files = [name for name in names if name.lower().endswith((*ENDINGS, _INDEX))]
+    yield from (name for name in files if name.endswith(_INDEX))
+    sets = list(sets_of(map(Path, files)).values())
+    is_indexed = any(name.endswith(_INDEX) for name in files)
+    shards = [parts for parts in sets if parts[0].path.suffix == ".safetensors"]
+    if shards and not is_indexed:
+        # the folder stands for its only model
+        yield from ("",) if len(shards) == 1 else (_first_of(parts) for parts in shards)
+    yield from (_first_of(parts) for parts in sets if parts not in shards)
+    numbered = {part.path.name for parts in sets for part in parts}
+    yield from (n for n in files if n not in numbered and not n.endswith(_INDEX))
+
+
+def _first_of(parts: Iterable[Part]) -> str:
+    return min(parts, key=lambda part: part.number).path.name
 
 
 def _roots(folder: str) -> list[Path]:

@@ -18,7 +18,7 @@ from nvfp4_foundry.quant.sources import open_source
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tests.data.manifests import Manifest, linear
+from tests.data.manifests import Manifest, linear, load_key_list
 from tests.helpers import quantized_files as qf
 from tests.helpers.command_line import run, run_json
 from tests.helpers.conversions import Toy, plan_of
@@ -178,14 +178,9 @@ def test_a_packed_shape_that_detection_reads(tmp_path: Path) -> None:
     assert verify_checkpoint(path).problems == ()  # it keeps the shape
 
 
-def test_a_matrix_that_is_no_linear(tmp_path: Path, manifests: object) -> None:
+def test_a_matrix_that_is_no_linear(tmp_path: Path) -> None:
     """HiDream's gate is a bare parameter, which ComfyUI never decodes."""
-    from tests.data.manifests import MODELS
-
-    names = [name for name in MODELS if name.startswith("hidream-i1")]
-    if not names:
-        pytest.skip("no key list of HiDream I1")
-    full = MODELS[names[0]]()
+    full = load_key_list("hidream-i1")
     gate = next(n for n in full if n.endswith("gate.weight") and len(full[n]) == 2)
     small = {n: tuple(min(d, 64) for d in s) for n, s in full.items()}
     path = tmp_path / "hidream.safetensors"

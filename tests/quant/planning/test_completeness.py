@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,12 @@ from nvfp4_foundry.quant.planning.completeness import missing_parts, require_who
 from nvfp4_foundry.quant.sources import StateDictSource, TensorInfo, open_source
 from safetensors.torch import save_file
 
-from tests.data.manifests import FAMILIES, MODELS, Manifest
+from tests.data.manifests import FAMILIES, GENERATED, MODELS, Manifest, load_key_list
 from tests.helpers.command_line import run
 from tests.helpers.conversions import Toy
 
-WHOLE = {**MODELS, **FAMILIES}
+#: Every model class of ComfyUI, and made-up models.
+WHOLE = {**{name: partial(load_key_list, name) for name in GENERATED}, **MODELS, **FAMILIES}
 
 
 def missing_of(shapes: Manifest) -> list[str]:

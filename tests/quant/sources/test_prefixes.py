@@ -13,7 +13,7 @@ from nvfp4_foundry.quant.planning.architectures import known_models
 from nvfp4_foundry.quant.sources import StateDictSource, find_prefix, open_source, without_prefix
 from safetensors.torch import load_file, save_file
 
-from tests.data.manifests import MODELS
+from tests.data.manifests import GENERATED, load_key_list
 from tests.helpers.conversions import Toy, plan_of
 
 KNOWN_MODELS = Path(known_models.__file__).with_name("known")
@@ -116,9 +116,9 @@ def test_prefixes_of_tools_are_removed(tmp_path: Path, toy_wan: Toy, prefix: str
     assert set(model) <= set(load_file(target))
 
 
-@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("model", GENERATED)
 def test_no_model_of_comfyui_seems_to_have_a_prefix(model: str) -> None:
-    names = list(MODELS[model]())
+    names = list(load_key_list(model))
     assert find_prefix(names) == ""
     source = StateDictSource({name: torch.ones(()) for name in names})
     assert without_prefix(source) is source
