@@ -42,24 +42,21 @@ def randoms(shapes: dict[str, tuple[int, ...]]) -> Tensors:
     return {n: torch.randn(s, generator=generator).bfloat16() for n, s in shapes.items()}
 
 
-def small(model: str, **rows: int) -> dict[str, tuple[int, ...]]:
-    """Return three blocks of each list of a published model, no side longer than ``WIDTH``.
+def shrunk(model: str, blocks: int = 3) -> Tensors:
+    """A published model of few blocks and small widths, with all the rest of its layers."""
 
-    Layers whose names end with one of ``rows`` have no more rows than that.
-    """
-    found = {}
-    for name, shape in manifests.load_key_list(model).items():
-        if not re.search(r"(_|^)blocks\.(\d\d|[3-9])\.", name):
-            longest = rows.get(name.split(".")[-2], WIDTH)
-            found[name] = (min(shape[0], longest), *(min(size, WIDTH) for size in shape[1:]))
-    return found
+    def is_left(name: str) -> bool:
+        return all(int(i) < blocks for i in re.findall(r"blocks\.(\d+)\.", name))
+
+    shapes = manifests.load_key_list(model)
+    return randoms(
+        {n: tuple(min(size, WIDTH) for size in s) for n, s in shapes.items() if is_left(n)}
+    )
 
 
 def hidream() -> Tensors:
-    """A HiDream-I1 of few layers: each block has a mixture of four experts, chosen by a gate."""
-    shapes = small("hidream-i1")
-    gates = (name for name in shapes if name.endswith(".gate.weight"))
-    return randoms({**shapes, **dict.fromkeys(gates, (16, WIDTH))})  # every format takes these
+    """A HiDream-I1: each block has a mixture of four experts, chosen by a gate."""
+    return shrunk("hidream-i1")
 
 
 def unknown() -> Tensors:
@@ -178,14 +175,13 @@ def test_what_others_quantized_is_decoded(tmp_path: Path) -> None:
 
 def test_a_packed_shape_that_detection_reads_is_decoded(tmp_path: Path) -> None:
     """CogVideoX's first modulation tells ComfyUI the width; an NVFP4 file of it does not load."""
-    shapes = small("cogvideox-2b", linear=6 * WIDTH)
     path = tmp_path / "nvfp4.safetensors"
-    save_file(quantized_files.comfyui_nvfp4(randoms(shapes)), path)
+    save_file(quantized_files.comfyui_nvfp4(shrunk("cogvideox-5b")), path)
     plan, inventory = plan_of(path)
     formats = {la.name: la.format for la in plan.layers}
     assert plan.architecture.id == "cogvideox"
     assert formats["blocks.0.norm1.linear"] == "keep"
-    assert formats["blocks.1.norm1.linear"] == formats["blocks.0.q"] == "nvfp4"
+    assert formats["blocks.1.norm1.linear"] == formats["blocks.0.ff_proj"] == "nvfp4"
     assert inventory.layers["blocks.0.norm1.linear"].kind == "linear"
 
 
