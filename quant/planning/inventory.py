@@ -7,8 +7,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..formats import get_format
 from ..sources.base import TensorInfo, TensorSource
-from .architectures import detect_architecture
+from .architectures import Architecture, detect_architecture
 from .architectures.known_models import KnownModel, known_model
 from .layers import (
     KINDS,
@@ -62,8 +63,12 @@ def inventory_of(
         PlanError: a tensor without ``.weight`` has the name of a layer.
     """
     by_name = Inventory(group_layers(tensors, kind_by_name), _transformer(metadata or {}))
-    known = known_model(detect_architecture(by_name).id)
-    layers = {name: _settled(layer, linear_layers, known) for name, layer in by_name.layers.items()}
+    architecture = detect_architecture(by_name)
+    known = known_model(architecture.id)
+    layers = {
+        name: _readable(_settled(layer, linear_layers, known), architecture)
+        for name, layer in by_name.layers.items()
+    }
     return replace(by_name, layers=_with_roles(layers))
 
 
@@ -95,6 +100,25 @@ def _settled(
     if known and known.is_rewritten(layer.name):
         kind = "parameter"
     return replace(layer, kind=kind)
+
+
+def _readable(layer: Layer, architecture: Architecture) -> Layer:
+    """Return a layer whose stored format may be kept only if ComfyUI can read it there.
+
+    Other tools quantize any matrix, also those that ComfyUI does not decode, and those by whose
+    shape it recognises the model.
+    """
+    stored = layer.tensor.stored
+    if stored is None or not stored.format:
+        return layer
+    fmt = get_format(stored.format)
+    shape = fmt.tensor_specs(layer.shape, layer.tensor.dtype)["weight"].shape
+    undecoded = layer.kind in ("parameter", "embedding") and layer.kind not in fmt.kinds
+    hidden = layer.name in architecture.shapes_read and shape != layer.shape
+    hidden |= layer.name in architecture.rows_read and shape[:1] != layer.shape[:1]
+    if not undecoded and not hidden:
+        return layer
+    return replace(layer, tensor=replace(layer.tensor, stored=replace(stored, format="")))
 
 
 def _transformer(metadata: Mapping[str, str]) -> Mapping[str, Any]:

@@ -178,13 +178,9 @@ def stored_bytes(layer: Layer, fmt: WeightFormat) -> int:
 
 def possible_bytes(layer: Layer, name: str, architecture: Architecture) -> int | None:
     """Return the bytes that a layer would take in a format, or None if that is impossible."""
-    fmt = _or_as_stored(layer, name, architecture)
+    fmt = _or_as_stored(layer, name)
     stored = layer.tensor.stored
-    taken_over = (
-        stored is not None
-        and stored.format == fmt.name
-        and not _unreadable(layer, fmt, architecture)
-    )
+    taken_over = stored is not None and stored.format == fmt.name
     if not taken_over and why_not(layer, fmt, architecture):
         return None
     return stored_bytes(layer, fmt)
@@ -241,18 +237,14 @@ def _plan_layer(
 ) -> PlannedLayer:
     name, fallback, number = _wanted(recipe, layer)
     rule = None if number is None else recipe.rules[number]
-    fmt, reason = _or_as_stored(layer, name, architecture), f"no rule matches: {name}"
+    fmt, reason = _or_as_stored(layer, name), f"no rule matches: {name}"
     if number is not None and rule is not None:
         used[number] += 1
         reason = f"rule {number + 1}: {rule.describe(layer.name)}"
     if fmt.name != name:
         reason = f"{reason}, which is {fmt.name}"
     stored = layer.tensor.stored
-    taken_over = (
-        stored is not None
-        and stored.format == fmt.name
-        and not _unreadable(layer, fmt, architecture)
-    )
+    taken_over = stored is not None and stored.format == fmt.name
     refusal = None if taken_over else why_not(layer, fmt, architecture)
     if refusal:
         instead = _next_fitting(layer, fmt.name, fallback, architecture)
@@ -261,7 +253,7 @@ def _plan_layer(
             why = (fmt.name, instead.name if instead else None, refusal)
             refused.setdefault(why, []).append(layer.name)
         reason = _changed_reason(reason, fmt, instead, refusal)
-        fmt = instead or _or_as_stored(layer, "keep", architecture)
+        fmt = instead or _or_as_stored(layer, "keep")
     return PlannedLayer(
         name=layer.name,
         kind=layer.kind,
@@ -293,22 +285,10 @@ def _refusal_warning(names: list[str], fmt: str, instead: str | None, refusal: s
     return f"{shown}{more} {become} instead of {fmt}: {refusal}"
 
 
-def _or_as_stored(layer: Layer, name: str, architecture: Architecture) -> WeightFormat:
-    """Return a format by name; for ``keep``, the format that the layer has in the source.
-
-    What ComfyUI would not decode there is decoded for it: other tools quantize any matrix.
-    """
+def _or_as_stored(layer: Layer, name: str) -> WeightFormat:
+    """Return a format by name; for ``keep``, the format that the layer has in the source."""
     stored = layer.tensor.stored
-    if name != "keep" or stored is None or not stored.format:
-        return get_format(name)
-    fmt = get_format(stored.format)
-    return get_format("keep") if _unreadable(layer, fmt, architecture) else fmt
-
-
-def _unreadable(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> bool:
-    """Whether ComfyUI would not decode a layer, or not recognise the model, in a format."""
-    is_other_module = fmt.is_quantized and layer.kind not in fmt.kinds
-    return is_other_module or _would_hide_shape(layer, fmt, architecture) is not None
+    return get_format(stored.format if name == "keep" and stored and stored.format else name)
 
 
 def why_not(layer: Layer, fmt: WeightFormat, architecture: Architecture) -> str | None:

@@ -25,7 +25,7 @@ _NAMED_SO = (
     "model.embed_tokens.", "model.language_model.", "model.layers.0.self_attn.",
     "transformer.resblocks.", "transformer.h.", "transformer.wte.", "transformer.word_embeddings.",
     "transformer.encoder.layers.", "transformer.embedding.word_embeddings.",
-    "transformer.rotary_pos_emb.",
+    "transformer.project_in.", "transformer.rotary_pos_emb.",
 )  # fmt: skip
 # HiDream-O1 is a language model with layers of its own, and ComfyUI wants it without the prefix.
 _NAMED_SO_BUT_DIFFUSION = "model.t_embedder1."

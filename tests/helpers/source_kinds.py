@@ -84,6 +84,13 @@ def _quantized(make: Callable[[Tensors], Tensors]) -> Write:
     return lambda folder, model, metadata: _file(folder / "q.safetensors", make(model), metadata)
 
 
+def modelopt_folder(folder: Path, model: Tensors, metadata: Mapping[str, str]) -> Brought:
+    """NVIDIA ModelOpt's NVFP4, and beside it the configuration that says so."""
+    config = {"producer": {"name": "modelopt"}, "quantization": {"quant_algo": "NVFP4"}}
+    (folder / "hf_quant_config.json").write_text(json.dumps(config))
+    return _file(folder / "q.safetensors", MAKERS["ModelOpt"](model), metadata)
+
+
 #: By name. Diffusers' names are in a test of their own: only WAN's are mapped.
 SOURCE_KINDS: dict[str, Write] = {
     "one file": one_file,
@@ -92,4 +99,5 @@ SOURCE_KINDS: dict[str, Write] = {
     "shards": shards,
     "GGUF": gguf,
     **{kind: _quantized(make) for kind, make in MAKERS.items()},
+    "ModelOpt": modelopt_folder,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..layers import Inventory
-from .architecture import Architecture
+from .architecture import Architecture, describe_blocks
 from .signs import NEWER
 
 # What a variant has and no other WAN: a layer, its id, its title. The order is ComfyUI's.
@@ -33,7 +33,9 @@ def wan(inventory: Inventory) -> Architecture | None:
     if not patch or not modulation or not inventory.shape_of("blocks.0.self_attn.q"):
         return None
     channels, width = patch[1], modulation[-1]
-    facts = f"{channels} input channels, width {width}, {inventory.containers.get('blocks')} blocks"
+    facts = f"{channels} input channels, width {width}"
+    if blocks := describe_blocks(inventory, "blocks"):
+        facts += f", {blocks}"
     identity, title, since = _variant(inventory, channels)
     return Architecture(identity, title, facts, since=since)
 

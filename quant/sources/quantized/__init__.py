@@ -18,14 +18,18 @@ from .full_range import require_plain
 from .input_scales import odd_input_scales
 from .layout_evidence import LAYOUTS
 from .lightx2v import LightX2V
+from .lost_markers import require_plain_int8
 from .other_scales import OtherScales
 from .scale_map import with_scale_map
-from .scaled_codes import ScaledCodes
+from .scale_reading import require_factors
+from .scaled_codes import CODES, ScaledCodes
 from .unmarked_nvfp4 import UnmarkedNVFP4
 from .unreadable import is_readable, leftovers, require_readable, unknown_weights
 
 # How many layers a note names.
 _NAMED = 4
+#: Scales that multiply by convention.
+FACTORS = ("weight_scale", "scale_weight", "weight_scale_inv")
 _MARKED = ComfyUI()
 #: Conventions of files without markers, in the order in which they are tried. A weight that one
 #: of them recognises is not offered to the next ones.
@@ -57,6 +61,7 @@ def decoded(source: TensorSource, layout: str = "") -> TensorSource:
     weights = {name: describe() for name, describe in _find(source, layout).items()}
     used = _parts(weights)
     require_readable(source, used)
+    _require_values_fit(source, weights)
     markers = leftovers(source)
     plain = [
         name
@@ -119,6 +124,23 @@ def _quality_notes(weights: Mapping[str, StoredWeight]) -> list[str]:
         "twice, so start from the 16-bit file if you can"
         for label, count in counts.most_common()
     ]
+
+
+def _require_values_fit(source: TensorSource, weights: Mapping[str, StoredWeight]) -> None:
+    """Refuse 8-bit weights without markers whose values show that they are read in a wrong way."""
+    if QUANTIZATION_METADATA in source.metadata:
+        return
+    bare = {
+        name: stored
+        for name, stored in weights.items()
+        if name in stored.names and source.info(name).dtype in CODES
+        and f"{name.removesuffix('weight')}{MARKER}" not in stored.names
+    }  # fmt: skip
+    require_plain_int8(source, bare)
+    for suffix in FACTORS:
+        layers = [name.removesuffix(".weight") for name in bare]
+        mine = [la for la in layers if f"{la}.{suffix}" in bare[f"{la}.weight"].names]
+        require_factors(source, suffix, mine)
 
 
 def _remarks(weights: Mapping[str, StoredWeight]) -> list[str]:

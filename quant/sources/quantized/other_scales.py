@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from math import isfinite
-from statistics import median
 
 from ...errors import SourceError
 from ..base import TensorSource, dtype_name
@@ -18,7 +16,7 @@ from ..stored_weight import StoredWeight
 from .convention import Found
 from .input_scales import code_input_amax
 from .parts import names_of
-from .sampled_codes import sampled_size
+from .scale_reading import Reading, scale_reading
 from .scaled_codes import CODES, CodesAndScales, require_scales_fit, same_format, scaled_weight
 
 #: What such scales are called, after the name of the layer.
@@ -30,10 +28,6 @@ NAMES = (
     "weight_quant_scale",
 )  # fmt: skip
 _INPUTS = ("input_scale", "scale_input")
-# The largest weight of a typical layer is not above the first number in any known model. A wrong
-# reading has to give more than the second one.
-_POSSIBLE, _IMPOSSIBLE = 30.0, 1000.0
-_SAMPLES = 12
 
 
 @dataclass(frozen=True)
@@ -93,23 +87,12 @@ def _divides(source: TensorSource, suffix: str, layers: list[str]) -> bool:
     Raises:
         SourceError: the weights have a possible size in both readings, or in neither.
     """
-    multiplied, divided = [], []
-    for layer in layers[:: max(1, len(layers) // _SAMPLES)]:
+    for layer in layers:
         weight, scale = source.info(f"{layer}.weight"), source.info(f"{layer}.{suffix}")
         require_scales_fit(source, weight, scale)
-        values = source.load(scale.name).float().abs()
-        largest, least = float(values.max()), float(values.min())
-        amax = sampled_size(source, weight.name).amax
-        if not isfinite(largest) or not least:
-            continue
-        multiplied.append(amax * largest)
-        divided.append(amax / least)
-    if multiplied:
-        sizes = median(multiplied), median(divided)
-        if sizes[0] <= _POSSIBLE and sizes[1] >= _IMPOSSIBLE:
-            return False
-        if sizes[1] <= _POSSIBLE and sizes[0] >= _IMPOSSIBLE:
-            return True
+    reading = scale_reading(source, suffix, layers)
+    if reading is not Reading.UNKNOWN:
+        return reading is Reading.DIVIDES
     raise SourceError(
         f"{source.description}: {layers[0]}.{suffix} scales the 8-bit weight beside it, but neither"
         " its name nor its values show whether it multiplies or divides; start from the bf16 or "

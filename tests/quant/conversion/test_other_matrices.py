@@ -47,7 +47,12 @@ def hidream(blocks: int = 3) -> Tensors:
         "caption_projection.0.linear.weight": (WIDTH, 64),
         "x_embedder.proj.weight": (WIDTH, 64),
         "x_embedder.proj.bias": (WIDTH,),
+        "final_layer.linear.weight": (64, WIDTH),
+        "final_layer.adaLN_modulation.1.weight": (2 * WIDTH, WIDTH),
     }
+    for embedder in ("t_embedder.timestep_embedder", "p_embedder.pooled_embedder"):
+        for number in (1, 2):
+            shapes[f"{embedder}.linear_{number}.weight"] = (WIDTH, WIDTH)
     for block in (f"double_stream_blocks.{i}.block" for i in range(blocks)):
         for name in ("to_q", "to_k", "to_v", "to_out"):
             shapes[f"{block}.attn1.{name}.weight"] = (WIDTH, WIDTH)
