@@ -49,6 +49,10 @@ PIXEL: Roles = {
     "gate": r"(core\.)?pixel_blocks\.\d+\.mlp\.fc[12]",
 }
 VISUAL: Roles = {"adapter": r"(model\.)?visual\..*"}
+VISION: Roles = {"adapter": r"vision_model\..*"}
+GEMMA_4: Roles = {
+    "adapter": r"(vision|audio)_model\..*", "gate": r"model\.layers\.\d+\.per_layer_.*",
+}  # fmt: skip
 CASCADE: Roles = {"modulation": r"(down|up)_blocks\.\d\.\d+\.mapper(_\w+)?"}
 #: By key list: the roles of Linear layers in blocks. Lists that are not named have none.
 ROLES: dict[str, Roles] = {
@@ -112,11 +116,8 @@ ROLES: dict[str, Roles] = {
     "qwen2.5-vl-7b": VISUAL, "qwen3-vl-8b": VISUAL,
     "qwen3-vl-4b": VISUAL, "qwen3-vl-32b": VISUAL,
     "qwen3.5-9b": {**VISUAL, "gate": r".*\.linear_attn\.in_proj_[ab]"},
-    **dict.fromkeys(("gemma3-12b", "gemma3-4b-vision", "gemma4-31b"),
-                    {"adapter": r"vision_model\..*"}),
-    **dict.fromkeys(("gemma4-e2b", "gemma4-e4b"), {
-        "adapter": r"(vision_model|audio_model)\..*", "gate": r"model\.layers\.\d+\.per_layer_.*",
-    }),
+    "gemma3-12b": VISION, "gemma3-4b-vision": VISION, "gemma4-31b": VISION,
+    "gemma4-e2b": GEMMA_4, "gemma4-e4b": GEMMA_4,
     "qwen3.5-2b": {**VISUAL, "gate": r".*\.linear_attn\.in_proj_[ab]"},
     "gated-ltx": {"adapter": r"video_embeddings_connector\..*", "gate": r"transformer_.*_logits"},
     "unknown-dit": {
