@@ -49,14 +49,15 @@ def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def load(path: Path) -> Any:
-    """ComfyUI's diffusion model of a file, computing in float32."""
+    """ComfyUI's MODEL of a file, computing in float32. Without it, its weights may go."""
     patcher = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
     comfy.model_management.load_models_gpu([patcher], force_full_load=True)
-    return patcher.model.diffusion_model
+    return patcher
 
 
-def output(model: Any) -> torch.Tensor:
+def output(patcher: Any) -> torch.Tensor:
     """One call of the model."""
+    model = patcher.model.diffusion_model
     return model(LATENT, torch.tensor([900.0, 300.0]), context=CONTEXT)
 
 
@@ -78,7 +79,7 @@ def result_of(case: Case, place: Path, wanted: torch.Tensor) -> dict[str, Any]:
     except FoundryError as error:
         return {"refused": str(error), "left": target.exists(), "path": str(path)}
     model = load(target)
-    weights = dict(model.named_parameters())
+    weights = dict(model.model.diffusion_model.named_parameters())
     return {
         "problems": verify_checkpoint(target, path, **case.options).problems,
         "lacks": sorted(set(truth) - set(weights)),

@@ -52,14 +52,15 @@ def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
 
 
 def load(path: Path) -> Any:
-    """ComfyUI's diffusion model of a file, computing in float32."""
+    """ComfyUI's MODEL of a file, computing in float32. Without it, its weights may go."""
     patcher = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
     comfy.model_management.load_models_gpu([patcher], force_full_load=True)
-    return patcher.model.diffusion_model
+    return patcher
 
 
-def output(model: Any) -> torch.Tensor:
+def output(patcher: Any) -> torch.Tensor:
     """One call of the model."""
+    model = patcher.model.diffusion_model
     return model(LATENT, torch.tensor([900.0, 300.0]), context=CONTEXT)
 
 
@@ -90,7 +91,8 @@ def check(fmt: WeightFormat, exact: torch.Tensor) -> dict[str, Any]:
     original = write(fmt, path)
     problems = verify_checkpoint(path, MODEL_PATH).problems
     model = load(path)
-    linears = {n: m for n, m in model.named_modules() if n.startswith("blocks.")}
+    modules = model.model.diffusion_model.named_modules()
+    linears = {n: m for n, m in modules if n.startswith("blocks.")}
     linears = {n: m for n, m in linears.items() if hasattr(m, "in_features")}
     layer = linears[LAYER]
     with open_tensors(path) as saved:
