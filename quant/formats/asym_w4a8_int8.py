@@ -32,7 +32,6 @@ from .rule import ScaleRule
 MARKER_NAME = "asym_w4a8_int8"
 #: Channels per scale.
 BLOCK = 16
-_TOO_LARGE = 2.0**127
 CODEBOOK, CORRECTION = "weight_codebook", "weight_correction"
 
 
@@ -134,11 +133,6 @@ class AsymW4A8Int8(WeightFormat):
             raise FormatError(refusal or f"{MARKER_NAME} is written only as comfy-kitchen does")
         amax = tensor_amax(weight)
         require_finite(amax)
-        if float(amax) >= _TOO_LARGE:
-            raise FormatError(
-                f"the weight has values up to {float(amax):.2g}; rounded to {MARKER_NAME}, they "
-                "could exceed the largest float"
-            )
         found = quantize_rotated(
             weight, float(amax), self._group, search=rule.searches, measure_error=measure_error
         )
