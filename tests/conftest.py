@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 pytest.register_assert_rewrite("tests.helpers")
 settings.register_profile("seeded", derandomize=True, deadline=None)  # machines may be busy
 settings.load_profile("seeded")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # there is a worker for every core
 
 
 @pytest.fixture(autouse=True)

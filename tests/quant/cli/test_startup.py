@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -58,12 +58,17 @@ def test_help_and_wrong_usage_import_nothing_heavy(arguments: list[str], code: i
     assert done.stdout.splitlines()[-1] == f"{code} []", done.stderr
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not count a child's time")
 def test_help_takes_at_most_300_milliseconds() -> None:
+    """Of the processor, because other tests may run at the same time."""
+
     def seconds() -> float:
-        started = time.perf_counter()
+        before = os.times()
         done = python("from nvfp4_foundry.quant.cli import main\nmain(['--help'])")
         assert done.returncode == 0 and "COMMAND" in done.stdout
-        return time.perf_counter() - started
+        after = os.times()
+        system = after.children_system - before.children_system
+        return after.children_user - before.children_user + system
 
     assert min(seconds() for _ in range(5)) <= 0.3
 
