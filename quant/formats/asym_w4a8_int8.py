@@ -137,7 +137,7 @@ class AsymW4A8Int8(WeightFormat):
         if float(amax) >= _TOO_LARGE:
             raise FormatError(
                 f"the weight has values up to {float(amax):.2g}; rounded to {MARKER_NAME}, they "
-                "could exceed the largest float"
+                "could exceed the largest float; give this layer bf16 or keep"
             )
         found = quantize_rotated(
             weight, float(amax), self._group, search=rule.searches, measure_error=measure_error

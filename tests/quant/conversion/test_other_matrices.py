@@ -178,7 +178,16 @@ def test_what_others_quantized_is_decoded(tmp_path: Path) -> None:
 
 def test_a_packed_shape_that_detection_reads_is_decoded(tmp_path: Path) -> None:
     """CogVideoX's first modulation tells ComfyUI the width; an NVFP4 file of it does not load."""
-    shapes: dict[str, tuple[int, ...]] = {"patch_embed.text_proj.weight": (WIDTH, 64)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "patch_embed.text_proj.weight": (WIDTH, 64),
+        "patch_embed.proj.weight": (WIDTH, 16, 2, 2),
+        "norm_final.weight": (WIDTH,),
+        "norm_out.norm.weight": (WIDTH,),
+        "norm_out.linear.weight": (2 * WIDTH, WIDTH),
+        "proj_out.weight": (64, WIDTH),
+        "time_embedding_linear_1.weight": (512, WIDTH),
+        "time_embedding_linear_2.weight": (512, 512),
+    }
     for block in (f"blocks.{i}" for i in range(3)):
         shapes[f"{block}.norm1.linear.weight"] = (6 * WIDTH, WIDTH)
         shapes[f"{block}.attn1.to_q.weight"] = (WIDTH, WIDTH)
