@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nvfp4_foundry.quant.formats import FORMATS
 from nvfp4_foundry.quant.hardware.comfyui import TRIED_COMFYUI
 from nvfp4_foundry.quant.planning import Plan, Recipe, make_plan, parse_rule_lines, take_inventory
 from nvfp4_foundry.quant.sources import TensorSource
@@ -28,9 +29,10 @@ MARKERS = {
 
 
 def plan_of(source: TensorSource, lines: str = RULES, **numbers: Any) -> Plan:
-    """Plan by rules, with the max rounding unless another is named, for a ComfyUI of all formats."""
-    given = {"rounding": "max", "comfyui": TRIED_COMFYUI[-1], **numbers}
-    recipe = Recipe(rules=parse_rule_lines(lines), **given)
+    """Plan by rules, with the max rounding unless another is named."""
+    newer = any(fmt.needs_comfyui and name in lines for name, fmt in FORMATS.items())
+    usual = {"rounding": "max", **({"comfyui": TRIED_COMFYUI[-1]} if newer else {})}
+    recipe = Recipe(rules=parse_rule_lines(lines), **{**usual, **numbers})
     return make_plan(recipe, take_inventory(source))
 
 
