@@ -409,6 +409,7 @@ DIFFUSION: dict[str, Published] = {
         "WAN21_CausalAR_T2V", WAN_1B, transformer={"causal_ar": True}),
     "wan2.1-i2v-14b": Published("WAN21_I2V", WAN_I2V),
     "wan2.1-flf2v-14b": Published("WAN21_I2V", WAN_I2V | {"flf_pos_embed_token_number": 514}),
+    "wan2.1-fun-control-1.0": Published("WAN21_FunControl2V", WAN_I2V | {"in_dim": 48}),
     "wan2.1-fun-control": Published(
         "WAN21_FunControl2V", WAN_I2V | {"in_dim": 48, "in_dim_ref_conv": 16}),
     "wan2.2-ti2v-5b": Published("WAN22_T2V", WAN_5B),
@@ -559,6 +560,7 @@ LIKE: dict[str, str] = {
     "wan-flowrvs": "wan2.1-t2v-1.3b",
     "wan2.1-flf2v-14b": "wan2.1-i2v-14b",
     "wan2.1-fun-control": "wan2.1-i2v-14b",
+    "wan2.1-fun-control-1.0": "wan2.1-i2v-14b",
     "wan-animate2": "wan2.1-i2v-14b",
     "wan2.2-i2v-14b": "wan2.2-t2v-14b",
     "wan2.2-fun-control": "wan2.2-t2v-14b",

@@ -23,11 +23,12 @@ comfy.options.enable_args_parsing()
 
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
-from foundry_package import import_foundry  # noqa: E402
+from foundry_package import import_foundry, take_tiny_models_for_whole  # noqa: E402
 from sampling import sampled  # noqa: E402
 from tiny_families import FAMILIES, small_settings  # noqa: E402
 
 import_foundry()
+take_tiny_models_for_whole()
 
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402

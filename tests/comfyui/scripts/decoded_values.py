@@ -25,12 +25,13 @@ comfy.options.enable_args_parsing()
 import comfy.supported_models  # noqa: E402
 import torch  # noqa: E402
 from building import build_network  # noqa: E402
-from foundry_package import import_foundry  # noqa: E402
+from foundry_package import import_foundry, take_tiny_models_for_whole  # noqa: E402
 from model_configs import HIDREAM, HUNYUAN_3D_21, STABLE_AUDIO_3, WAN_14B, Published  # noqa: E402
 from published_names import published_names  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 import_foundry()
+take_tiny_models_for_whole()
 
 from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
 from nvfp4_foundry.quant.planning import (  # noqa: E402

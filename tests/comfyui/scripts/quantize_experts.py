@@ -30,10 +30,11 @@ import comfy.ops  # noqa: E402
 import comfy.sample  # noqa: E402
 import comfy.sd  # noqa: E402
 import torch  # noqa: E402
-from foundry_package import import_foundry  # noqa: E402
+from foundry_package import import_foundry, take_tiny_models_for_whole  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 import_foundry()
+take_tiny_models_for_whole()
 
 from nvfp4_foundry.nodes.bridge.model_source import ModelSource  # noqa: E402
 from nvfp4_foundry.nodes.bridge.models import model_from_checkpoint  # noqa: E402

@@ -23,18 +23,20 @@ import comfy.options  # noqa: E402
 comfy.options.enable_args_parsing()
 
 import torch  # noqa: E402
-from foundry_package import import_foundry  # noqa: E402
+from foundry_package import import_foundry, take_tiny_models_for_whole  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from sampling import loaded, sampled  # noqa: E402
 from tiny_families import FAMILIES, Family, small_settings  # noqa: E402
 
 import_foundry()
+take_tiny_models_for_whole()
 
 from nvfp4_foundry.nodes.bridge.model_source import ModelSource  # noqa: E402
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
+from nvfp4_foundry.quant.conversion.report import LayerReport  # noqa: E402
 from nvfp4_foundry.quant.formats import get_format  # noqa: E402
-from nvfp4_foundry.quant.planning import Plan, get_preset, make_plan, take_inventory  # noqa: E402
+from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory  # noqa: E402
 from nvfp4_foundry.quant.planning.architectures import detect_architecture  # noqa: E402
 from nvfp4_foundry.quant.planning.architectures.lumina import _BY_WIDTH  # noqa: E402
 from nvfp4_foundry.quant.planning.presets import preset_for  # noqa: E402
@@ -63,8 +65,13 @@ def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((found.double() - wanted.double()).norm() / wanted.double().norm())
 
 
-def quantize(source_path: Path, target: Path, name: str | None) -> tuple[str, Plan]:
-    """Quantize with a preset, or with the one for the model; returns its name and the plan."""
+def quantize(
+    source_path: Path, target: Path, name: str | None
+) -> tuple[str, dict[str, LayerReport]]:
+    """Quantize with a preset, or with the one for the model; returns its name and what it made.
+
+    The report counts, not the plan: experts without a calibration keep 16-bit inputs.
+    """
     with open_source(source_path) as source:
         inventory = take_inventory(source)
         preset = get_preset(name or preset_for(detect_architecture(inventory)).name)
@@ -72,16 +79,17 @@ def quantize(source_path: Path, target: Path, name: str | None) -> tuple[str, Pl
         if name is not None:  # a search of the scales would take most of the test's time
             recipe = recipe.model_copy(update={"rounding": "max"})
         plan = make_plan(recipe, inventory)
-        convert(source, plan, target)
+        report = convert(source, plan, target)
     assert verify_checkpoint(target, source_path).problems == ()
-    return preset.name, plan
+    made = {layer.name: layer for layer in report.layers if get_format(layer.format).is_quantized}
+    return preset.name, made
 
 
-def decoded_weights(target: Path, plan: Plan) -> dict[str, torch.Tensor]:
+def decoded_weights(target: Path, made: dict[str, LayerReport]) -> dict[str, torch.Tensor]:
     """Return what the pack says the quantized layers of a file are."""
     found = {}
     with open_tensors(target) as saved:
-        for layer in plan.quantized():
+        for layer in made.values():
             start = f"{layer.name}."
             inside = [name for name in saved.tensors if name.startswith(start)]
             parts = {name.removeprefix(start): saved.load(name) for name in inside}
@@ -122,8 +130,8 @@ def try_preset(
     """Quantize, load and sample; beside it the unquantized model that is given our weights."""
     source = folder / f"{name}.safetensors"
     target = folder / f"{name}-{chosen_preset or 'quantized'}.safetensors"
-    preset, plan = quantize(source, target, chosen_preset)
-    patcher, decoded = loaded(target, family), decoded_weights(target, plan)
+    preset, made = quantize(source, target, chosen_preset)
+    patcher, decoded = loaded(target, family), decoded_weights(target, made)
     modules = {
         f"{family.prefix}{layer}": module
         for layer, module in quantized_modules(patcher.model.diffusion_model).items()
@@ -138,8 +146,7 @@ def try_preset(
     return {
         "preset": preset,
         "class": type(patcher.model.model_config).__name__,
-        "warnings": plan.warnings,
-        "planned": {layer.name: layer.format for layer in plan.quantized()},
+        "planned": {name: layer.format for name, layer in made.items()},
         "loaded": {layer: format_of(module) for layer, module in modules.items()},
         "decoded": max(
             difference(module.weight.dequantize(), decoded[layer])

@@ -60,7 +60,8 @@ EXPECTED: dict[str, tuple[str, dict[str, str]]] = {
     }),
     # WAN with more inputs
     **dict.fromkeys(("wan2.2-animate", "wan2.2-s2v", "wan-dancer", "wan-scail", "wan-scail2",
-                     "wan2.1-camera", "wan2.2-camera", "wan2.1-fun-control", "wan2.2-fun-control"),
+                     "wan2.1-camera", "wan2.2-camera", "wan2.1-fun-control",
+                     "wan2.1-fun-control-1.0", "wan2.2-fun-control"),
                     ("wan-conditioned", {
         FP8: r"blocks\.([01]|38|39)\..*|blocks\.\d+\.((self|cross)_attn\.v(_img)?|ffn\.2)",
         "nvfp4": r"blocks\.\d+\..*",

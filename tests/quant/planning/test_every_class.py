@@ -109,7 +109,8 @@ EXPECTED = {
     ("wan-camera", "WAN camera control"): "wan2.1-camera wan2.2-camera",
     ("wan-causal-ar", "WAN T2V, autoregressive"): "wan2.1-causal-ar",
     ("wan-i2v", "WAN I2V"): "wan2.1-flf2v-14b wan2.1-i2v-14b wan2.2-i2v-14b",
-    ("wan-fun-control", "WAN Fun Control"): "wan2.1-fun-control wan2.2-fun-control",
+    ("wan-fun-control", "WAN Fun Control"):
+        "wan2.1-fun-control wan2.1-fun-control-1.0 wan2.2-fun-control",
     ("wan-t2v", "WAN T2V"): "wan2.1-t2v-1.3b wan2.2-t2v-14b",
     ("wan-vace", "WAN VACE"): "wan2.1-vace-1.3b wan2.1-vace-14b",
     ("wan-animate", "WAN Animate"): "wan2.2-animate",
