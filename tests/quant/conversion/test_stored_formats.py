@@ -22,7 +22,7 @@ from nvfp4_foundry.quant.sources import open_source, open_tensors
 from nvfp4_foundry.quant.sources.stored_layers import read_layout
 from safetensors.torch import load_file, save_file
 
-from tests.helpers.conversions import metadata_of
+from tests.helpers.conversions import for_its_formats, metadata_of
 
 QUANTIZED = [name for name, fmt in FORMATS.items() if fmt.is_quantized]
 # 72 rows are padded by the formats of blocks; the bias says how many are real.
@@ -45,7 +45,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def quantize(source: Path, target: Path, *rules: dict[str, Any], **fields: Any) -> ConversionReport:
-    recipe = Recipe.model_validate({"rules": rules, **fields})
+    recipe = for_its_formats(Recipe.model_validate({"rules": rules, **fields}))
     with open_source(source) as opened:
         plan = make_plan(recipe, take_inventory(opened))
         report = convert(opened, plan, target, overwrite=True)
