@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nvfp4_foundry.quant.formats import FORMATS
-from nvfp4_foundry.quant.hardware.comfyui import TRIED_COMFYUI
 from nvfp4_foundry.quant.planning import Plan, Recipe, make_plan, parse_rule_lines, take_inventory
+from nvfp4_foundry.quant.planning.loadable import needed_comfyui
 from nvfp4_foundry.quant.sources import TensorSource
 from safetensors import safe_open
 
@@ -30,10 +29,13 @@ MARKERS = {
 
 def plan_of(source: TensorSource, lines: str = RULES, **numbers: Any) -> Plan:
     """Plan by rules, with the max rounding unless another is named."""
-    newer = any(fmt.needs_comfyui and name in lines for name, fmt in FORMATS.items())
-    usual = {"rounding": "max", **({"comfyui": TRIED_COMFYUI[-1]} if newer else {})}
-    recipe = Recipe(rules=parse_rule_lines(lines), **{**usual, **numbers})
-    return make_plan(recipe, take_inventory(source))
+    recipe = Recipe(rules=parse_rule_lines(lines), **{"rounding": "max", **numbers})
+    return make_plan(for_its_formats(recipe), take_inventory(source))
+
+
+def for_its_formats(recipe: Recipe) -> Recipe:
+    """Return a recipe for the oldest ComfyUI that loads its formats."""
+    return recipe.for_comfyui(needed_comfyui(recipe.formats()))
 
 
 def metadata_of(path: Path) -> dict[str, str]:

@@ -11,6 +11,8 @@ from nvfp4_foundry.quant.layer_names import is_expert
 from nvfp4_foundry.quant.planning import Plan, Recipe, inventory_of, make_plan
 from nvfp4_foundry.quant.sources import TensorInfo
 
+from tests.helpers.conversions import for_its_formats
+
 EXPERT, SHARED = "blocks.0.ff.experts.2.w1", "blocks.0.ff.shared_experts.w1"
 
 
@@ -18,7 +20,8 @@ def plan(fmt: str, columns: int = 256) -> Plan:
     """Return a plan for an expert and for a layer that gets every token."""
     names = (EXPERT, SHARED)
     infos = [TensorInfo(f"{n}.weight", (64, columns), torch.bfloat16) for n in names]
-    return make_plan(Recipe(name="r", default=fmt), inventory_of(infos))
+    recipe = for_its_formats(Recipe(name="r", default=fmt))
+    return make_plan(recipe, inventory_of(infos))
 
 
 @pytest.mark.parametrize("name", [n for n, f in FORMATS.items() if f.is_quantized])

@@ -16,14 +16,13 @@ from nvfp4_foundry.quant.checkpoint.decoded import decoded_tensors
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.conversion.report import ConversionReport
 from nvfp4_foundry.quant.formats import FORMATS, get_format
-from nvfp4_foundry.quant.hardware.comfyui import TRIED_COMFYUI
 from nvfp4_foundry.quant.hardware.emulation import read_input_roundings
 from nvfp4_foundry.quant.planning import Recipe, make_plan, take_inventory
 from nvfp4_foundry.quant.sources import open_source, open_tensors
 from nvfp4_foundry.quant.sources.stored_layers import read_layout
 from safetensors.torch import load_file, save_file
 
-from tests.helpers.conversions import metadata_of
+from tests.helpers.conversions import for_its_formats, metadata_of
 
 QUANTIZED = [name for name, fmt in FORMATS.items() if fmt.is_quantized]
 # 72 rows are padded by the formats of blocks; the bias says how many are real.
@@ -46,7 +45,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def quantize(source: Path, target: Path, *rules: dict[str, Any], **fields: Any) -> ConversionReport:
-    recipe = Recipe.model_validate({"rules": rules, "comfyui": TRIED_COMFYUI[-1], **fields})
+    recipe = for_its_formats(Recipe.model_validate({"rules": rules, **fields}))
     with open_source(source) as opened:
         plan = make_plan(recipe, take_inventory(opened))
         report = convert(opened, plan, target, overwrite=True)
