@@ -55,6 +55,7 @@ class AsymW4A8Int8(WeightFormat):
     runtime_scale = "per token"
     native_from = (8, 0)  # Ampere
     multiplies_integers = True
+    for_experts = "nvfp4_w4a16"
     # 7% is left on Gaussian weights, and 20% where a rotated block has a single value, because no
     # level is zero.
     error_bound = 0.35

@@ -18,7 +18,7 @@ def plan(fmt: str, columns: int = 256) -> Plan:
     """Return a plan for an expert and for a layer that gets every token."""
     names = (EXPERT, SHARED)
     infos = [TensorInfo(f"{n}.weight", (64, columns), torch.bfloat16) for n in names]
-    return make_plan(Recipe(name="r", default=fmt), inventory_of(infos))
+    return make_plan(Recipe(name="r", default=fmt, comfyui="0.33"), inventory_of(infos))
 
 
 @pytest.mark.parametrize("name", [n for n, f in FORMATS.items() if f.is_quantized])
