@@ -75,8 +75,8 @@ SINCE = {"minimax-h3": (0, 33), "wan-animate2": (0, 33)}
 
 #: Families of which ComfyUI splits layers as it loads them, and names of what it makes.
 SPLIT = {
-    "stable-cascade": (".attn.to_q", "smart", ".attn.to_v"),
-    "pixeldit": (".adaLN_modulation_msa", "smart"),
+    "stable-cascade": (".attn.to_q", ".attn.to_k", ".attn.to_v"),
+    "pixeldit": (".adaLN_modulation_msa", ".adaLN_modulation_mlp"),
 }
 
 
