@@ -57,6 +57,8 @@ def test_full_checkpoints_announce_layers_by_their_names_in_the_file(
 @pytest.mark.parametrize("layers", [{"m": "nvfp4"}, {"m": None}, "nvfp4", None])
 def test_a_damaged_announcement_is_named(tmp_path: Path, layers: object) -> None:
     save_file({"m.weight": torch.zeros(4, 4)}, tmp_path / "bad", announcing(layers))
+    with pytest.raises(CheckpointError, match="_quantization_metadata"):
+        open_source(tmp_path / "bad")
     summary = inspect_checkpoint(tmp_path / "bad")
     assert "_quantization_metadata" in summary.refusal
     assert [layer.name for layer in summary.layers] == ["m"]
@@ -69,6 +71,8 @@ def test_a_damaged_announcement_is_named(tmp_path: Path, layers: object) -> None
 )
 def test_a_damaged_marker_is_named(tmp_path: Path, marker: torch.Tensor) -> None:
     save_file({"m.weight": torch.zeros(4, 4), "m.comfy_quant": marker}, tmp_path / "bad")
+    with pytest.raises(CheckpointError, match=r"m\.comfy_quant"):
+        open_source(tmp_path / "bad")
     assert "m.comfy_quant" in inspect_checkpoint(tmp_path / "bad").refusal
     assert "m.comfy_quant" in verify_checkpoint(tmp_path / "bad").problems[0]
 
