@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from tests.comfyui import comfy_workflows as wf
-from tests.comfyui.comfy_server import ComfyServer, RejectedError
+from tests.comfyui.comfy_server import TINY, ComfyServer, RejectedError
 
 
 def rejected(server: ComfyServer, class_type: str, **changes: Any) -> str:
@@ -49,3 +50,21 @@ def test_unsampled_calibration_is_an_error(server: ComfyServer) -> None:
     shift["model"] = [wf.node(workflow, "NVFP4FoundryLoadSourceModel"), 0]
     run = server.run(workflow)
     assert run.status == "error" and "has seen no sampling" in run.error
+
+
+@pytest.mark.parametrize(
+    ("file", "lost", "missing"),
+    [
+        ("with_a_hole.safetensors", "blocks.1.ffn.0.", "blocks.1.ffn.0.weight"),
+        ("alone-00001-of-00002.safetensors", "blocks.3.", "alone-00002-of-00002.safetensors"),
+    ],
+)
+def test_a_part_of_a_model_is_refused_before_the_queue_starts(
+    server: ComfyServer, file: str, lost: str, missing: str
+) -> None:
+    tensors = {n: t for n, t in load_file(TINY).items() if not n.startswith(lost)}
+    save_file(tensors, server.base / "models/diffusion_models" / file)
+    workflow = wf.quantize_file()
+    wf.inputs(workflow, "NVFP4FoundryQuantizeFile")["model_file"] = f"diffusion_models/{file}"
+    with pytest.raises(RejectedError, match=missing):
+        server.queue(workflow)
