@@ -40,6 +40,9 @@ OTHER_FORMS: Mapping[str, str] = {
     "sam3": r"[qkv]_proj|^tracker\.",
     "mistral3": r"^model\.norm\.",  # pruned for Flux.2
     "gpt-oss": r"^norm\.",  # Lens does not use it
+    # without the towers for pictures and sound, which a prompt of text does not need
+    "qwen3.5": r"^model\.visual\.",
+    "gemma4": r"^(vision|audio)_\w+\.|^multi_modal_projector\.",
     "minimax-music3-te": r"embed_tokens|lm_head|\.[qkv]_proj|\.(gate|up)_proj",  # joined or pruned
     "pid": r"adaLN_modulation",
     "pixeldit": r"adaLN_modulation",

@@ -16,6 +16,7 @@ from nvfp4_foundry.quant.planning import (
     inventory_of,
     make_plan,
 )
+from nvfp4_foundry.quant.planning.completeness import missing_parts
 from nvfp4_foundry.quant.planning.presets import preset_for, require_architecture
 from nvfp4_foundry.quant.planning.recipe import Rule
 from nvfp4_foundry.quant.sources import TensorInfo
@@ -60,7 +61,8 @@ def inventory(model: str, **changed: tuple[int, ...]) -> Inventory:
 def test_recognised(model: str, identity: str, facts: str) -> None:
     found = detect_architecture(inventory(model))
     assert (found.id, found.facts, found.problem) == (identity, facts, None)
-    assert found.is_text_encoder and "text encoder" in found.title
+    assert "text encoder" in found.title and found.folder == "text_encoders"
+    assert found.is_text_encoder is (model != "minimax-music3-te")  # it multiplies natively
 
 
 @pytest.mark.parametrize("model", [model for model, *_ in KNOWN])
@@ -147,3 +149,16 @@ def test_recipes_saved_for_language_models_still_fit() -> None:
     require_architecture(saved, found)
     other = replace(found, former_ids=())
     assert isinstance(other, Architecture) and not other.is_one_of(saved.architectures)
+
+
+@pytest.mark.parametrize("model", ["qwen3.5-2b", "gemma4-e2b", "gemma4-12b", "gemma4-31b"])
+def test_towers_for_pictures_and_sound_may_be_left_out(model: str) -> None:
+    """A file for prompts of text is whole without them; without a norm of a block it is not."""
+    towers = ("model.visual.", "vision_", "audio_", "multi_modal_projector.")
+    shapes = manifests.load_key_list(model)
+    text = {n: s for n, s in shapes.items() if not n.startswith(towers)}
+    assert len(text) < len(shapes)
+    lost = next(n for n in text if n.endswith(".3.input_layernorm.weight"))
+    for names, missing in ((text, []), ({n: s for n, s in text.items() if n != lost}, [lost])):
+        found = inventory_of(TensorInfo(n, s, torch.bfloat16) for n, s in names.items())
+        assert missing_parts(found, detect_architecture(found)) == missing
