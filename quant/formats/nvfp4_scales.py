@@ -54,7 +54,10 @@ def searched_block_scales(channel_weights: torch.Tensor | None) -> BlockScales:
     def search(
         blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
     ) -> torch.Tensor:
-        magnitudes = blocks.float().abs()
+        # Squares of values near the ends of float32's range are zero or infinite. A power of two
+        # changes no other bit.
+        unit = torch.ldexp(torch.ones_like(tensor_scale), -torch.frexp(tensor_scale).exponent)
+        magnitudes = blocks.float().abs().mul_(unit)
         weights = None
         if channel_weights is not None:
             weights = _padded(channel_weights.to(blocks.device))
@@ -63,7 +66,8 @@ def searched_block_scales(channel_weights: torch.Tensor | None) -> BlockScales:
         least = torch.full(block_amax.shape, torch.inf, device=blocks.device)
         scratch = torch.empty_like(magnitudes), torch.empty_like(magnitudes)
         for code in _codes_around(start):
-            scale = decode_e4m3(code.to(torch.uint8).view(torch.float8_e4m3fn)).mul_(tensor_scale)
+            scale = decode_e4m3(code.to(torch.uint8).view(torch.float8_e4m3fn))
+            scale.mul_(tensor_scale * unit)
             error = _squared_error(magnitudes, scale, weights, scratch)
             better = error < least
             least = torch.where(better, error, least)

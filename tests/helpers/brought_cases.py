@@ -238,7 +238,7 @@ CASES: Mapping[str, Case] = {
     ),
     "averaged weights beside": Case(_with_ema),
     # a source that another program writes at the same time
-    "changed while it is read": Case(save, ("changed",), meddle=_overwrite),
+    "changed while it is read": Case(save, ("written to while it was read",), meddle=_overwrite),
     # weights at the ends of the range
     "weights near the largest float": Case(
         save, ("blocks.1.ffn.0",), either=True, changed=_scaled(2.0**126)
@@ -249,7 +249,8 @@ CASES: Mapping[str, Case] = {
     # no safetensors at all
     "a pickle": Case(_pickled),
     "a web page": Case(
-        _text("model.safetensors", "<!doctype html><html><body>Not found</body></html>"), ("HTML",)
+        _text("model.safetensors", "<!doctype html><html><body>Not found</body></html>"),
+        ("web page",),
     ),
     "a pointer": Case(
         _text("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"),

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.formats.e2m1 import E2M1Workspace, unpack
 from nvfp4_foundry.quant.formats.nvfp4 import block_amax
-from nvfp4_foundry.quant.rounding import MaxRule
+from nvfp4_foundry.quant.rounding import MaxRule, get_rounding
 
 SHAPES = [(1, 16), (17, 33), (130, 80), (256, 256), (1040, 528), (16, 16), (3, 1), (129, 4112)]
 DTYPES = [torch.bfloat16, torch.float16, torch.float32]
@@ -149,3 +149,14 @@ def test_misaligned_and_non_matrix_shapes_are_refused_with_the_reason() -> None:
     assert fmt.refusal((3072, 3072)) is None
     assert "in_features % 32" in (fmt.refusal((3072, 48)) or "")
     assert "2-D" in (fmt.refusal((16, 3, 1, 2, 2)) or "")
+
+
+@pytest.mark.parametrize("power", [-100, -80, 80, 110])
+def test_the_search_is_the_same_for_small_and_large_weights(power: int) -> None:
+    """The squares of these values are zero or infinite in float32."""
+    fmt, rule = get_format("nvfp4"), get_rounding("mse")
+    weight = torch.randn(64, 64, generator=torch.Generator().manual_seed(0))
+    usual, scaled = (fmt.encode(w, rule).tensors for w in (weight, weight * 2.0**power))
+    assert torch.equal(scaled["weight"], usual["weight"])
+    assert torch.equal(scaled["weight_scale"].float(), usual["weight_scale"].float())
+    assert scaled["weight_scale_2"] == usual["weight_scale_2"] * 2.0**power
