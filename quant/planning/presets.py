@@ -187,8 +187,7 @@ def with_preset(recipe: Recipe, architecture: Architecture) -> Recipe:
 
 def preset_for(architecture: Architecture) -> Preset:
     """Return the preset written for an architecture, or ``smart``."""
-    for identity in (architecture.id, *architecture.former_ids):
-        for preset in load_presets().values():
-            if identity in preset.architectures:
-                return preset
+    for preset in load_presets().values():
+        if architecture.id in preset.architectures:
+            return preset
     return get_preset("smart")

@@ -93,6 +93,7 @@ KNOWN = [
     ("minimax-h3-curve", "minimax-h3",
      "width 5376, 50 blocks, 2 token_refiner.blocks",
      "minimax-h3"),
+    ("minimax-h3-vae", "minimax-h3-vae", "36 decoder.transformer_blocks", "minimax-h3-vae"),
     ("mistral3-24b", "mistral3", "width 5120, 40 model.layers", "language-models"),
     ("mochi", "mochi", "width 3072, 48 blocks", "smart"),
     ("omnigen2", "omnigen2",

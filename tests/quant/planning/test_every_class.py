@@ -128,6 +128,7 @@ EXPECTED = {
     ("gemma4", "Gemma 4 E4B text encoder"): "gemma4-e4b",
     ("gpt-oss", "GPT-OSS text encoder"): "gpt-oss-20b",
     ("llama3", "Llama 3 text encoder"): "llama3-8b",
+    ("minimax-h3-vae", "the video VAE of MiniMax H3"): "minimax-h3-vae",
     ("minimax-music3-te", "MiniMax Music 3 text encoder"): "minimax-music3-te",
     ("mistral3", "Ministral 3 text encoder"): "ministral3-3b",
     ("mistral3", "Mistral 3 Small text encoder"): "mistral3-24b",
