@@ -7,25 +7,31 @@ scale, such weights are up to thousands of times too large.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 
 from ...errors import SourceError
 from ..base import TensorSource
 from .parts import FLOAT8
-from .sampled_codes import code_max, sampled_size
+from .sampled_codes import FEW, code_max, sampled_size
 
 # How many layers to look at, and which parts of the range are too large for the largest value and
 # for the root mean square of a weight. The sample of a large layer may miss its largest value, but
 # is right about the mean, which outliers hardly change.
 _LAYERS, _AMAX, _RMS = 24, 1 / 4, 1 / 224
+# A single layer is enough if its mean square is that of a scaled weight beyond doubt. The tables of
+# words of some text encoders are large by themselves.
+_SURE_RMS = 1 / 40
+_TABLE = re.compile(r"(^|\.)(shared|\w*embed\w*)\.weight$")
 
 
 def require_plain(source: TensorSource, plain: Collection[str]) -> None:
     """Refuse a file whose unscaled 8-bit floats, ``plain``, fill the range of their format.
 
     Raises:
-        SourceError: most of them do; the message names the likely file with the scales.
+        SourceError: most of them do, or one does beyond doubt; the message names the likely file
+            with the scales.
     """
     matrices = [
         name for name in plain
@@ -33,10 +39,12 @@ def require_plain(source: TensorSource, plain: Collection[str]) -> None:
     ]  # fmt: skip
     chosen = matrices[:: max(1, len(matrices) // _LAYERS)][:_LAYERS]
     full = [name for name in chosen if _fills_range(source, name)]
-    if not chosen or 2 * len(full) <= len(chosen):
+    if 2 * len(full) <= len(chosen):
+        full = [name for name in matrices if _is_surely_scaled(source, name)][:1]
+    if not full:
         return
     raise SourceError(
-        f"{source.description}: {full[0]} and others are 8-bit floats that fill the whole range of "
+        f"{source.description}: {_names(full)} 8-bit floats that fill the whole range of "
         "their format, so they were scaled, but the file holds no scales for them; read as they "
         f"are, the weights would be far too large. {_way_out(source)}"
     )
@@ -45,6 +53,16 @@ def require_plain(source: TensorSource, plain: Collection[str]) -> None:
 def _fills_range(source: TensorSource, name: str) -> bool:
     size, largest = sampled_size(source, name), code_max(source.info(name).dtype)
     return size.amax >= _AMAX * largest or size.rms >= _RMS * largest
+
+
+def _is_surely_scaled(source: TensorSource, name: str) -> bool:
+    if _TABLE.search(name):
+        return False
+    return sampled_size(source, name, FEW).rms >= _SURE_RMS * code_max(source.info(name).dtype)
+
+
+def _names(full: list[str]) -> str:
+    return f"{full[0]} and others are" if len(full) > 1 else f"the values of {full[0]} are"
 
 
 def _way_out(source: TensorSource) -> str:

@@ -9,8 +9,9 @@ import torch
 
 from ..base import TensorSource
 
-# Weights up to this many values are read whole; of larger ones, as many values in so many runs.
-_VALUES, _RUNS = 1 << 21, 64
+#: Weights up to this many values are read whole; of larger ones, as many values in some runs.
+MANY, FEW = 1 << 21, 1 << 15
+_RUNS = 64
 
 
 def code_max(dtype: torch.dtype) -> float:
@@ -26,16 +27,16 @@ class Size:
     rms: float
 
 
-def sampled_size(source: TensorSource, name: str) -> Size:
+def sampled_size(source: TensorSource, name: str, values: int = MANY) -> Size:
     """Return how large a part of a tensor of float8 or int8 codes is. NaN counts as zero."""
     size = prod(source.info(name).shape)
     if not size:
         return Size(0.0, 0.0)
-    if size <= _VALUES:
-        values = source.load(name)
+    if size <= values:
+        codes = source.load(name)
     else:
-        length = _VALUES // _RUNS
+        length = values // _RUNS
         step = (size - length) // (_RUNS - 1)
-        values = source.load_runs(name, [step * run for run in range(_RUNS)], length)
-    values = values.float().nan_to_num_(0.0, 0.0, 0.0)
-    return Size(float(values.abs().max()), float(values.square().mean()) ** 0.5)
+        codes = source.load_runs(name, [step * run for run in range(_RUNS)], length)
+    codes = codes.float().nan_to_num_(0.0, 0.0, 0.0)
+    return Size(float(codes.abs().max()), float(codes.square().mean()) ** 0.5)

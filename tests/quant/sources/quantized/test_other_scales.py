@@ -118,7 +118,7 @@ def test_the_sample_of_a_large_layer_is_enough(tmp_path: object) -> None:
     values, _ = whole(weight, E4M3)
     path = f"{tmp_path}/large.safetensors"
     save_file({"l.weight": values, "l.bias": torch.zeros(4096)}, path)
-    with pytest.raises(SourceError, match=r"l\.weight and others"):
+    with pytest.raises(SourceError, match=r"l\.weight are 8-bit floats"):
         open_source(path)
 
 

@@ -107,3 +107,16 @@ def test_the_model_may_be_a_pickle_too(tmp_path: Path, model: Tensors, bare: Ten
         for name, tensor in model.items():
             wanted, got = tensor.float(), source.load(name).float()
             assert (got - wanted).norm() / wanted.norm() < BOUNDS[E4M3], name
+
+
+def test_a_single_layer_whose_scale_is_lost_is_refused(
+    tmp_path: Path, model: Tensors, bare: Tensors
+) -> None:
+    """All others are plain casts, which are right as they are."""
+    path, name = tmp_path / "model.safetensors", "blocks.1.ffn.2.weight"
+    cast = {n: t.to(E4M3) if is_linear_in_block(n, t) else t for n, t in model.items()}
+    save_file(cast, path)
+    open_source(path).close()
+    save_file({**cast, name: bare[name]}, path)
+    with pytest.raises(SourceError, match=rf"the values of {name} are 8-bit floats that fill"):
+        open_source(path)
