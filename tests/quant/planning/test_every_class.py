@@ -130,7 +130,6 @@ EXPECTED = {
     ("llama3", "Llama 3 text encoder"): "llama3-8b",
     ("minimax-h3-vae", "the video VAE of MiniMax H3"): "minimax-h3-vae",
     ("minimax-music3-te", "MiniMax Music 3 text encoder"): "minimax-music3-te",
-    ("minimax-h3-vae", "the video VAE of MiniMax H3"): "minimax-h3-vae",
     ("mistral3", "Ministral 3 text encoder"): "ministral3-3b",
     ("mistral3", "Mistral 3 Small text encoder"): "mistral3-24b",
     ("qwen2.5", "Qwen2.5 text encoder"): "qwen2.5-3b",
