@@ -111,6 +111,7 @@ KNOWN = [
      "36 input channels, width 5120, 40 blocks",
      "wan-conditioned"),
     ("wan2.2-s2v", "wan-s2v", "16 input channels, width 5120, 40 blocks", "wan-conditioned"),
+    ("minimax-h3-vae", "minimax-h3-vae", "36 decoder.transformer_blocks", "minimax-h3-vae"),
     ("unknown-dit", "transformer", "5 stages", "smart"),
 ]  # fmt: skip
 
