@@ -15,6 +15,11 @@ COMPLETE_FROM = (
 )
 _LORA = (".lora_A.weight", ".lora_B.weight", ".lora_up.weight", ".lora_down.weight",
          ".lora_A.default.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a")  # fmt: skip
+# What names of ControlNets begin with, those of ComfyUI's comfy/controlnet.py among them.
+_CONTROLNET = (
+    "controlnet_", "control_model.", "control_blocks.", "control_add_embedding.", "after_proj_list.",
+    "zero_convs.", "input_hint_block.", "lora_controlnet",
+)  # fmt: skip
 # The vocabulary of UMT5. Its files for ComfyUI hold the tokenizer as the tensor spiece_model.
 _UMT5_WORDS = 256384
 _NAMED = 3
@@ -40,6 +45,12 @@ def require_model(source: TensorSource) -> None:
         raise SourceError(
             f"{source.description} is a LoRA ({lora}), not a model; load the model in ComfyUI, add "
             "the LoRA with a LoRA loader, and use Quantize Model to NVFP4"
+        )
+    controlnet = next((name for name in names if name.startswith(_CONTROLNET)), None)
+    if controlnet:
+        raise SourceError(
+            f"{source.description} is a ControlNet ({controlnet}); keep it as it is, because "
+            "ComfyUI builds ControlNets from layers that do not load quantized weights"
         )
     vae = vae_without_quantization(names)
     if vae:

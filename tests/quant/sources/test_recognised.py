@@ -110,3 +110,19 @@ def test_the_one_vae_that_loads_quantized_is_a_source(tmp_path: Path) -> None:
     save_file({name: torch.zeros(4, 4) for name in names}, path)
     with open_source(path) as source:
         assert set(source.tensors) == set(names)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "controlnet_blocks.0.weight", "control_model.zero_convs.0.0.weight",
+        "control_blocks.0.after_proj.weight", "controlnet_cond_embedding.conv_in.weight",
+        "after_proj_list.18.bias", "input_hint_block.0.weight",
+    ],
+)  # fmt: skip
+def test_controlnets_are_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "control.safetensors"
+    weights = {f"transformer_blocks.{i}.attn.to_q.weight": torch.ones(64, 64) for i in range(3)}
+    save_file({**weights, name: torch.ones(64, 64)}, path)
+    with pytest.raises(SourceError, match=rf"is a ControlNet \({name}\); keep it as it is"):
+        open_source(path)
