@@ -17,8 +17,8 @@ _LORA = (".lora_A.weight", ".lora_B.weight", ".lora_up.weight", ".lora_down.weig
          ".lora_A.default.weight", ".hada_w1_a", ".lokr_w1", ".lokr_w1_a")  # fmt: skip
 # What names of ControlNets begin with, those of ComfyUI's comfy/controlnet.py among them.
 _CONTROLNET = (
-    "controlnet_", "control_model.", "control_blocks.", "control_add_embedding.", "after_proj_list.",
-    "zero_convs.", "input_hint_block.", "lora_controlnet",
+    "controlnet_", "control_model.", "control_blocks.", "control_add_embedding.",
+    "after_proj_list.", "zero_convs.", "input_hint_block.", "lora_controlnet",
 )  # fmt: skip
 # The vocabulary of UMT5. Its files for ComfyUI hold the tokenizer as the tensor spiece_model.
 _UMT5_WORDS = 256384
