@@ -19,10 +19,9 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
-import comfy.model_management  # noqa: E402
-import comfy.sd  # noqa: E402
 import torch  # noqa: E402
 from foundry_package import import_foundry  # noqa: E402
+from loaded_demo import difference, load, output  # noqa: E402
 
 import_foundry()
 
@@ -38,27 +37,6 @@ from safetensors.torch import load_file  # noqa: E402
 # Of the four blocks, the outer two become float8 and the inner two NVFP4.
 RECIPE = get_preset("wan2.2-14b").build({"edge_blocks": 1})
 TRUTH = load_file(MODEL_PATH)
-generator = torch.Generator().manual_seed(0)
-LATENT = torch.randn(2, 16, 1, 8, 8, generator=generator)
-CONTEXT = torch.randn(2, 4, 4096, generator=generator)
-
-
-def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Norm of the difference over the norm of what is wanted."""
-    return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
-
-
-def load(path: Path) -> Any:
-    """ComfyUI's MODEL of a file, computing in float32. Without it, its weights may go."""
-    patcher = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
-    comfy.model_management.load_models_gpu([patcher], force_full_load=True)
-    return patcher
-
-
-def output(patcher: Any) -> torch.Tensor:
-    """One call of the model."""
-    model = patcher.model.diffusion_model
-    return model(LATENT, torch.tensor([900.0, 300.0]), context=CONTEXT)
 
 
 def plain(weight: torch.Tensor) -> torch.Tensor:

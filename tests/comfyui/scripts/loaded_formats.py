@@ -19,14 +19,13 @@ import comfy.options  # noqa: E402
 
 comfy.options.enable_args_parsing()
 
-import comfy.model_management  # noqa: E402
 import comfy.ops  # noqa: E402
-import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
 import comfyui_version  # noqa: E402
 import torch  # noqa: E402
 from comfy.quant_ops import QUANT_ALGOS, QuantizedTensor, get_layout_class  # noqa: E402
 from foundry_package import import_foundry  # noqa: E402
+from loaded_demo import difference, generator, load, output  # noqa: E402
 
 import_foundry()
 
@@ -40,28 +39,7 @@ from nvfp4_foundry.quant.rounding import MaxRule  # noqa: E402
 from nvfp4_foundry.quant.sources import open_source, open_tensors  # noqa: E402
 
 LAYER = "blocks.1.ffn.2"
-generator = torch.Generator().manual_seed(0)
-LATENT = torch.randn(2, 16, 1, 8, 8, generator=generator)
-CONTEXT = torch.randn(2, 4, 4096, generator=generator)
 ROWS = torch.randn(12, 512, generator=generator)
-
-
-def difference(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    """Norm of the difference over the norm of what is wanted."""
-    return ((found.double() - wanted.double()).norm() / wanted.double().norm()).item()
-
-
-def load(path: Path) -> Any:
-    """ComfyUI's MODEL of a file, computing in float32. Without it, its weights may go."""
-    patcher = comfy.sd.load_diffusion_model(str(path), model_options={"dtype": torch.float32})
-    comfy.model_management.load_models_gpu([patcher], force_full_load=True)
-    return patcher
-
-
-def output(patcher: Any) -> torch.Tensor:
-    """One call of the model."""
-    model = patcher.model.diffusion_model
-    return model(LATENT, torch.tensor([900.0, 300.0]), context=CONTEXT)
 
 
 def write(fmt: WeightFormat, path: Path) -> torch.Tensor:
