@@ -37,6 +37,11 @@ def load_record(model: str) -> dict[str, Any]:
     return {**other, **record, "tensors": {**other["tensors"], **record["tensors"]}}
 
 
+def is_vae(model: str) -> bool:
+    """Whether ComfyUI loads a model as a VAE, which has other detection."""
+    return load_record(model)["loaded_as"] == "VAE"
+
+
 def linear(name: str, inputs: int, outputs: int, *, bias: bool = True) -> Manifest:
     weight: Manifest = {f"{name}.weight": (outputs, inputs)}
     return {**weight, f"{name}.bias": (outputs,)} if bias else weight

@@ -160,7 +160,8 @@ if __name__ == "__main__":
     models = [
         model
         for model in chosen or manifests.GENERATED
-        if model not in DIFFUSION or DIFFUSION[model].loaded_as in known
+        if not manifests.is_vae(model)
+        and (model not in DIFFUSION or DIFFUSION[model].loaded_as in known)
     ]
     result = {model: differences(model) for model in models}
     result["control"] = differences(CONTROL, every_matrix=True)
