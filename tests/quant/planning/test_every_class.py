@@ -1,7 +1,7 @@
 """Every model class of ComfyUI 0.29 and 0.33: its name, and plans that touch nothing they must not.
 
 The lists come from ComfyUI's own code; ``tests/comfyui/test_key_lists.py`` checks that they are
-what ComfyUI builds, and that it recognises the quantized files.
+what ComfyUI builds, and ``test_detected_files.py`` beside it that it recognises quantized files.
 """
 
 from __future__ import annotations
