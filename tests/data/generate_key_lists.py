@@ -52,6 +52,9 @@ from nvfp4_foundry.quant.planning.architectures.folding import (  # noqa: E402
 #: What a quantized layer stores beside its weight.
 QUANTIZED = ("comfy_quant", "weight_scale", "weight_scale_2", "input_scale")
 
+#: Matrices beside the network, which ComfyUI does not decode: Stable Zero123's projection.
+BESIDE = ("cc_projection.weight",)
+
 
 def metadata_of(published: Published) -> dict[str, str] | None:
     """Return the header of the published file, as far as the detection reads it."""
@@ -126,7 +129,7 @@ def kinds(tensors: dict[str, torch.Tensor], built: BuiltModel) -> dict[str, list
         module = loaded.get(name, "").removesuffix(".weight")
         if module in built.embeddings:
             found["embedding"].append(name)
-        elif module in built.modules and module not in built.linears:
+        elif name in BESIDE or (module in built.modules and module not in built.linears):
             found["parameter"].append(name)
     return found
 
