@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from math import prod
 from typing import Annotated, Any
@@ -14,10 +14,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    PlainValidator,
     ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
     field_serializer,
     model_validator,
 )
@@ -26,128 +23,32 @@ from ..calibration.input_scale import (
     DEFAULT_HEADROOM,
     DEFAULT_POLICY,
     InputScalePolicy,
-    parse_policy,
 )
-from ..errors import CalibrationError, FoundryError, RecipeError
-from ..formats import FORMATS, get_format
-from ..hardware.comfyui import FLOOR, Version, newest, parse_version, version_text
+from ..errors import RecipeError
+from ..formats import get_format
+from ..hardware.comfyui import Version, newest, parse_version
 from ..hardware.generations import Generation
-from ..rounding import DEFAULT_ROUNDING, ROUNDINGS, get_rounding
-from .layers import BlockPosition, Kind, Layer
-from .roles import Role
+from ..rounding import DEFAULT_ROUNDING
+from .layers import BlockPosition, Layer
+from .recipe_fields import (
+    SCHEMA_VERSION,
+    Blocks,
+    ComfyUIVersion,
+    FormatName,
+    Kinds,
+    Patterns,
+    Roles,
+    RoundingName,
+    WrittenPolicy,
+    as_tuple,
+    require_version,
+)
 
-SCHEMA_VERSION = 1
 #: The ``why`` of rules that a user wrote. Such a rule must match a layer, and nothing rewrites it.
 USER_RULE = "your rule"
 _GLOB = re.compile(r"[*?\[]")
 # A derived recipe lists hundreds of layer names. Reasons and warnings shorten such a list.
 _MOST_PATTERNS, _SHOWN_PATTERNS = 8, 2
-_BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
-
-
-# FLOOR and newer, as JSON Schema says it.
-_COMFYUI_PATTERN = r"^(|(0\.(29|[3-9]\d|\d{3,})|[1-9]\d*\.\d+)(\.\d+)?)$"
-
-
-def _known(find: Callable[[str], object]) -> AfterValidator:
-    """Return a validator that accepts the names that ``find`` knows."""
-
-    def check(name: str) -> str:
-        try:
-            find(name)
-        except FoundryError as error:
-            raise ValueError(str(error)) from error
-        return name
-
-    return AfterValidator(check)
-
-
-def _require_compilable(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    for pattern in _as_tuple(value) or ("",):
-        if not pattern:
-            raise ValueError("an empty pattern matches nothing")
-        if pattern.startswith("re:"):
-            try:
-                re.compile(pattern[3:])
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
-    return value
-
-
-def _require_kinds(value: tuple[Kind, ...]) -> tuple[Kind, ...]:
-    if not value:
-        raise ValueError("an empty list of kinds matches nothing; list a kind, or leave kinds out")
-    return value
-
-
-def _require_roles(value: tuple[Role, ...]) -> tuple[Role, ...]:
-    if not value:
-        raise ValueError("an empty list of roles matches nothing; list a role, or leave roles out")
-    return value
-
-
-def _require_blocks(value: str) -> str:
-    first, _, last = value.partition("-")
-    if not _BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
-        raise ValueError(f"must be any, first:N, last:N, N or N-M with N up to M, not {value!r}")
-    return value
-
-
-def _require_version(value: int) -> int:
-    if value < 1:
-        raise ValueError(f"recipe versions start at 1, not {value}")
-    if value > SCHEMA_VERSION:
-        raise ValueError(f"recipe version {value} is newer than NVFP4 Foundry; update the pack")
-    return value
-
-
-def _require_comfyui(value: str) -> str:
-    if not value:
-        return value
-    version = parse_version(value)
-    if version < FLOOR:
-        raise ValueError(f"the oldest ComfyUI that is supported is {version_text(FLOOR)}")
-    return version_text(version)
-
-
-def _read_policy(value: Any, info: ValidationInfo) -> InputScalePolicy:
-    """Parse the text of a policy. If it names no headroom, the recipe's headroom applies."""
-    if value is DEFAULT_POLICY:
-        value = value.text
-    if isinstance(value, InputScalePolicy):
-        return value
-    if not isinstance(value, str):
-        raise ValueError(f"an input scale policy must be text such as amax, not {value!r}")
-    try:
-        return parse_policy(value, info.data.get("headroom"))
-    except CalibrationError as error:
-        raise ValueError(str(error)) from error
-
-
-Patterns = Annotated[str | tuple[str, ...], AfterValidator(_require_compilable)]
-Kinds = Annotated[tuple[Kind, ...], AfterValidator(_require_kinds)]
-Roles = Annotated[tuple[Role, ...], AfterValidator(_require_roles)]
-FormatName = Annotated[
-    str, _known(get_format), WithJsonSchema({"type": "string", "enum": list(FORMATS)})
-]
-RoundingName = Annotated[
-    str, _known(get_rounding), WithJsonSchema({"type": "string", "enum": list(ROUNDINGS)})
-]
-Blocks = Annotated[
-    str,
-    AfterValidator(_require_blocks),
-    WithJsonSchema({"type": "string", "pattern": f"^({_BLOCKS.pattern})$"}),
-]
-ComfyUIVersion = Annotated[
-    str,
-    AfterValidator(_require_comfyui),
-    WithJsonSchema({"type": "string", "pattern": _COMFYUI_PATTERN}),
-]
-WrittenPolicy = Annotated[
-    InputScalePolicy,
-    PlainValidator(_read_policy),
-    WithJsonSchema({"type": "string"}),
-]
 
 
 class _Data(BaseModel):
@@ -210,7 +111,7 @@ class Rule(_Data):
 
     def _pattern_of(self, name: str) -> str | None:
         """Return the first pattern that matches a layer name."""
-        for pattern in _as_tuple(self.pattern):
+        for pattern in as_tuple(self.pattern):
             if pattern.startswith("re:"):
                 if re.fullmatch(pattern[3:], name):
                     return pattern
@@ -222,7 +123,7 @@ class Rule(_Data):
         """Return the patterns that name exactly one layer."""
         return [
             pattern
-            for pattern in _as_tuple(self.pattern)
+            for pattern in as_tuple(self.pattern)
             if not pattern.startswith("re:") and not _GLOB.search(pattern)
         ]
 
@@ -248,7 +149,7 @@ class Rule(_Data):
     def describe(self, name: str | None = None) -> str:
         """Return the rule in one line. With ``name``, show only the pattern that matches it."""
         decisive = None if name is None else self._pattern_of(name)
-        patterns = _as_tuple(decisive or self.pattern)
+        patterns = as_tuple(decisive or self.pattern)
         text = ", ".join(patterns)
         if len(patterns) > _MOST_PATTERNS:
             shown = ", ".join(patterns[:_SHOWN_PATTERNS])
@@ -272,7 +173,7 @@ class Recipe(_Data):
     The first rule that matches a layer decides its format; the default decides the rest.
     """
 
-    version: Annotated[int, AfterValidator(_require_version)] = Field(
+    version: Annotated[int, AfterValidator(require_version)] = Field(
         default=SCHEMA_VERSION, description="The version of this layout."
     )
     name: str = Field(default="custom", description="Shown in reports and messages.")
@@ -413,7 +314,3 @@ def layer_size(layer: Layer) -> int:
 def _matches_glob(name: str, pattern: str) -> bool:
     """Whether a glob matches a name. Plain names are compared directly, because globs are slow."""
     return fnmatchcase(name, pattern) if _GLOB.search(pattern) else name == pattern
-
-
-def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    return (value,) if isinstance(value, str) else value
