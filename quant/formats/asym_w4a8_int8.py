@@ -25,6 +25,7 @@ from .base import (
 )
 from .codebook import LEVELS
 from .codebook_rows import quantize_rotated, unpack_codes
+from .e4m3 import read_e4m3_scales
 from .integers import round_inputs_to_int8
 from .rotation import DEFAULT_GROUP, marked_group_size, rotate
 from .rule import ScaleRule
@@ -166,8 +167,7 @@ class AsymW4A8Int8(WeightFormat):
 
     def read_scale(self, suffix: str, stored: torch.Tensor) -> torch.Tensor:
         """Return the float32 values of scales. Those of blocks may be stored as plain bytes."""
-        is_bytes = stored.dtype == torch.uint8
-        return (stored.view(torch.float8_e4m3fn) if is_bytes else stored).float()
+        return read_e4m3_scales(stored)
 
     def emulate_activations(
         self,

@@ -25,3 +25,9 @@ def decode_e4m3(codes: torch.Tensor) -> torch.Tensor:
     if values.numel() and float(torch.stack(torch.aminmax(values)).abs().max()) == _NAN_AS_NUMBER:
         values.masked_fill_(values.abs() == _NAN_AS_NUMBER, torch.nan)
     return values
+
+
+def read_e4m3_scales(stored: torch.Tensor) -> torch.Tensor:
+    """Return scales as float32. float8_e4m3fn scales of blocks may be stored as plain bytes."""
+    is_bytes = stored.dtype == torch.uint8
+    return (stored.view(torch.float8_e4m3fn) if is_bytes else stored).float()

@@ -27,7 +27,7 @@ from .base import (
     tensor_amax,
 )
 from .e2m1 import E2M1Workspace, round_to_e2m1, unpack
-from .e4m3 import decode_e4m3
+from .e4m3 import decode_e4m3, read_e4m3_scales
 from .nvfp4_scales import (
     BLOCK,
     NVFP4_MAX,
@@ -138,8 +138,7 @@ class NVFP4(WeightFormat):
 
     def read_scale(self, suffix: str, stored: torch.Tensor) -> torch.Tensor:
         """Return the float32 values of scales. Block scales may be stored as plain bytes."""
-        is_bytes = stored.dtype == torch.uint8
-        return (stored.view(torch.float8_e4m3fn) if is_bytes else stored).float()
+        return read_e4m3_scales(stored)
 
     def emulate_activations(
         self,
