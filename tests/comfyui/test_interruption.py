@@ -140,7 +140,10 @@ def calibrating(name: str, *, seed: int = 1) -> wf.Workflow:
 
 
 def in_prompt(number: int, sampler: str) -> Callable[[dict[str, Any]], bool]:
-    """Accept the first message of a step of the ``number``-th prompt; steps may have none."""
+    """Accept a message of a step of the ``number``-th prompt, after its first step.
+
+    Steps may have no message, and a run that ends before any step has nothing to leave out.
+    """
     begun, last = [0], [SLOW]
 
     def accept(message: dict[str, Any]) -> bool:
@@ -150,7 +153,7 @@ def in_prompt(number: int, sampler: str) -> Callable[[dict[str, Any]], bool]:
             return False
         begun[0] += data["value"] <= last[0]
         last[0] = data["value"]
-        return begun[0] == number
+        return begun[0] == number and data["value"] > 1
 
     return accept
 

@@ -77,6 +77,8 @@ def run_with_event(module: str, event: str, *arguments: str) -> subprocess.Compl
     """Run ``nvfp4``, and let something happen while it imports a module."""
     return python(
         "import importlib.abc, signal, sys\n"
+        # a shell starts its background jobs with this signal ignored
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "class Event(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path=None, target=None):\n"
         f"        if name == {module!r}:\n"
