@@ -27,6 +27,7 @@ ROOMS = (
     "rounding",
     "sources",
     "formats",
+    "files",
 )
 #: What every room uses. These modules import from each other only.
 LOOSE = ("difference", "errors", "fingerprint", "layer_names", "progress", "text")

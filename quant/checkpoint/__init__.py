@@ -1,10 +1,11 @@
 """Write, verify, inspect, compare and rescale checkpoints."""
 
+from ..files.publish import check_target
 from .compare import CheckpointComparison, LayerComparison, compare_checkpoints
 from .inspect import CheckpointSummary, LayerSummary, inspect_checkpoint
 from .rescale import RescaledLayer, RescaleReport, rescale_checkpoint
 from .verify import VerifyResult, verify_checkpoint
-from .writer import CheckpointWriter, check_target
+from .writer import CheckpointWriter
 
 __all__ = [
     "CheckpointComparison",

@@ -10,8 +10,8 @@ from collections.abc import Collection
 
 import torch
 
+from ..files.json_file import read_json_object
 from .base import TensorSource
-from .json_file import read_json_object
 from .state_dict import StateDictSource
 from .view import SourceView
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from ..errors import IncompleteError, SourceError
+from ..files.json_file import read_json_object
 from .base import TensorInfo, TensorSource
-from .json_file import read_json_object
 from .vaes import vae_without_quantization
 
 COMPLETE_FROM = (

@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 import torch
 
 from ..errors import SourceError
+from ..files.json_file import parse_json
 from .base import TensorInfo
-from .json_file import parse_json
 
 # The limit that the safetensors library sets for a header, in bytes.
 _MAX_HEADER = 100_000_000

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 
 from ..errors import IncompleteError, SourceError
+from ..files.json_file import parse_json
 from .base import TensorInfo, TensorSource
-from .json_file import parse_json
 from .numbered_files import Part, describe_missing, missing_parts, part_of, parts_beside, sets_of
 from .single_file import open_file
 from .stored_layers import joined_metadata
