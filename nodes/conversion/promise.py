@@ -101,7 +101,7 @@ class PromisedCheckpoint:
         Raises:
             FoundryError: as `convert`.
         """
-        earlier = self.saved_before()
+        earlier = next(iter(self.saved_before()), None)
         if earlier is None:
             return quantize_to_memory(source, self.plan, **self._settings())
         with open_tensors(earlier.path) as file:
@@ -132,11 +132,11 @@ class PromisedCheckpoint:
             SourceError: a file of the source changed since the promise was made.
             FoundryError: as `convert`.
         """
-        earlier = self.saved_before()
+        earlier = next((saved for saved in self.saved_before() if saved.path != path), None)
         if self.made is not None:
             save_model(self.made, path, overwrite=overwrite, on_progress=progress_bar())
             report = replace(self.made.report, target=path.name)
-        elif earlier is not None and earlier.path != path:
+        elif earlier is not None:
             copy_checkpoint(earlier.path, path, overwrite=overwrite, on_progress=progress_bar())
             report = replace(earlier.report, target=path.name)
         else:
@@ -144,12 +144,13 @@ class PromisedCheckpoint:
         _remember(self.identity, SavedCheckpoint(path, report))
         return report
 
-    def saved_before(self) -> SavedCheckpoint | None:
-        """Return a file that already holds this checkpoint, unchanged since it was written."""
-        for saved, identity, state in _SAVED:
-            if identity == self.identity and state_of(saved.path) == state:
-                return saved
-        return None
+    def saved_before(self) -> list[SavedCheckpoint]:
+        """Return the files that hold this checkpoint, unchanged since they were written."""
+        return [
+            saved
+            for saved, identity, state in _SAVED
+            if identity == self.identity and state_of(saved.path) == state is not None
+        ]
 
     def _converted(self, path: Path, overwrite: bool) -> ConversionReport:
         """Read, encode and write layer after layer."""

@@ -71,8 +71,8 @@ class SaveCheckpoint(FoundryNode):
     ) -> io.NodeOutput:
         """Write the checkpoint and return its path."""
         target = Target(_NODE, file_name, folder, if_exists)
-        earlier = checkpoint.saved_before()
-        if earlier is not None and target.holds(earlier.path):
+        earlier = next((s for s in checkpoint.saved_before() if target.holds(s.path)), None)
+        if earlier is not None:
             path, report, lines = earlier.path, earlier.report, [_AS_BEFORE]
         else:
             path, overwrite = target.resolve(checkpoint.plan.bytes_after, checkpoint.source)
