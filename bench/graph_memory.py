@@ -24,9 +24,9 @@ from synthetic_wan import BLOCKS, write_wan
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from tests.comfyui import comfy_server  # noqa: E402
-from tests.comfyui import comfy_workflows as wf  # noqa: E402
-from tests.comfyui.comfy_python import comfyui_path, comfyui_python  # noqa: E402
+from tests.comfyui import comfy_server
+from tests.comfyui import comfy_workflows as wf
+from tests.comfyui.comfy_python import comfyui_path, comfyui_python
 
 MODEL = "wan.safetensors"
 #: The most that the two nodes may add, in bytes.

@@ -128,7 +128,7 @@ def _name(file_name: str, source: str) -> str:
     A source is a file, an index, a folder, or a MODEL in memory.
     """
     if file_name.strip():
-        return file_name.strip()
+        return file_name
     name = source.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     for suffix in (".safetensors.index.json", ".safetensors", ".gguf", SUFFIX):
         name = name.removesuffix(suffix)
