@@ -35,7 +35,7 @@ class FoundryNode(io.ComfyNode):
             if isinstance(own, classmethod) and not hasattr(own.__func__, "__wrapped__"):
                 guarded = functools.wraps(own.__func__)(guard(own.__func__))
                 # ComfyUI asks which inputs a function takes
-                guarded.__signature__ = inspect.signature(own.__func__)
+                guarded.__dict__["__signature__"] = inspect.signature(own.__func__)
                 setattr(cls, name, classmethod(guarded))
 
 
