@@ -54,10 +54,10 @@ class QuantizeModel(FoundryNode):
             display_name="Quantize Model to NVFP4",
             category=START,
             description=(
-                "Quantizes a model or a text encoder as planned. It returns a MODEL or CLIP that "
-                "is loaded exactly as ComfyUI loads the saved file, so you can sample with it "
-                "before you save. It holds the quantized model in memory. If your memory is too "
-                "small, use Quantize File to NVFP4."
+                "Quantizes a model or a text encoder as planned. Connect CHECKPOINT to Save NVFP4 "
+                "Checkpoint, which encodes one layer at a time while it writes the file. Connect "
+                "MODEL to sample with the result before you save it: it is loaded exactly as "
+                "ComfyUI loads the saved file, and held in memory beside the original."
             ),
             search_aliases=[
                 "nvfp4",
