@@ -183,11 +183,12 @@ def test_plain_tensors_keep_the_dtype_of_the_file(
 
 def test_the_report_names_the_lora(baked: tuple[Run, Path], server: ComfyServer) -> None:
     run, path = baked
-    assert f"LoRAs       {LORA} at {STRENGTH:g}" in run.text("quantize")
-    assert f"{len(LAYERS) + 2} tensors have LoRAs or merges applied, at strength" in run.text(
-        "quantize"
-    )
-    assert f"LoRA {LORA} at {STRENGTH:g}" in run.text("plan")
+    assert f"LoRAs       {LORA} at {STRENGTH:g}" in run.text("save")
+    for node in ("quantize", "save"):
+        text = run.text(node)
+        assert f"{len(LAYERS) + 2} tensors have LoRAs or merges applied, at strength" in text
+    for node in ("plan", "quantize"):
+        assert f"LoRA {LORA} at {STRENGTH:g}" in run.text(node)
     recorded = inspect_checkpoint(path).provenance["loras"]
     assert recorded == [{"name": LORA, "strength": STRENGTH}]
 
