@@ -15,9 +15,10 @@ from .lora_names import find_loras
 def loras_before(hidden: Any) -> tuple[AppliedLora, ...]:
     """Return the LoRA files that the nodes before a node's ``model`` input apply.
 
-    ``hidden`` holds the node's hidden inputs ``dynprompt`` and ``unique_id``.
+    ``hidden`` holds the node's hidden inputs ``dynprompt`` and ``unique_id``; None outside of a
+    queue run.
     """
-    prompt = hidden.dynprompt
+    prompt = hidden.dynprompt if hidden is not None else None
     if prompt is None:
         return ()
     return find_loras(
