@@ -18,9 +18,9 @@ def loras_before(hidden: Any) -> tuple[AppliedLora, ...]:
     ``hidden`` holds the node's hidden inputs ``dynprompt`` and ``unique_id``; None outside of a
     queue run.
     """
-    prompt = hidden.dynprompt if hidden is not None else None
-    if prompt is None:
+    if hidden is None or hidden.dynprompt is None:
         return ()
+    prompt = hidden.dynprompt
     return find_loras(
         {**prompt.original_prompt, **prompt.ephemeral_prompt},
         hidden.unique_id,

@@ -42,6 +42,11 @@ class Run:
         """Return what a node showed."""
         return "".join(self.outputs[node]["text"])
 
+    def view(self, node: str) -> dict[str, Any]:
+        """Return the view that a node sent to the page."""
+        (sent,) = self.outputs[node]["nvfp4_view"]
+        return json.loads(sent)
+
 
 @dataclass
 class ComfyServer:
