@@ -50,13 +50,12 @@ class CheckpointWriter:
         header_slack: int = 0,
         overwrite: bool = False,
     ):
-        remove_stale_partials(target)  # before the check for free space, which they take up
-        check_target(target, sum(s.nbytes for s in specs.values()), overwrite=overwrite)
         self.target = target
         self._specs = dict(specs)
         self._metadata = dict(metadata)
         self._overwrite = overwrite
         self._pending = set(specs)
+        self._make_room()
         self._offsets, data_bytes = _lay_out(specs)
         self._header_bytes = len(self._header(self._metadata)) + header_slack
         self._header_bytes += -self._header_bytes % 8  # readers expect aligned data
@@ -68,8 +67,7 @@ class CheckpointWriter:
 
     def __enter__(self) -> Self:
         try:
-            self._file = self._partial.open("xb", buffering=0)
-            self._file.truncate(self._size)
+            self._file = self._open()
         except OSError as error:
             self._abandon()
             raise CheckpointError(
@@ -125,14 +123,35 @@ class CheckpointWriter:
             raise CheckpointError("the metadata is longer than the space reserved for it")
         head = struct.pack("<Q", self._header_bytes) + header.ljust(self._header_bytes)
         self._write_at(0, torch.frombuffer(bytearray(head), dtype=torch.uint8))
+        self._sync()
+        self._close()
+        publish(self._partial, self.target, overwrite=self._overwrite)
+
+    def _make_room(self) -> None:
+        """Check the target, once files of killed processes no longer take up its disk."""
+        remove_stale_partials(self.target)
+        size = sum(spec.nbytes for spec in self._specs.values())
+        check_target(self.target, size, overwrite=self._overwrite)
+
+    def _open(self) -> BinaryIO:
+        file = self._partial.open("xb", buffering=0)
+        file.truncate(self._size)
+        return file
+
+    def _sync(self) -> None:
         assert self._file is not None
         try:
             os.fsync(self._file.fileno())
-            self._file.close()
         except OSError as error:
             raise CheckpointError(f"writing {self.target} failed: {error}") from error
-        self._file = None
-        publish(self._partial, self.target, overwrite=self._overwrite)
+
+    def _close(self) -> None:
+        file, self._file = self._file, None
+        assert file is not None
+        try:
+            file.close()
+        except OSError as error:
+            raise CheckpointError(f"writing {self.target} failed: {error}") from error
 
     def _header(self, metadata: Mapping[str, str]) -> bytes:
         entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
