@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import TimeoutError as NotYet
 from types import TracebackType
 from typing import Any, TypeVar
@@ -34,7 +34,13 @@ _INTERRUPTED = "interrupted"
 
 
 class RankGroup(Ranks):
-    """This process as one of several."""
+    """This process as one of several.
+
+    Attributes:
+        version: of the package; ranks that work together have the same.
+    """
+
+    version = VERSION
 
     def __init__(
         self,
@@ -42,12 +48,14 @@ class RankGroup(Ranks):
         *,
         silent_seconds: float = _SILENT_SECONDS,
         meet_seconds: float = _MEET_SECONDS,
+        connect: Callable[[], Any] = open_store,
     ) -> None:
-        """Take a place; `__enter__` meets the others."""
+        """Take a place; `__enter__` connects to the store of all, and meets the others."""
         self.rank, self.size = place.rank, place.size
         self.label = f"rank {place.rank}: "
         self._machine, self._local_rank = place.machine, place.local_rank
         self._silent_seconds, self._meet_seconds = silent_seconds, meet_seconds
+        self._connect = connect
         self._pulse = Pulse(place.rank)
         self._gathered = 0
         self._shown: tuple[OnProgress, int, int] | None = None
@@ -58,7 +66,7 @@ class RankGroup(Ranks):
         Raises:
             RankError: not all came in time, or they are of different versions.
         """
-        self._link = Link(open_store(), self._pulse)
+        self._link = Link(self._connect(), self._pulse)
         try:
             self._meet()
         except BaseException as error:
@@ -127,7 +135,7 @@ class RankGroup(Ranks):
     def _meet(self) -> None:
         until = time.monotonic() + self._meet_seconds
         here = [f"here/{rank}" for rank in range(self.size)]
-        self._ask(lambda store: store.set(here[self.rank], VERSION))
+        self._ask(lambda store: store.set(here[self.rank], self.version))
         while not self._has(here):
             if time.monotonic() > until:
                 missing = [rank for rank, key in enumerate(here) if not self._has([key])]

@@ -7,11 +7,11 @@ output moves, which needs a sampler.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 
-from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, decide_scales
+from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..conversion.choose_encoding import choose_encoding, taken_over
 from ..conversion.layer import input_scale_of
@@ -75,34 +75,61 @@ def measure_sensitivity(
     """
     statistics.require_model(source.fingerprint())
     get_rounding(rounding)  # refuses unknown names before any work
-    inputs = ObservedInputs(statistics)
     candidates = candidate_layers(source, [quantized_format(name) for name in formats], layers)
     decisions = decide_scales(input_scale, statistics, candidates)
-    total = sum(layer.tensor.nbytes for layer, _ in candidates.values())
     costs = {
         name: len(accepting) * cost(layer.shape, rounding)
         for name, (layer, accepting) in candidates.items()
     }
     mine = share_layers(costs, rounding, statistics, ranks)
-    on_progress = ranks.counted(on_progress)
-    measured, done = [], 0
-    for number, name in enumerate(inputs.together(n for n in candidates if n in mine), 1):
-        layer, accepting = candidates[name]
-        observed = inputs.of(name)
-        weight = source.load(layer.tensor.name).to(device)
+    own = _Measurement(source, statistics, rounding, torch.device(device), decisions).of(
+        {name: candidates[name] for name in candidates if name in mine},
+        sum(layer.tensor.nbytes for layer, _ in candidates.values()),
+        ranks.counted(on_progress),
+    )
+    parts = _of_all(Sensitivity(source.fingerprint(), rounding, own), ranks)
+    found = {name: layer for part in parts for name, layer in part.layers.items()}
+    return replace(parts[0], layers={name: found[name] for name in candidates})
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What decides the errors of a layer."""
+
+    source: TensorSource
+    statistics: CalibrationStatistics
+    rounding: str
+    device: torch.device
+    decisions: Mapping[str, ScaleDecision]
+
+    def of(
+        self,
+        candidates: Mapping[str, tuple[Layer, tuple[WeightFormat, ...]]],
+        total: int,
+        on_progress: OnProgress | None,
+    ) -> dict[str, LayerSensitivity]:
+        """Measure layers in the formats given with them. ``total``: bytes of all to be done."""
+        inputs = ObservedInputs(self.statistics)
+        measured, done = {}, 0
+        for number, name in enumerate(inputs.together(candidates), 1):
+            layer, accepting = candidates[name]
+            measured[name] = self._layer(layer, accepting, inputs.of(name))
+            done += layer.tensor.nbytes
+            if on_progress:
+                on_progress(done, total, numbered("layer", number, len(candidates), name))
+        return measured
+
+    def _layer(
+        self, layer: Layer, formats: Sequence[WeightFormat], observed: ObservedInput | None
+    ) -> LayerSensitivity:
+        weight = self.source.load(layer.tensor.name).to(self.device)
         errors = {}
-        for fmt in accepting:
-            scale = input_scale_of(fmt, decisions[name])
-            taken = source.stored_tensors(layer.tensor.name, fmt)
-            errors[fmt.name] = _measure(weight, fmt, rounding, scale, observed, taken)
+        for fmt in formats:
+            scale = input_scale_of(fmt, self.decisions[layer.name])
+            taken = self.source.stored_tensors(layer.tensor.name, fmt)
+            errors[fmt.name] = _measure(weight, fmt, self.rounding, scale, observed, taken)
         input_id = observed.statistics.input_id if observed else None
-        measured.append(LayerSensitivity(name, layer.shape, input_id, errors))
-        done += layer.tensor.nbytes
-        if on_progress:
-            on_progress(done, total, numbered("layer", number, len(mine), name))
-    own = Sensitivity(source.fingerprint(), rounding, {layer.name: layer for layer in measured})
-    layers = {name: layer for part in _of_all(own, ranks) for name, layer in part.layers.items()}
-    return replace(own, layers={name: layers[name] for name in candidates})
+        return LayerSensitivity(layer.name, layer.shape, input_id, errors)
 
 
 def quantized_format(name: str) -> WeightFormat:
