@@ -121,9 +121,12 @@ class _Outcome:
 
     def _report(self, message: str, code: int, label: str | None = None) -> int:
         from ..text import printable
-        from .ranks import speaks_before_meeting
+        from .ranks import let_others_speak, speaks_before_meeting
 
-        if not (self.ranks.speaks if self.ranks else speaks_before_meeting()):
+        if self.ranks is None and not speaks_before_meeting():
+            let_others_speak()
+            return code
+        if self.ranks is not None and not self.ranks.speaks:
             return code
         message = (self.ranks.label if self.ranks and label is None else "") + message
         print(printable(f"{self.command}: {message}"), file=sys.stderr)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import io
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
 from ..errors import RankError, UsageError
 from ..ranks.alone import ALONE, Ranks
 from ..ranks.place import place_here
+
+_HEAD_START_SECONDS = 2.0
 
 
 def allow_ranks(parser: argparse.ArgumentParser) -> None:
@@ -42,8 +45,17 @@ def one_voice() -> Iterator[None]:
         yield
         return
     nowhere = io.StringIO()
-    with redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield
+    try:
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
+    except SystemExit:
+        let_others_speak()
+        raise
+
+
+def let_others_speak() -> None:
+    """Wait a little: once a rank has ended, torchrun stops those that have yet to report why."""
+    time.sleep(_HEAD_START_SECONDS)
 
 
 def speaks_before_meeting() -> bool:

@@ -10,21 +10,29 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import torch
 from nvfp4_foundry.quant.calibration import load_statistics
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.ranks.alone import ALONE, Ranks
 from nvfp4_foundry.quant.ranks.group import RankGroup
-from nvfp4_foundry.quant.ranks.place import place_here
+from nvfp4_foundry.quant.ranks.place import Place, place_here
 from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sources import open_source
+from torch.distributed import TCPStore
 
 from tests.helpers.conversions import plan_of
 
 ROOT = Path(__file__).parents[2]
 RULES = "*.q = float8_e4m3fn\nblocks.* = nvfp4"
+TIMEOUT = timedelta(seconds=20)
+#: Ranks of `in_threads` that are of another kind.
+KINDS: dict[int, type[RankGroup]] = {}
 _CREATED = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
 
@@ -39,6 +47,40 @@ def torchrun(ranks: int, *arguments: object) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )  # fmt: skip
+
+
+def in_threads(
+    size: int,
+    work: Callable[[RankGroup], Any],
+    machines: str = "aaa",
+    absent: int | None = None,
+    **settings: float,
+) -> list[Any]:
+    """Run ranks as threads, each with a connection of its own to one store.
+
+    Returns what each rank returned or raised, and the list of those that do not report a failure.
+    One that is absent never starts.
+    """
+    host = TCPStore("localhost", 0, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
+    groups = []
+
+    def live(rank: int) -> Any:
+        def connect() -> TCPStore:
+            return TCPStore("localhost", host.port, timeout=TIMEOUT, wait_for_workers=False)
+
+        kind = KINDS.get(rank, RankGroup)
+        group = kind(Place(rank, size, rank, machines[rank]), connect=connect, **settings)
+        groups.append(group)
+        try:
+            with group:
+                return work(group)
+        except BaseException as error:
+            return error
+
+    with ThreadPoolExecutor(size) as pool:
+        found = [pool.submit(live, rank) for rank in range(size) if rank != absent]
+        answers = [future.result(timeout=60) for future in found]
+    return [*answers, sorted(g.rank for g in groups if not g.speaks)]
 
 
 def bytes_of(checkpoint: Path) -> bytes:

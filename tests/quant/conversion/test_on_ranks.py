@@ -11,11 +11,14 @@ from nvfp4_foundry.quant.calibration import (
     CollectorSettings,
     save_statistics,
 )
+from nvfp4_foundry.quant.conversion.convert import convert
+from nvfp4_foundry.quant.errors import RankError
+from nvfp4_foundry.quant.ranks.alone import Ranks
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import save_file
 
-from tests.helpers.conversions import Toy
-from tests.helpers.on_ranks import bytes_of, make, torchrun
+from tests.helpers.conversions import Toy, plan_of
+from tests.helpers.on_ranks import bytes_of, in_threads, make, torchrun
 from tests.quant.conftest import ToyModel
 
 PREFIX = "model.diffusion_model."
@@ -41,23 +44,52 @@ def folder(tmp_path: Path, toy_model: ToyModel, toy_wan: Toy) -> Path:
     return tmp_path
 
 
-def test_bytes_and_reports_equal_those_of_one_rank(folder: Path) -> None:
-    alone = folder / "alone"
+def check(folder: Path, ranks: int) -> None:
+    """Compare what these ranks made with what one makes."""
+    alone, made = folder / "alone", folder / str(ranks)
     alone.mkdir()
     make(folder, alone)
-    started = {}
-    for ranks in (2, 3):
-        (folder / str(ranks)).mkdir()
-        started[ranks] = torchrun(ranks, "tests.helpers.on_ranks", folder, folder / str(ranks))
-    for ranks, process in started.items():
-        _, error = process.communicate(timeout=120)
-        assert process.returncode == 0, error
-        made = {path.name for path in (folder / str(ranks)).iterdir()}
-        files = {f"{name}.safetensors" for name in ("max", "gptq", "whole")}
-        assert made == files | {f"told-{rank}.json" for rank in range(ranks)}
-        for name in files:
-            assert bytes_of(folder / str(ranks) / name) == bytes_of(alone / name), name
-        told = (alone / "told-0.json").read_text()
-        assert '"rounding": "gptq"' in told
-        for rank in range(ranks):
-            assert (folder / str(ranks) / f"told-{rank}.json").read_text() == told
+    files = {f"{name}.safetensors" for name in ("max", "gptq", "whole")}
+    told = {f"told-{rank}.json" for rank in range(ranks)}
+    assert {path.name for path in made.iterdir()} == files | told
+    for name in files:
+        assert bytes_of(made / name) == bytes_of(alone / name), name
+    expected = (alone / "told-0.json").read_text()
+    assert '"rounding": "gptq"' in expected
+    assert all((made / name).read_text() == expected for name in told)
+
+
+def test_three_processes_make_the_same_bytes_and_reports_as_one(folder: Path) -> None:
+    (folder / "3").mkdir()
+    process = torchrun(3, "tests.helpers.on_ranks", folder, folder / "3")
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    check(folder, 3)
+
+
+def test_two_ranks_make_the_same_bytes_and_reports_as_one(folder: Path) -> None:
+    (folder / "2").mkdir()
+    answers = in_threads(2, lambda ranks: make(folder, folder / "2", ranks))
+    assert answers == [None, None, []]
+    check(folder, 2)
+
+
+def test_a_rank_that_does_not_see_the_file_is_named(folder: Path) -> None:
+    (folder / "a").mkdir()
+    (folder / "b").mkdir()
+    zero, one, _ = in_threads(2, lambda ranks: make(folder, folder / "ab"[ranks.rank], ranks))
+    assert isinstance(one, RankError) and "must share the folder of the target" in str(one)
+    assert str(zero) == f"rank 1: {one}"
+    assert not [*(folder / "a").iterdir(), *(folder / "b").iterdir()]
+
+
+def test_ranks_with_other_recipes_are_refused(folder: Path) -> None:
+    def work(ranks: Ranks) -> None:
+        with open_source(folder / "model.safetensors") as source:
+            plan = plan_of(source, ("* = nvfp4", "* = float8_e4m3fn")[ranks.rank])
+            convert(source, plan, folder / "out.safetensors", ranks=ranks)
+
+    zero, one, _ = in_threads(2, work)
+    assert "give all ranks the same model, recipe and calibration" in str(one)
+    assert str(zero) == f"rank 1: {one}"
+    assert not list(folder.glob("*out*"))

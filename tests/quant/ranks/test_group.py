@@ -4,48 +4,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from datetime import timedelta
 from typing import Any
 
 import pytest
 from nvfp4_foundry.quant import VERSION
 from nvfp4_foundry.quant.errors import OtherRankError, RankError
 from nvfp4_foundry.quant.ranks.group import RankGroup
-from nvfp4_foundry.quant.ranks.place import Place
-from torch.distributed import TCPStore
 
-Work = Callable[[RankGroup], Any]
-TIMEOUT = timedelta(seconds=20)
-#: Ranks that are of another kind.
-KINDS: dict[int, type[RankGroup]] = {}
-
-
-def on_ranks(
-    size: int, work: Work, machines: str = "aaa", absent: int | None = None, **settings: float
-) -> list[Any]:
-    """Return what each rank returned or raised; one that is absent never starts."""
-    host = TCPStore("localhost", 0, is_master=True, timeout=TIMEOUT, wait_for_workers=False)
-    groups = []
-
-    def live(rank: int) -> Any:
-        def connect() -> TCPStore:
-            return TCPStore("localhost", host.port, timeout=TIMEOUT, wait_for_workers=False)
-
-        kind = KINDS.get(rank, RankGroup)
-        group = kind(Place(rank, size, rank, machines[rank]), connect=connect, **settings)
-        groups.append(group)
-        try:
-            with group:
-                return work(group)
-        except BaseException as error:
-            return error
-
-    with ThreadPoolExecutor(size) as pool:
-        found = [pool.submit(live, rank) for rank in range(size) if rank != absent]
-        answers = [future.result(timeout=60) for future in found]
-    return [*answers, sorted(g.rank for g in groups if not g.speaks)]
+from tests.helpers.on_ranks import KINDS, in_threads
 
 
 def test_values_of_all_reach_all() -> None:
@@ -53,7 +19,7 @@ def test_values_of_all_reach_all() -> None:
         first = group.by_first("name", lambda: f"by {group.rank}")
         return group.gather("reports", {"rank": group.rank, "text": "x" * 10**6 + "\u2028"}), first
 
-    *answers, _ = on_ranks(3, work)
+    *answers, _ = in_threads(3, work)
     for values, first in answers:
         assert [value["rank"] for value in values] == [0, 1, 2] and first == "by 0"
         assert values[2]["text"].endswith("x\u2028")
@@ -67,7 +33,7 @@ def test_progress_of_all_is_shown_by_the_first() -> None:
         advance(30, 90, "layer 1 of 1")
         group.gather("reports", None)
 
-    on_ranks(3, work)
+    in_threads(3, work)
     assert {step[0] for step in shown} == {0}
     assert shown[0][1] >= 30 and all(total == 90 for _, _, total, _ in shown)
 
@@ -82,7 +48,7 @@ def test_one_failure_is_reported_once_per_machine_and_stops_all() -> None:
             time.sleep(0.02)
 
     began = time.monotonic()
-    zero, one, two, silent = on_ranks(3, work, machines="aab")
+    zero, one, two, silent = in_threads(3, work, machines="aab")
     assert time.monotonic() - began < 10
     assert isinstance(one, ValueError)
     for other in (zero, two):
@@ -97,7 +63,7 @@ def test_a_failure_ends_the_wait_of_the_others() -> None:
             raise OSError("disk full")
         group.gather("reports", None)
 
-    zero, one, two, _ = on_ranks(3, work)
+    zero, one, two, _ = in_threads(3, work)
     assert isinstance(two, OSError)
     assert str(zero) == str(one) == "rank 2: disk full"
 
@@ -109,13 +75,13 @@ def test_two_failures_are_one() -> None:
         barrier.wait()
         raise ValueError(f"of {group.rank}")
 
-    zero, one, silent = on_ranks(2, work)
+    zero, one, silent = in_threads(2, work)
     kinds = {type(zero), type(one)}
     assert kinds == {ValueError, OtherRankError} and len(silent) == 1
 
 
 def test_who_never_comes_is_named() -> None:
-    zero, two, _ = on_ranks(3, lambda group: None, absent=1, meet_seconds=1)
+    zero, two, _ = in_threads(3, lambda group: None, absent=1, meet_seconds=1)
     assert {type(zero), type(two)} <= {RankError, OtherRankError}
     assert all("rank 1 did not start within 1 s" in str(error) for error in (zero, two))
 
@@ -127,7 +93,7 @@ def test_who_falls_silent_is_named() -> None:
             raise SystemExit
         group.gather("reports", None)
 
-    zero, _, two, _ = on_ranks(3, work, silent_seconds=2)
+    zero, _, two, _ = in_threads(3, work, silent_seconds=2)
     assert "rank 1 has not answered for 2 s" in str(zero)
     assert str(two).startswith("rank 0: rank 1 has not answered")
 
@@ -137,7 +103,7 @@ def test_other_versions_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         version = "99.0"
 
     monkeypatch.setitem(KINDS, 1, Newer)
-    zero, one, _ = on_ranks(2, lambda group: None)
+    zero, one, _ = in_threads(2, lambda group: None)
     for error in (zero, one):
         assert f"different versions of NVFP4 Foundry ({VERSION}, 99.0)" in str(error)
 
@@ -149,6 +115,6 @@ def test_an_interrupt_of_one_stops_all() -> None:
             return
         raise KeyboardInterrupt
 
-    zero, one, _ = on_ranks(2, work)
+    zero, one, _ = in_threads(2, work)
     assert isinstance(one, KeyboardInterrupt)
     assert str(zero) == "rank 1: interrupted"
