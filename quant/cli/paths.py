@@ -86,7 +86,8 @@ def check_outputs(options: argparse.Namespace) -> None:
 
     inputs = inputs_of(options)
     for given in inputs:
-        require_ordinary(given)
+        if "://" not in given:  # a place on the Hub
+            require_ordinary(given)
     require_not_read(options, (p.path for p in inputs if not isinstance(p, MergedPath)))
     outputs = outputs_of(options)
     for first, second in combinations(outputs, 2):

@@ -65,7 +65,8 @@ def check_target(target: Path, data_bytes: int = 0, *, overwrite: bool) -> Path:
 
 def _checked(target: Path, *, overwrite: bool) -> Path:
     """Check everything but what only writing shows; return the file, links followed."""
-    path = final_path(target)
+    with failures_named(target):
+        path = final_path(target)
     folder = path.parent
     if not folder.is_dir():
         raise FileError(f"{target}: the folder {folder} does not exist; create it")
