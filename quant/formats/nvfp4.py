@@ -105,7 +105,7 @@ class NVFP4(WeightFormat):
         if rule.feedback is None:
             block_scales = max_block_scales
             if rule.searches:
-                block_scales = searched_block_scales(rule.channel_weights)
+                block_scales = searched_block_scales(rule.channel_weights, weight.device)
             packed, scales, error = quantize_blocks(
                 weight, amax, tensor_scale, block_scales, measure_error
             )
