@@ -44,12 +44,15 @@ def max_block_scales(
     return scales.to(torch.float8_e4m3fn)
 
 
-def searched_block_scales(channel_weights: torch.Tensor | None) -> BlockScales:
-    """Return a function that searches for the best scale of each block.
+def searched_block_scales(
+    channel_weights: torch.Tensor | None, device: torch.device
+) -> BlockScales:
+    """Return a function that searches for the best scale of each block on a device.
 
     It tries ten E4M3 codes around the code of the max rule. ``channel_weights`` says how much the
     squared error of each channel counts, float32 ``[in]``.
     """
+    weights = None if channel_weights is None else _padded(channel_weights.to(device))
 
     def search(
         blocks: torch.Tensor, block_amax: torch.Tensor, tensor_scale: torch.Tensor
@@ -58,9 +61,6 @@ def searched_block_scales(channel_weights: torch.Tensor | None) -> BlockScales:
         # changes no other bit.
         unit = torch.ldexp(torch.ones_like(tensor_scale), -torch.frexp(tensor_scale).exponent)
         magnitudes = blocks.float().abs().mul_(unit)
-        weights = None
-        if channel_weights is not None:
-            weights = _padded(channel_weights.to(blocks.device))
         start = max_block_scales(blocks, block_amax, tensor_scale).view(torch.uint8).int()
         best = start
         least = torch.full(block_amax.shape, torch.inf, device=blocks.device)
