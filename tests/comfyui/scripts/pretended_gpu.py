@@ -1,4 +1,4 @@
-"""A GPU that is pretended: tensors that say ``cuda`` and compute on the CPU, with a record of costs.
+"""A pretended GPU: tensors that say ``cuda`` and compute on the CPU, with a record of the costs.
 
 Every operation runs twice. torch's `FakeTensorMode` runs it on tensors without data and raises
 where the devices differ. The CPU then computes the values, so that branches and loops that depend
@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -25,47 +25,49 @@ from torch.utils._pytree import tree_map_only
 
 GPU = torch.device("cuda", 0)
 _FLOAT8 = (torch.float8_e4m3fn, torch.float8_e5m2)
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 # Operations that only make another view of the same memory, or new memory without values.
-_NO_KERNEL = frozenset(
-    """
-    alias as_strided detach diagonal empty empty_like empty_strided expand lift_fresh new_empty
-    new_empty_strided permute reshape select slice split split_with_sizes squeeze t transpose
-    unbind unfold unsqueeze view _unsafe_view _reshape_alias
-    """.split()
+_NO_KERNEL = _words(
+    "alias as_strided detach diagonal empty empty_like empty_strided expand lift_fresh new_empty "
+    "new_empty_strided permute reshape select slice split split_with_sizes squeeze t transpose "
+    "unbind unfold unsqueeze view _unsafe_view _reshape_alias"
 )
-# Operations after which the host knows something that only the device computed: a value, or the
-# shape of a result.
-_WAITS = frozenset(
-    """
-    _local_scalar_dense _linalg_check_errors bincount equal histc is_nonzero item linalg_cholesky
-    linalg_inv linalg_solve masked_select multinomial nonzero repeat_interleave unique _unique2
-    unique_consecutive unique_dim
-    """.split()
+# Operations after which the host knows what only the device computed: a value, or a shape.
+_WAITS = _words(
+    "_local_scalar_dense _linalg_check_errors bincount equal histc is_nonzero linalg_cholesky "
+    "linalg_inv linalg_solve masked_select multinomial nonzero repeat_interleave unique _unique2 "
+    "unique_consecutive unique_dim"
 )
-_INDEXING = ("index", "index_put", "index_put_", "_index_put_impl_")
+_INDEXING = _words("index index_put index_put_ _index_put_impl_")
 # What CUDA can do with float8 values: move, convert and fill them.
-_OF_FLOAT8 = frozenset(
-    "_to_copy cat clone contiguous copy_ fill_ index index_select new_zeros stack zero_ zeros".split()
+_OF_FLOAT8 = _words(
+    "_to_copy cat clone contiguous copy_ fill_ index index_select new_zeros stack zero_ zeros"
 )
 
 
 class GpuTensor(torch.Tensor):
     """A tensor that says it is on the GPU; ``host`` has its values on the CPU."""
 
+    gpu: ClassVar[PretendedGpu]
     host: torch.Tensor
     __torch_function__ = torch._C._disabled_torch_function_impl
 
     @staticmethod
-    def __new__(cls, real: torch.Tensor) -> GpuTensor:
+    def __new__(cls, host: torch.Tensor) -> GpuTensor:
         tensor = torch.Tensor._make_wrapper_subclass(
             cls,
-            real.size(),
-            strides=real.stride(),
-            storage_offset=real.storage_offset(),
-            dtype=real.dtype,
+            host.size(),
+            strides=host.stride(),
+            storage_offset=host.storage_offset(),
+            dtype=host.dtype,
             device=GPU,
         )
-        tensor.host = real
+        tensor.host = host
         return tensor
 
     def data_ptr(self) -> int:
@@ -78,7 +80,8 @@ class GpuTensor(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        raise AssertionError(f"{func} outside of the pretended GPU")
+        with cls.gpu.running():  # in another thread
+            return func(*args, **(kwargs or {}))
 
 
 class Record:
@@ -89,11 +92,11 @@ class Record:
     ``peak`` is the most memory of all tensors that were alive at once, in bytes.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, held: int = 0) -> None:
         self.kernels: Counter[str] = Counter()
         self.waits: Counter[str] = Counter()
         self.float8: Counter[str] = Counter()
-        self.peak = 0
+        self.held = self.peak = held
 
 
 class _Memory:
@@ -124,10 +127,13 @@ class PretendedGpu(TorchDispatchMode):
     def __init__(self, package: Path) -> None:
         """Name waits by lines of code in the folder ``package``."""
         super().__init__()
+        GpuTensor.gpu = self
         self.record = Record()
         self._memory = _Memory()
         self._fake = FakeTensorMode()
         self._package = str(package)
+        self._possible: set[Any] = set()
+        self._composite: dict[Any, bool] = {}
 
     @contextmanager
     def running(self) -> Iterator[PretendedGpu]:
@@ -138,8 +144,7 @@ class PretendedGpu(TorchDispatchMode):
 
     def fresh_record(self) -> Record:
         """Return a new record, into which everything goes from now on."""
-        self.record = Record()
-        self.record.peak = self._memory.held
+        self.record = Record(self._memory.held)
         return self.record
 
     def to_gpu(self, tensor: torch.Tensor) -> GpuTensor:
@@ -153,34 +158,41 @@ class PretendedGpu(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        with self:  # what torch itself makes of other operations
-            result = func.decompose(*args, **kwargs)
-        if result is not NotImplemented:
-            return result
+        if self._is_composite(func):  # in inference mode they come here as a whole
+            with self:
+                result = func.decompose(*args, **kwargs)
+            if result is not NotImplemented:
+                return result
         inputs = _tensors((args, kwargs))
         on_gpu = [t for t in inputs if isinstance(t, GpuTensor)]
-        target = kwargs.get("device")
-        target = None if target is None else torch.device(target)
+        target = torch.device(kwargs["device"]) if kwargs.get("device") is not None else None
         if not on_gpu and (target is None or target.type == "cpu"):
             with _disable_current_modes():
                 return func(*args, **kwargs)
         name = func.overloadpacket.__name__
-        self._note(name, args, kwargs, inputs, target)
-        if name != "_local_scalar_dense" and not self._waits(name, args):
+        waits = _waits(name, args)
+        self._note(name, waits, args, kwargs, on_gpu)
+        if not waits:
             self._require_possible(func, args, kwargs)
-        real_args, real_kwargs = tree_map_only(GpuTensor, lambda t: t.host, (args, kwargs))
+        host_args, host_kwargs = tree_map_only(GpuTensor, lambda t: t.host, (args, kwargs))
         if target is not None:
-            real_kwargs["device"] = torch.device("cpu")
-        real_kwargs.pop("pin_memory", None)
+            host_kwargs["device"] = torch.device("cpu")
+        host_kwargs.pop("pin_memory", None)
         with _disable_current_modes():
-            result = func(*real_args, **real_kwargs)
+            result = func(*host_args, **host_kwargs)
         stays = target is not None and target.type == "cpu"
-        stays |= name in ("copy_", "_local_scalar_dense") and not isinstance(args[0], GpuTensor)
+        stays |= name == "copy_" and not isinstance(args[0], GpuTensor)
         return result if stays else self._wrapped(result, on_gpu)
 
-    def _wrapped(self, result: Any, on_gpu: list[torch.Tensor]) -> Any:
+    def _is_composite(self, func: Any) -> bool:
+        if func not in self._composite:
+            key = torch._C.DispatchKey.CompositeImplicitAutograd
+            self._composite[func] = func.has_kernel_for_dispatch_key(key)
+        return self._composite[func]
+
+    def _wrapped(self, result: Any, on_gpu: list[GpuTensor]) -> Any:
         """Return results on the GPU; an operation in place returns the very tensor it changed."""
-        known = {id(t.host): t for t in on_gpu if isinstance(t, GpuTensor)}
+        known = {id(t.host): t for t in on_gpu}
         return tree_map_only(
             torch.Tensor, lambda t: known[id(t)] if id(t) in known else self._on_gpu(t), result
         )
@@ -194,34 +206,35 @@ class PretendedGpu(TorchDispatchMode):
     def _require_possible(self, func: Any, args: Any, kwargs: Any) -> None:
         """Let torch check devices and dtypes, on tensors without data."""
 
+        def seen(tensor: torch.Tensor) -> str:
+            return f"{tensor.size()} {tensor.stride()} {tensor.dtype} {tensor.device}"
+
+        key = func, str(tree_map_only(torch.Tensor, seen, (args, kwargs)))
+        if key in self._possible:
+            return
+
         def fake(tensor: torch.Tensor) -> torch.Tensor:
-            device = GPU if isinstance(tensor, GpuTensor) else tensor.device
             return torch.empty_strided(
-                tensor.size(), tensor.stride(), dtype=tensor.dtype, device=device
+                tensor.size(), tensor.stride(), dtype=tensor.dtype, device=tensor.device
             )
 
         with self._fake:
-            func(*tree_map_only(torch.Tensor, fake, args), **tree_map_only(torch.Tensor, fake, kwargs))
+            args, kwargs = tree_map_only(torch.Tensor, fake, (args, kwargs))
+            func(*args, **kwargs)
+        self._possible.add(key)
 
-    def _note(
-        self, name: str, args: Any, kwargs: Any, inputs: list[torch.Tensor], target: Any
-    ) -> None:
-        crossing = name == "_to_copy" and target is not None and target.type != _kind(args[0])
-        crossing |= name == "copy_" and _kind(args[0]) != _kind(args[1])
-        if crossing or self._waits(name, args):
+    def _note(self, name: str, waits: bool, args: Any, kwargs: Any, on_gpu: list[Any]) -> None:
+        target = kwargs.get("device")
+        crosses = name == "_to_copy" and target is not None
+        crosses = crosses and torch.device(target).type != args[0].device.type
+        crosses |= name == "copy_" and args[0].device.type != args[1].device.type
+        if crosses or waits:
             if not kwargs.get("non_blocking"):
                 self.record.waits[f"{name} {self._place()}"] += 1
         elif name not in _NO_KERNEL:
             self.record.kernels[name] += 1
-        float8 = any(t.dtype in _FLOAT8 for t in inputs if isinstance(t, GpuTensor))
-        if float8 and name not in _NO_KERNEL | _OF_FLOAT8:
+        if name not in _NO_KERNEL | _OF_FLOAT8 and any(t.dtype in _FLOAT8 for t in on_gpu):
             self.record.float8[f"{name} {self._place()}"] += 1
-
-    @staticmethod
-    def _waits(name: str, args: Any) -> bool:
-        if name in _INDEXING:
-            return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
-        return name in _WAITS
 
     def _place(self) -> str:
         """Return the innermost line of the package that is running."""
@@ -233,12 +246,13 @@ class PretendedGpu(TorchDispatchMode):
         return f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
 
 
+def _waits(name: str, args: Any) -> bool:
+    if name in _INDEXING:
+        return any(i is not None and i.dtype in (torch.bool, torch.uint8) for i in args[1])
+    return name in _WAITS
+
+
 def _tensors(tree: Any) -> list[torch.Tensor]:
     found: list[torch.Tensor] = []
     tree_map_only(torch.Tensor, found.append, tree)
     return found
-
-
-def _kind(tensor: torch.Tensor) -> str:
-    return "cuda" if isinstance(tensor, GpuTensor) else "cpu"
-
