@@ -25,6 +25,7 @@ from ...quant.calibration import (
 )
 from ...quant.errors import CalibrationError, Remedy
 from ...quant.fingerprint import ModelFingerprint
+from ...quant.text import printable
 from ..files.names import free_name
 from .live import LiveCalibration
 
@@ -214,7 +215,9 @@ class CalibrationSession:
         try:
             self._save(self._runs.statistics())
         except (CalibrationError, OSError) as error:  # `finish` will say it again
-            logging.warning("NVFP4 Foundry: the calibration could not be saved: %s", error)
+            logging.warning(
+                "NVFP4 Foundry: the calibration could not be saved: %s", printable(str(error))
+            )
 
     def _require_own_file(self, statistics: CalibrationStatistics) -> None:
         """Refuse to replace a file that holds runs of another session."""

@@ -18,9 +18,9 @@ import torch
 from ..errors import FormatError
 from .rule import ScaleRule
 
-# Elements per chunk. The working set (three fp32 buffers) fits into the last-level cache. Larger
-# chunks are hardly faster on a CPU and need more memory.
-CHUNK_ELEMENTS = 1 << 20
+# Elements per chunk. The buffers of a chunk are about 1 MB each and stay in a core's cache. Larger
+# chunks are slower on a CPU and need more memory; smaller ones wait for the interpreter.
+CHUNK_ELEMENTS = 1 << 18
 # A GPU needs larger chunks, so that the work outweighs the launches of its kernels.
 _GPU_CHUNK_ELEMENTS = 1 << 24
 # A smaller scale is subnormal in fp32, and GPUs may flush it to zero.
