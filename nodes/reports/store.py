@@ -6,12 +6,13 @@ import contextlib
 import hashlib
 import os
 import re
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
 import folder_paths
+
+from ...quant.files.write import write_text
 
 #: The number of reports that are kept. The oldest ones are removed.
 MOST_REPORTS = 300
@@ -31,12 +32,7 @@ def keep_report(text: str) -> KeptReport:
     at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     kept = KeptReport(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), at)
     path = _path(kept.id)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(f'{{"at":"{at}","view":{text}}}', encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, f'{{"at":"{at}","view":{text}}}')
     _remove_oldest(path.parent)
     return kept
 
