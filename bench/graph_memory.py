@@ -1,9 +1,9 @@
 """Measure how much memory *Quantize Model* and *Save* add to a queue run of ComfyUI on the CPU.
 
 Writes a random WAN 2.2 TI2V 5B (10 GB with all 30 blocks), and starts a fresh ComfyUI for each of
-two queue runs: calibrate with one short sampling; the same, then quantize and save. Prints the peak
-of the resident set of each, as counted by the kernel, and that of its anonymous part (without the
-pages of mapped files), sampled every 20 ms. Linux only, because it reads ``/proc``. Run
+two queue runs: calibrate with a sampling of one step; the same, then quantize and save. Prints the
+peak of the resident set of each, as counted by the kernel, and that of its anonymous part (without
+the pages of mapped files), sampled every 20 ms. Linux only, because it reads ``/proc``. Run
 ``python bench/graph_memory.py --blocks 30`` in the folder of the pack, with ComfyUI in
 ``COMFYUI_PATH``.
 """
@@ -33,7 +33,7 @@ MODEL = "wan.safetensors"
 BOUND = 1.5e9
 _RUN_SECONDS = 7200
 _SAMPLE_SECONDS = 0.02
-_STEPS = 2
+_STEPS = 1
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,8 @@ def measure(name: str, base: Path, flow: wf.Workflow) -> Peak:
     if path is None:
         raise SystemExit("set COMFYUI_PATH to the folder of ComfyUI")
     comfy_server.RUN_SECONDS = _RUN_SECONDS
-    server = comfy_server.ComfyServer(comfyui_python(path), path, base)
+    # on the CPU, ComfyUI would hold the model in float32, at twice its size
+    server = comfy_server.ComfyServer(comfyui_python(path), path, base, options=("--bf16-unet",))
     server.start()
     try:
         watch, begin = Watch(server.pid), time.perf_counter()

@@ -57,6 +57,7 @@ class ComfyServer:
     base: Path
     port: int = 0
     log: Path = Path()
+    options: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -66,7 +67,7 @@ class ComfyServer:
         command = [
             str(self.python), "main.py", "--cpu", "--listen", "127.0.0.1",
             "--port", str(self.port), "--base-directory", str(self.base),
-            "--database-url", "sqlite:///:memory:", "--disable-auto-launch",
+            "--database-url", "sqlite:///:memory:", "--disable-auto-launch", *self.options,
         ]  # fmt: skip
         # another build of its page than the one that is installed
         if page := os.environ.get("COMFYUI_FRONTEND"):
