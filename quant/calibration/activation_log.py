@@ -32,7 +32,7 @@ from ..layer_names import name_in_model
 # A log that was cut off, or that two processes wrote at once, has a few unreadable lines.
 _MOST_BAD_LINES = 0.01
 _SHOWN = 80
-_SHAPE = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)*\s*,?\s*\)")
+_SHAPE = re.compile(r"\(\s*\d{1,15}(?:\s*,\s*\d{1,15})*\s*,?\s*\)")
 _MODES = ("dynamic", "provided")
 _OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 _COLUMNS = 6
