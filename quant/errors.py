@@ -45,6 +45,10 @@ class UsageError(FoundryError):
     """Arguments of the command line are wrong or contradict each other (exit code 2)."""
 
 
+class FileError(FoundryError):
+    """A file cannot be written, or what should be read or written is not an ordinary file."""
+
+
 class SourceError(FoundryError):
     """A source file is missing, malformed, ambiguous or not supported."""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ...quant.errors import PlanError
 from ...quant.planning import Plan, take_inventory
-from .applied_loras import loras_before
+from ...quant.sources import AppliedLora
 from .model_source import ModelSource
 from .text_encoder_source import TextEncoderSource, encoder_names
 
@@ -16,12 +16,18 @@ def is_clip(model: Any) -> bool:
     return hasattr(model, "cond_stage_model")
 
 
-def opened(model: Any, hidden: Any, *, encoder: str = "", plan: Plan | None = None) -> ModelSource:
+def opened(
+    model: Any,
+    loras: tuple[AppliedLora, ...],
+    *,
+    encoder: str = "",
+    plan: Plan | None = None,
+) -> ModelSource:
     """Open a MODEL, or a text encoder of a CLIP, as a source.
 
     Args:
         model: the MODEL or CLIP.
-        hidden: the hidden inputs ``dynprompt`` and ``unique_id`` of the node.
+        loras: the LoRA files that are known to be applied (see ``applied_loras``).
         encoder: ComfyUI's name for the encoder of a CLIP; empty for the largest.
         plan: the plan that was made for the encoder, instead of its name.
 
@@ -30,7 +36,7 @@ def opened(model: Any, hidden: Any, *, encoder: str = "", plan: Plan | None = No
         PlanError: the plan was made for none of the encoders.
     """
     if not is_clip(model):
-        return ModelSource(model, loras_before(hidden))
+        return ModelSource(model, loras)
     if plan is None:
         return TextEncoderSource(model, encoder)
     return _planned_encoder(model, plan)

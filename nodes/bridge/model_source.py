@@ -19,6 +19,7 @@ from ...quant.sources import (
     decoded,
     open_source,
 )
+from ...quant.text import printable
 from .loading import ModelFiles, model_files
 from .merged_weights import (
     PREFIX,
@@ -88,7 +89,8 @@ class ModelSource(TensorSource):
             if self._is_of_same_layers(file):
                 return file
             file.close()
-            logging.info("NVFP4 Foundry: %s uses other layer names; %s", files.path, _LIVE_ONLY)
+            path = printable(str(files.path))
+            logging.info("NVFP4 Foundry: %s uses other layer names; %s", path, _LIVE_ONLY)
         return None
 
     def _is_of_same_layers(self, file: TensorSource) -> bool:

@@ -9,6 +9,11 @@ from comfy_api.latest import io
 from ..files import decks, folders
 from ..foundry_node import FoundryNode
 from ..inputs.sockets import CALIBRATE
+from ..prompts.validation import constant_inputs
+from ..reports.errors import refused
+
+_FILE = "file"
+_MOST_PROMPTS = 1000
 
 
 class CalibrationPrompts(FoundryNode):
@@ -45,7 +50,7 @@ class CalibrationPrompts(FoundryNode):
                             ],
                         ),
                         io.DynamicCombo.Option(
-                            "file",
+                            _FILE,
                             [
                                 io.Combo.Input(
                                     "name",
@@ -62,13 +67,27 @@ class CalibrationPrompts(FoundryNode):
                     "limit",
                     default=4,
                     min=1,
-                    max=1000,
+                    max=_MOST_PROMPTS,
                     tooltip="How many prompts of the deck to use, from the top. Four to eight "
                     "different prompts are usually enough.",
                 ),
             ],
             outputs=[io.String.Output(display_name="prompts", is_output_list=True)],
         )
+
+    @classmethod
+    def validate_inputs(cls, limit: int | None, *, deck: Any = None) -> bool | str:
+        """Report a missing file or a wrong number before the queue starts."""
+        inputs = constant_inputs()
+        # ComfyUI does not check the range of an input that is checked here
+        if limit is not None and not 1 <= limit <= _MOST_PROMPTS:
+            return refused(f"limit is {limit}; it must be 1 to {_MOST_PROMPTS}")
+        if inputs.get("deck") == _FILE and "deck.name" in inputs:
+            try:
+                folders.input_path(inputs["deck.name"])
+            except FileNotFoundError as error:
+                return refused(str(error))
+        return True
 
     @classmethod
     def fingerprint_inputs(cls, deck: Any = None, limit: int | None = None) -> float:
@@ -86,7 +105,7 @@ class CalibrationPrompts(FoundryNode):
         choice = deck["deck"]
         if choice == "typed":
             prompts = decks.parse_deck(deck["text"], "the typed deck of prompts")
-        elif choice == "file":
+        elif choice == _FILE:
             path = folders.input_path(deck["name"])
             prompts = decks.read_deck(path)
         else:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 
-from ...quant.conversion.convert import QuantizedModel, save_model
 from ...quant.reports.view import conversion_view
-from ..bridge.progress import progress_bar
 from ..foundry_node import FoundryNode
 from ..inputs.sockets import START, CheckpointSocket
 from ..inputs.target import Target, card_input, target_inputs, why_not_target
 from ..reports.saved import check_saved
 from ..reports.shown import shown
+from .promise import PromisedCheckpoint
 
 _NODE = "NVFP4FoundrySaveCheckpoint"
+_AS_BEFORE = "this checkpoint was saved before, and its file has not changed since"
 
 
 class SaveCheckpoint(FoundryNode):
@@ -64,19 +63,21 @@ class SaveCheckpoint(FoundryNode):
     @classmethod
     def execute(
         cls,
-        checkpoint: QuantizedModel,
+        checkpoint: PromisedCheckpoint,
         file_name: str,
         folder: str,
         if_exists: str,
         model_card: bool = False,
     ) -> io.NodeOutput:
         """Write the checkpoint and return its path."""
-        size = sum(tensor.nbytes for tensor in checkpoint.tensors.values())
-        source = checkpoint.report.source
         target = Target(_NODE, file_name, folder, if_exists)
-        path, overwrite = target.resolve(size, source)
-        save_model(checkpoint, path, overwrite=overwrite, on_progress=progress_bar())
-        target.written(path)
-        lines = check_saved(path, model_card=model_card)
-        view = conversion_view(replace(checkpoint.report, target=path.name), notes=lines)
+        earlier = next((s for s in checkpoint.saved_before() if target.holds(s.path)), None)
+        if earlier is not None:
+            path, report, lines = earlier.path, earlier.report, [_AS_BEFORE]
+        else:
+            path, overwrite = target.resolve(checkpoint.plan.bytes_after, checkpoint.source)
+            report, lines = checkpoint.write(path, overwrite=overwrite), []
+            target.written(path)
+        lines += check_saved(path, model_card=model_card)
+        view = conversion_view(report, checkpoint.statistics, lines)
         return io.NodeOutput(str(path), ui=shown(view, saved=[path]))

@@ -9,7 +9,7 @@ from typing import Any
 
 import folder_paths
 
-from .names import free_name, is_file_name
+from .names import free_name, normal, quoted, why_not_name
 from .written import WRITTEN
 
 
@@ -36,12 +36,14 @@ class ArtefactFolder:
         Raises:
             ValueError: the name is empty or not a plain file name.
         """
-        cleaned = name.strip()
-        if not is_file_name(cleaned):
+        problem = why_not_name(name)
+        if problem:
             raise ValueError(
-                f"{name!r} is not a valid name for a {self.kind}; use letters and digits"
+                f"{quoted(name)} is not a valid name for a {self.kind}: {problem}; use letters and "
+                "digits"
             )
-        return self.root() / f"{cleaned}{self.suffix}"
+        path = self.root() / f"{name}{self.suffix}"
+        return path if path.exists() else path.with_name(f"{normal(name)}{self.suffix}")
 
     def modified(self, name: str) -> float:
         """Return when the file last changed, for ``fingerprint_inputs``."""
@@ -66,7 +68,7 @@ class ArtefactFolder:
         valid = self.check_new(name, optional=False)
         if valid is not True or name is None or self.path(name).exists():
             return valid
-        return f"{self.kind} {name} no longer exists; refresh the list"
+        return f"{self.kind} {quoted(name)} no longer exists; refresh the list"
 
     def save(
         self, name: str, is_same: Callable[[Path], bool], write: Callable[[Path], object]

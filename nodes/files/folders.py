@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -11,7 +12,7 @@ import folder_paths
 
 from ...quant.sources.numbered_files import Part, part_of, parts_beside, sets_of
 from ...quant.sources.single_file import ENDINGS
-from .names import is_file_name
+from .names import normal, quoted, why_not_path
 
 MODEL_FOLDERS = ("diffusion_models", "checkpoints")
 TEXT_ENCODERS = "text_encoders"
@@ -65,12 +66,14 @@ def source_path(name: str) -> Path:
         FileNotFoundError: the file is not in a model folder.
     """
     folder, _, relative = name.partition("/")
-    if folder in (*MODEL_FOLDERS, TEXT_ENCODERS):
+    is_plain = not {".", ".."} & set(relative.replace("\\", "/").split("/"))
+    if is_plain and folder in (*MODEL_FOLDERS, TEXT_ENCODERS):
         for root in _roots(folder):
-            path = (root / relative).resolve()
-            if path.exists() and path.is_relative_to(root):
-                return path
-    raise FileNotFoundError(f"{name} is not in ComfyUI's model folders; refresh the list")
+            with contextlib.suppress(OSError, ValueError):  # a name that cannot be one
+                path = (root / relative).resolve()
+                if path.exists() and path.is_relative_to(root):
+                    return path
+    raise FileNotFoundError(f"{quoted(name)} is not in ComfyUI's model folders; refresh the list")
 
 
 def modified(*names: str | None) -> list[float]:
@@ -151,13 +154,19 @@ def target_path(folder: str, name: str) -> Path:
         ValueError: the name is empty or points outside the folder.
         FileNotFoundError: ComfyUI has no such folder.
     """
-    cleaned = name.strip().replace("\\", "/").removesuffix(".safetensors")
-    if not is_file_name(cleaned.rpartition("/")[2]):
+    cleaned = normal(name).replace("\\", "/").removesuffix(".safetensors")
+    if cleaned.startswith("/") or {".", ".."} & set(cleaned.split("/")):
+        raise ValueError(f"{quoted(name)} points outside the {folder} folder; use a plain name")
+    problem = why_not_path(cleaned)
+    if problem:
         raise ValueError(
-            f"{name!r} is not a valid file name for a checkpoint; use letters and digits"
+            f"{quoted(name)} is not a valid file name for a checkpoint: {problem}; use letters and "
+            "digits"
         )
     if folder not in target_folders():
-        raise ValueError(f"folder must be one of {', '.join(target_folders())}, not {folder}")
+        raise ValueError(
+            f"folder must be one of {', '.join(target_folders())}, not {quoted(folder)}"
+        )
     if folder == OUTPUT:
         roots = [Path(folder_paths.get_output_directory()).resolve()]
     else:
@@ -168,7 +177,7 @@ def target_path(folder: str, name: str) -> Path:
         )
     path = (roots[0] / f"{cleaned}.safetensors").resolve()
     if not path.is_relative_to(roots[0]):
-        raise ValueError(f"{name} points outside the {folder} folder; use a plain name")
+        raise ValueError(f"{quoted(name)} points outside the {folder} folder; use a plain name")
     return path
 
 
@@ -197,6 +206,7 @@ def input_path(name: str) -> Path:
         FileNotFoundError: the file is not directly in the input folder.
     """
     path = Path(folder_paths.get_input_directory(), name)
-    if path.name != name or not path.is_file():
-        raise FileNotFoundError(f"{name} is not in ComfyUI's input folder; refresh the list")
-    return path
+    with contextlib.suppress(OSError, ValueError):  # a name that cannot be one
+        if path.name == name and path.is_file():
+            return path
+    raise FileNotFoundError(f"{quoted(name)} is not in ComfyUI's input folder; refresh the list")

@@ -10,7 +10,7 @@ PlanSocket = io.Custom("NVFP4_PLAN")
 CalibrationSocket = io.Custom("NVFP4_CALIBRATION")
 #: A `quant.calibration.CalibrationStatistics`: a finished calibration.
 StatisticsSocket = io.Custom("NVFP4_STATISTICS")
-#: A `quant.conversion.QuantizedModel`: a checkpoint in memory.
+#: A `conversion.promise.PromisedCheckpoint`: it is made when it is saved.
 CheckpointSocket = io.Custom("NVFP4_CHECKPOINT")
 #: A `quant.sensitivity.Sensitivity`: immutable.
 SensitivitySocket = io.Custom("NVFP4_SENSITIVITY")

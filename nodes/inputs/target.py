@@ -113,6 +113,10 @@ class Target:
         """Remember the file that was written, for `times_lost`."""
         WRITTEN.add(astuple(self), path)
 
+    def holds(self, path: Path) -> bool:
+        """Whether this file was the last one written here, and is still as it was."""
+        return WRITTEN.unchanged(astuple(self)) == path
+
     def times_lost(self) -> int:
         """Return how often the written file was deleted or replaced, for ``fingerprint_inputs``."""
         return WRITTEN.times_lost(astuple(self))
@@ -124,7 +128,7 @@ def _name(file_name: str, source: str) -> str:
     A source is a file, an index, a folder, or a MODEL in memory.
     """
     if file_name.strip():
-        return file_name.strip()
+        return file_name
     name = source.rstrip("/\\").replace("\\", "/").rpartition("/")[2]
     for suffix in (".safetensors.index.json", ".safetensors", ".gguf", SUFFIX):
         name = name.removesuffix(suffix)

@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from ...quant.errors import RecipeError
 from ...quant.planning import Recipe, make_plan, parse_rule_lines, take_inventory
 from ...quant.reports.view import plan_view
+from ..bridge.applied_loras import loras_before
 from ..bridge.model_or_clip import opened
 from ..foundry_node import FoundryNode
 from ..inputs.any_architecture import any_architecture_input
@@ -97,7 +98,7 @@ class PlanLayers(FoundryNode):
     ) -> io.NodeOutput:
         """Return the plan, its table and its recipe."""
         edited = for_chosen_comfyui(recipe, comfyui).with_rules(parse_rule_lines(rules))
-        with opened(model, cls.hidden, encoder=encoder.strip()) as source:
+        with opened(model, loras_before(cls.hidden), encoder=encoder.strip()) as source:
             inventory = take_inventory(source)
             plan = make_plan(edited, inventory, any_architecture=any_architecture)
             notes = (*source.notes, *(f"LoRA {lora}" for lora in source.loras))

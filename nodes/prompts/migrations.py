@@ -149,7 +149,8 @@ def migrate(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _migrated(node: dict[str, Any]) -> dict[str, Any]:
-    known = MIGRATIONS.get(node.get("class_type", ""))
+    name = node.get("class_type")
+    known = MIGRATIONS.get(name) if isinstance(name, str) else None
     if known is None or (known.unless and known.unless in node["inputs"]):
         return node
     return {**node, "class_type": known.id, "inputs": known.new_inputs(node["inputs"])}

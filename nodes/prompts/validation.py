@@ -13,13 +13,52 @@ from typing import Any
 
 from comfy_execution.utils import get_executing_context
 
+import nodes as comfyui_nodes
+
+from .wrong_inputs import make_refusable, wrong_inputs
+
+_OURS = "NVFP4Foundry"
 _PROMPT: ContextVar[Mapping[str, Any] | None] = ContextVar("nvfp4_foundry_prompt", default=None)
+_WRONG: ContextVar[Mapping[str, str] | None] = ContextVar("nvfp4_foundry_wrong", default=None)
 
 
 def remember_prompt(data: dict[str, Any]) -> dict[str, Any]:
-    """Remember a prompt that was posted, for the validation that follows in the same task."""
-    _PROMPT.set(data.get("prompt"))
+    """Remember a prompt that was posted, for the validation that follows in the same task.
+
+    Values of the wrong type are noted first, because ComfyUI changes or leaves out some.
+    """
+    prompt = data.get("prompt")
+    _PROMPT.set(prompt)
+    wrong: dict[str, str] = {}
+    _WRONG.set(wrong)
+    if not isinstance(prompt, dict):
+        return data
+    classes = {key: _class_of(node) for key, node in prompt.items()}
+    outputs = {key: len(getattr(found, "RETURN_TYPES", ())) for key, found in classes.items()}
+    for key, found in classes.items():
+        if found is not None and prompt[key]["class_type"].startswith(_OURS):
+            if not isinstance(prompt[key].get("inputs"), dict):
+                prompt[key]["inputs"] = {}
+            types, inputs = found.INPUT_TYPES(), prompt[key]["inputs"]
+            problem = next(wrong_inputs(types, inputs), None)
+            if problem is not None:
+                wrong[key] = problem
+            make_refusable(types, inputs, outputs)
     return data
+
+
+def _class_of(node: Any) -> Any:
+    """Return ComfyUI's class for a node of a prompt; None if there is none."""
+    name = node.get("class_type") if isinstance(node, dict) else None
+    # ComfyUI's nodes.py, not this pack's folder of that name
+    classes = comfyui_nodes.NODE_CLASS_MAPPINGS  # pyright: ignore[reportAttributeAccessIssue]
+    return classes.get(name) if isinstance(name, str) else None
+
+
+def wrong_input() -> str | None:
+    """Return which value of the node that is being validated has the wrong type; None if none."""
+    wrong, context = _WRONG.get(), get_executing_context()
+    return wrong.get(context.node_id) if wrong and context is not None else None
 
 
 def constant_inputs() -> dict[str, Any]:

@@ -59,12 +59,12 @@ def run(options: argparse.Namespace) -> int:
     from ..reports.pictures.sensitivity import draw_sensitivity
     from ..reports.sensitivity import describe_sensitivity
     from ..sensitivity.artefact import save_sensitivity
-    from .output import print_json, print_text
+    from .output import print_json, print_text, save_picture
 
     sensitivity = _measure(options)
     save_sensitivity(sensitivity, options.output.path)
     if options.plot:
-        draw_sensitivity(sensitivity, sensitivity.formats[0]).save(options.plot.path)
+        save_picture(draw_sensitivity(sensitivity, sensitivity.formats[0]), options.plot)
     if options.json:
         unknown = {name: list(sensitivity.unknown(name)) for name in sensitivity.formats}
         return print_json({**sensitivity.to_json(), "unknown": unknown})

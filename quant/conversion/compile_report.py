@@ -30,7 +30,7 @@ def conversion_report(
         layers=layers,
         warnings=(
             *job.plan.warnings,
-            *_calibration_warnings(job),
+            *calibration_warnings(job),
             *_result_warnings(job, layers),
         ),
         notes=(*job.source.notes, *_rest_notes(job), *job.plan.version_notes),
@@ -67,7 +67,7 @@ def _advice(job: ConversionJob) -> Iterator[str]:
         yield advice
 
 
-def _calibration_warnings(job: ConversionJob) -> Iterator[str]:
+def calibration_warnings(job: ConversionJob) -> Iterator[str]:
     """Yield warnings if the calibration does not fit the model exactly or covers it in part."""
     if job.statistics is None:
         return

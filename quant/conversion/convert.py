@@ -54,6 +54,13 @@ class _MemorySink:
         self.tensors[name] = tensor.detach().cpu().clone()
 
 
+class _NoSink:
+    """Sink for a conversion of which only the report is wanted."""
+
+    def write(self, name: str, tensor: torch.Tensor) -> None:
+        pass
+
+
 @dataclass(frozen=True)
 class _WithPrefix:
     """Sink that writes the model's tensors under their names in the file."""
@@ -128,6 +135,22 @@ def quantize_to_memory(
     source.require_unchanged()
     tensors = {name: sink.tensors[name] for name in job.specs()}
     return QuantizedModel(tensors, header_metadata(job, layers), conversion_report(job, layers, ""))
+
+
+def report_conversion(
+    source: TensorSource,
+    plan: Plan,
+    *,
+    statistics: CalibrationStatistics | None = None,
+    device: torch.device | str = "cpu",
+    measure_outputs: bool = True,
+    on_progress: OnProgress | None = None,
+) -> ConversionReport:
+    """Quantize a model layer by layer for the report alone. For the arguments see `convert`."""
+    job = prepare_job(source, plan, statistics, device)
+    layers = _in_order(job, _encode_all(job, _NoSink(), measure_outputs, on_progress))
+    source.require_unchanged()
+    return conversion_report(job, layers, "")
 
 
 def save_model(

@@ -18,9 +18,9 @@ import torch
 from ..errors import FormatError
 from .rule import ScaleRule
 
-# Elements per chunk. The working set (three fp32 buffers) fits into the last-level cache. Larger
-# chunks are hardly faster on a CPU and need more memory.
-CHUNK_ELEMENTS = 1 << 20
+# Elements per chunk. The buffers of a chunk are about 1 MB each and stay in a core's cache. Larger
+# chunks are slower on a CPU and need more memory; smaller ones wait for the interpreter.
+CHUNK_ELEMENTS = 1 << 18
 # A GPU needs larger chunks, so that the work outweighs the launches of its kernels.
 _GPU_CHUNK_ELEMENTS = 1 << 24
 # A smaller scale is subnormal in fp32, and GPUs may flush it to zero.
@@ -262,11 +262,15 @@ def relative_error(squares: Mapping[int, torch.Tensor]) -> float:
     return (error / norm) ** 0.5 if norm > 0 else 0.0
 
 
-def activation_slices(activations: torch.Tensor, columns: int) -> list[slice]:
-    """Cut the rows of activations into slices for the device they are on."""
-    on_cpu = activations.device.type == "cpu"
-    elements = CHUNK_ELEMENTS if on_cpu else _GPU_CHUNK_ELEMENTS
-    return row_slices(activations.shape[0], columns, elements)
+def device_slices(values: torch.Tensor, columns: int | None = None) -> list[slice]:
+    """Cut the rows of ``values`` ``[rows, ...]`` into chunks of a size that suits their device.
+
+    ``columns`` is the number of values that a row takes while it is processed, if it is padded.
+    """
+    columns = prod(values.shape[1:]) if columns is None else columns
+    if values.device.type == "cpu":
+        return row_slices(values.shape[0], columns)
+    return row_slices(values.shape[0], columns, _GPU_CHUNK_ELEMENTS)
 
 
 def row_slices(rows: int, columns: int, elements: int = CHUNK_ELEMENTS) -> list[slice]:

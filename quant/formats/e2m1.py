@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 
 E2M1_MAX = 6.0
+#: The magnitudes of codes 0 to 7.
+E2M1_VALUES = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
 
 _SIGN_BIT = -(1 << 31)
 _EXPONENT_MASK = 0x7F800000

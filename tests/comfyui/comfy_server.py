@@ -86,6 +86,12 @@ class ComfyServer:
         self.stop()
         raise RuntimeError(f"ComfyUI did not start:\n{self.log_text()[-4000:]}")
 
+    @property
+    def pid(self) -> int:
+        """The id of the running process."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self) -> None:
         """Stop it."""
         if self._process is not None:

@@ -78,7 +78,7 @@ def test_layers_get_it_and_the_report_says_so(
     server: ComfyServer, quantized: tuple[Run, wf.Workflow]
 ) -> None:
     run, flow = quantized
-    report = text_of(run, "NVFP4FoundryQuantizeModel", flow)
+    report = text_of(run, "NVFP4FoundrySaveCheckpoint", flow)
     rows = [line for line in report.splitlines() if line.startswith("blocks.")]
     second_order = [row for row in rows if " gptaq" in row or " gptq" in row]
     assert len(rows) == 40 and len(second_order) >= 25

@@ -183,11 +183,12 @@ def test_plain_tensors_keep_the_dtype_of_the_file(
 
 def test_the_report_names_the_lora(baked: tuple[Run, Path], server: ComfyServer) -> None:
     run, path = baked
-    assert f"LoRAs       {LORA} at {STRENGTH:g}" in run.text("quantize")
-    assert f"{len(LAYERS) + 2} tensors have LoRAs or merges applied, at strength" in run.text(
-        "quantize"
-    )
-    assert f"LoRA {LORA} at {STRENGTH:g}" in run.text("plan")
+    assert f"LoRAs       {LORA} at {STRENGTH:g}" in run.text("save")
+    for node in ("quantize", "save"):
+        text = run.text(node)
+        assert f"{len(LAYERS) + 2} tensors have LoRAs or merges applied, at strength" in text
+    for node in ("plan", "quantize"):
+        assert f"LoRA {LORA} at {STRENGTH:g}" in run.text(node)
     recorded = inspect_checkpoint(path).provenance["loras"]
     assert recorded == [{"name": LORA, "strength": STRENGTH}]
 
@@ -239,9 +240,11 @@ def test_calibrations_of_the_base_are_taken_with_a_warning(
         wf.inputs(workflow, "NVFP4FoundryCalibrate")["model"] = ["lora", 0]
     run = server.run(workflow)
     assert run.status == "success", run.error
-    report = run.text(wf.node(workflow, "NVFP4FoundryQuantizeModel"))
-    warned = "the calibration was made on other weights" in report
-    assert warned == (calibrated == "base")
+    planned = run.text(wf.node(workflow, "NVFP4FoundryQuantizeModel"))
+    report = run.text(wf.node(workflow, "NVFP4FoundrySaveCheckpoint"))
+    for text in (planned, report):
+        warned = "the calibration was made on other weights" in text
+        assert warned == (calibrated == "base")
     assert "LoRAs       matrices.safetensors at 0.75" in report
 
 

@@ -68,7 +68,7 @@ def test_loaded_calibrated_quantized_and_sampled(
     made = server.base / "models/diffusion_models" / f"{out}.safetensors"
     second = TINY if name == GGUF else None
     assert verify_checkpoint(made, files[name], complete_from=second).problems == ()
-    report = run.text(wf.node(workflow, "NVFP4FoundryQuantizeModel"))
+    report = run.text(wf.node(workflow, "NVFP4FoundrySaveCheckpoint"))
     assert ("Q4_0" if name == GGUF else "names of diffusers") in report  # read from the file
     require_sampled(server, made.name)
 

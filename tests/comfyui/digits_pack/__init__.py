@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
+from comfy_execution.graph_utils import GraphBuilder
 
 
 def _load_task():
@@ -75,3 +76,25 @@ class HookCount:
 
 
 NODE_CLASS_MAPPINGS["HookCount"] = HookCount
+
+
+class ExpandedQuantize:
+    """Becomes a graph that quantizes the model, as the loops of some packs do."""
+
+    CATEGORY = "test"
+    FUNCTION = "expand"
+    RETURN_TYPES = ("MODEL",)
+
+    @classmethod
+    def INPUT_TYPES(cls):  # noqa: N802
+        return {"required": {"model": ("MODEL",), "plan": ("NVFP4_PLAN",)}}
+
+    def expand(self, model, plan):
+        graph = GraphBuilder()
+        node = graph.node(
+            "NVFP4FoundryQuantizeModel", model=model, plan=plan, preview="as this machine runs it"
+        )
+        return {"result": (node.out(0),), "expand": graph.finalize()}
+
+
+NODE_CLASS_MAPPINGS["ExpandedQuantize"] = ExpandedQuantize

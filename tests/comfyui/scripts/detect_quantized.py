@@ -47,6 +47,8 @@ from nvfp4_foundry.quant.sources import TensorInfo  # noqa: E402
 from nvfp4_foundry.tests.data import manifests  # noqa: E402
 
 StateDict = dict[str, torch.Tensor]
+#: A network and ComfyUI's configuration of it.
+Network = tuple[torch.nn.Module, Any]
 EVERYTHING = Recipe.model_validate({"name": "everything", "default": "nvfp4"})
 #: The recipes whose files are also loaded; the others quantize some of the same layers.
 LOADED = ("preset", "everything")
@@ -102,12 +104,16 @@ def detected(tensors: StateDict, header: dict[str, str]) -> Any:
     return [type(found).__name__, str(config)]
 
 
-def complaints(model: str, tensors: StateDict) -> list[str]:
+def complaints(built: Network, tensors: StateDict) -> list[str]:
     """Return what the loader finds wrong with a file: names it lacks, and names it has no use for.
 
-    A quantized layer must arrive in a module that decodes it to the published shape.
+    A quantized layer must arrive in a module that decodes it to the published shape. The network
+    may have been filled before: building it takes longer than filling it.
     """
-    network, config = quantized_network(DIFFUSION[model])
+    network, config = built
+    for module in network.modules():
+        if getattr(module, "quant_format", None) is not None:
+            module.quant_format = module.layout_type = None
     wanted = {name.removesuffix(".comfy_quant") for name in tensors if name.endswith("comfy_quant")}
     found = network.load_state_dict(
         config.process_unet_state_dict(dict(tensors)), strict=False, assign=True
@@ -142,14 +148,15 @@ def differences(model: str, *, every_matrix: bool = False) -> dict[str, Any]:
     plain = {n: torch.empty(s, dtype=torch.bfloat16, device="meta") for n, s in shapes.items()}
     expected = detected(plain, header)
     assert expected != "None", model
-    complained = complaints(model, plain) if model in DIFFUSION else []
+    network = quantized_network(DIFFUSION[model]) if model in DIFFUSION else None
+    complained = complaints(network, plain) if network else []
     found: dict[str, Any] = {}
     for recipe, plan in plans(inventory).items():
         tensors = stored(inventory, plan)
         if detected(tensors, header) != expected:
             found[recipe] = [expected, detected(tensors, header)]
-        elif model in DIFFUSION and recipe in LOADED:
-            new = [fault for fault in complaints(model, tensors) if fault not in complained]
+        elif network and recipe in LOADED:
+            new = [fault for fault in complaints(network, tensors) if fault not in complained]
             found |= {recipe: new} if new else {}
     return found
 

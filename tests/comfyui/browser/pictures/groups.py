@@ -96,7 +96,7 @@ def _full_reports(page: ComfyPage, ids: dict[str, int]) -> None:
     page.page.keyboard.press("Escape")
     page.page.keyboard.press("Escape")
     page.page.wait_for_timeout(300)
-    report = _full_screen(page, ids[_OURS + "QuantizeModel"], height=880)
+    report = _full_screen(page, ids[_OURS + "SaveCheckpoint"], height=880)
     report.locator(".nv-select").first.select_option("w4a4")
     _click_cell(report, 8, 14)
     page.page.wait_for_timeout(600)
