@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import CalibrationError
-from ..files.plain_file import require_plain_file
+from ..files.target import require_ordinary
 from ..layer_names import name_in_model
 
 # A log that was cut off, or that two processes wrote at once, has a few unreadable lines.
@@ -188,7 +188,7 @@ def _why_empty(provided: int) -> str:
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
-        require_plain_file(path)
+        require_ordinary(path)
         most = _ALWAYS_READ + _MOST_EXPANSION * path.stat().st_size
         opener = _OPENERS.get(path.suffix.lower())
         file: BinaryIO = opener(path, "rb") if opener else path.open("rb")  # type: ignore[assignment]

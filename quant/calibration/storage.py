@@ -24,8 +24,8 @@ import torch
 
 from ..errors import CalibrationError, FoundryError, SourceError
 from ..files.json_file import parse_json
-from ..files.plain_file import require_plain_file
 from ..files.stored_data import StoredData, checked
+from ..files.target import require_ordinary
 from ..files.write import written_whole
 from ..fingerprint import ModelFingerprint
 from ..sources.safetensors_file import SafetensorsFile
@@ -117,7 +117,7 @@ def load_statistics(path: str | os.PathLike[str]) -> CalibrationStatistics:
     """
     source = Path(path)
     try:
-        require_plain_file(source)
+        require_ordinary(source)
         # No memory map: the file may be replaced while this calibration is in use.
         with SafetensorsFile(source) as file:
             text = _header_of(source, file)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ..errors import FileError
 from .plain_file import read_plain_file
 
 #: The most bytes that JSON may have. The longest headers of large models have a tenth of it.
@@ -66,7 +67,8 @@ def read_json(
     """Parse a JSON file; see `parse_json`.
 
     Raises:
-        OSError: the file cannot be read, or is no regular file.
+        FileError: it is a device, a pipe or a socket.
+        OSError: the file cannot be read.
         ValueError: see `parse_json`.
     """
     data = read_plain_file(path, largest)
@@ -77,7 +79,7 @@ def read_json_object(path: Path, largest: int = LARGEST_SMALL) -> dict[str, Any]
     """Return the object in a JSON file; empty if there is no valid one."""
     try:
         data = read_json(path, largest=largest)
-    except (OSError, ValueError):
+    except (FileError, OSError, ValueError):
         return {}
     return data if isinstance(data, dict) else {}
 

@@ -59,7 +59,8 @@ def mutated_value(random: Random, data: Any, edits: int = 2) -> Any:
             other, place = random.choice(_places(made))
             holder[key] = copy.deepcopy(other[place])
         elif kind == 3 and isinstance(holder, list):
-            holder[key:key] = [copy.deepcopy(holder[key])] * random.choice((1, 2, 100))
+            few = isinstance(holder[key], (dict, list))
+            holder[key:key] = [copy.deepcopy(holder[key])] * (2 if few else 100)
         else:
             holder[key] = copy.deepcopy(_extreme(random))
     return made[0]
