@@ -118,6 +118,7 @@ def load_statistics(path: str | os.PathLike[str]) -> CalibrationStatistics:
     source = Path(path)
     try:
         require_ordinary(source)
+        source.open("rb").close()  # which says why it cannot be read
         # No memory map: the file may be replaced while this calibration is in use.
         with SafetensorsFile(source) as file:
             text = _header_of(source, file)
