@@ -135,7 +135,7 @@ def machine() -> str:
 
 def arguments() -> argparse.Namespace:
     """Return the options of the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--folder", type=Path, help="folder for the large files (a temporary one)")
     parser.add_argument("--blocks", type=int, default=BLOCKS, help="blocks; 30 are 10.0 GB (30)")
     parser.add_argument("--roundings", nargs="+", default=["max", "mse"], help="of this pack")
