@@ -1,8 +1,11 @@
-"""Kill ``nvfp4 quantize`` at random moments, and check that it never leaves a broken file.
+"""Kill everything that writes files at random moments, and check that nothing is ever damaged.
 
-Each run is killed with SIGKILL at a uniformly random moment. Then the target must be absent or
-complete (``nvfp4 verify`` against the source), and the next run must remove the unfinished file. A
-run that ends with SIGTERM must not leave any file. Run ``python bench/kill.py --blocks 3``.
+Each run is killed with SIGKILL: half of them at a uniformly random moment, half of them within
+milliseconds of the first unfinished file. Then every output must be complete, or what it was
+before: absent, or an older file. The next undisturbed run must remove what the killed ones left.
+Runs that end with SIGTERM, SIGINT or SIGHUP must leave nothing themselves.
+
+Run ``python bench/kill.py --kills 1000``. Needs a system with ``fork``.
 """
 
 from __future__ import annotations
@@ -10,155 +13,165 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import subprocess
+import signal
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from synthetic_wan import BLOCKS, write_wan
+from writing_commands import Child, Writing, all_writings, duration, start
 
-NVFP4 = (sys.executable, "-m", "nvfp4_foundry.quant.cli")
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# How long after the first unfinished file a run is killed at most, in seconds.
+_WRITING_SECONDS = 0.05
 
 
 @dataclass
 class Counts:
-    """Counts of outcomes. ``broken``, ``stale`` and ``left_by_sigterm`` must be zero.
+    """What became of the runs of one way to write. The last four must be empty.
 
     Attributes:
-        kills: number of killed runs.
-        target_absent: kills after which there was no target.
-        target_complete: kills after which the target verified.
-        left_partials: kills that left an unfinished file, which the next run must remove.
-        broken: kills after which there was a target that did not verify.
-        stale: runs that started to write without removing an earlier unfinished file.
-        left_by_sigterm: number of files after the run that SIGTERM ended.
-        sigterm_code: exit code of that run.
-        final_run: whether an undisturbed run verified and left no unfinished file.
+        kills: runs that SIGKILL ended.
+        ended: runs that ended before they could be killed.
+        unfinished: kills that left an unfinished file.
+        unchanged: kills after which every output was as before.
+        signals: runs that another signal ended.
+        damaged: outputs that were neither complete nor as before.
+        left_by_signals: files that runs left although they had the time to remove them.
+        left_at_the_end: files that the last, undisturbed run did not remove.
     """
 
     kills: int = 0
-    target_absent: int = 0
-    target_complete: int = 0
-    left_partials: int = 0
-    broken: int = 0
-    stale: int = 0
-    left_by_sigterm: int = 0
-    sigterm_code: int = 0
-    final_run: bool = False
+    ended: int = 0
+    unfinished: int = 0
+    unchanged: int = 0
+    signals: int = 0
+    damaged: list[str] = field(default_factory=list)
+    left_by_signals: list[str] = field(default_factory=list)
+    left_at_the_end: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Whether no run broke the promise."""
-        return self.final_run and not (self.broken or self.stale or self.left_by_sigterm)
+        return not (self.damaged or self.left_by_signals or self.left_at_the_end)
 
 
-class Victim:
-    """The conversion to kill, and the files in its folder."""
-
-    def __init__(self, folder: Path, preset: str):
-        self.source, self.target = folder / "wan.safetensors", folder / "wan_nvfp4.safetensors"
-        self._options = ["--preset", preset, "--rounding", "max", "--device", "cpu"]
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """Start ``nvfp4 quantize``."""
-        command = [*NVFP4, "quantize", str(self.source), str(self.target), *self._options]
-        return subprocess.Popen(command, stdout=subprocess.DEVNULL)
-
-    def run(self) -> float:
-        """Run to the end, and return the time in seconds.
-
-        Raises:
-            SystemExit: the run failed.
-        """
-        start = time.perf_counter()
-        if code := self.start().wait():
-            raise SystemExit(f"nvfp4 quantize failed with exit code {code}")
-        return time.perf_counter() - start
-
-    def is_complete(self) -> bool:
-        """Whether ``nvfp4 verify`` finds no problem in the target."""
-        command = [*NVFP4, "verify", str(self.target), "--source", str(self.source)]
-        return subprocess.run(command, stdout=subprocess.DEVNULL).returncode == 0
-
-    def partials(self) -> set[Path]:
-        """Return the unfinished files beside the target."""
-        return set(self.target.parent.glob(".*.partial"))
-
-
-def kill_once(victim: Victim, delay: float, counts: Counts) -> None:
-    """Kill one run after ``delay`` seconds, and count the outcome."""
-    victim.target.unlink(missing_ok=True)
-    earlier = victim.partials()
-    process = victim.start()
-    deadline = time.monotonic() + delay
-    while time.monotonic() < deadline and process.poll() is None:
-        time.sleep(min(0.01, max(0.0, deadline - time.monotonic())))
-    process.kill()
-    process.wait()
-    counts.kills += 1
-    left = victim.partials()
-    counts.left_partials += bool(left - earlier)
-    # A run that is killed before it writes has not removed anything yet, so it does not count.
-    counts.stale += bool(left & earlier) and bool(left - earlier or victim.target.exists())
-    if not victim.target.exists():
-        counts.target_absent += 1
-    elif victim.is_complete():
-        counts.target_complete += 1
-    else:
-        counts.broken += 1
-
-
-def terminate_once(victim: Victim, delay: float, counts: Counts) -> None:
-    """Send SIGTERM to one run ``delay`` seconds after it started to write."""
-    victim.target.unlink(missing_ok=True)
-    earlier = victim.partials()
-    process = victim.start()
-    while process.poll() is None and not victim.partials() - earlier:
-        time.sleep(0.01)
-    time.sleep(delay)
-    process.terminate()
-    counts.sigterm_code = process.wait()
-    counts.left_by_sigterm = len(victim.partials()) + victim.target.exists()
-
-
-def run_kills(folder: Path, blocks: int, kills: int, seed: int, preset: str) -> Counts:
-    """Write the source, kill runs, terminate one, and finish with an undisturbed run."""
-    victim, counts, order = Victim(folder, preset), Counts(), random.Random(seed)
-    write_wan(victim.source, blocks)
-    seconds = victim.run()
-    for index in range(kills):
-        delay = order.uniform(0, seconds)
-        kill_once(victim, delay, counts)
-        print(f"kill {index + 1} after {delay:.2f} of {seconds:.2f} s", file=sys.stderr)
-    terminate_once(victim, order.uniform(0, seconds / 4), counts)
-    victim.target.unlink(missing_ok=True)
-    victim.run()
-    counts.final_run = victim.is_complete() and not victim.partials()
+def run_kills(writing: Writing, kills: int, signals: int, order: random.Random) -> Counts:
+    """Kill and interrupt runs of one way to write, then let one end."""
+    counts, seconds = Counts(), duration(writing)
+    attempts = 0
+    while counts.kills < kills and attempts < 3 * kills + 10:
+        attempts += 1
+        _kill(writing, seconds, attempts, counts, order)
+    for number in range(signals):
+        _interrupt(writing, seconds, SIGNALS[number % len(SIGNALS)], counts, order)
+    writing.reset(absent=False)
+    start(writing.run).wait()
+    counts.left_at_the_end += sorted(writing.leftovers())
     return counts
 
 
-def main() -> int:
+def _kill(
+    writing: Writing, seconds: float, attempt: int, counts: Counts, order: random.Random
+) -> None:
+    content = writing.reset(absent=attempt % 3 == 0)
+    earlier = writing.leftovers()
+    child = start(writing.run)
+    code = _wait_for_moment(writing, child, seconds, earlier, order, writes=attempt % 2 == 0)
+    code = child.kill() if code is None else code
+    if code != -signal.SIGKILL:
+        counts.ended += 1
+    else:
+        counts.kills += 1
+        counts.unfinished += bool(writing.leftovers() - earlier)
+        now = {name: (writing.folder / name) for name in writing.outputs}
+        same = {name: path.read_bytes() for name, path in now.items() if path.exists()} == content
+        counts.unchanged += same
+    counts.damaged += writing.damaged(content)
+
+
+def _interrupt(
+    writing: Writing, seconds: float, number: signal.Signals, counts: Counts, order: random.Random
+) -> None:
+    content = writing.reset(absent=False)
+    start(writing.run).wait()  # which removes what killed runs left
+    earlier = writing.leftovers()
+    content = writing.reset(absent=False)
+    child = start(writing.run)
+    writes = bool(order.randrange(2))
+    if _wait_for_moment(writing, child, seconds, earlier, order, writes=writes) is None:
+        child.kill(number)
+        counts.signals += 1
+    counts.left_by_signals += sorted(writing.leftovers() - earlier)
+    counts.damaged += writing.damaged(content)
+
+
+def _wait_for_moment(
+    writing: Writing,
+    child: Child,
+    seconds: float,
+    earlier: set[str],
+    order: random.Random,
+    *,
+    writes: bool,
+) -> int | None:
+    """Wait for the moment to end a run; return its exit code if it ended before, else None.
+
+    ``writes``: soon after there is an unfinished file, else at any moment.
+    """
+    if writes:
+        while not writing.leftovers() - earlier:
+            if (code := child.ended()) is not None:
+                return code
+        time.sleep(order.uniform(0, _WRITING_SECONDS) ** 2 / _WRITING_SECONDS)
+        return child.ended()
+    deadline = time.monotonic() + order.uniform(0, seconds)
+    while time.monotonic() < deadline:
+        if (code := child.ended()) is not None:
+            return code
+        time.sleep(0.001)
+    return child.ended()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
     """Kill runs and print the counts. Return 1 if a run broke the promise."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, help="folder for the large files (a temporary one)")
-    parser.add_argument("--blocks", type=int, default=BLOCKS, help="transformer blocks (30)")
-    parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--preset", default="wan2.2-ti2v-5b")
+    parser.add_argument("--folder", type=Path, help="folder for the files (a temporary one)")
+    parser.add_argument("--kills", type=int, default=100, help="runs to kill in all (100)")
+    parser.add_argument("--signals", type=int, default=3, help="runs to interrupt, each way (3)")
+    parser.add_argument("--only", default="", help="only what begins so, e.g. 'recipe'")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="nvfp4-bench-", dir=options.folder) as folder:
-        counts = run_kills(
-            Path(folder), options.blocks, options.kills, options.seed, options.preset
-        )
+    options = parser.parse_args(arguments)
+    order, results = random.Random(options.seed), dict[str, Counts]()
+    with (
+        tempfile.TemporaryDirectory(prefix="nvfp4-bench-", dir=options.folder) as folder,
+        all_writings(Path(folder)) as writings,
+    ):
+        chosen = [w for w in writings if w.name.startswith(options.only)]
+        for number, writing in enumerate(chosen):
+            share = options.kills // len(chosen) + (number < options.kills % len(chosen))
+            results[writing.name] = run_kills(writing, share, options.signals, order)
+            print(f"{writing.name}: {results[writing.name]}", file=sys.stderr, flush=True)
     if options.json:
-        print(json.dumps({**asdict(counts), "ok": counts.ok}, indent=1))
+        print(json.dumps({name: asdict(counts) for name, counts in results.items()}, indent=1))
     else:
-        print("\n".join(f"{name:16} {value}" for name, value in asdict(counts).items()))
-        print("ok" if counts.ok else "NOT OK")
-    return 0 if counts.ok else 1
+        _print_table(results)
+    return 0 if all(counts.ok for counts in results.values()) else 1
+
+
+def _print_table(results: dict[str, Counts]) -> None:
+    print("| | kills | unfinished file left | all as before | signals | damaged | left |")
+    print("|---|---|---|---|---|---|---|")
+    total = [0] * 6
+    for name, c in results.items():
+        left = len(c.left_by_signals) + len(c.left_at_the_end)
+        row = [c.kills, c.unfinished, c.unchanged, c.signals, len(c.damaged), left]
+        total = [a + b for a, b in zip(total, row, strict=True)]
+        print(f"| {name} | {' | '.join(map(str, row))} |")
+    print(f"| total | {' | '.join(map(str, total))} |")
 
 
 if __name__ == "__main__":

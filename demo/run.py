@@ -10,7 +10,6 @@ from quantization, without the 0.8% that a computation in bfloat16 adds to these
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -27,13 +26,14 @@ from ..quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
     CollectorSettings,
-    moments_folder,
+    delete_moments,
     save_statistics,
 )
 from ..quant.checkpoint import verify_checkpoint
 from ..quant.conversion.convert import convert
 from ..quant.conversion.report import ConversionReport
 from ..quant.errors import CheckpointError, SourceError
+from ..quant.files.write import make_folder, write_text, written_whole
 from ..quant.formats import get_format
 from ..quant.planning import Plan, get_preset, make_plan, take_inventory
 from ..quant.reports.page import render_page
@@ -162,12 +162,13 @@ def run_demo(
 
     Raises:
         SourceError: the model or the digits of the demo are missing.
-        CheckpointError: the folder cannot be made, or a written checkpoint fails verification.
+        FileError: the folder cannot be made, or a file cannot be written.
+        CheckpointError: a written checkpoint fails verification.
     """
     started = time.monotonic()
     _require_files()
     setup = _Setup(
-        folder=_make_folder(output),
+        folder=make_folder(output),
         steps=steps,
         labels=torch.arange(images) % CLASSES,
         task=load_task(),
@@ -210,14 +211,6 @@ def _require_files() -> None:
         )
 
 
-def _make_folder(output: Path) -> Path:
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CheckpointError(f"cannot make the folder {output}: {error.strerror}") from error
-    return output
-
-
 def _calibrate_and_quantize(
     setup: _Setup, model: TinyWan, calibration_images: int
 ) -> tuple[CalibrationStatistics, dict[str, ConversionReport]]:
@@ -253,9 +246,9 @@ def _calibrate(
         with collector.observe(model, layers):
             sample(model, labels, seed, setup.steps, GUIDANCE, collector.begin_call, setup.task)
     path = setup.folder / CALIBRATION_FILE
-    shutil.rmtree(moments_folder(path), ignore_errors=True)  # left by an earlier demo
     statistics = collector.snapshot(source.fingerprint())
     save_statistics(statistics, path)
+    delete_moments(path)  # those of an earlier demo, which this calibration does not list
     return statistics
 
 
@@ -277,7 +270,7 @@ def _quantize(
     if variant.name == REPORTED:
         page = render_page(conversion_view(report, calibration))
         for name, text in zip(REPORT_FILES, (page, report.dumps()), strict=True):
-            (setup.folder / name).write_text(text, encoding="utf-8")
+            write_text(setup.folder / name, text)
     return report
 
 
@@ -341,7 +334,8 @@ def _draw(
         f"{setup.steps} steps from equal noise; weights and activations rounded as on Blackwell. "
         "Differences: orange is brighter, blue is darker than bf16."
     )
-    draw_rows("Digits from the demo model", subtitle, rows).save(setup.folder / PICTURE_FILE)
+    with written_whole(setup.folder / PICTURE_FILE) as file:
+        draw_rows("Digits from the demo model", subtitle, rows).save(file, "PNG")
 
 
 def _silent(line: str) -> None:

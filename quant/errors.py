@@ -45,6 +45,10 @@ class UsageError(FoundryError):
     """Arguments of the command line are wrong or contradict each other (exit code 2)."""
 
 
+class FileError(FoundryError):
+    """A file cannot be written, or what should be read or written is not an ordinary file."""
+
+
 class SourceError(FoundryError):
     """A source file is missing, malformed, ambiguous or not supported."""
 
@@ -75,6 +79,18 @@ class CheckpointError(FoundryError):
 
 class CompareError(FoundryError):
     """Two samples or checkpoints differ in kind, shape or model, and cannot be compared."""
+
+
+class RankError(FoundryError):
+    """Ranks that share a work cannot meet, or one of them is lost."""
+
+
+class OtherRankError(RankError):
+    """This rank stopped because another one failed; the message is the other's."""
+
+    def __init__(self, rank: int, message: str) -> None:
+        super().__init__(f"rank {rank}: {message}")
+        self.rank = rank
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,7 +23,7 @@ from ...quant.calibration import (
     moments_folder,
     save_statistics,
 )
-from ...quant.errors import CalibrationError, Remedy
+from ...quant.errors import CalibrationError, FoundryError, Remedy
 from ...quant.fingerprint import ModelFingerprint
 from ...quant.text import printable
 from ..files.names import free_name
@@ -214,7 +214,7 @@ class CalibrationSession:
         """Save after a cancel, so that a restart loses nothing. Never raises."""
         try:
             self._save(self._runs.statistics())
-        except (CalibrationError, OSError) as error:  # `finish` will say it again
+        except (FoundryError, OSError) as error:  # `finish` will say it again
             logging.warning(
                 "NVFP4 Foundry: the calibration could not be saved: %s", printable(str(error))
             )

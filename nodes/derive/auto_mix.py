@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from ...quant.derive import Budget, Mix, mix_plan
 from ...quant.errors import PlanError, RecipeError
+from ...quant.files.write import write_text
 from ...quant.planning import Plan, parse_rule_lines, take_inventory
 from ...quant.reports.pictures.frontier import draw_frontier
 from ...quant.reports.pictures.sensitivity import picture_tensor
@@ -123,7 +124,7 @@ def _saved(mix: Mix, name: str) -> list[str]:
     return RECIPES.save(
         name,
         lambda path: path.read_text(encoding="utf-8", errors="replace") == recipe,
-        lambda path: path.write_text(recipe, encoding="utf-8"),
+        lambda path: write_text(path, recipe),
     )
 
 

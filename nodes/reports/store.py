@@ -7,13 +7,14 @@ import hashlib
 import json
 import os
 import re
-import uuid
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import folder_paths
+
+from ...quant.files.write import write_text
 
 #: The number of reports that are kept. The oldest ones are removed.
 MOST_REPORTS = 300
@@ -34,12 +35,7 @@ def keep_report(view: dict[str, Any]) -> KeptReport:
     at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     kept = KeptReport(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), at)
     path = _path(kept.id)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        temporary.write_text(f'{{"at":"{at}","view":{text}}}', encoding="utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_text(path, f'{{"at":"{at}","view":{text}}}')
     _remove_oldest(path.parent)
     return kept
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import stat
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,10 +19,12 @@ import safetensors
 import safetensors.torch
 import torch
 
-from ..errors import CalibrationError, is_out_of_memory
+from ..errors import CalibrationError, FileError, is_out_of_memory
+from ..files.write import make_folder, written_whole
 from ..formats.nvfp4 import round_through_nvfp4
 from ..formats.nvfp4_scales import NVFP4_MAX
 from ..rounding.second_moments import SecondMoments
+from ..sources.write_tensors import write_tensors
 
 # Rows of the symmetric matrix kept together. Only values on or left of the diagonal are stored.
 _PANEL = 1024
@@ -138,34 +140,26 @@ class MomentPart:
         """Return this part as a file in ``folder``, which is written or linked if needed."""
         target = folder / f"{self.id}.safetensors"
         if not target.exists():
-            temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.partial")
             try:
-                folder.mkdir(parents=True, exist_ok=True)
-                try:
-                    self._write(temporary)
-                    os.replace(temporary, target)
-                finally:
-                    temporary.unlink(missing_ok=True)
-            except (OSError, safetensors.SafetensorError) as error:
+                self._write(target)
+            except FileError as error:
                 raise CalibrationError(
-                    f"{target}: cannot write Hessians: {error}. Free some disk space, or set "
-                    "hessians_mb to 0"
+                    f"Hessians: {error}. Or set hessians_mb to 0 to do without them"
                 ) from error
         return replace(self, tensors=None, path=target)
 
     def _write(self, target: Path) -> None:
-        if self.tensors is not None:
-            with open(target, "xb") as file:
-                mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            safetensors.torch.save_file(dict(self.tensors), target)
-            os.chmod(target, mode)  # save_file makes files that only their owner can read
-            with open(target, "rb+") as file:
-                os.fsync(file.fileno())
-        elif self.path is not None:
-            try:
+        make_folder(target.parent)
+        if self.path is not None and self.tensors is None:
+            with suppress(OSError):
                 os.link(self.path, target)  # a link is enough, because parts never change
-            except OSError:
-                shutil.copyfile(self.path, target)
+                return
+        with written_whole(target) as file:
+            if self.tensors is not None:
+                write_tensors(file, self.tensors)
+            elif self.path is not None:
+                with self.path.open("rb") as stored:
+                    shutil.copyfileobj(stored, file, 1 << 20)
 
     def require_readable(self) -> None:
         """Raise `CalibrationError` if its file is missing or damaged; reads only the header."""

@@ -23,6 +23,7 @@ import safetensors.torch
 import torch
 
 from ..errors import CalibrationError
+from ..files.write import written_whole
 from ..fingerprint import ModelFingerprint
 from .moments import InputMoments, MomentPart
 from .records import LayerStatistics, RunRecord
@@ -81,12 +82,12 @@ def _listed_moments(path: Path) -> set[str]:
 
 
 def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[str]) -> None:
-    """Write a calibration file atomically: ``path`` never holds a partial file.
+    """Write a calibration file.
 
     Second moments are written first, to `moments_folder`. Those already in files elsewhere are
     linked, or copied where links are not possible.
 
-    Raises `CalibrationError` when the file cannot be written.
+    Raises `FileError` if a file cannot be written.
     """
     target = Path(path)
     for layer in statistics.inputs.values():
@@ -100,19 +101,8 @@ def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[s
                 np.ascontiguousarray(getattr(layer, name))
             )
     metadata = {METADATA_KEY: json.dumps(_header(statistics))}
-    # The temporary file is beside the target, because a rename is atomic only in one file system.
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        # save_file would make a file that only its owner can read.
-        data = safetensors.torch.save(tensors, metadata)
-        with open(temporary, "xb") as file:
-            file.write(data)
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except (OSError, safetensors.SafetensorError) as error:
-        raise CalibrationError(f"{target}: cannot write the calibration: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with written_whole(target) as file:
+        file.write(safetensors.torch.save(tensors, metadata))
 
 
 def load_statistics(path: str | os.PathLike[str]) -> CalibrationStatistics:

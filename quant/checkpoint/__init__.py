@@ -1,6 +1,6 @@
 """Write, verify, inspect, compare and rescale checkpoints."""
 
-from ..files.publish import check_target
+from ..files.write import check_target
 from .compare import CheckpointComparison, LayerComparison, compare_checkpoints
 from .inspect import CheckpointSummary, LayerSummary, inspect_checkpoint
 from .rescale import RescaledLayer, RescaleReport, rescale_checkpoint

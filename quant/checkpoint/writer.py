@@ -8,9 +8,7 @@ renames it once it is complete and on disk, so the target name never holds a par
 from __future__ import annotations
 
 import json
-import os
 import struct
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +18,8 @@ import torch
 from typing_extensions import Self
 
 from ..errors import CheckpointError
-from ..files.publish import check_target, publish, remove_stale_partials
+from ..files.partial import Partial
+from ..files.write import check_target, failures_named
 from ..formats.base import TensorSpec
 from ..sources.safetensors_file import DTYPE_NAMES
 
@@ -37,8 +36,7 @@ class CheckpointWriter:
             any work and again at the rename.
 
     Raises:
-        CheckpointError: the target exists, its folder is missing or not writable, or the disk has
-            too little free space.
+        FileError: as `check_target`.
     """
 
     def __init__(
@@ -50,31 +48,25 @@ class CheckpointWriter:
         header_slack: int = 0,
         overwrite: bool = False,
     ):
-        remove_stale_partials(target)  # before the check for free space, which they take up
-        check_target(target, sum(s.nbytes for s in specs.values()), overwrite=overwrite)
+        self._offsets, data_bytes = _lay_out(specs)
+        self._partial = self._choose_file(target, data_bytes, overwrite=overwrite)
         self.target = target
         self._specs = dict(specs)
         self._metadata = dict(metadata)
         self._overwrite = overwrite
         self._pending = set(specs)
-        self._offsets, data_bytes = _lay_out(specs)
         self._header_bytes = len(self._header(self._metadata)) + header_slack
         self._header_bytes += -self._header_bytes % 8  # readers expect aligned data
-        self._partial = target.with_name(
-            f".{target.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}.partial"
-        )
         self._size = 8 + self._header_bytes + data_bytes
         self._file: BinaryIO | None = None
 
     def __enter__(self) -> Self:
         try:
-            self._file = self._partial.open("xb", buffering=0)
-            self._file.truncate(self._size)
-        except OSError as error:
+            with failures_named(self.target):
+                self._file = self._open()
+        except BaseException:
             self._abandon()
-            raise CheckpointError(
-                f"cannot write to the folder of {self.target}: {error}. Choose another folder"
-            ) from error
+            raise
         return self
 
     def __exit__(
@@ -90,7 +82,8 @@ class CheckpointWriter:
 
         Raises:
             CheckpointError: the tensor was not announced, was written before, or has another
-                shape or dtype, or the disk failed.
+                shape or dtype.
+            FileError: the disk failed.
         """
         spec = self._specs.get(name)
         if spec is None or name not in self._pending:
@@ -112,8 +105,8 @@ class CheckpointWriter:
             metadata: replaces the earlier metadata; must fit into ``header_slack``.
 
         Raises:
-            CheckpointError: tensors are missing, the metadata does not fit, another program created
-                the target meanwhile, or the disk failed.
+            CheckpointError: tensors are missing, or the metadata does not fit.
+            FileError: another program created the target meanwhile, or the disk failed.
         """
         if self._pending:
             raise CheckpointError(
@@ -125,14 +118,17 @@ class CheckpointWriter:
             raise CheckpointError("the metadata is longer than the space reserved for it")
         head = struct.pack("<Q", self._header_bytes) + header.ljust(self._header_bytes)
         self._write_at(0, torch.frombuffer(bytearray(head), dtype=torch.uint8))
-        assert self._file is not None
-        try:
-            os.fsync(self._file.fileno())
-            self._file.close()
-        except OSError as error:
-            raise CheckpointError(f"writing {self.target} failed: {error}") from error
+        with failures_named(self.target):
+            self._partial.publish(overwrite=self._overwrite)
         self._file = None
-        publish(self._partial, self.target, overwrite=self._overwrite)
+
+    def _choose_file(self, target: Path, data_bytes: int, *, overwrite: bool) -> Partial:
+        return Partial(check_target(target, data_bytes, overwrite=overwrite))
+
+    def _open(self) -> BinaryIO:
+        file = self._partial.open(buffering=0)
+        file.truncate(self._size)
+        return file
 
     def _header(self, metadata: Mapping[str, str]) -> bytes:
         entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -149,18 +145,14 @@ class CheckpointWriter:
         if self._file is None:
             raise CheckpointError("the writer is not open")
         view = data.numpy().data
-        try:
+        with failures_named(self.target):
             self._file.seek(offset)
             while view:
                 view = view[self._file.write(view) :]
-        except OSError as error:
-            raise CheckpointError(f"writing {self.target} failed: {error}") from error
 
     def _abandon(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-        self._partial.unlink(missing_ok=True)
+        self._file = None
+        self._partial.remove()
 
 
 def _lay_out(specs: Mapping[str, TensorSpec]) -> tuple[dict[str, int], int]:

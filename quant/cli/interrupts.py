@@ -6,9 +6,12 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any, ClassVar, NoReturn
 
+# Also that the terminal was closed. Each system lacks one of these.
+_SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGBREAK")
+
 
 class Interrupts:
-    """Turns SIGINT and SIGTERM into KeyboardInterrupt, so that unfinished files are removed.
+    """Turns signals to stop into KeyboardInterrupt, so that unfinished files are removed.
 
     Attributes:
         came: whether one came since the last `Interrupts` began.
@@ -27,7 +30,7 @@ class Interrupts:
 
     def __enter__(self) -> Interrupts:
         Interrupts.came = False
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (getattr(signal, name) for name in _SIGNALS if hasattr(signal, name)):
             if signal.getsignal(number) not in (signal.SIG_IGN, None):  # ignored in the background
                 self._before[number] = signal.signal(number, self._stop)
         return self
@@ -48,4 +51,4 @@ class Interrupts:
 
     def _stop(self, number: int, frame: FrameType | None) -> NoReturn:
         Interrupts.came = True
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)

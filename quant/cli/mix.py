@@ -75,14 +75,14 @@ def run(options: argparse.Namespace) -> int:
     from ..reports.mix import describe_mix
     from ..reports.pictures.frontier import draw_frontier
     from .library_output import drop_output_of_libraries
-    from .output import print_json, print_text, save_text
+    from .output import print_json, print_text, save_picture, save_text
 
     drop_output_of_libraries()
     mix = _mix(options)
     if options.output:
         save_text(mix.recipe.to_json(), options.output)
     if options.plot:
-        draw_frontier(mix).save(options.plot.path)
+        save_picture(draw_frontier(mix), options.plot)
     if options.json:
         return print_json(mix.to_json())
     return print_text(describe_mix(mix), options)

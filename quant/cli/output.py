@@ -9,11 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..files.write import write_text, written_whole
 from ..text import printable
 from .interrupts import Interrupts
 from .paths import OutputPath, outputs_of
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from ..progress import OnProgress
 
 
@@ -23,7 +26,7 @@ def progress(title: str, options: argparse.Namespace) -> Iterator[OnProgress]:
     from tqdm import tqdm
 
     Interrupts.raise_if_lost()
-    hidden = options.json or not sys.stderr.isatty()
+    hidden = options.json or not sys.stderr.isatty() or not options.ranks.is_first
     with tqdm(desc=title, unit="B", unit_scale=True, disable=hidden) as bar:
 
         def advance(done: int, total: int, name: str) -> None:
@@ -58,5 +61,11 @@ def print_written(options: argparse.Namespace) -> None:
 
 
 def save_text(text: str, output: OutputPath) -> None:
-    """Write a text file that ends in a line break."""
-    output.path.write_text(text.rstrip() + "\n", encoding="utf-8")
+    """Write a text file that ends in a line break. Raises `FileError` if it cannot be written."""
+    write_text(output.path, text.rstrip() + "\n")
+
+
+def save_picture(picture: Image, output: OutputPath) -> None:
+    """Write a picture as PNG. Raises `FileError` if it cannot be written."""
+    with written_whole(output.path) as file:
+        picture.save(file, "PNG")

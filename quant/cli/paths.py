@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import combinations
 from pathlib import Path
 
-from ..errors import CheckpointError, UsageError
+from ..errors import FileError, UsageError
 
 
 class InputPath(str):
@@ -78,18 +78,26 @@ def check_outputs(options: argparse.Namespace) -> None:
 
     Raises:
         UsageError: an output is an input or another output.
-        CheckpointError: an output is a folder, is in a folder that does not exist, or exists
-            and ``--overwrite`` is not given.
+        FileError: an output cannot be written, or exists and ``--overwrite`` is not given; or an
+            input is a device, a named pipe or a socket.
     """
+    from ..files.target import names_one_file, require_ordinary
+    from ..files.write import check_target
+
     inputs = inputs_of(options)
+    for given in inputs:
+        if "://" not in given:  # a place on the Hub
+            require_ordinary(given)
     require_not_read(options, (p.path for p in inputs if not isinstance(p, MergedPath)))
     outputs = outputs_of(options)
     for first, second in combinations(outputs, 2):
-        if first.path.resolve() == second.path.resolve():
+        if names_one_file(first.path, second.path):
             raise UsageError(f"{second} is named for two outputs; give each a name of its own")
     for output in outputs:
         may_exist = isinstance(output, OwnOutputPath) or getattr(options, "overwrite", False)
-        _require_free(output.path, may_exist)
+        if not may_exist and output.path.is_file():
+            raise FileError(f"{output} exists; use --overwrite to replace it")
+        check_target(output.path, overwrite=may_exist)
 
 
 def require_not_read(options: argparse.Namespace, files: Iterable[Path]) -> None:
@@ -104,15 +112,6 @@ def require_not_read(options: argparse.Namespace, files: Iterable[Path]) -> None
     for output in outputs_of(options):
         if output.path.exists() and any(output.path.samefile(file) for file in existing):
             raise UsageError(f"{output} is one of the input files; choose another output name")
-
-
-def _require_free(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give a file name")
-    if not path.parent.is_dir():
-        raise CheckpointError(f"{path}: the folder {path.parent} does not exist; create it")
-    if path.exists() and not overwrite:
-        raise CheckpointError(f"{path} exists; use --overwrite to replace it")
 
 
 def _values(options: argparse.Namespace) -> Iterator[object]:

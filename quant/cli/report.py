@@ -70,13 +70,14 @@ def run(options: argparse.Namespace) -> int:
 
 def _write_card(options: argparse.Namespace) -> OwnOutputPath:
     """Write the card; returns where."""
+    from ..files.target import names_one_file
     from ..reports.card import write_card
 
     path = Path(options.path)
     if not path.is_file():
         raise UsageError(f"{options.path} is not a file; a card is of one file on this machine")
     card = None if options.card is True else options.card.path
-    if card is not None and card.resolve() == path.resolve():
+    if card is not None and names_one_file(card, path):
         raise UsageError(f"{card} is the checkpoint itself; give the card another name")
     written = write_card(path, card, base_model=options.base_model, overwrite=options.overwrite)
     return OwnOutputPath(written)

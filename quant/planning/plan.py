@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import PlanError
+from ..files.write import write_json
 from ..formats import WeightFormat, for_shape, get_format
 from ..layer_names import describe_unknown, nearest_names
 from ..sources.base import dtype_name
@@ -122,8 +122,8 @@ class Plan:
         }
 
     def save(self, path: Path) -> None:
-        """Write the plan as JSON."""
-        path.write_text(json.dumps(self.to_json(), indent=1), encoding="utf-8")
+        """Write the plan as JSON. Raises `FileError` if it cannot be written."""
+        write_json(path, self.to_json(), indent=1)
 
 
 def make_plan(recipe: Recipe, inventory: Inventory, *, any_architecture: bool = False) -> Plan:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from ..errors import RecipeError
+from ..files.write import write_text
 from .recipe import Recipe, validated
 
 
@@ -30,9 +31,6 @@ def save_recipe(recipe: Recipe, path: Path) -> None:
     """Write a recipe as JSON with all fields. Replaces an existing file.
 
     Raises:
-        RecipeError: the file cannot be written.
+        FileError: the file cannot be written.
     """
-    try:
-        path.write_text(f"{recipe.to_json()}\n", encoding="utf-8")
-    except OSError as error:
-        raise RecipeError(f"cannot write recipe {path}: {error}") from error
+    write_text(path, f"{recipe.to_json()}\n")

@@ -18,6 +18,7 @@ from .. import VERSION
 from ..checkpoint import CheckpointSummary, LayerSummary, inspect_checkpoint
 from ..conversion.lora_advice import lora_advice
 from ..errors import CheckpointError
+from ..files.write import check_target, write_text, written_whole
 from ..formats import FORMATS
 from ..hardware.support import STATES, Gpu, Software, format_support
 from ..text import format_bytes, format_percent
@@ -62,21 +63,24 @@ def write_card(
     Raises:
         CheckpointError: the file cannot be read, a card or picture by someone else is in the way,
             or ``base_model`` is not the name of a model.
+        FileError: the card or the picture cannot be written.
         SourceError: the file cannot be read.
     """
     if base_model and not re.fullmatch(r"[\w.-]+/[\w.-]+", base_model, re.ASCII):
         raise CheckpointError(f"{base_model!r} is not the name of a model, such as owner/name")
     card_path = path.with_suffix(".md") if card_path is None else card_path
     picture_path = card_path.with_name(f"{path.stem}.png")
-    if not overwrite:
-        _require_own(card_path, _is_own_card)
-        _require_own(picture_path, _is_own_picture)
+    for written, is_own in ((card_path, _is_own_card), (picture_path, _is_own_picture)):
+        check_target(written, overwrite=True)
+        if not overwrite:
+            _require_own(written, is_own)
     summary = inspect_checkpoint(path)
     card = model_card(summary, path.name, picture_path.name, base_model)
     information = PngImagePlugin.PngInfo()
     information.add_text(_PNG_KEY, _PNG_VALUE)
-    _layer_map(summary, path.name).save(picture_path, pnginfo=information)
-    card_path.write_text(card, encoding="utf-8")
+    with written_whole(picture_path) as file:
+        _layer_map(summary, path.name).save(file, "PNG", pnginfo=information)
+    write_text(card_path, card)
     return card_path
 
 
@@ -272,8 +276,6 @@ def _list(value: Any) -> list[Any]:
 
 
 def _require_own(path: Path, is_own: Any) -> None:
-    if path.is_dir():
-        raise CheckpointError(f"{path} is a folder; give the card a file name")
     if path.exists() and not is_own(path):
         raise CheckpointError(
             f"{path} exists and was not written by this tool; choose another name, or overwrite it"

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -18,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CalibrationError
+from ..files.write import write_json
 from ..fingerprint import ModelFingerprint
 
 FORMAT_VERSION = 1
@@ -235,21 +234,8 @@ class Sensitivity:
 
 
 def save_sensitivity(sensitivity: Sensitivity, path: Path) -> None:
-    """Write a sensitivity file as JSON, atomically.
-
-    Raises `CalibrationError` if it cannot be written.
-    """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            json.dump(sensitivity.to_json(), file, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise CalibrationError(f"{path}: cannot write the sensitivity: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write a sensitivity file as JSON. Raises `FileError` if it cannot be written."""
+    write_json(path, sensitivity.to_json(), indent=1)
 
 
 def load_sensitivity(path: Path) -> Sensitivity:

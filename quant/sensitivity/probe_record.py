@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..errors import CalibrationError
+from ..files.write import write_json
 
 _KIND, _VERSION = "nvfp4_foundry.probe", 1
 _SKETCH_VALUES = 256
@@ -56,24 +54,9 @@ class ProbeRecord:
         return dict(self._known)
 
     def add(self, run: ProbeRun, shift: UnitShift) -> None:
-        """Add one unit and save, atomically.
-
-        Raises `CalibrationError` if the file cannot be written.
-        """
+        """Add one unit and save. Raises `FileError` if the file cannot be written."""
         self._known[run] = shift
-        temporary = self.path.with_name(f".{self.path.name}.{uuid.uuid4().hex}.tmp")
-        try:
-            with temporary.open("x", encoding="utf-8") as file:
-                json.dump(self._to_json(), file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
-        except OSError as error:
-            raise CalibrationError(
-                f"{self.path}: cannot save the progress of the probe: {error}"
-            ) from error
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_json(self.path, self._to_json())
 
     def _to_json(self) -> dict[str, Any]:
         return {

@@ -25,7 +25,7 @@ from nvfp4_foundry.demo.run import (
 from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.calibration import load_statistics
 from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
-from nvfp4_foundry.quant.errors import CheckpointError, SourceError
+from nvfp4_foundry.quant.errors import FileError, SourceError
 from PIL import Image, ImageFont
 from safetensors.torch import load_file
 
@@ -246,7 +246,7 @@ def test_a_download_without_the_demo_says_what_to_do(
 
 def test_a_file_in_the_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CheckpointError, match="cannot make the folder"):
+    with pytest.raises(FileError, match="cannot make the folder"):
         run_demo(tmp_path / "file")
 
 

@@ -7,9 +7,6 @@ same by tensor name, ``layer.input_scale``. ``summary``: the values observed per
 
 from __future__ import annotations
 
-import json
-import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +16,7 @@ import numpy as np
 
 from ... import VERSION
 from ...errors import CalibrationError
+from ...files.write import write_json
 from ..records import LayerStatistics
 from ..statistics import CalibrationStatistics
 from . import InputScalePolicy, decide_scales
@@ -86,19 +84,8 @@ def export_scales(
 
 
 def write_scales(export: ScaleExport, path: Path) -> None:
-    """Write an export atomically. Raises `CalibrationError` if it cannot be written."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
-    try:
-        with temporary.open("x", encoding="utf-8") as file:
-            json.dump(export.data, file, indent=2)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise CalibrationError(f"{path}: cannot write the input scales: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write an export as JSON. Raises `FileError` if it cannot be written."""
+    write_json(path, export.data, indent=2)
 
 
 def _summary(

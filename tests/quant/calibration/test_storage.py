@@ -17,7 +17,7 @@ from nvfp4_foundry.quant.calibration import (
     save_statistics,
     storage,
 )
-from nvfp4_foundry.quant.errors import CalibrationError
+from nvfp4_foundry.quant.errors import CalibrationError, FileError
 
 ARRAYS = ("sigma", "branch", "call_amax", "run", "sum_squares", "channel_amax", "priorities")
 
@@ -152,15 +152,15 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(
     def fail(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(storage.os, step, fail)
-    with pytest.raises((CalibrationError, KeyboardInterrupt)):
+    monkeypatch.setattr(os, step, fail)
+    with pytest.raises((FileError, KeyboardInterrupt)):
         save_statistics(sample_statistics(3), saved)
     assert saved.read_bytes() == before
     assert os.listdir(saved.parent) == [saved.name]
 
 
 def test_unwritable_target(tmp_path, sample_statistics) -> None:
-    with pytest.raises(CalibrationError, match="cannot write"):
+    with pytest.raises(FileError, match="does not exist; create it"):
         save_statistics(sample_statistics(), tmp_path / "no" / "folder" / "s")
 
 

@@ -16,7 +16,7 @@ from nvfp4_foundry.quant.calibration import (
 )
 from nvfp4_foundry.quant.checkpoint import rescale_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.conversion.convert import convert
-from nvfp4_foundry.quant.errors import CalibrationError, CheckpointError
+from nvfp4_foundry.quant.errors import CalibrationError, CheckpointError, FileError
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file, save_file
 
@@ -221,7 +221,7 @@ def test_what_cannot_be_rescaled_is_said(
     path = quantize("old", None)
     with pytest.raises(CalibrationError, match=r"amax\*4.0 needs.*choose dynamic"):
         rescale_checkpoint(path, AMAX)
-    with pytest.raises(CheckpointError, match="exists"):
+    with pytest.raises(FileError, match="exists"):
         rescale_checkpoint(path, parse_policy("fixed=1"), None, source)
     tensors = load_file(path)
     shards = tmp_path / "shards"

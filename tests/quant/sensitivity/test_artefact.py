@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nvfp4_foundry.quant.errors import CalibrationError
+from nvfp4_foundry.quant.errors import CalibrationError, FileError
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.sensitivity.artefact import (
     CandidateErrors,
@@ -162,7 +162,7 @@ def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
 def test_missing_file_and_folder(sensitivity: Sensitivity, tmp_path: Path) -> None:
     with pytest.raises(CalibrationError, match=r"none\.json: cannot read"):
         load_sensitivity(tmp_path / "none.json")
-    with pytest.raises(CalibrationError, match="cannot write"):
+    with pytest.raises(FileError, match="does not exist; create it"):
         save_sensitivity(sensitivity, tmp_path / "nowhere" / "a.json")
 
 

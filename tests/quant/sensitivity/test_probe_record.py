@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import CalibrationStatistics
-from nvfp4_foundry.quant.errors import CalibrationError
+from nvfp4_foundry.quant.errors import CalibrationError, FileError
 from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
 from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe
@@ -131,7 +131,7 @@ def test_shifts_survive_the_file_whatever_they_are(tmp_path: Path) -> None:
 def test_a_folder_that_is_gone_is_an_error_that_says_so(tmp_path: Path) -> None:
     record = ProbeRecord(tmp_path / "gone" / "a.json", "key")
     record.begin(torch.ones(4))
-    with pytest.raises(CalibrationError, match="cannot save the progress of the probe"):
+    with pytest.raises(FileError, match="does not exist; create it"):
         record.add(("nvfp4", "a"), UnitShift(1.0, 1.0))
 
 
