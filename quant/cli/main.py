@@ -26,6 +26,8 @@ OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
+    # Before torch is imported: its idle threads must not spin on the cores that work on chunks.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     given = sys.argv[1:] if arguments is None else list(arguments)
     outcome = _Outcome(as_json="--json" in given)
     with Interrupts() as interrupts:
