@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -122,6 +123,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="folder for the large files (a temporary one)")
     parser.add_argument("--rounding", default="weighted")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the server as well
     with tempfile.TemporaryDirectory(prefix="nvfp4-bench-", dir=options.folder) as folder:
         base = comfy_server.make_base(Path(folder) / "base")
         models = base / "models/diffusion_models"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from nvfp4_foundry.quant.checkpoint.copy import copy_checkpoint
-from nvfp4_foundry.quant.errors import CheckpointError
+from nvfp4_foundry.quant.errors import FileError
 from nvfp4_foundry.quant.sources import open_tensors
 from safetensors.torch import save_file
 
@@ -28,5 +28,5 @@ def test_everything_is_copied_and_an_interruption_leaves_nothing(tmp_path: Path)
         assert dict(one.metadata) == dict(other.metadata)
         assert set(one.tensors) == set(other.tensors)
         assert all(torch.equal(one.load(name), other.load(name)) for name in one.tensors)
-    with pytest.raises(CheckpointError, match="exists"):
+    with pytest.raises(FileError, match="exists"):
         copy_checkpoint(source, target)
