@@ -51,7 +51,7 @@ class CheckpointWriter:
         overwrite: bool = False,
     ):
         self._offsets, data_bytes = _lay_out(specs)
-        self._partial = Partial(check_target(target, data_bytes, overwrite=overwrite))
+        self._partial = self._choose_file(target, data_bytes, overwrite=overwrite)
         self.target = target
         self._specs = dict(specs)
         self._metadata = dict(metadata)
@@ -67,8 +67,7 @@ class CheckpointWriter:
     def __enter__(self) -> Self:
         try:
             with failures_named(self.target):
-                self._file = self._partial.open(buffering=0)
-                self._file.truncate(self._size)
+                self._file = self._open()
         except BaseException:
             self._abandon()
             raise
@@ -127,6 +126,14 @@ class CheckpointWriter:
         with failures_named(self.target):
             self._partial.publish(overwrite=self._overwrite)
         self._file = None
+
+    def _choose_file(self, target: Path, data_bytes: int, *, overwrite: bool) -> Partial:
+        return Partial(check_target(target, data_bytes, overwrite=overwrite))
+
+    def _open(self) -> BinaryIO:
+        file = self._partial.open(buffering=0)
+        file.truncate(self._size)
+        return file
 
     def _header(self, metadata: Mapping[str, str]) -> bytes:
         complete = with_digests(metadata, self._digests, self._header_bytes)

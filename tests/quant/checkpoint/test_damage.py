@@ -90,7 +90,9 @@ def test_edited_metadata_is_named(tiny: Path) -> None:
     assert HEADER_DIGEST in problem
 
 
-def test_files_of_other_tools_are_checked_as_far_as_they_allow(tmp_path: Path, toy_wan: Toy) -> None:
+def test_files_of_other_tools_are_checked_as_far_as_they_allow(
+    tmp_path: Path, toy_wan: Toy
+) -> None:
     path = tmp_path / "other.safetensors"
     save_file(toy_wan(), path)
     result = verify_checkpoint(path)
