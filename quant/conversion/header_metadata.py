@@ -6,7 +6,6 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ from ..calibration.input_scale import DEFAULT_POLICY
 from ..calibration.statistics import CalibrationStatistics
 from ..checkpoint.digests import without_digests
 from ..checkpoint.layer_record import NUMBERS, TEXTS, LayerRecord, write_records
-from ..checkpoint.provenance import PROVENANCE
+from ..checkpoint.provenance import PROVENANCE, created_now
 from ..checkpoint.source_digests import longest_source_digests, source_digests_entry
 from ..formats import for_shape, get_format
 from ..planning.plan import PlannedLayer
@@ -68,7 +67,7 @@ def _announced_beside(job: ConversionJob) -> dict[str, Any]:
 def _provenance(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, Any]:
     return {
         "tool": f"nvfp4-foundry {VERSION}",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": created_now(),
         "source": Path(job.source.description).name,
         "source_digest": job.source.fingerprint().digest,
         "loras": [asdict(lora) for lora in job.source.loras],
