@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 import zlib
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from ..files.json_file import parse_object
 from ..sources import TensorSource
 
 PROVENANCE = "nvfp4_foundry"
@@ -19,11 +19,7 @@ _EPOCH_DIGITS = 10
 
 def read_provenance(source: TensorSource) -> dict[str, Any]:
     """Return the record of how the file was made; empty if another tool wrote it."""
-    try:
-        data = json.loads(source.metadata.get(PROVENANCE, "{}"))
-    except json.JSONDecodeError:
-        return {}
-    return data if isinstance(data, dict) else {}
+    return parse_object(source.metadata.get(PROVENANCE))
 
 
 def created_now() -> str:
