@@ -30,6 +30,8 @@ from safetensors.torch import save_file
 CLI = "nvfp4_foundry.quant.cli"
 _DEATHS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 _PATIENCE_SECONDS = 120
+# torchrun kills a rank that has not stopped 30 s after it was told to.
+_SLOW_SECONDS = 30
 
 
 @dataclass
@@ -105,6 +107,8 @@ def kill_one(ranks: int, source: Path, folder: Path, rounding: str, deaths: Deat
     deaths.killed += 1
     deaths.before_the_file += not begun
     deaths.seconds.append(time.monotonic() - sent)
+    if deaths.seconds[-1] > _SLOW_SECONDS:
+        deaths.faults.append(f"rank {number} of {ranks}: {death.name}: slow\n{output}")
     left = [path.name for path in folder.iterdir()]
     if left or "Traceback" in output.split("torch/distributed")[0]:
         deaths.faults.append(f"rank {number} of {ranks}: {death.name}: left {left}\n{output}")
