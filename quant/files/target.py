@@ -42,7 +42,7 @@ def why_not_a_name(name: str, system: str = os.name) -> str:
     if "\0" in name:
         return "it holds a NUL character"
     try:
-        os.fsencode(name)
+        name.encode("utf-8", "surrogateescape")  # as the names of files that are not UTF-8 are read
     except UnicodeEncodeError:
         return "it holds half a character, which no file system can store"
     if system != "nt":
