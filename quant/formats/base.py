@@ -262,11 +262,15 @@ def relative_error(squares: Mapping[int, torch.Tensor]) -> float:
     return (error / norm) ** 0.5 if norm > 0 else 0.0
 
 
-def activation_slices(activations: torch.Tensor, columns: int) -> list[slice]:
-    """Cut the rows of activations into slices for the device they are on."""
-    on_cpu = activations.device.type == "cpu"
-    elements = CHUNK_ELEMENTS if on_cpu else _GPU_CHUNK_ELEMENTS
-    return row_slices(activations.shape[0], columns, elements)
+def device_slices(values: torch.Tensor, columns: int | None = None) -> list[slice]:
+    """Cut the rows of ``values`` ``[rows, ...]`` into chunks of a size that suits their device.
+
+    ``columns`` is the number of values that a row takes while it is processed, if it is padded.
+    """
+    columns = prod(values.shape[1:]) if columns is None else columns
+    if values.device.type == "cpu":
+        return row_slices(values.shape[0], columns)
+    return row_slices(values.shape[0], columns, _GPU_CHUNK_ELEMENTS)
 
 
 def row_slices(rows: int, columns: int, elements: int = CHUNK_ELEMENTS) -> list[slice]:

@@ -26,7 +26,7 @@ _FITTING_STEPS = 25
 
 
 def codebook_for(normalized: torch.Tensor) -> torch.Tensor:
-    """Return the levels for values between -1 and 1, float32 [16], in increasing order.
+    """Return the levels for values between -1 and 1, float32 [16] on the CPU, in increasing order.
 
     It is the fixed table for Gaussian weights, or a table fitted to the values if their tails are
     heavier. The choice and the table are comfy-kitchen's, bit for bit on the CPU, except that a
@@ -37,13 +37,14 @@ def codebook_for(normalized: torch.Tensor) -> torch.Tensor:
     centred = (sample - sample.mean()) / (sample.std() + 1e-9)
     kurtosis = float(centred.pow(4).mean() - 3.0)
     if not kurtosis > _GAUSSIAN_KURTOSIS:
-        return gaussian_codebook(values.device)
-    return _fitted(_sampled(values, _FITTED_VALUES))
+        return gaussian_codebook()
+    # On the CPU, because a GPU adds up in another order and would wait in each of the steps.
+    return _fitted(_sampled(values, _FITTED_VALUES).cpu())
 
 
-def gaussian_codebook(device: torch.device) -> torch.Tensor:
+def gaussian_codebook() -> torch.Tensor:
     """Return the fixed table for Gaussian weights, float32 [16]."""
-    return torch.tensor(_GAUSSIAN, dtype=torch.float32, device=device)
+    return torch.tensor(_GAUSSIAN, dtype=torch.float32)
 
 
 def thresholds(levels: torch.Tensor) -> torch.Tensor:
@@ -88,6 +89,11 @@ class NearestLevel:
         self._first, self._bound = first.view(-1), bound.view(-1)
         self._count = (behind - first).view(-1)
         self._repeats = bool((self._count > 1).any())
+
+    def move_to(self, device: torch.device) -> None:
+        """Move the tables to a device."""
+        self._bounds, self._first = self._bounds.to(device), self._first.to(device)
+        self._bound, self._count = self._bound.to(device), self._count.to(device)
 
     def __call__(self, values: torch.Tensor, table: torch.Tensor | None = None) -> torch.Tensor:
         """Return the index of the level nearest to each value, int32 in the shape of the values.
@@ -141,7 +147,7 @@ def _sampled(values: torch.Tensor, count: int) -> torch.Tensor:
 
 def _fitted(values: torch.Tensor) -> torch.Tensor:
     """Return the levels of least squared error for these values, by Lloyd's algorithm."""
-    table = torch.quantile(values, torch.linspace(0, 1, LEVELS, device=values.device))
+    table = torch.quantile(values, torch.linspace(0, 1, LEVELS))
     for _ in range(_FITTING_STEPS):
         nearest = (values.unsqueeze(-1) - table).abs_().argmin(-1)
         means = [values[nearest == level].mean() for level in range(LEVELS)]

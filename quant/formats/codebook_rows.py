@@ -13,7 +13,7 @@ from functools import lru_cache
 
 import torch
 
-from .base import relative_error, row_slices
+from .base import device_slices, relative_error, row_slices
 from .codebook import LEVELS, NearestLevel, codebook_for, gaussian_codebook
 from .e4m3 import decode_e4m3
 from .integers import INT8_MAX
@@ -69,8 +69,7 @@ def quantize_rotated(
     rows, columns = weight.shape
     device = weight.device
     unit = _unit(amax)
-    codebook = _choose_codebook(weight, group, unit)
-    table = _table(tuple(codebook.tolist()), device)
+    table = _table(tuple(_choose_codebook(weight, group, unit).tolist()), device)
     packed = torch.empty(rows, columns // 2, dtype=torch.int8, device=device)
     block_scales = torch.empty(rows, columns // BLOCK, dtype=torch.uint8, device=device)
     row_scales = torch.empty(rows, dtype=torch.float32, device=device)
@@ -90,10 +89,10 @@ def quantize_rotated(
                 if measure_error:
                     squares[own.start] = found.squares(table)
 
-        share_chunks(loop, row_slices(len(rotated), columns), device)
+        share_chunks(loop, device_slices(rotated), device)
     error = relative_error(squares) if measure_error else None
     scales = block_scales.view(torch.float8_e4m3fn)
-    return CodebookRows(packed, scales, row_scales.mul_(unit), codebook, error)
+    return CodebookRows(packed, scales, row_scales.mul_(unit), table.codebook.clone(), error)
 
 
 def unpack_codes(
@@ -127,16 +126,19 @@ class _Table:
     ``levels`` are the integers of each code for every E4M3 block scale, float32 ``[128, 16]``.
     """
 
-    def __init__(self, codebook: torch.Tensor) -> None:
-        self.codebook = codebook
-        codes = torch.arange(128, dtype=torch.uint8, device=codebook.device)
+    def __init__(self, codebook: torch.Tensor, device: torch.device) -> None:
+        codes = torch.arange(128, dtype=torch.uint8)
         scales = codes.view(torch.float8_e4m3fn).float()
         scales[_LARGEST_CODE + 1] = 0.0  # NaN
         levels = codebook.unsqueeze(0) * scales.unsqueeze(1)
-        self.levels = levels.round_().clamp_(-INT8_MAX, INT8_MAX)
+        levels = levels.round_().clamp_(-INT8_MAX, INT8_MAX)
+        # The tables are made on the CPU, because their thresholds are found step by step.
         self._nearest = NearestLevel(codebook.unsqueeze(0), 1.0, _CODEBOOK_CELLS)
+        self._nearest.move_to(device)
         # Midpoints of integers are multiples of a half, so each is in a cell of its own.
-        self._nearest_integer = NearestLevel(self.levels, INT8_MAX, 2 * int(INT8_MAX))
+        self._nearest_integer = NearestLevel(levels, INT8_MAX, 2 * int(INT8_MAX))
+        self._nearest_integer.move_to(device)
+        self.codebook, self.levels = codebook.to(device), levels.to(device)
 
     def nearest(self, values: torch.Tensor) -> torch.Tensor:
         """Return the levels of the codebook that are nearest to values, in their shape."""
@@ -167,7 +169,7 @@ class _Table:
 def _table(codebook: tuple[float, ...], device: torch.device) -> _Table:
     """Return the table of a codebook. Nearly all weights have the same one."""
     with torch.inference_mode(False):  # the cached tensors must also work outside inference mode
-        return _Table(torch.tensor(codebook, dtype=torch.float32, device=device))
+        return _Table(torch.tensor(codebook, dtype=torch.float32), device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +225,7 @@ def _searched(target: torch.Tensor, step: torch.Tensor, table: _Table) -> torch.
 
 
 def _choose_codebook(weight: torch.Tensor, group: int, unit: float) -> torch.Tensor:
-    """Choose the codebook by evenly spread rows, as many as are rotated at once.
+    """Choose the codebook (on the CPU) by evenly spread rows, as many as are rotated at once.
 
     Unlike in comfy-kitchen, blocks of zeros do not count. Any table stores them exactly, but a few
     rows of zeros among others would look like heavy tails, and half of them make its fitted table
@@ -240,7 +242,7 @@ def _choose_codebook(weight: torch.Tensor, group: int, unit: float) -> torch.Ten
     if bool(is_zero.any()):
         blocks, amax = blocks[~is_zero], amax[~is_zero]
     if not blocks.numel():
-        return gaussian_codebook(weight.device)
+        return gaussian_codebook()
     return codebook_for(blocks / amax.clamp_(min=_SMALLEST))
 
 

@@ -21,7 +21,7 @@ from .base import (
     require_finite,
     tensor_amax,
 )
-from .integer_scales import choose_row_scales
+from .integer_scales import row_scales_by
 from .integers import (
     INT4_FLOOR,
     INT4_MAX,
@@ -117,7 +117,7 @@ class ConvRotW4A4(WeightFormat):
         require_finite(tensor_amax(weight))
         result = round_rows(
             rotate(weight.float(), self._group),
-            lambda rows, amax: choose_row_scales(rows, amax, INT4_MAX, rule, self._group),
+            row_scales_by(rule, INT4_MAX, self._group, weight.device),
             (-INT4_MAX, INT4_MAX),
             INT4_FLOOR,
             measure_error=measure_error,

@@ -86,7 +86,8 @@ class ExpertBank(WeightFormat):
     ) -> torch.Tensor:
         """Decode the bank, or the experts ``rows``, to float32 ``[experts, out, in]``."""
         chosen = range(*(rows or slice(None)).indices(shape[0]))
-        values = torch.empty((len(chosen), *shape[1:]), dtype=torch.float32)
+        device = tensors["weight"].device
+        values = torch.empty((len(chosen), *shape[1:]), dtype=torch.float32, device=device)
         for place, expert in enumerate(chosen):
             own = {suffix: tensor[expert] for suffix, tensor in tensors.items()}
             values[place] = self.each.decode(own, shape[1:])
@@ -99,6 +100,7 @@ class ExpertBank(WeightFormat):
 
 def _joined_error(weight: torch.Tensor, encoded: list[EncodedWeight]) -> float:
     """Return the relative error of the bank from those of its experts."""
-    norms = [float(expert.float().square().sum(dtype=torch.float64)) for expert in weight]
+    squares = [expert.float().square().sum(dtype=torch.float64) for expert in weight]
+    norms = torch.stack(squares).tolist() if squares else []
     error = sum((e.relative_error or 0.0) ** 2 * n for e, n in zip(encoded, norms, strict=True))
     return (error / (sum(norms) or 1.0)) ** 0.5

@@ -14,10 +14,9 @@ from .base import (
     EncodedWeight,
     TensorSpec,
     WeightFormat,
-    activation_slices,
+    device_slices,
     relative_error,
     require_finite,
-    row_slices,
     safe_scale,
     tensor_amax,
 )
@@ -76,11 +75,8 @@ class Float8(WeightFormat):
             raise FormatError(self.refusal(tuple(weight.shape)) or "float8 needs a 2-D weight")
         amax = tensor_amax(weight)
         require_finite(amax)
-        scale = torch.tensor(
-            self.choose_scale(weight, float(amax), rule),
-            dtype=torch.float32,
-            device=weight.device,
-        )
+        chosen = self.choose_scale(weight, float(amax), rule)
+        scale = torch.full((), chosen, dtype=torch.float32, device=weight.device)
         reciprocal = 1.0 / scale
         codes = torch.empty(weight.shape, dtype=self.dtype, device=weight.device)
         squares: dict[int, torch.Tensor] = {}
@@ -94,7 +90,7 @@ class Float8(WeightFormat):
                     squared = [difference.square_().sum(), values.square().sum()]
                     squares[chunk.start] = torch.stack(squared).double()
 
-        share_chunks(loop, row_slices(*weight.shape), weight.device)
+        share_chunks(loop, device_slices(weight), weight.device)
         error = relative_error(squares) if measure_error else None
         return EncodedWeight({"weight": codes, "weight_scale": scale}, error)
 
@@ -147,7 +143,7 @@ class Float8E4M3(Float8):
                 values = (activations[chunk].float() / scale).clamp_(-E4M3_MAX, E4M3_MAX)
                 result[chunk] = decode_e4m3(values.to(torch.float8_e4m3fn)).mul_(scale)
 
-        share_chunks(loop, activation_slices(activations, activations.shape[1]), device)
+        share_chunks(loop, device_slices(activations), device)
         return result
 
 

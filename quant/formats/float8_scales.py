@@ -40,14 +40,18 @@ def searched_e4m3_scale(
     # the largest code must not overflow float32 when it is decoded
     ratios = [r for r in ratios if r == 1.0 or smallest * r * E4M3_MAX <= _LARGEST_FLOAT]
     stride = _sample_stride(*weight.shape)
-    pieces = row_slices(-(-weight.numel() // stride), 1, _PIECE)
+    # Small pieces for the cores of a CPU. A GPU takes the whole sample at once.
+    piece = _PIECE if weight.device.type == "cpu" else 2 * _SAMPLE
+    pieces = row_slices(-(-weight.numel() // stride), 1, piece)
+    if channel_weights is not None:
+        channel_weights = channel_weights.to(weight.device)
     errors = weight.new_empty((len(pieces), len(ratios)), dtype=torch.float64)
 
     def loop(chunks: Iterable[slice]) -> None:
         for chunk in chunks:
             values, channels = _sample(weight, stride, chunk, channel_weights)
             found = [_error(values, channels, smallest * ratio) * ratio**2 for ratio in ratios]
-            errors[chunk.start // _PIECE] = torch.stack(found)
+            errors[chunk.start // piece] = torch.stack(found)
 
     share_chunks(loop, pieces, weight.device)
     return smallest * ratios[int(errors.sum(0).argmin())]
@@ -63,7 +67,7 @@ def _sample(
     values = weight[index // weight.shape[1], columns].float()
     if channel_weights is None:
         return values, None
-    return values, channel_weights.to(weight.device)[columns]
+    return values, channel_weights[columns]
 
 
 def _sample_stride(rows: int, columns: int) -> int:
@@ -83,7 +87,7 @@ def _error(sample: torch.Tensor, channels: torch.Tensor | None, scale: float) ->
     The result is 0-d float64, because the order of a sum differs on GPUs, and this must not change
     which scale is chosen.
     """
-    stored = torch.tensor(scale, dtype=torch.float32, device=sample.device)
+    stored = torch.full((), scale, dtype=torch.float32, device=sample.device)
     values = (sample * (1.0 / stored)).clamp_(-E4M3_MAX, E4M3_MAX)
     error = decode_e4m3(values.to(torch.float8_e4m3fn)).sub_(values).square_()
     if channels is not None:

@@ -22,7 +22,7 @@ from .base import (
     require_finite,
     tensor_amax,
 )
-from .integer_scales import choose_row_scales, choose_tensor_scale
+from .integer_scales import choose_tensor_scale, row_scales_by
 from .integers import (
     INT8_FLOOR,
     INT8_MAX,
@@ -102,7 +102,7 @@ class Int8(WeightFormat):
             values = weight if group is None else rotate(weight.float(), group)
             result = round_rows(
                 values,
-                lambda rows, amax: choose_row_scales(rows, amax, INT8_MAX, rule, group),
+                row_scales_by(rule, INT8_MAX, group, weight.device),
                 _LIMITS,
                 INT8_FLOOR,
                 measure_error=measure_error,
@@ -111,7 +111,7 @@ class Int8(WeightFormat):
         else:
             chosen = choose_tensor_scale(weight, float(amax), INT8_MAX, rule)
             chosen = min(max(chosen, INT8_FLOOR), LARGEST_SCALE)
-            scale = torch.tensor(chosen, dtype=torch.float32, device=weight.device)
+            scale = torch.full((), chosen, dtype=torch.float32, device=weight.device)
             result = round_rows(
                 weight,
                 lambda rows, amax: scale.expand(len(rows)),

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from .base import row_slices
+from .base import device_slices
+from .integers import RowScales
 from .parallel import share_chunks
 from .rule import ScaleRule
 
@@ -24,27 +25,27 @@ _COARSE_STEPS = [-step / 2 for step in range(13)]
 _FINE_STEPS = [step / 8 for step in range(-3, 4)]
 
 
-def choose_row_scales(
-    rows: torch.Tensor, amax: torch.Tensor, largest: float, rule: ScaleRule, group: int | None
-) -> torch.Tensor:
-    """Return one scale per row for codes from ``-largest`` to ``largest``, float32 ``[R]``.
+def row_scales_by(
+    rule: ScaleRule, largest: float, group: int | None, device: torch.device
+) -> RowScales:
+    """Return a function that chooses one scale per row for codes from ``-largest`` to ``largest``.
 
     A rotated channel gets the mean weight of its group, because the rotation spreads every channel
     evenly over the group.
 
     Args:
-        rows: the values, float32 ``[R, in]``.
-        amax: absolute maxima of the rows, float32 ``[R]``.
-        largest: the largest code.
         rule: decides whether to search, and with which channel weights.
+        largest: the largest code.
         group: number of channels that were rotated together; None for no rotation.
+        device: the device of the rows.
     """
     if not rule.searches:
-        return max_row_scales(amax, largest)
+        return lambda rows, amax: max_row_scales(amax, largest)
     weights = rule.channel_weights
     if weights is not None and group is not None:
         weights = weights.view(-1, group).mean(1).repeat_interleave(group)
-    return search_row_scales(rows, amax, largest, _on(rows, weights))
+    weights = None if weights is None else weights.to(device)
+    return lambda rows, amax: search_row_scales(rows, amax, largest, weights)
 
 
 def choose_tensor_scale(
@@ -53,7 +54,9 @@ def choose_tensor_scale(
     """Return the scale of a weight ``[out, in]`` for codes from ``-largest`` to ``largest``."""
     if not rule.searches:
         return float(max_row_scales(torch.tensor(amax), largest))
-    return search_tensor_scale(weight, amax, largest, _on(weight, rule.channel_weights))
+    weights = rule.channel_weights
+    weights = None if weights is None else weights.to(weight.device)
+    return search_tensor_scale(weight, amax, largest, weights)
 
 
 def max_row_scales(amax: torch.Tensor, largest: float) -> torch.Tensor:
@@ -120,7 +123,7 @@ def _best_ratio(
             # float64, because the order of a sum differs on GPUs and must not change the choice
             errors[chunk.start] = torch.stack(found).double().sum(1)
 
-    share_chunks(loop, row_slices(*weight.shape), weight.device)
+    share_chunks(loop, device_slices(weight), weight.device)
     return int(torch.stack([errors[start] for start in sorted(errors)]).sum(0).argmin())
 
 
@@ -131,8 +134,3 @@ def _squared_errors(
     error = (units * (1.0 / ratio)).round_().clamp_(-largest, largest).mul_(ratio)
     error.sub_(units).square_()
     return error.sum(1) if weights is None else error @ weights
-
-
-def _on(values: torch.Tensor, weights: torch.Tensor | None) -> torch.Tensor | None:
-    """Return channel weights on the device of ``values``."""
-    return None if weights is None else weights.to(values.device)

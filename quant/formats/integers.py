@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from .base import activation_slices, relative_error, row_slices
+from .base import device_slices, relative_error
 from .parallel import share_chunks
 from .rotation import rotate, rotate_inputs
 
@@ -74,7 +74,7 @@ def round_rows(
                 per_row = torch.stack([errors, scaled.square_().sum(1)])
                 squares[chunk.start] = per_row.double() @ scale.double().square()
 
-    share_chunks(loop, row_slices(rows, columns), values.device)
+    share_chunks(loop, device_slices(values), values.device)
     return IntegerRows(codes, scales, relative_error(squares) if measure_error else None)
 
 
@@ -144,6 +144,5 @@ def _round_inputs(
             codes, scale = encode(rows if group is None else rotate_inputs(rows, group))
             result[chunk] = decode_rows(codes, scale, group)
 
-    slices = activation_slices(activations, activations.shape[1])
-    share_chunks(loop, slices, activations.device)
+    share_chunks(loop, device_slices(activations), activations.device)
     return result

@@ -17,11 +17,10 @@ from .base import (
     EncodedWeight,
     TensorSpec,
     WeightFormat,
-    activation_slices,
+    device_slices,
     relative_error,
     require_finite,
     roundup,
-    row_slices,
     tensor_amax,
 )
 from .e4m3 import E4M3_MAX, decode_e4m3
@@ -103,7 +102,7 @@ class MXFP8(WeightFormat):
                     both = torch.stack([error, scaled.square().sum(1)]).double()
                     squares[chunk.start] = both @ powers_of_two(code).double().square()
 
-        share_chunks(loop, row_slices(weight.shape[0], columns), device)
+        share_chunks(loop, device_slices(weight, columns), device)
         return EncodedWeight(
             {"weight": codes, "weight_scale": tile(scales)},
             relative_error(squares) if measure_error else None,
@@ -142,7 +141,7 @@ class MXFP8(WeightFormat):
                 values.mul_(powers_of_two(code).unsqueeze(1))
                 result[chunk] = values.view(chunk.stop - chunk.start, -1)[:, :columns]
 
-        share_chunks(loop, activation_slices(activations, columns), activations.device)
+        share_chunks(loop, device_slices(activations), activations.device)
         return result
 
 

@@ -18,11 +18,10 @@ from .base import (
     EncodedWeight,
     TensorSpec,
     WeightFormat,
-    activation_slices,
+    device_slices,
     relative_error,
     require_finite,
     roundup,
-    row_slices,
     safe_scale,
     tensor_amax,
 )
@@ -101,7 +100,7 @@ class NVFP4(WeightFormat):
         largest = float(amax.max()) if amax.numel() else 0.0
         divisor = SEARCH_DIVISOR if rule.searches else NVFP4_MAX
         scale = safe_scale(largest, divisor)
-        tensor_scale = torch.tensor(scale, dtype=torch.float32, device=weight.device)
+        tensor_scale = torch.full((), scale, dtype=torch.float32, device=weight.device)
         if rule.feedback is None:
             block_scales = max_block_scales
             if rule.searches:
@@ -190,7 +189,7 @@ def block_amax(weight: torch.Tensor) -> torch.Tensor:
     rows, columns = weight.shape
     padded = roundup(columns, BLOCK)
     result = torch.empty(rows, padded // BLOCK, dtype=torch.float32, device=weight.device)
-    slices = row_slices(rows, padded)
+    slices = device_slices(weight, padded)
 
     def loop(chunks: Iterable[slice]) -> None:
         buffer = torch.zeros(_capacity(slices), padded, dtype=torch.float32, device=weight.device)
@@ -230,7 +229,7 @@ def quantize_blocks(
     device = weight.device
     packed = torch.zeros(roundup(rows, BLOCK), padded // 2, dtype=torch.uint8, device=device)
     scales = torch.zeros(packed.shape[0], padded // BLOCK, dtype=torch.uint8, device=device)
-    slices = row_slices(rows, padded)
+    slices = device_slices(weight, padded)
     squares: dict[int, torch.Tensor] = {}
 
     def loop(chunks: Iterable[slice]) -> None:
@@ -244,12 +243,12 @@ def quantize_blocks(
             values = workspace.values[:count].view(-1, BLOCK)
             values.copy_(source.view(-1, BLOCK))
             _divide_by_scale(values, total)
-            squared_norm = _sum_of_squares(values, total, source) if measure_error else None
+            squared_norm = _sum_of_squares(values, total) if measure_error else None
             codes, residual = workspace.encode(count)
             packed[chunk].view(-1).copy_(codes)
             if residual is not None and squared_norm is not None:
-                squared_error = _sum_of_squares(residual, total, source)
-                squares[chunk.start] = torch.stack([squared_error, squared_norm])
+                both = torch.stack([_sum_of_squares(residual, total), squared_norm])
+                squares[chunk.start] = both + _squares_of_lost(source, total, tensor_scale)
 
     share_chunks(loop, slices, device)
     error = relative_error(squares) if measure_error else None
@@ -287,7 +286,7 @@ def distance(weight: torch.Tensor, values: torch.Tensor) -> float:
             error = (values[chunk] / unit).sub_(wanted).square_().sum()
             squares[chunk.start] = torch.stack([error, wanted.square_().sum()]).double()
 
-    share_chunks(loop, row_slices(*weight.shape), weight.device)
+    share_chunks(loop, device_slices(weight), weight.device)
     return relative_error(squares)
 
 
@@ -309,7 +308,7 @@ def round_through_nvfp4(
     device = activations.device
     result = torch.empty(rows, columns, dtype=dtype, device=device)
     divisor = tensor_scale.masked_fill(tensor_scale == 0, 1.0)
-    slices = activation_slices(activations, padded)
+    slices = device_slices(activations, padded)
 
     def loop(chunks: Iterable[slice]) -> None:
         capacity = (_capacity(slices), padded)
@@ -335,27 +334,42 @@ def round_through_nvfp4(
 def _divide_by_scale(values: torch.Tensor, total: torch.Tensor) -> None:
     """Divide blocks ``[B, 16]`` by their scales ``[B]`` in place; a zero scale gives zeros."""
     zero = total == 0
-    if bool(zero.any()):
+    if _is_gpu(values) or bool(zero.any()):
         values.masked_fill_(zero.unsqueeze(-1), 0.0)
         total = total.masked_fill(zero, 1.0)
     values.div_(total.unsqueeze(-1))
 
 
-def _sum_of_squares(
-    scaled: torch.Tensor, total: torch.Tensor, source: torch.Tensor
-) -> torch.Tensor:
+def _sum_of_squares(scaled: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
     """Return the float64 sum of squares of a chunk's values or errors.
 
-    ``scaled`` holds them in units of the scales ``total``, so that nothing overflows float32. A
-    block that is too small for any scale is stored as zeros, so its values and its errors are both
-    the source.
+    ``scaled`` holds them in units of the scales ``total``, so that nothing overflows float32.
     """
     per_block = scaled.view(-1, BLOCK).square() @ scaled.new_ones(BLOCK)
-    result = (per_block.double() * total.double().square()).sum()
+    return (per_block.double() * total.double().square()).sum()
+
+
+def _squares_of_lost(
+    source: torch.Tensor, total: torch.Tensor, tensor_scale: torch.Tensor
+) -> torch.Tensor | float:
+    """Return the float64 sum of squares of the blocks that are too small for any scale.
+
+    They are stored as zeros, so their values and their errors are both the source.
+    """
     lost = total == 0
-    if bool(lost.any()):
-        result = result + source.view(-1, BLOCK)[lost].double().square().sum()
-    return result
+    if _is_gpu(source):
+        units = source.view(-1, BLOCK).float() / tensor_scale  # where the squares do not vanish
+        per_block = units.square_() @ units.new_ones(BLOCK)
+        per_block = per_block.masked_fill_(~lost, 0.0).double()
+        return (per_block * tensor_scale.double().square()).sum()
+    if not bool(lost.any()):
+        return 0.0
+    return source.view(-1, BLOCK)[lost].double().square().sum()
+
+
+def _is_gpu(values: torch.Tensor) -> bool:
+    """Whether a question about the values would make the host wait for the device."""
+    return values.device.type != "cpu"
 
 
 def _pad_columns(chunk: torch.Tensor, padded: int) -> torch.Tensor:

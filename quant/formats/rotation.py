@@ -44,7 +44,7 @@ def rotate(values: torch.Tensor, group: int) -> torch.Tensor:
     the symmetric matrix. The order of float32 sums in a matrix library depends on the number of
     rows and threads, so only the whole weight at once gives the same bits as comfy-kitchen.
     """
-    return _product(values, hadamard(group).T)
+    return _product(values, _hadamard_on(group, values.device, values.dtype).T)
 
 
 def rotate_inputs(values: torch.Tensor, group: int) -> torch.Tensor:
@@ -52,13 +52,20 @@ def rotate_inputs(values: torch.Tensor, group: int) -> torch.Tensor:
 
     comfy-kitchen does the same.
     """
-    return _product(values, hadamard(group))
+    return _product(values, _hadamard_on(group, values.device, values.dtype))
 
 
 def _product(values: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
     rows, columns = values.shape
     groups = values.reshape(rows, -1, len(matrix))
-    return (groups @ matrix.to(values.device, values.dtype)).reshape(rows, columns)
+    return (groups @ matrix).reshape(rows, columns)
+
+
+@lru_cache(maxsize=8)
+def _hadamard_on(size: int, device: torch.device, dtype: torch.dtype) -> torch.Tensor:
+    """Return `hadamard` on a device. It is kept there, because a transfer makes the host wait."""
+    with torch.inference_mode(False):
+        return hadamard(size).to(device, dtype)
 
 
 @lru_cache(maxsize=4)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from nvfp4_foundry.quant.formats import get_format
-from nvfp4_foundry.quant.formats.integer_scales import choose_row_scales
+from nvfp4_foundry.quant.formats.integer_scales import row_scales_by
 from nvfp4_foundry.quant.formats.rotation import hadamard
 from nvfp4_foundry.quant.rounding import MaxRule, SweepRule
 
@@ -27,6 +27,13 @@ def least(
     return torch.stack(errors).amin(0), errors[0]
 
 
+def chosen(
+    rows: torch.Tensor, largest: float, rule: SweepRule, group: int | None = None
+) -> torch.Tensor:
+    """Return the scales of rows."""
+    return row_scales_by(rule, largest, group, rows.device)(rows, rows.abs().amax(1))
+
+
 @pytest.mark.parametrize("largest", [127.0, 7.0])
 @pytest.mark.parametrize("weighted", [False, True])
 def test_every_row_has_the_least_error_there_is(largest: float, weighted: bool) -> None:
@@ -34,9 +41,7 @@ def test_every_row_has_the_least_error_there_is(largest: float, weighted: bool) 
     rows = torch.randn(40, 300) * torch.logspace(-20, 15, 40).unsqueeze(1)
     rows[3, :7] *= 9
     weights = torch.rand(300) * 20 if weighted else None
-    scales = choose_row_scales(
-        rows, rows.abs().amax(1), largest, SweepRule("weighted", weights), None
-    )
+    scales = chosen(rows, largest, SweepRule("weighted", weights))
     stored = (rows / scales.unsqueeze(1)).round().clamp(-largest, largest) * scales.unsqueeze(1)
     counts = torch.ones(300) if weights is None else weights
     error = (stored.double() - rows.double()).square() @ counts.double()
@@ -53,10 +58,9 @@ def test_rotated_channels_weigh_as_much_as_their_group() -> None:
         (basis.T @ torch.diag(part.double()) @ basis).diagonal() for part in energy.view(4, 16)
     ]
     rows = torch.randn(8, 64)
-    amax = rows.abs().amax(1)
     by_hand = SweepRule("weighted", torch.cat(rotated).float())
-    scales = choose_row_scales(rows, amax, 7.0, SweepRule("weighted", energy), 16)
-    assert torch.equal(scales, choose_row_scales(rows, amax, 7.0, by_hand, None))
+    scales = chosen(rows, 7.0, SweepRule("weighted", energy), 16)
+    assert torch.equal(scales, chosen(rows, 7.0, by_hand))
 
 
 @pytest.mark.parametrize("outlier", [1.0, 10.0, 60.0])
