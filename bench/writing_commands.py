@@ -44,6 +44,7 @@ from nvfp4_foundry.quant.sensitivity.probe_record import ProbeRecord, UnitShift
 from nvfp4_foundry.quant.sources import open_source
 from PIL import Image
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 DEMO_FILES = (
     CALIBRATION_FILE, PICTURE_FILE, *REPORT_FILES, *(variant.file_name for variant in VARIANTS)
@@ -54,6 +55,7 @@ STEPS = frozenset({
     "rename", "link", "unlink", "mkdir", "rmdir",
 })  # fmt: skip
 WIDTH, BLOCKS = 192, 3
+_LONGEST_SECONDS = 300
 _OLD = b"what was there before\n"
 _LOG = "float8_e4m3fn\tdynamic\tblocks.{}.{}\t0.01\t4.48\t(4, 192)\n"
 
@@ -148,8 +150,18 @@ class Child:
         return os.waitstatus_to_exitcode(status) if pid else None
 
     def wait(self) -> int:
-        """Wait for its end; return the exit code."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        """Wait for its end; return the exit code.
+
+        Raises:
+            SystemExit: it hangs.
+        """
+        deadline = time.monotonic() + _LONGEST_SECONDS
+        while (code := self.ended()) is None:
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                raise SystemExit(f"process {self.pid} hangs")
+            time.sleep(0.001)
+        return code
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         """Send a signal, wait for the end, and return the exit code."""
@@ -168,6 +180,7 @@ def start(run: Callable[[], int], said: Path | None = None) -> Child:
         os.dup2(output, 1)
         os.dup2(output, 2)
         sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        tqdm.set_lock(threading.RLock())  # not one that a killed sibling may hold
         code = run()
     except BaseException as error:
         print(repr(error), flush=True)
