@@ -34,6 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0 fine, 1 failed, 2 wrong usage, 70 a mistake in the program, 130 interrupted.
     """
+    # Before torch is imported: its idle threads must not spin on the cores that work on chunks.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     given = sys.argv[1:] if arguments is None else list(arguments)
     outcome = _Outcome(as_json="--json" in given)
     with Interrupts() as interrupts:
