@@ -12,7 +12,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...quant.files.write import write_text
+from ...quant.files.write import make_folder, write_text
 
 #: The number of reports that are kept. The oldest ones are removed.
 MOST_REPORTS = 300
@@ -49,8 +49,7 @@ def read_report(report_id: str) -> str | None:
 
 def _path(report_id: str) -> Path:
     folder = Path(folder_paths.get_output_directory(), "nvfp4_foundry", "reports")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{report_id}.json"
+    return make_folder(folder) / f"{report_id}.json"
 
 
 def _remove_oldest(folder: Path) -> None:
