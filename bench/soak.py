@@ -201,6 +201,7 @@ def main() -> None:
         begin = time.perf_counter()
         try:
             states = soak(server, options.runs, forget=options.forget)
+            history = len(json.dumps(server.get("/history")))
         finally:
             server.stop()
         seconds = time.perf_counter() - begin
@@ -216,6 +217,7 @@ def main() -> None:
     print(text_table(headings, rows))
     slope = growth([s.resident for s in states])
     print(f"{len(states)} queue runs in {seconds:.0f} s")
+    print(f"ComfyUI's history holds {history / len(states) / 1e3:.1f} kB of JSON for each")
     print(f"temporary files: {', '.join(left[:10]) or 'none'}")
     print(f"over the second half, each adds {slope / 1e3:.1f} kB to the resident set")
     found = problems(states)
