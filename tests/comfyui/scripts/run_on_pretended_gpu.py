@@ -20,7 +20,6 @@ from pretended_gpu import GPU, PretendedGpu, Record
 
 import_foundry()
 
-import nvfp4_foundry.quant.formats.base as format_base  # noqa: E402
 from nvfp4_foundry.quant.calibration import (  # noqa: E402
     ActivationCollector,
     CalibrationStatistics,
@@ -30,7 +29,14 @@ from nvfp4_foundry.quant.calibration import (  # noqa: E402
 from nvfp4_foundry.quant.conversion.choose_encoding import choose_encoding  # noqa: E402
 from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
 from nvfp4_foundry.quant.conversion.observed_input import ObservedInputs  # noqa: E402
-from nvfp4_foundry.quant.formats import FORMATS, for_shape, get_format  # noqa: E402
+from nvfp4_foundry.quant.formats import (  # noqa: E402
+    FORMATS,
+    base,
+    codebook_rows,
+    float8_scales,
+    for_shape,
+    get_format,
+)
 from nvfp4_foundry.quant.hardware import emulation  # noqa: E402
 from nvfp4_foundry.quant.planning import (  # noqa: E402
     Recipe,
@@ -44,10 +50,12 @@ from nvfp4_foundry.quant.sources import SafetensorsFile  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
 # A layer as wide as a GPU's chunk allows is tried with small chunks: only their number counts.
-CHUNKS, ROWS_OF_CHUNK, WIDTH = 3, 64, 256
+CHUNKS, ROWS_OF_CHUNK, WIDTH = 3, 128, 256
 CHUNK = ROWS_OF_CHUNK * WIDTH
 # These have the arithmetic of another format, and differ in their markers.
 SAME_ARITHMETIC = {"nvfp4_w4a16", "float8_e4m3fn_w8a16", "convrot_w4a8", "keep", "bf16"}
+# The roundings whose choice is tried, by format.
+CHOSEN = {"nvfp4": ("max", "weighted", "gptaq"), "float8_e4m3fn": ("weighted",)}
 Tensors = Mapping[str, torch.Tensor]
 
 gpu = PretendedGpu(ROOT / "quant")
@@ -106,13 +114,15 @@ def costs(record: Record) -> dict[str, Any]:
 
 def encode(name: str, rounding: str, rows: int) -> dict[str, Any]:
     """Encode a weight of so many rows on both; the second time on the GPU counts."""
+    if rounding.startswith("gpt"):
+        rows //= 2  # its chunks are larger, and only their number counts
     weight, energy, moments = weight_of(rows), *_OBSERVED
     rule = get_rounding(rounding).for_input(energy, moments)
     expected = FORMATS[name].encode(weight, rule, measure_error=True)
     with gpu.running():
         on_gpu = gpu.to_gpu(weight)
         rule = get_rounding(rounding).for_input(energy, moments)
-        if rows == ROWS_OF_CHUNK and rule.feedback is None:  # fills caches, such as that of the rotation
+        if rows == ROWS_OF_CHUNK and rule.feedback is None:  # fills caches
             FORMATS[name].encode(on_gpu, rule)
         record = gpu.fresh_record()
         found = FORMATS[name].encode(on_gpu, rule, measure_error=True)
@@ -218,8 +228,8 @@ def choices(source: SafetensorsFile, statistics: CalibrationStatistics) -> dict[
     """Choose the encoding of a layer with a calibration: trials, the bias, and the max rule."""
     results = {}
     weight = source.load("a.weight")
-    for name in ("nvfp4", "float8_e4m3fn"):
-        for rounding in ROUNDINGS:
+    for name, roundings in CHOSEN.items():
+        for rounding in roundings:
             fmt = get_format(name)
             observed = ObservedInputs(statistics).of("a")
             expected = choose_encoding(weight, fmt, rounding, observed, 0.01, correct_bias=True)
@@ -314,9 +324,17 @@ def conversions(
     return results
 
 
+def shrink_chunks() -> None:
+    """Make all chunks smaller by the same factor, as if a weight of so many chunks were large."""
+    factor = base._GPU_CHUNK_ELEMENTS // CHUNK
+    base._GPU_CHUNK_ELEMENTS //= factor
+    codebook_rows._ROTATED_VALUES //= factor
+    float8_scales._SAMPLE //= factor
+
+
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
-    format_base._GPU_CHUNK_ELEMENTS = CHUNK
+    shrink_chunks()
     # The pack observes plain tensors only; here they are of another class.
     collector.is_measurable = lambda x, width: x.shape[-1] == width
     emulation.is_rounded_natively = probed_layers.is_rounded_natively = lambda x: True
