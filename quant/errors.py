@@ -81,6 +81,18 @@ class CompareError(FoundryError):
     """Two samples or checkpoints differ in kind, shape or model, and cannot be compared."""
 
 
+class RankError(FoundryError):
+    """Ranks that share a work cannot meet, or one of them is lost."""
+
+
+class OtherRankError(RankError):
+    """This rank stopped because another one failed; the message is the other's."""
+
+    def __init__(self, rank: int, message: str) -> None:
+        super().__init__(f"rank {rank}: {message}")
+        self.rank = rank
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out, without importing torch, whose errors are of several kinds."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":

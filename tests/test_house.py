@@ -28,6 +28,7 @@ ROOMS = (
     "sources",
     "formats",
     "files",
+    "ranks",
 )
 #: What every room uses. These modules import from each other only.
 LOOSE = ("difference", "errors", "fingerprint", "layer_names", "progress", "text")

@@ -49,7 +49,7 @@ class CheckpointWriter:
         overwrite: bool = False,
     ):
         self._offsets, data_bytes = _lay_out(specs)
-        self._partial = Partial(check_target(target, data_bytes, overwrite=overwrite))
+        self._partial = self._choose_file(target, data_bytes, overwrite=overwrite)
         self.target = target
         self._specs = dict(specs)
         self._metadata = dict(metadata)
@@ -63,8 +63,7 @@ class CheckpointWriter:
     def __enter__(self) -> Self:
         try:
             with failures_named(self.target):
-                self._file = self._partial.open(buffering=0)
-                self._file.truncate(self._size)
+                self._file = self._open()
         except BaseException:
             self._abandon()
             raise
@@ -122,6 +121,14 @@ class CheckpointWriter:
         with failures_named(self.target):
             self._partial.publish(overwrite=self._overwrite)
         self._file = None
+
+    def _choose_file(self, target: Path, data_bytes: int, *, overwrite: bool) -> Partial:
+        return Partial(check_target(target, data_bytes, overwrite=overwrite))
+
+    def _open(self) -> BinaryIO:
+        file = self._partial.open(buffering=0)
+        file.truncate(self._size)
+        return file
 
     def _header(self, metadata: Mapping[str, str]) -> bytes:
         entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}

@@ -54,9 +54,9 @@ def chosen_source(options: argparse.Namespace) -> TensorSource:
 
 
 def chosen_device(options: argparse.Namespace) -> torch.device:
-    """Return where to compute; a device that is not there is wrong usage."""
+    """Return where this rank computes; a device that is not there is wrong usage."""
     try:
-        return pick_device(options.device)
+        return options.ranks.device(pick_device(options.device))
     except ValueError as error:
         raise UsageError(str(error)) from error
 

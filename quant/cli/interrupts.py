@@ -51,4 +51,4 @@ class Interrupts:
 
     def _stop(self, number: int, frame: FrameType | None) -> NoReturn:
         Interrupts.came = True
-        raise KeyboardInterrupt
+        raise KeyboardInterrupt(number)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from .interrupts import Interrupts
 
 if TYPE_CHECKING:
+    from ..ranks.alone import Ranks
     from .parser import Parser
 
 #: A module or package each, in the order of ``--help``.
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (Exception, KeyboardInterrupt) as error:
             interrupts.ignore()
             # a library may turn the interrupt into an error of its own
-            if interrupts.came or isinstance(error, KeyboardInterrupt):
+            if isinstance(error, KeyboardInterrupt):
+                return outcome.interrupted()
+            if interrupts.came and not outcome.is_of_other_rank(error):
                 return outcome.interrupted()
             return outcome.failed(error)
 
@@ -52,15 +55,20 @@ def _run(arguments: list[str], outcome: _Outcome) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a console may lack letters of a prompt or name
             stream.reconfigure(errors="backslashreplace")
-    options = build_parser().parse_args(arguments)
+    from .paths import check_outputs
+    from .ranks import chosen_ranks, one_voice
+
+    with one_voice():
+        options = build_parser().parse_args(arguments)
     outcome.command = options.prog
     outcome.as_json = getattr(options, "json", False)  # which may be abbreviated
     outcome.has_device = hasattr(options, "device")
 
-    from .paths import check_outputs
-
-    check_outputs(options)
-    return options.run(options)
+    options.ranks = chosen_ranks(options)
+    outcome.ranks = options.ranks
+    with options.ranks as ranks:
+        ranks.by_first("outputs", lambda: check_outputs(options))
+        return options.run(options)
 
 
 class _Outcome:
@@ -70,6 +78,7 @@ class _Outcome:
         self.command = "nvfp4"
         self.has_device = False
         self.as_json = as_json
+        self.ranks: Ranks | None = None
 
     def interrupted(self) -> int:
         """Report an interruption."""
@@ -83,6 +92,8 @@ class _Outcome:
         """
         from ..errors import FoundryError, UsageError, is_out_of_memory
 
+        if self.is_of_other_rank(error):
+            return self._report(str(error), FAILED, label="")
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
             return FAILED
@@ -102,9 +113,22 @@ class _Outcome:
             )
         return "out of memory; close other programs, or add memory or swap space"
 
-    def _report(self, message: str, code: int) -> int:
-        from ..text import printable
+    def is_of_other_rank(self, error: BaseException) -> bool:
+        """Whether the error only says that another rank failed."""
+        from ..errors import OtherRankError
 
+        return isinstance(error, OtherRankError)
+
+    def _report(self, message: str, code: int, label: str | None = None) -> int:
+        from ..text import printable
+        from .ranks import let_others_speak, speaks_before_meeting
+
+        if self.ranks is None and not speaks_before_meeting():
+            let_others_speak()
+            return code
+        if self.ranks is not None and not self.ranks.speaks:
+            return code
+        message = (self.ranks.label if self.ranks and label is None else "") + message
         print(printable(f"{self.command}: {message}"), file=sys.stderr)
         if self.as_json:
             print(json.dumps({"ok": False, "error": message}))

@@ -26,7 +26,7 @@ def progress(title: str, options: argparse.Namespace) -> Iterator[OnProgress]:
     from tqdm import tqdm
 
     Interrupts.raise_if_lost()
-    hidden = options.json or not sys.stderr.isatty()
+    hidden = options.json or not sys.stderr.isatty() or not options.ranks.is_first
     with tqdm(desc=title, unit="B", unit_scale=True, disable=hidden) as bar:
 
         def advance(done: int, total: int, name: str) -> None:

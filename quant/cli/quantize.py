@@ -15,6 +15,7 @@ from .options import (
 )
 from .parser import Commands, add_command
 from .paths import OutputPath, output_ending_in
+from .ranks import allow_ranks
 
 if TYPE_CHECKING:
     from ..calibration import CalibrationStatistics
@@ -31,6 +32,7 @@ def add(commands: Commands) -> None:
         "nvfp4 quantize model.safetensors model_nvfp4.safetensors --preset wan2.2-ti2v-5b "
         "--calibration calibration.safetensors",
     )
+    allow_ranks(parser)
     add_source(parser)
     parser.add_argument("target", metavar="DST", type=OutputPath, help="the checkpoint to write")
     add_calibration(parser)
@@ -57,6 +59,8 @@ def run(options: argparse.Namespace) -> int:
     from .output import print_json, save_text
 
     report, statistics = _convert(options)
+    if not options.ranks.is_first:
+        return 0
     if options.report:
         save_text(_report_text(report, statistics, options.report.path), options.report)
     if options.json:
@@ -86,6 +90,7 @@ def _convert(
             overwrite=options.overwrite,
             device=device,
             whole_file=options.whole_checkpoint,
+            ranks=options.ranks,
             on_progress=on_progress,
         )
     return report, statistics

@@ -17,6 +17,7 @@ from .options import (
     wrong_usage,
 )
 from .parser import Commands, add_command
+from .ranks import allow_ranks
 
 if TYPE_CHECKING:
     from ..sensitivity.artefact import Sensitivity
@@ -35,6 +36,7 @@ def add(commands: Commands) -> None:
         "moves can be measured in ComfyUI only, which has a sampler: use its node Probe Latent\n"
         "Shift. A good mix needs that.",
     )
+    allow_ranks(parser)
     add_source(parser)
     add_calibration(parser, required=True)
     add_output(parser, "FILE", "save the sensitivity as JSON", required=True)
@@ -62,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
     from .output import print_json, print_text, save_picture
 
     sensitivity = _measure(options)
+    if not options.ranks.is_first:
+        return 0
     save_sensitivity(sensitivity, options.output.path)
     if options.plot:
         save_picture(draw_sensitivity(sensitivity, sensitivity.formats[0]), options.plot)
@@ -92,5 +96,6 @@ def _measure(options: argparse.Namespace) -> Sensitivity:
             options.formats or DEFAULT_CANDIDATES,
             rounding=rounding,
             device=device,
+            ranks=options.ranks,
             on_progress=on_progress,
         )

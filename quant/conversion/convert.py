@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 
 from ..calibration.statistics import CalibrationStatistics
+from ..checkpoint.shared_writer import SharedWriter
 from ..checkpoint.writer import CheckpointWriter
 from ..errors import CheckpointError, FormatError
 from ..formats import for_shape, get_format
@@ -18,6 +19,7 @@ from ..formats.base import TensorSpec
 from ..formats.plain import cast_plain
 from ..planning.plan import Plan
 from ..progress import OnProgress, numbered
+from ..ranks.alone import ALONE, Ranks
 from ..sources.base import TensorInfo, TensorSource
 from ..sources.stored_layers import BIAS
 from .compile_report import conversion_report
@@ -26,6 +28,7 @@ from .job import ConversionJob, prepare_job
 from .layer import encode_layer
 from .observed_input import ObservedInputs
 from .report import ConversionReport, LayerReport
+from .share import gather_reports, share_of, share_of_rest
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,7 @@ def convert(
     device: torch.device | str = "cpu",
     measure_outputs: bool = True,
     whole_file: bool = False,
+    ranks: Ranks = ALONE,
     on_progress: OnProgress | None = None,
 ) -> ConversionReport:
     """Write a quantized checkpoint file.
@@ -99,6 +103,8 @@ def convert(
         measure_outputs: measure output errors on the sampled rows of the calibration.
         whole_file: also copy the tensors beside the model, and keep all names of the file, so that
             a full checkpoint stays a full checkpoint.
+        ranks: the ranks that share the layers and write into the same file. All call this with
+            the same arguments, and all get the whole report.
         on_progress: called after each layer.
 
     Raises:
@@ -108,13 +114,17 @@ def convert(
     _require_other_file(source.paths, target)
     job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
     slack = reserved_length(job)
-    with CheckpointWriter(
-        target, job.specs(), header_metadata(job, ()), header_slack=slack, overwrite=overwrite
-    ) as writer:
-        sink = _WithPrefix(writer, job.prefix)
-        layers = _in_order(job, _encode_all(job, sink, measure_outputs, on_progress))
-        _copy_rest(job, writer, on_progress)
+    on_progress = ranks.counted(on_progress)
+    with SharedWriter(
+        target, job.specs(), header_metadata(job, ()), ranks, header_slack=slack,
+        overwrite=overwrite,
+    ) as writer:  # fmt: skip
+        sink, mine = _WithPrefix(writer, job.prefix), share_of(job, ranks)
+        reports = tuple(_encode_all(mine, sink, measure_outputs, on_progress))
+        _copy_rest(job, share_of_rest(job, ranks), writer, on_progress)
         source.require_unchanged()
+        writer.merge_parts()
+        layers = _in_order(job, gather_reports(reports, ranks))
         writer.commit(header_metadata(job, layers))
     return conversion_report(job, layers, target.name)
 
@@ -173,14 +183,15 @@ def save_model(
         writer.commit()
 
 
-def _copy_rest(job: ConversionJob, sink: _Sink, on_progress: OnProgress | None) -> None:
-    """Copy the tensors beside the model, one at a time."""
-    if job.rest is None:
-        return
-    for number, name in enumerate(job.rest.tensors, 1):
+def _copy_rest(
+    job: ConversionJob, names: Sequence[str], sink: _Sink, on_progress: OnProgress | None
+) -> None:
+    """Copy tensors beside the model, one at a time."""
+    for number, name in enumerate(names, 1):
+        assert job.rest is not None
         sink.write(name, job.rest.load(name))
         if on_progress:  # may raise to stop the conversion
-            text = numbered("other tensor", number, len(job.rest.tensors), name)
+            text = numbered("other tensor", number, len(names), name)
             on_progress(job.source.nbytes, job.source.nbytes, text)
 
 
@@ -190,7 +201,7 @@ def _require_other_file(sources: tuple[Path, ...], target: Path) -> None:
         raise CheckpointError(f"{target} is the source itself; choose another name")
 
 
-def _in_order(job: ConversionJob, reports: Iterator[LayerReport]) -> tuple[LayerReport, ...]:
+def _in_order(job: ConversionJob, reports: Iterable[LayerReport]) -> tuple[LayerReport, ...]:
     """Return the reports, which come in any order, in the plan's order."""
     by_name = {report.name: report for report in reports}
     return tuple(by_name[planned.name] for planned in job.plan.layers)
@@ -200,6 +211,8 @@ def _encode_all(
     job: ConversionJob, sink: _Sink, measure_outputs: bool, on_progress: OnProgress | None
 ) -> Iterator[LayerReport]:
     """Encode layer after layer. Other threads read the next layer and write the previous one."""
+    if not job.layers:  # more ranks than layers
+        return
     recipe = job.plan.recipe
     inputs = ObservedInputs(job.statistics)
     total, done = job.source.nbytes, 0

@@ -78,13 +78,17 @@ class ObservedInputs:
 
         In this order, `of` loads every Hessian once.
         """
+        return [name for names in self.by_input(layers) for name in names]
+
+    def by_input(self, layers: Iterable[str]) -> list[list[str]]:
+        """Return the layers in groups of one input each, in the order of their first layers."""
         known = self._statistics.layers if self._statistics is not None else {}
         groups: dict[str, list[str]] = {}
         for name in layers:
             # A layer that was not observed is its own group. The prefixes keep names and ids apart.
             key = f"input {known[name].input_id}" if name in known else f"layer {name}"
             groups.setdefault(key, []).append(name)
-        return [name for names in groups.values() for name in names]
+        return list(groups.values())
 
 
 def working_bytes(rounding: str, statistics: CalibrationStatistics | None) -> int:

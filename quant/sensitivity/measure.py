@@ -7,19 +7,22 @@ output moves, which needs a sampler.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
-from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, decide_scales
+from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
 from ..conversion.choose_encoding import choose_encoding, taken_over
 from ..conversion.layer import input_scale_of
 from ..conversion.observed_input import ObservedInput, ObservedInputs
+from ..conversion.share import cost, share_layers
 from ..errors import CalibrationError, FormatError
 from ..formats import FORMATS, WeightFormat, get_format
 from ..hardware.usual_formats import MEASURED
 from ..planning.inventory import Layer, take_inventory
 from ..progress import OnProgress, numbered
+from ..ranks.alone import ALONE, Ranks
 from ..rounding import DEFAULT_ROUNDING, get_rounding
 from ..sources.base import TensorSource
 from ..text import shorten
@@ -44,6 +47,7 @@ def measure_sensitivity(
     rounding: str = DEFAULT_ROUNDING,
     input_scale: InputScalePolicy = DEFAULT_POLICY,
     device: torch.device | str = "cpu",
+    ranks: Ranks = ALONE,
     on_progress: OnProgress | None = None,
 ) -> Sensitivity:
     """Measure the weight and output errors of every Linear layer in every format it can take.
@@ -57,6 +61,8 @@ def measure_sensitivity(
         rounding: how the codes of a weight are chosen.
         input_scale: policy of the static input scales, as in a recipe.
         device: the device that encodes weights.
+        ranks: the ranks that share the layers. All call this with the same arguments, and all get
+            the whole result.
         on_progress: called after each layer.
 
     Returns:
@@ -69,27 +75,61 @@ def measure_sensitivity(
     """
     statistics.require_model(source.fingerprint())
     get_rounding(rounding)  # refuses unknown names before any work
-    inputs = ObservedInputs(statistics)
     candidates = candidate_layers(source, [quantized_format(name) for name in formats], layers)
     decisions = decide_scales(input_scale, statistics, candidates)
-    total = sum(layer.tensor.nbytes for layer, _ in candidates.values())
-    measured, done = {}, 0
-    for number, name in enumerate(inputs.together(candidates), 1):
-        layer, accepting = candidates[name]
-        observed = inputs.of(name)
-        weight = source.load(layer.tensor.name).to(device)
+    costs = {
+        name: len(accepting) * cost(layer.shape, rounding)
+        for name, (layer, accepting) in candidates.items()
+    }
+    mine = share_layers(costs, rounding, statistics, ranks)
+    own = _Measurement(source, statistics, rounding, torch.device(device), decisions).of(
+        {name: candidates[name] for name in candidates if name in mine},
+        sum(layer.tensor.nbytes for layer, _ in candidates.values()),
+        ranks.counted(on_progress),
+    )
+    parts = _of_all(Sensitivity(source.fingerprint(), rounding, own), ranks)
+    found = {name: layer for part in parts for name, layer in part.layers.items()}
+    return replace(parts[0], layers={name: found[name] for name in candidates})
+
+
+@dataclass(frozen=True)
+class _Measurement:
+    """What decides the errors of a layer."""
+
+    source: TensorSource
+    statistics: CalibrationStatistics
+    rounding: str
+    device: torch.device
+    decisions: Mapping[str, ScaleDecision]
+
+    def of(
+        self,
+        candidates: Mapping[str, tuple[Layer, tuple[WeightFormat, ...]]],
+        total: int,
+        on_progress: OnProgress | None,
+    ) -> dict[str, LayerSensitivity]:
+        """Measure layers in the formats given with them. ``total``: bytes of all to be done."""
+        inputs = ObservedInputs(self.statistics)
+        measured, done = {}, 0
+        for number, name in enumerate(inputs.together(candidates), 1):
+            layer, accepting = candidates[name]
+            measured[name] = self._layer(layer, accepting, inputs.of(name))
+            done += layer.tensor.nbytes
+            if on_progress:
+                on_progress(done, total, numbered("layer", number, len(candidates), name))
+        return measured
+
+    def _layer(
+        self, layer: Layer, formats: Sequence[WeightFormat], observed: ObservedInput | None
+    ) -> LayerSensitivity:
+        weight = self.source.load(layer.tensor.name).to(self.device)
         errors = {}
-        for fmt in accepting:
-            scale = input_scale_of(fmt, decisions[name])
-            taken = source.stored_tensors(layer.tensor.name, fmt)
-            errors[fmt.name] = _measure(weight, fmt, rounding, scale, observed, taken)
+        for fmt in formats:
+            scale = input_scale_of(fmt, self.decisions[layer.name])
+            taken = self.source.stored_tensors(layer.tensor.name, fmt)
+            errors[fmt.name] = _measure(weight, fmt, self.rounding, scale, observed, taken)
         input_id = observed.statistics.input_id if observed else None
-        measured[name] = LayerSensitivity(name, layer.shape, input_id, errors)
-        done += layer.tensor.nbytes
-        if on_progress:
-            on_progress(done, total, numbered("layer", number, len(candidates), name))
-    in_order = {name: measured[name] for name in candidates}
-    return Sensitivity(source.fingerprint(), rounding, in_order)
+        return LayerSensitivity(layer.name, layer.shape, input_id, errors)
 
 
 def quantized_format(name: str) -> WeightFormat:
@@ -128,6 +168,13 @@ def candidate_layers(
             "formats"
         )
     return found
+
+
+def _of_all(own: Sensitivity, ranks: Ranks) -> list[Sensitivity]:
+    """Return what each rank measured."""
+    if ranks.size == 1:
+        return [own]
+    return [Sensitivity.from_json(data) for data in ranks.gather("layers", own.to_json())]
 
 
 def _measure(
