@@ -17,6 +17,7 @@ from ..errors import CheckpointError, FormatError
 from ..formats import for_shape, get_format
 from ..formats.base import TensorSpec
 from ..formats.plain import cast_plain
+from ..hardware.transfers import Transfers
 from ..planning.plan import Plan
 from ..progress import OnProgress, numbered
 from ..ranks.alone import ALONE, Ranks
@@ -216,18 +217,21 @@ def _encode_all(
     recipe = job.plan.recipe
     inputs = ObservedInputs(job.statistics)
     total, done = job.source.nbytes, 0
+    transfers = Transfers(job.device)
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-        upcoming = reader.submit(_load, job, 0)
+        upcoming = reader.submit(_load, job, 0, transfers)
         pending: Future[None] | None = None
         try:
             for index, (layer, planned) in enumerate(job.layers):
                 weight, companions = upcoming.result()
+                if isinstance(weight, torch.Tensor):
+                    weight = transfers.arrived(weight)
                 if index + 1 < len(job.layers):
-                    upcoming = reader.submit(_load, job, index + 1)
+                    upcoming = reader.submit(_load, job, index + 1, transfers)
                 tensors, report = encode_layer(
                     layer,
                     planned,
-                    weight if isinstance(weight, Mapping) else weight.to(job.device),
+                    weight,
                     recipe.rounding,
                     job.decisions.get(layer.name),
                     inputs.of(layer.name),
@@ -237,7 +241,8 @@ def _encode_all(
                 )
                 if pending is not None:
                     pending.result()
-                pending = writer.submit(_write, sink, {**companions, **tensors})
+                results = transfers.computed({**companions, **tensors})
+                pending = writer.submit(_write, sink, results, transfers)
                 done += layer.nbytes
                 if on_progress:
                     text = numbered("layer", index + 1, len(job.layers), layer.name)
@@ -249,13 +254,15 @@ def _encode_all(
             upcoming.cancel()
 
 
-def _load(job: ConversionJob, index: int) -> _Loaded:
+def _load(job: ConversionJob, index: int, transfers: Transfers) -> _Loaded:
     layer, planned = job.layers[index]
     companions = {info.name: _load_plain(job.source, info) for info in layer.companions}
     taken = job.source.stored_tensors(
         layer.tensor.name, for_shape(get_format(planned.format), layer.shape)
     )
-    return job.source.load(layer.tensor.name) if taken is None else taken, companions
+    if taken is not None:
+        return taken, companions
+    return transfers.upload(job.source.load(layer.tensor.name)), companions
 
 
 def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:
@@ -266,6 +273,6 @@ def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:
         raise FormatError(f"{info.name}: {error}") from error
 
 
-def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
+def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor], transfers: Transfers) -> None:
+    for name, tensor in transfers.download(tensors):
         sink.write(name, tensor)

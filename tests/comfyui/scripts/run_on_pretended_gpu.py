@@ -44,7 +44,7 @@ from nvfp4_foundry.quant.planning import (  # noqa: E402
     parse_rule_lines,
     take_inventory,
 )
-from nvfp4_foundry.quant.rounding import ROUNDINGS, SecondMoments, get_rounding  # noqa: E402
+from nvfp4_foundry.quant.rounding import SecondMoments, get_rounding  # noqa: E402
 from nvfp4_foundry.quant.sensitivity import measure, probe, probed_layers  # noqa: E402
 from nvfp4_foundry.quant.sources import SafetensorsFile  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -114,8 +114,6 @@ def costs(record: Record) -> dict[str, Any]:
 
 def encode(name: str, rounding: str, rows: int) -> dict[str, Any]:
     """Encode a weight of so many rows on both; the second time on the GPU counts."""
-    if rounding.startswith("gpt"):
-        rows //= 2  # its chunks are larger, and only their number counts
     weight, energy, moments = weight_of(rows), *_OBSERVED
     rule = get_rounding(rounding).for_input(energy, moments)
     expected = FORMATS[name].encode(weight, rule, measure_error=True)
@@ -147,11 +145,16 @@ def encodings() -> dict[str, Any]:
     for name, fmt in FORMATS.items():
         if name in SAME_ARITHMETIC:
             continue
-        roundings = [r for r in ROUNDINGS if fmt.feedback_block or not r.startswith("gpt")]
-        for rounding in roundings if fmt.has_scale_choice else ["max"]:
+        roundings = ["max", "weighted"] if fmt.has_scale_choice and fmt.is_quantized else ["max"]
+        for rounding in roundings:
             one, several = (encode(name, rounding, n * ROWS_OF_CHUNK) for n in (1, CHUNKS))
             results[f"{name} {rounding}"] = {"one": one, "several": several}
     return results
+
+
+def feedbacks() -> dict[str, Any]:
+    """Return the costs of error feedback. Its chunks are of rows, and larger."""
+    return {name: encode("nvfp4", name, ROWS_OF_CHUNK // 2) for name in ("gptq", "gptaq")}
 
 
 def emulations() -> dict[str, Any]:
@@ -349,6 +352,7 @@ def main(folder: Path) -> None:
         statistics, _ = calibrate(tensors, source, on_gpu=False)
         results = {
             "encodings": encodings(),
+            "feedbacks": feedbacks(),
             "emulations": emulations(),
             "calibration": calibrations(tensors, source),
             "choices": choices(source, statistics),
