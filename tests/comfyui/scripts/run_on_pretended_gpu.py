@@ -256,24 +256,36 @@ def probes(
     with gpu.running():
         measured = measure.measure_sensitivity(source, statistics, device="cuda")
     expected = measure.measure_sensitivity(source, statistics)
-    shifts, waits = [], 0
-    for on_gpu in (True, False):
-        with gpu.running():
-            root = model_of(tensors, on_gpu)
-            x = inputs_of(3)
-            x = gpu.to_gpu(x) if on_gpu else x
-            device = "cuda" if on_gpu else "cpu"
-            latent = probe.LatentProbe(source, expected, statistics=statistics, device=device)
-            with torch.no_grad():
-                record = gpu.fresh_record()
-                latent.probe(root, lambda: root.b(x) + root.a(x), root.b(x) + root.a(x), 0.5)
-            waits = waits or record.waits.total()
-            shifts.append(latent.result())
+    (shift, waits), (other, _) = (
+        _probed(tensors, source, expected, statistics, on_gpu) for on_gpu in (True, False)
+    )
     return {
         "measured": _closeness(measured, expected),
-        "shifts": _closeness(*shifts),
+        "shifts": _closeness(shift, other),
         "waits": waits,
     }
+
+
+def _probed(
+    tensors: Tensors,
+    source: SafetensorsFile,
+    sensitivity: Any,
+    statistics: CalibrationStatistics,
+    on_gpu: bool,
+) -> tuple[Any, int]:
+    """Return the shifts of a model call, and how often the host waited."""
+    device = "cuda" if on_gpu else "cpu"
+    with gpu.running():
+        root, x = model_of(tensors, on_gpu), inputs_of(3)
+        x = gpu.to_gpu(x) if on_gpu else x
+        latent = probe.LatentProbe(source, sensitivity, statistics=statistics, device=device)
+
+        def run() -> torch.Tensor:
+            return root.a(x) + root.b(x)
+
+        record = gpu.fresh_record()
+        latent.probe(root, run, run(), 0.5)
+        return latent.result(), record.waits.total()
 
 
 def _closeness(found: Any, expected: Any) -> float:
