@@ -158,11 +158,11 @@ def _matrix_names(shapes: _Shapes) -> list[str]:
 
 def _in_block(name: str) -> bool:
     """Whether a name holds a number with a named layer below it, unlike ``time_embedding.0``."""
-    return any(part.isdigit() for part in name.split(".")[:-2])
+    return any(part.isdecimal() for part in name.split(".")[:-2])
 
 
 def _numbers(name: str) -> list[int]:
-    return [int(part) for part in name.split(".") if part.isdigit()]
+    return [int(part) for part in name.split(".") if part.isdecimal()]
 
 
 def _in_depth_order(name: str) -> tuple[list[int], str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import folder_paths
 
+from ...quant.files.json_file import read_json_object
 from ...quant.reports.pictures.palette import ThemeName
 
 _LIGHT = "light"
@@ -18,8 +18,7 @@ def page_theme() -> ThemeName:
     Palettes of users are dark unless they are named light.
     """
     path = Path(folder_paths.get_user_directory(), "default", "comfy.settings.json")
-    try:
-        palette = str(json.loads(path.read_text(encoding="utf-8")).get("Comfy.ColorPalette", ""))
-    except (OSError, ValueError, AttributeError):
+    palette = read_json_object(path).get("Comfy.ColorPalette")
+    if palette is None:
         return "dark"
-    return "light" if _LIGHT in palette.lower() else "dark"
+    return "light" if _LIGHT in str(palette).lower() else "dark"

@@ -26,15 +26,23 @@ from pathlib import Path
 from typing import BinaryIO
 
 from ..errors import CalibrationError
+from ..files.target import require_ordinary
 from ..layer_names import name_in_model
 
 # A log that was cut off, or that two processes wrote at once, has a few unreadable lines.
 _MOST_BAD_LINES = 0.01
 _SHOWN = 80
-_SHAPE = re.compile(r"\(\s*\d+(?:\s*,\s*\d+)*\s*,?\s*\)")
+_SHAPE = re.compile(r"\(\s*\d{1,15}(?:\s*,\s*\d{1,15})*\s*,?\s*\)")
 _MODES = ("dynamic", "provided")
 _OPENERS = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open}
 _COLUMNS = 6
+# Bounds for files that are no logs, or that were made to fill the memory. A log of a long sampling
+# compresses to a hundredth.
+_LONGEST_LINE = 16_384
+_ALWAYS_READ, _MOST_EXPANSION = 16 << 20, 1000
+_HOPELESS = 10_000
+_MOST_DIFFERENT = 100_000
+_LARGEST = 1 << 48
 
 
 @dataclass
@@ -92,6 +100,8 @@ def read_activation_log(path: Path, known: Collection[str]) -> ActivationLog:
     reader = _LogReader(known)
     for number, line in enumerate(_lines(path), 1):
         reader.read(number, line)
+        if reader.is_hopeless:
+            break
     bad, lines = reader.bad_lines, reader.lines
     if bad > max(1, _MOST_BAD_LINES * (lines + bad)) or (bad and not lines):
         raise CalibrationError(
@@ -122,15 +132,22 @@ class _LogReader:
         self.digest = hashlib.sha256()
         self.lines = self.provided = self.bad_lines = 0
         self.first_bad = ""
+        self._blank = 0
         self._known = known
         self._by_written_name: dict[str, LoggedLayer] = {}
         self._shapes: dict[str, tuple[int, ...]] = {}
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether so much is unreadable or blank that the rest need not be read."""
+        return self.bad_lines + self._blank > _HOPELESS + self.lines
 
     def read(self, number: int, line: bytes) -> None:
         """Read one line."""
         self.digest.update(line)
         text = line.decode("utf-8", errors="replace").strip()
         if not text:
+            self._blank += 1
             return
         parsed = _parse(text, self._shapes)
         if parsed is None:
@@ -151,6 +168,10 @@ class _LogReader:
 
     def _layer(self, written: str) -> LoggedLayer:
         if written not in self._by_written_name:
+            if len(self._by_written_name) >= _MOST_DIFFERENT:
+                raise CalibrationError(
+                    f"the activation log names over {_MOST_DIFFERENT} layers, which no model has"
+                )
             name = name_in_model(written, self._known)
             self._by_written_name[written] = self.layers.setdefault(name, LoggedLayer())
         return self._by_written_name[written]
@@ -167,12 +188,27 @@ def _why_empty(provided: int) -> str:
 
 def _lines(path: Path) -> Iterator[bytes]:
     try:
+        require_ordinary(path)
+        most = _ALWAYS_READ + _MOST_EXPANSION * path.stat().st_size
         opener = _OPENERS.get(path.suffix.lower())
         file: BinaryIO = opener(path, "rb") if opener else path.open("rb")  # type: ignore[assignment]
         with file:
-            yield from file
-    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+            while line := file.readline(_LONGEST_LINE + 1):
+                most -= len(line)
+                if len(line) > _LONGEST_LINE or most < 0:
+                    raise CalibrationError(_why_endless(path, line))
+                yield line
+    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
         raise CalibrationError(f"cannot read the activation log {path}: {error}") from error
+
+
+def _why_endless(path: Path, line: bytes) -> str:
+    if len(line) > _LONGEST_LINE:
+        return f"{path} is not an activation log: it has a line of over {_LONGEST_LINE} bytes"
+    return (
+        f"{path} is not an activation log: it expands to over {_MOST_EXPANSION} times its size; "
+        "if it is one, unpack it first"
+    )
 
 
 def _parse(
@@ -189,9 +225,10 @@ def _parse(
         return None
     fmt, mode, layer, _, amax, shape = columns
     if shape not in shapes:
-        if not _SHAPE.fullmatch(shape):
+        found = tuple(map(int, re.findall(r"\d+", shape))) if _SHAPE.fullmatch(shape) else ()
+        if not found or prod(found) > _LARGEST or len(shapes) >= _MOST_DIFFERENT:
             return None
-        shapes[shape] = tuple(int(n) for n in re.findall(r"\d+", shape))
+        shapes[shape] = found
     if mode == "provided":
         return fmt, layer, None, shapes[shape]
     try:

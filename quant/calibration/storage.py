@@ -22,12 +22,17 @@ import safetensors
 import safetensors.torch
 import torch
 
-from ..errors import CalibrationError
+from ..errors import CalibrationError, FoundryError, SourceError
+from ..files.json_file import parse_json
+from ..files.stored_data import StoredData, checked
+from ..files.target import require_ordinary
 from ..files.write import written_whole
 from ..fingerprint import ModelFingerprint
+from ..sources.safetensors_file import SafetensorsFile
 from .moments import InputMoments, MomentPart
 from .records import LayerStatistics, RunRecord
 from .statistics import CalibrationStatistics
+from .stored_header import StoredCalibration, StoredFingerprint
 
 METADATA_KEY = "nvfp4_foundry.calibration"
 FORMAT_VERSION = 2
@@ -73,12 +78,11 @@ def delete_moments(path: str | os.PathLike[str]) -> None:
 def _listed_moments(path: Path) -> set[str]:
     """Return the ids of the parts that a file lists: none if it is not a calibration file."""
     try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            header = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-        entries = header.get("inputs", {}).values()
-        return {part["id"] for entry in entries for part in entry.get("moments", ())}
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, AttributeError):
+        with SafetensorsFile(path) as file:
+            header = checked(StoredCalibration, parse_json(_header_of(path, file), endless=True))
+    except (FoundryError, OSError, ValueError):
         return set()
+    return {part.id for entry in header.inputs.values() for part in entry.moments}
 
 
 def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[str]) -> None:
@@ -113,39 +117,38 @@ def load_statistics(path: str | os.PathLike[str]) -> CalibrationStatistics:
     """
     source = Path(path)
     try:
+        require_ordinary(source)
+        source.open("rb").close()  # which says why it cannot be read
         # No memory map: the file may be replaced while this calibration is in use.
-        data = source.read_bytes()
+        with SafetensorsFile(source) as file:
+            text = _header_of(source, file)
+            tensors = {name: file.load(name) for name in file.tensors}
     except OSError as error:
         raise CalibrationError(f"{source}: cannot read the calibration: {error}") from error
-    try:
-        tensors = safetensors.torch.load(data)
-        metadata = _metadata(data)
-    except (safetensors.SafetensorError, ValueError, KeyError) as error:
+    except SourceError as error:
+        why = str(error).removeprefix(f"{source} ").removesuffix("; fetch it again")
         raise CalibrationError(
-            f"{source} is damaged or truncated, or is not a safetensors file: {error}. Calibrate "
+            f"{source} is damaged or truncated, or is no calibration file: it {why}. Calibrate "
             "again, or use another calibration file"
         ) from error
-    if METADATA_KEY not in metadata:
-        raise CalibrationError(
-            f"{source} is not a calibration file; choose a file that Calibration Result saved"
-        )
     try:
-        header = json.loads(metadata[METADATA_KEY])
-        _check_version(source, int(header["version"]))
-        return _rebuild(header, tensors, moments_folder(source))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        header = parse_json(text, endless=True)
+        _check_version(source, header)
+        stored = checked(StoredCalibration, header)
+        return _rebuild(stored.model_dump(), tensors, moments_folder(source))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise CalibrationError(
-            f"{source}: the calibration is damaged ({error!r}); calibrate again"
+            f"{source}: the calibration is damaged ({error}); calibrate again"
         ) from error
 
 
 def load_fingerprint(path: str | os.PathLike[str]) -> ModelFingerprint | None:
     """Return of which model a calibration file is, from its header; None if it cannot be read."""
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-        return ModelFingerprint.from_json(json.loads(metadata[METADATA_KEY])["fingerprint"])
-    except (OSError, safetensors.SafetensorError, KeyError, TypeError, ValueError, AttributeError):
+        with SafetensorsFile(Path(path)) as file:
+            header = parse_json(_header_of(Path(path), file), endless=True)
+        return ModelFingerprint.from_json(checked(_OfModel, header).fingerprint.model_dump())
+    except (FoundryError, OSError, ValueError):
         return None
 
 
@@ -183,13 +186,28 @@ def _header(statistics: CalibrationStatistics) -> dict[str, Any]:
     }
 
 
-def _metadata(data: bytes) -> dict[str, str]:
-    size = int.from_bytes(data[:8], "little")
-    return json.loads(data[8 : 8 + size]).get("__metadata__") or {}
+class _OfModel(StoredData):
+    """The part of the header that says of which model a calibration is."""
+
+    fingerprint: StoredFingerprint
 
 
-def _check_version(source: Path, written: int) -> None:
-    if written > FORMAT_VERSION:
+def _header_of(path: Path, file: SafetensorsFile) -> str:
+    """Return the text that describes a calibration.
+
+    Raises:
+        CalibrationError: the file is not a calibration file.
+    """
+    if METADATA_KEY not in file.metadata:
+        raise CalibrationError(
+            f"{path} is not a calibration file; choose a file that Calibration Result saved"
+        )
+    return file.metadata[METADATA_KEY]
+
+
+def _check_version(source: Path, header: Any) -> None:
+    written = header.get("version") if isinstance(header, dict) else None
+    if isinstance(written, int) and written > FORMAT_VERSION:
         raise CalibrationError(
             f"{source} was written by a newer version of NVFP4 Foundry (file format {written}; "
             f"this version reads up to {FORMAT_VERSION}). Update the node pack"

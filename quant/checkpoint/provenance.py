@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from typing import Any
 
 import torch
 
+from ..files.json_file import parse_object
 from ..sources import TensorSource
 
 PROVENANCE = "nvfp4_foundry"
@@ -15,11 +15,7 @@ PROVENANCE = "nvfp4_foundry"
 
 def read_provenance(source: TensorSource) -> dict[str, Any]:
     """Return the record of how the file was made; empty if another tool wrote it."""
-    try:
-        data = json.loads(source.metadata.get(PROVENANCE, "{}"))
-    except json.JSONDecodeError:
-        return {}
-    return data if isinstance(data, dict) else {}
+    return parse_object(source.metadata.get(PROVENANCE))
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:

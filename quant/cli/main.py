@@ -21,11 +21,21 @@ COMMANDS = (
     "inspect", "plan", "quantize", "verify", "report", "compare", "rescale", "recipe", "stats",
     "sensitivity", "mix", "doctor", "demo",
 )  # fmt: skip
-OK, FAILED, BAD_USAGE, INTERRUPTED = 0, 1, 2, 130
+OK, FAILED, BAD_USAGE, MISTAKE, INTERRUPTED = 0, 1, 2, 70, 130
+#: Where mistakes of the program are reported.
+REPORT_AT = "https://github.com/nvfp4-foundry/nvfp4-foundry/issues"
+#: Set to anything, this variable shows where in the program a mistake happened.
+SHOW_TRACEBACK = "NVFP4_TRACEBACK"
+_LONGEST = 300
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line; returns 0 fine, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run the command line; returns the exit code.
+
+    0 fine, 1 failed, 2 wrong usage, 70 a mistake in the program, 130 interrupted.
+    """
+    # Before torch is imported: its idle threads must not spin on the cores that work on chunks.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     given = sys.argv[1:] if arguments is None else list(arguments)
     outcome = _Outcome(as_json="--json" in given)
     with Interrupts() as interrupts:
@@ -85,11 +95,7 @@ class _Outcome:
         return self._report("interrupted; no unfinished file was left", INTERRUPTED)
 
     def failed(self, error: Exception) -> int:
-        """Report an error; one that nobody foresaw is raised again.
-
-        Raises:
-            Exception: a mistake in the program.
-        """
+        """Report an error; one that nobody foresaw with where its details are."""
         from ..errors import FoundryError, UsageError, is_out_of_memory
 
         if self.is_of_other_rank(error):
@@ -103,7 +109,7 @@ class _Outcome:
             return self._report(str(error), BAD_USAGE)
         if isinstance(error, (FoundryError, OSError)):
             return self._report(str(error), FAILED)
-        raise error
+        return self._report(_describe_mistake(error), MISTAKE)
 
     def _out_of_memory(self, error: Exception) -> str:
         if self.has_device and "cuda" in f"{type(error)} {error}".lower():
@@ -133,3 +139,34 @@ class _Outcome:
         if self.as_json:
             print(json.dumps({"ok": False, "error": message}))
         return code
+
+
+def _describe_mistake(error: Exception) -> str:
+    """Return what happened, where the details are, and where to report it."""
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return (
+        f"a mistake in NVFP4 Foundry: {text[:_LONGEST]}; no unfinished file was left. "
+        f"{_keep_details(error)}; please report it with them at {REPORT_AT}"
+    )
+
+
+def _keep_details(error: Exception) -> str:
+    """Write where in the program an error happened to a file, or show it if that is asked for."""
+    import tempfile
+    import traceback
+
+    details = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if os.environ.get(SHOW_TRACEBACK):
+        from ..text import printable
+
+        print(printable(details), file=sys.stderr)
+        return "The details are above"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", prefix="nvfp4-mistake-", suffix=".txt", encoding="utf-8", delete=False,
+            errors="backslashreplace",
+        ) as file:  # fmt: skip
+            file.write(details)
+    except OSError:
+        return f"Set {SHOW_TRACEBACK}=1 to see the details"
+    return f"The details are in {file.name}"

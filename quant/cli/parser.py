@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn, TypeAlias
 
 from .. import VERSION
+from ..text import printable
 
 #: Where the commands of a parser are added.
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
@@ -36,7 +37,7 @@ class Parser(argparse.ArgumentParser):
         """Exit with code 2."""
         if self._as_json:
             print(json.dumps({"ok": False, "error": message}))
-        super().error(message)
+        super().error(printable(message))
 
 
 def main_parser() -> tuple[Parser, Commands]:

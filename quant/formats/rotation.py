@@ -21,10 +21,15 @@ GROUPS = (256, 64, 16)
 #: The group size that ComfyUI assumes if a marker names none (comfy/ops.py).
 DEFAULT_GROUP = 256
 
+_LARGEST = 4096
+
 
 def is_group_size(size: int) -> bool:
-    """Whether the size is a power of 4, for which there is a regular Hadamard matrix."""
-    return size >= 4 and log2(size) % 2 == 0
+    """Whether the size is a power of 4, for which there is a regular Hadamard matrix.
+
+    Larger ones than any tool writes are refused: the matrix of 65536 takes 17 GB.
+    """
+    return 4 <= size <= _LARGEST and log2(size) % 2 == 0
 
 
 def marked_group_size(marker: Mapping[str, Any]) -> int | None:
@@ -32,7 +37,7 @@ def marked_group_size(marker: Mapping[str, Any]) -> int | None:
     value = marker_parameter(marker, "convrot_groupsize", DEFAULT_GROUP)
     try:
         size = int(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return size if is_group_size(size) else None
 

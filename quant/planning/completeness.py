@@ -34,6 +34,8 @@ _ALIKE, _MOST = 0.5, 0.75
 # as ``norm1`` and ``norm2`` have as well. How many blocks make a list, without and with dot.
 _NUMBERED = re.compile(r"([A-Za-z_]*)(\d+)")
 _FEWEST = {False: 4, True: 2}
+# A number with more digits is not that of a block, and counting up to it might never end.
+_DIGITS = 4
 
 #: What follows ``blocks.3.``, by the number of the block.
 _Blocks = Mapping[int, frozenset[str]]
@@ -89,7 +91,7 @@ def _lists(names: Collection[str]) -> dict[str, _Blocks]:
         parts = name.split(".")
         for at in range(1, len(parts) - 2):
             number = _NUMBERED.fullmatch(parts[at])
-            if number and not parts[at + 1].isdigit():
+            if number and len(number[2]) <= _DIGITS and not parts[at + 1].isdecimal():
                 container = f"{'.'.join(parts[:at])}.{number[1]}"
                 found[container][int(number[2])].add(".".join(parts[at + 1 :]))
     return {
@@ -113,9 +115,17 @@ def _holes(container: str, blocks: _Blocks, names: Collection[str]) -> list[str]
     layers, such as ``net.0``, some of those numbers may be of layers without weights.
     """
     first = min(blocks)
-    absent = [i for i in range(max(blocks)) if not _any_in(names, f"{container}{i}.")]
+    present = _numbers_after(container, names)
+    absent = [i for i in range(max(blocks)) if i not in present]
     begins_later = not container.endswith(".") or len([i for i in absent if i < first]) < first
     return [f"{container}{i}" for i in absent if i > first or not begins_later]
+
+
+def _numbers_after(container: str, names: Collection[str]) -> set[int]:
+    """Return the numbers that follow ``container`` as a whole part of a name."""
+    tails = (name.removeprefix(container) for name in names if name.startswith(container))
+    numbers = (tail.partition(".")[0] for tail in tails if "." in tail)
+    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def _any_in(names: Collection[str], prefix: str) -> bool:
@@ -181,7 +191,7 @@ def _missing_of_known(
 def _is_begun(name: str, names: Collection[str]) -> bool:
     """Whether the file has something of every numbered module that a tensor is in."""
     parts = name.split(".")
-    numbered = [at for at, part in enumerate(parts) if part.isdigit()]
+    numbered = [at for at, part in enumerate(parts) if part.isdecimal()]
     return all(_any_in(names, f"{'.'.join(parts[: at + 1])}.") for at in numbered)
 
 

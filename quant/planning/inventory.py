@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ..files.json_file import parse_object
 from ..formats import get_format
 from ..sources.base import TensorInfo, TensorSource
 from .architectures import Architecture, detect_architecture
@@ -123,8 +123,5 @@ def _readable(layer: Layer, architecture: Architecture) -> Layer:
 
 def _transformer(metadata: Mapping[str, str]) -> Mapping[str, Any]:
     """Return what the header's ``config`` says of the transformer, as ComfyUI reads it."""
-    try:
-        transformer = json.loads(metadata.get("config", "{}")).get("transformer", {})
-    except (ValueError, AttributeError):
-        return {}
+    transformer = parse_object(metadata.get("config")).get("transformer")
     return transformer if isinstance(transformer, dict) else {}

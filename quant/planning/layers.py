@@ -143,7 +143,7 @@ def block_positions(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, BlockPos
         if len(shape) == 2 and name.endswith(".weight"):
             for container, index, rest in _indexed(name):
                 child, _, tail = rest.partition(".")
-                if tail and not child.isdigit():
+                if tail and not child.isdecimal():
                     weights[container][index].add(rest)
     containers = {
         container: max(indices) + 1
@@ -170,7 +170,7 @@ def _indexed(name: str) -> Iterable[tuple[str, int, str]]:
     for i in range(1, len(parts) - 1):
         rest = ".".join(parts[i + 1 :])
         named = parts[i].removeprefix(parts[i - 1].removesuffix("s"))
-        if parts[i].isdigit():
+        if parts[i].isdecimal():
             yield ".".join(parts[:i]), int(parts[i]), rest
-        elif named.isdigit() and parts[i - 1].endswith("s"):
+        elif named.isdecimal() and parts[i - 1].endswith("s"):
             yield ".".join([*parts[:i], parts[i].removesuffix(named)]), int(named), rest

@@ -29,6 +29,7 @@ from ..formats import get_format
 from ..hardware.comfyui import Version, newest, parse_version
 from ..hardware.generations import Generation
 from ..rounding import DEFAULT_ROUNDING
+from .bounded_regex import bounded
 from .layers import BlockPosition, Layer
 from .recipe_fields import (
     SCHEMA_VERSION,
@@ -113,7 +114,7 @@ class Rule(_Data):
         """Return the first pattern that matches a layer name."""
         for pattern in as_tuple(self.pattern):
             if pattern.startswith("re:"):
-                if re.fullmatch(pattern[3:], name):
+                if bounded(pattern[3:]).matches(name):
                     return pattern
             elif _matches_glob(name, pattern):
                 return pattern

@@ -13,6 +13,7 @@ from ..errors import CalibrationError, FoundryError
 from ..formats import FORMATS, get_format
 from ..hardware.comfyui import FLOOR, parse_version, version_text
 from ..rounding import ROUNDINGS, get_rounding
+from .bounded_regex import bounded
 from .layers import Kind
 from .roles import Role
 
@@ -42,10 +43,7 @@ def _require_compilable(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
         if not pattern:
             raise ValueError("an empty pattern matches nothing")
         if pattern.startswith("re:"):
-            try:
-                re.compile(pattern[3:])
-            except re.error as error:
-                raise ValueError(f"{pattern!r} is not a regular expression: {error}") from error
+            bounded(pattern[3:])
     return value
 
 

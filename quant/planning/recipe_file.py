@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ..errors import RecipeError
+from ..files.json_file import LARGEST_SMALL, parse_json
+from ..files.plain_file import read_text_file
 from ..files.write import write_text
 from .recipe import Recipe, validated
 
@@ -17,12 +18,12 @@ def load_recipe(path: Path) -> Recipe:
         RecipeError: the file cannot be read, is not JSON, or holds an invalid recipe.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text_file(path, LARGEST_SMALL)
+    except (OSError, ValueError) as error:
         raise RecipeError(f"cannot read recipe {path}: {error}") from error
     try:
-        data = json.loads(text)
-    except json.JSONDecodeError as error:
+        data = parse_json(text, unique_names=True, largest=LARGEST_SMALL)
+    except ValueError as error:
         raise RecipeError(f"recipe {path} is not JSON: {error}") from error
     return validated(Recipe, data, f"recipe {path}")
 

@@ -7,7 +7,6 @@ or not finite are *unknown* and never count as harmless.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -16,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import CalibrationError
+from ..files.json_file import read_json
+from ..files.stored_data import checked
 from ..files.write import write_json
 from ..fingerprint import ModelFingerprint
+from .stored_sensitivity import StoredSensitivity
 
 FORMAT_VERSION = 1
 _KIND = "nvfp4_foundry.sensitivity"
@@ -245,7 +247,7 @@ def load_sensitivity(path: Path) -> Sensitivity:
     file, written by a newer version, or damaged.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json(path, endless=True)
     except OSError as error:
         raise CalibrationError(f"{path}: cannot read the sensitivity: {error}") from error
     except ValueError as error:
@@ -259,14 +261,15 @@ def load_sensitivity(path: Path) -> Sensitivity:
             "Sensitivity wrote"
         )
     try:
-        if int(data["version"]) > FORMAT_VERSION:
+        version = data.get("version")
+        if isinstance(version, int) and version > FORMAT_VERSION:
             raise CalibrationError(
                 f"{path} was written by a newer version of NVFP4 Foundry; update the node pack"
             )
-        return Sensitivity.from_json(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        return Sensitivity.from_json(checked(StoredSensitivity, data).model_dump())
+    except ValueError as error:
         raise CalibrationError(
-            f"{path}: the sensitivity file is damaged ({error!r}); measure it again"
+            f"{path}: the sensitivity file is damaged ({error}); measure it again"
         ) from error
 
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import AfterValidator, Field
 from torch import Tensor
 
+from ..files.json_file import read_json
+from ..files.stored_data import StoredData, checked
 from ..files.write import write_json
 
 _KIND, _VERSION = "nvfp4_foundry.probe", 1
@@ -31,6 +33,25 @@ class UnitShift:
     difference: float
     reference: float
     unreached: tuple[str, ...] = ()
+
+
+def _require_square(value: float) -> float:
+    if value < 0:
+        raise ValueError("a square is not negative")
+    return value
+
+
+_Square = Annotated[float, AfterValidator(_require_square)]
+# JSON has no tuples, and a strict model would take none of its lists for one.
+_StoredUnit = Annotated[tuple[str, str, _Square, _Square, list[str]], Field(strict=False)]
+
+
+class _StoredProbe(StoredData):
+    kind: str
+    version: int
+    key: str
+    sketch: list[float]
+    units: list[_StoredUnit]
 
 
 class ProbeRecord:
@@ -73,15 +94,15 @@ class ProbeRecord:
     def _read(self) -> dict[ProbeRun, UnitShift]:
         """Return the units in the file; none if it is missing, damaged or of another sampling."""
         try:
-            data = json.loads(self.path.read_text(encoding="utf-8"))
-            same = (data["kind"], data["version"], data["key"]) == (_KIND, _VERSION, self.key)
-            if not same or not _is_close(self._sketch, data["sketch"]):
+            data = checked(_StoredProbe, read_json(self.path, endless=True))
+            same = (data.kind, data.version, data.key) == (_KIND, _VERSION, self.key)
+            if not same or not _is_close(self._sketch, data.sketch):
                 return {}
             return {
-                (str(fmt), str(unit)): UnitShift(float(d), float(r), tuple(map(str, unreached)))
-                for fmt, unit, d, r, unreached in data["units"]
+                (fmt, unit): UnitShift(difference, reference, tuple(unreached))
+                for fmt, unit, difference, reference, unreached in data.units
             }
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             return {}
 
 

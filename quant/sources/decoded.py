@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from ..errors import FormatError, SourceError, is_out_of_memory
+from ..formats.e4m3 import decode_e4m3
 from .base import StoredAs, TensorInfo, TensorSource
 from .stored_layers import QUANTIZATION_METADATA
 from .stored_weight import StoredWeight
@@ -78,6 +79,8 @@ class DecodedSource(SourceView):
 
 def widened(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor that torch can compute with: 8-bit floats become float32."""
+    if tensor.dtype == torch.float8_e4m3fn:
+        return decode_e4m3(tensor)  # torch converts these one by one
     narrow = tensor.dtype.is_floating_point and tensor.dtype.itemsize == 1
     return tensor.float() if narrow else tensor
 

@@ -1,13 +1,14 @@
 """A GGUF file as a source, whose tensors are dequantized to float32 when they are loaded.
 
-The file is read with plain reads, one chunk at a time. The pages of a memory map would count as
-resident memory, and decoding a whole tensor at once needs several times its float32 size.
+The blocks of a tensor are read with plain reads, because the pages of a memory map would count as
+resident memory, and decoded in chunks, because decoding a whole tensor at once needs several times
+its float32 size.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,10 @@ import numpy as np
 import torch
 
 from ..errors import SourceError
+from ..formats.base import CHUNK_ELEMENTS, row_slices
+from ..formats.parallel import share_chunks
 from .base import StoredAs, TensorInfo, TensorSource
+from .gguf_blocks import DECODERS
 from .gguf_header import GgufTensor, read_gguf_header, require_gguf
 from .plain_reads import open_unbuffered, read_into
 from .witness import FileWitness
@@ -34,8 +38,8 @@ _PLAIN: Mapping[str, torch.dtype] = {
 }
 #: The dtype of quantized tensors in a checkpoint that does not quantize them.
 _DECODED = torch.bfloat16
-# Values to decode at a time. Temporaries of the densest types take 30 bytes per value.
-_CHUNK = 1 << 18
+# Values to decode at a time.
+_CHUNK = CHUNK_ELEMENTS
 
 
 class GgufFile(TensorSource):
@@ -82,11 +86,15 @@ class GgufFile(TensorSource):
         info, stored = self.info(name), self._stored[name]
         if not stored.is_quantized:
             return self._read_plain(stored, 0, prod(info.shape)).view(info.shape)
+        blocks = self._read_blocks(stored, 0, prod(info.shape))
         values = torch.empty(prod(info.shape), dtype=torch.float32)
-        done = 0
-        for chunk in self._decoded(stored, 0, len(values)):
-            values[done : done + len(chunk)] = chunk
-            done += len(chunk)
+
+        def loop(chunks: Iterable[slice]) -> None:
+            for chunk in chunks:
+                part = values[chunk.start * stored.block_size : chunk.stop * stored.block_size]
+                part.copy_(_decode(blocks[chunk], stored))
+
+        share_chunks(loop, row_slices(len(blocks), stored.block_size, _CHUNK), values.device)
         return values.view(info.shape)
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
@@ -99,22 +107,21 @@ class GgufFile(TensorSource):
         runs = []
         for start in starts:
             first, stop = start // size * size, -(-(start + length) // size) * size
-            values = torch.cat(list(self._decoded(stored, first, stop)))
+            values = _decode(self._read_blocks(stored, first, stop), stored)
             runs.append(values[start - first : start - first + length])
         return torch.stack(runs)
 
-    def _decoded(self, tensor: GgufTensor, first: int, stop: int) -> Iterator[torch.Tensor]:
-        """Yield the values from ``first`` to ``stop`` in chunks. Both are multiples of a block.
+    def _read_blocks(self, tensor: GgufTensor, first: int, stop: int) -> np.ndarray:
+        """Return the blocks of the values from ``first`` to ``stop``, uint8 ``[blocks, bytes]``.
 
-        Blocks do not cross rows, because a row is a whole number of blocks.
+        Both are multiples of a block. Blocks do not cross rows, because a row is a whole number of
+        blocks.
         """
-        step = max(1, _CHUNK // tensor.block_size) * tensor.block_size
-        for begin in range(first, stop, step):
-            count = min(step, stop - begin) // tensor.block_size
-            buffer = np.empty(count * tensor.block_bytes, dtype=np.uint8)
-            start = begin // tensor.block_size * tensor.block_bytes
-            read_into(buffer, self._file, tensor.offset + start, self.path, tensor.name)
-            yield _decode(buffer, tensor)
+        count = (stop - first) // tensor.block_size
+        blocks = np.empty((count, tensor.block_bytes), dtype=np.uint8)
+        start = tensor.offset + first // tensor.block_size * tensor.block_bytes
+        read_into(blocks.reshape(-1), self._file, start, self.path, tensor.name)
+        return blocks
 
     def _read_plain(self, tensor: GgufTensor, start: int, count: int) -> torch.Tensor:
         """Return ``count`` values of an unquantized tensor from the flat position ``start``."""
@@ -135,7 +142,9 @@ class GgufFile(TensorSource):
 
 
 def _decode(blocks: np.ndarray, tensor: GgufTensor) -> torch.Tensor:
-    """Return the flat values of some blocks, float32."""
+    """Return the flat values of some blocks, uint8 ``[blocks, bytes]``, as float32."""
+    if tensor.type in DECODERS:
+        return DECODERS[tensor.type](torch.from_numpy(blocks)).view(-1)
     gguf = require_gguf()
     quantized = gguf.GGMLQuantizationType[tensor.type]
     # Scales may be NaN or infinite. The encoder refuses such a weight and names the layer.
@@ -157,7 +166,7 @@ def _require_decodable(path: Path, tensors: Mapping[str, GgufTensor]) -> None:
         if kind in _PLAIN:
             continue
         try:
-            _decode(np.zeros(tensor.block_bytes, dtype=np.uint8), tensor)
+            _decode(np.zeros((1, tensor.block_bytes), dtype=np.uint8), tensor)
         except NotImplementedError:
             refused[kind] = tensor.name
     if refused:

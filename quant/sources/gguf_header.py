@@ -16,11 +16,16 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import SourceError
+from .safetensors_header import require_short_name
 
 _ORIGINAL_SHAPE = "comfy.gguf.orig_shape."
 _VERSIONS = (2, 3)
 _ALIGNMENT = 32
 _MOST_DIMENSIONS = 8
+# No axis of an empty tensor is longer, which keeps loops over shapes short in damaged files.
+_LONGEST_EMPTY = 1 << 31
+# The most tensors of any model, times a hundred, and the longest text or word of a word list.
+_MOST_TENSORS, _LONGEST_TEXT = 1_000_000, 64_000_000
 # Struct codes of the kinds of values, by number. Strings and arrays are read separately.
 _SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?",
             10: "Q", 11: "q", 12: "d"}  # fmt: skip
@@ -96,7 +101,7 @@ class _Reader:
     """Reads numbers and strings, and checks that they do not cross the end of the file."""
 
     def __init__(self, file: BinaryIO, path: Path):
-        self._file, self._path = file, path
+        self._file, self.path = file, path
         self.size = file.seek(0, 2)
         file.seek(0)
 
@@ -122,7 +127,10 @@ class _Reader:
 
     def string(self) -> str:
         try:
-            return self.bytes(self.number("Q")).decode("utf-8")
+            length = self.number("Q")
+            if length > _LONGEST_TEXT:
+                raise self.damaged(f"it holds a text of {length} bytes")
+            return self.bytes(length).decode("utf-8")
         except UnicodeDecodeError as error:
             raise self.damaged(f"a name is not valid text ({error})") from error
 
@@ -131,7 +139,7 @@ class _Reader:
 
     def damaged(self, why: str) -> SourceError:
         return SourceError(
-            f"{self._path} is a damaged or truncated GGUF file: {why}; fetch it again"
+            f"{self.path} is a damaged or truncated GGUF file: {why}; fetch it again"
         )
 
 
@@ -147,6 +155,8 @@ def _parse(reader: _Reader, path: Path) -> GgufHeader:
             "the model"
         )
     tensor_count, field_count = reader.numbers(2, "Q")
+    if tensor_count > _MOST_TENSORS or field_count > _MOST_TENSORS:
+        raise reader.damaged(f"it claims {tensor_count} tensors and {field_count} fields")
     fields = dict(_read_field(reader) for _ in range(field_count))
     records = [_read_record(reader) for _ in range(tensor_count)]
     alignment = fields.get("general.alignment") or _ALIGNMENT
@@ -195,6 +205,7 @@ def _read_array(reader: _Reader, name: str) -> tuple[int, ...] | None:
 def _read_record(reader: _Reader) -> tuple[str, tuple[int, ...], int, int]:
     """Return a tensor's name, shape, type number and offset."""
     name = reader.string()
+    require_short_name(name, reader.path)
     dimensions = reader.number("I")
     if dimensions > _MOST_DIMENSIONS:
         raise reader.damaged(f"tensor {name} has {dimensions} dimensions")
@@ -225,6 +236,8 @@ def _tensor(
             f"{path}: tensor {name} holds {stored}, which cannot be its original shape {shape}; "
             "fetch the file again"
         )
+    if 0 in stored and max(stored) > _LONGEST_EMPTY:
+        raise reader.damaged(f"tensor {name} has the impossible shape {stored}")
     if stored and stored[-1] % block_size:
         raise reader.damaged(f"the rows of {name} are not whole blocks of {quantized.name}")
     nbytes = prod(stored) // block_size * block_bytes

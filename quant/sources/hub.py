@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..errors import SourceError
+from ..files.json_file import read_json
 
 HUB = "hf://"
 _INDEX = ".index.json"
@@ -91,7 +91,7 @@ def _fetch_file(location: HubLocation, path: str, cache: Path | None) -> Path:
 def _fetch_shards(location: HubLocation, index: Path, cache: Path | None) -> None:
     """Fetch the shards that an index lists. Opening the index reports what is wrong with it."""
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(read_json(index, unique_names=True)["weight_map"].values()))
     except (KeyError, TypeError, AttributeError):
         return
     folder, slash, _ = location.path.rpartition("/")

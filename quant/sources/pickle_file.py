@@ -19,6 +19,7 @@ from ..errors import SourceError, is_out_of_memory
 from ..text import shorten
 from .base import TensorInfo, TensorSource
 from .plain_reads import open_unbuffered
+from .safetensors_header import require_short_name
 from .witness import FileWitness
 
 _SAFE_TORCH = (2, 6)
@@ -181,6 +182,7 @@ def _plain(tensors: Mapping[str, torch.Tensor], path: Path) -> dict[str, torch.T
         SourceError: the message names one.
     """
     for name, tensor in tensors.items():
+        require_short_name(name, path)
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise SourceError(
                 f"{path}: tensor {name} is sparse, quantized by torch, or has no values; {_CONVERT}"

@@ -100,7 +100,7 @@ def _require_all_blocks(source: TensorSource) -> None:
 def _count(names: Iterable[str], container: str) -> int:
     """Return how many blocks a list has, by the highest number."""
     numbers = (n[len(container) :].partition(".")[0] for n in names if n.startswith(container))
-    return max((int(number) + 1 for number in numbers if number.isdigit()), default=0)
+    return max((int(number) + 1 for number in numbers if number.isdecimal()), default=0)
 
 
 def _missing(source: TensorSource) -> Iterable[str]:

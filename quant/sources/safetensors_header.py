@@ -17,12 +17,14 @@ from ..errors import SourceError
 from ..files.json_file import parse_json
 from .base import TensorInfo
 
-# The limit that the safetensors library sets for a header, in bytes.
-_MAX_HEADER = 100_000_000
+# The longest header that is read, in bytes. A model of 300,000 tensors has half of it.
+_MAX_HEADER = 64_000_000
 # No tensor has more axes, and no axis of an empty tensor is longer. Both keep loops over shapes
 # short in damaged files.
 _MOST_AXES, _LONGEST_EMPTY = 16, 1 << 31
-_SHOWN = 120
+# Beyond this many characters a name is an attack on whatever compares or prints names.
+LONGEST_NAME = 1000
+_SHOWN, _NAME_SHOWN = 120, 40
 
 DTYPES: Mapping[str, torch.dtype] = {
     "F64": torch.float64,
@@ -69,7 +71,7 @@ def read_header(
             f"its header claims {length} bytes, but the file has {size}; fetch it again"
         )
     try:
-        header = parse_json(file.read(length), unique_names=True)
+        header = parse_json(_read(file, length), unique_names=True, largest=_MAX_HEADER)
     except ValueError as error:
         raise SourceError(
             f"{path} is damaged or not a safetensors file: bad header ({_short(error)}); "
@@ -85,6 +87,7 @@ def read_header(
     tensors: dict[str, TensorInfo] = {}
     offsets: dict[str, int] = {}
     for name, entry in header.items():
+        require_short_name(name, path)
         tensors[name], offsets[name] = _parse_entry(name, entry, 8 + length, size, path)
     _require_apart(tensors, offsets, path)
     return {str(k): str(v) for k, v in metadata.items()}, tensors, offsets
@@ -124,6 +127,28 @@ def _parse_entry(
             f"but the file has only {file_size} bytes; fetch it again"
         )
     return info, data_start + begin
+
+
+def require_short_name(name: str, path: Path) -> None:
+    """Refuse a name that no tensor of a model has.
+
+    Raises:
+        SourceError: it is longer than `LONGEST_NAME`.
+    """
+    if len(name) > LONGEST_NAME:
+        raise SourceError(
+            f"{path} is damaged: it has a tensor whose name of {len(name)} characters begins "
+            f"{name[:_NAME_SHOWN]!r}; fetch it again"
+        )
+
+
+def _read(file: BinaryIO, length: int) -> bytes:
+    """Read exactly this many bytes, which a raw file may return in parts."""
+    parts: list[bytes] = []
+    while length > 0 and (part := file.read(length)):
+        parts.append(part)
+        length -= len(part)
+    return b"".join(parts)
 
 
 def _whole(value: Any) -> int:

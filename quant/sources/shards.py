@@ -8,13 +8,15 @@ from pathlib import Path
 import torch
 
 from ..errors import IncompleteError, SourceError
-from ..files.json_file import parse_json
+from ..files.json_file import read_json
+from ..text import shorten
 from .base import TensorInfo, TensorSource
 from .numbered_files import Part, describe_missing, missing_parts, part_of, parts_beside, sets_of
 from .single_file import open_file
 from .stored_layers import joined_metadata
 
 INDEX_ENDING = ".index.json"
+_LONGEST_FILE_NAME = 200
 _WAY_OUT = "fetch the missing files into the same folder, or start from a file of the whole model"
 
 
@@ -127,7 +129,7 @@ def open_index(path: Path) -> ShardedSource:
     missing = [name for name in files if not (path.parent / name).is_file()]
     if missing:
         raise IncompleteError(
-            f"{path} lists shards that are not beside it: {', '.join(missing)}; fetch them"
+            f"{path} lists shards that are not beside it: {shorten(missing)}; fetch them"
         )
     _require_all_parts([path.parent / name for name in files], str(path))
     source = ShardedSource([path.parent / name for name in files], str(path))
@@ -196,10 +198,12 @@ def _is(names: list[int]) -> str:
 
 def _weight_map(path: Path) -> Mapping[str, str]:
     try:
-        weight_map = parse_json(path.read_bytes())["weight_map"]
+        weight_map = read_json(path)["weight_map"]
         files = set(weight_map.values())
         if not all(isinstance(name, str) for name in files):
             raise TypeError("a shard has no name")
+        if max(map(len, files), default=0) > _LONGEST_FILE_NAME:
+            raise ValueError("a shard has a name that no file has")
     except OSError as error:
         raise SourceError(f"cannot open {path}: {error.strerror or error}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from ..errors import CheckpointError, SourceError
+from ..files.json_file import LARGEST_SMALL, parse_json
 from ..formats import FORMATS, ExpertBank, WeightFormat, for_shape, format_of_marker
 from ..formats.expert_bank import EXPERTS
 from .base import TensorInfo, TensorSource, dtype_name
@@ -141,14 +142,14 @@ def announced_markers(
     if text is None:
         return {}
     try:
-        layers = dict(json.loads(text)["layers"])
+        layers = dict(parse_json(text)["layers"])
         for marker in layers.values():
             if not isinstance(marker, dict) or not (lenient or "format" in marker):
                 raise ValueError("a layer has no format")
         # A full checkpoint uses the names in the file, and also lists its text encoder's layers.
         inside = {k: v for k, v in layers.items() if k.startswith(source.prefix)}
         return {k.removeprefix(source.prefix): v for k, v in (inside or layers).items()}
-    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(
             f"{source.description} is damaged: its {QUANTIZATION_METADATA} is not valid ({error})"
         ) from error
@@ -167,21 +168,35 @@ def joined_metadata(first: Mapping[str, str], second: Mapping[str, str]) -> dict
         if text is None:
             continue
         try:
-            layers |= json.loads(text)["layers"]
-        except (json.JSONDecodeError, KeyError, TypeError, ValueError):
+            layers |= parse_json(text)["layers"]
+        except (KeyError, TypeError, ValueError):
             return {**joined, QUANTIZATION_METADATA: text}
         joined[QUANTIZATION_METADATA] = json.dumps({"format_version": "1.0", "layers": layers})
     return joined
 
 
+def read_marker(
+    source: TensorSource, layer: str, *, lenient: bool = False
+) -> Mapping[str, Any] | None:
+    """Return the marker of a layer; None if it has none, or with ``lenient`` one of NUL bytes.
+
+    Raises:
+        CheckpointError: it is not a JSON object.
+    """
+    name = f"{layer}.{MARKER}"
+    return _read_marker(source, name, lenient) if name in source.tensors else None
+
+
 def _read_marker(source: TensorSource, name: str, lenient: bool) -> Mapping[str, Any] | None:
     """Return a marker; with ``lenient``, None for one of NUL bytes."""
     try:
+        if source.info(name).nbytes > LARGEST_SMALL:
+            raise ValueError(f"it has {source.info(name).nbytes} bytes")
         content = bytes(source.load(name).reshape(-1).view(torch.uint8).tolist())
         if lenient and content and not any(content):
             return None
-        marker = json.loads(content)
-    except (ValueError, RecursionError, SourceError) as error:
+        marker = parse_json(content, largest=LARGEST_SMALL)
+    except (ValueError, SourceError) as error:
         raise CheckpointError(
             f"{source.description} is damaged: marker {name} is not JSON: {error}"
         ) from error

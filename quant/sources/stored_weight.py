@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -10,6 +10,7 @@ import torch
 
 from ..formats import WeightFormat
 from ..formats.base import row_slices
+from ..formats.parallel import share_chunks
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,15 +50,19 @@ class StoredWeight:
     def decode(self) -> torch.Tensor:
         """Read and decode the weight, float32 ``[out, in]``.
 
-        Decodes bands of rows, which keeps temporaries small.
+        Decodes bands of rows on all cores, which keeps temporaries small.
 
         Raises:
             FormatError, RuntimeError, ValueError: the stored tensors do not fit together.
         """
         decode_rows = self.read()
         values = torch.empty(self.shape, dtype=torch.float32)
-        for rows in row_slices(self.shape[0], prod(self.shape[1:])):
-            values[rows] = decode_rows(rows)
+
+        def loop(chunks: Iterable[slice]) -> None:
+            for rows in chunks:
+                values[rows] = decode_rows(rows)
+
+        share_chunks(loop, row_slices(self.shape[0], prod(self.shape[1:])), values.device)
         return values
 
     def decode_runs(self, starts: Sequence[int], length: int) -> torch.Tensor:

@@ -14,18 +14,18 @@ float8 as in NVFP4. So the functions return the magnitude that a scale represent
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import safetensors
-
-from ...errors import CalibrationError
+from ...errors import CalibrationError, CheckpointError, SourceError
+from ...files.json_file import read_json
 from ...formats import FORMATS, format_of_marker
 from ...layer_names import describe_unknown, name_in_model
+from ...sources.safetensors_file import SafetensorsFile
+from ...sources.stored_layers import announced_markers, read_marker
 
 #: The format of the scales in a file that does not name it.
 DEFAULT_FORMAT = "nvfp4"
@@ -96,7 +96,7 @@ def read_scales(path: Path, format_name: str = "") -> StoredScales:
     if path.suffix == ".safetensors":
         return _checked(path, dict(_scales_of_checkpoint(path)), observed=False)
     try:
-        data: Any = json.loads(path.read_text(encoding="utf-8-sig"))
+        data: Any = read_json(path, unique_names=True)
     except OSError as error:
         raise CalibrationError(f"{path}: cannot read the input scales: {error}") from error
     except ValueError as error:
@@ -141,27 +141,21 @@ def _summary(path: Path, rows: list[Any], divisor: float) -> dict[str, float]:
 
 def _scales_of_checkpoint(path: Path) -> Iterator[tuple[str, float]]:
     try:
-        with safetensors.safe_open(str(path), "pt") as file:
-            names = set(file.keys())
-            announced = _announced(file.metadata() or {})
-            for tensor in sorted(name for name in names if name.endswith(_SUFFIX)):
+        with SafetensorsFile(path) as file:
+            announced = announced_markers(file, lenient=True)
+            for tensor in sorted(name for name in file.tensors if name.endswith(_SUFFIX)):
                 layer = tensor.removesuffix(_SUFFIX)
-                marker = announced.get(layer)
-                if f"{layer}.comfy_quant" in names:
-                    stored = file.get_tensor(f"{layer}.comfy_quant")
-                    marker = json.loads(bytes(stored.tolist()))
+                marker = read_marker(file, layer, lenient=True) or announced.get(layer)
                 divisor = _divisor_of_marker(marker)
                 if divisor is None:
                     raise CalibrationError(
                         f"{path}: {tensor} does not belong to a layer in a known format"
                     )
-                yield layer, float(file.get_tensor(tensor).float().reshape(-1)[0]) * divisor
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError) as error:
+                if not file.info(tensor).nbytes:
+                    raise CalibrationError(f"{path}: {tensor} is empty")
+                yield layer, float(file.load(tensor).float().reshape(-1)[0]) * divisor
+    except (OSError, SourceError, CheckpointError) as error:
         raise CalibrationError(f"{path}: cannot read the input scales: {error}") from error
-
-
-def _announced(metadata: Mapping[str, str]) -> Mapping[str, Any]:
-    return json.loads(metadata.get("_quantization_metadata", "{}")).get("layers", {})
 
 
 def _divisor_of_marker(marker: Any) -> float | None:

@@ -33,8 +33,8 @@ def fold(values: Mapping[str, Value]) -> dict[str, Value]:
 
 
 def _joined(parts: Iterable[str]) -> str:
-    numbers = sorted(int(part) for part in parts if part.isdigit())
-    others = sorted((part for part in parts if not part.isdigit()), key=natural)
+    numbers = sorted(int(part) for part in parts if part.isdecimal())
+    others = sorted((part for part in parts if not part.isdecimal()), key=natural)
     spans = [str(a) if a == b else f"{a}..{b}" for a, b in _runs(numbers)]
     return "{" + ",".join([*spans, *others]) + "}"
 
@@ -68,4 +68,4 @@ def expand(folded: str) -> list[str]:
 def natural(name: str) -> list[tuple[int, str]]:
     """Sort ``blocks.2`` before ``blocks.10``."""
     parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in parts]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]

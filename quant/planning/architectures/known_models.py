@@ -90,7 +90,7 @@ class KnownModel:
         for prefix in self.lists:
             if name.startswith(f"{prefix}."):
                 number, dot, rest = name[len(prefix) + 1 :].partition(".")
-                if number.isdigit():
+                if number.isdecimal():
                     return f"{prefix}.#{dot}{rest}"
         return name
 

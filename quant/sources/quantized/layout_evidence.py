@@ -7,12 +7,12 @@ scales in rows. Read the wrong way, every weight is noise of the right size.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ...files.json_file import read_json_object
 from ...formats.base import roundup
 from ...formats.nvfp4_scales import BLOCK
 from ...formats.tiles import tiled_shape
@@ -24,7 +24,6 @@ COMFYUI, MODELOPT = "comfyui", "modelopt"
 LAYOUTS: Mapping[str, str] = {COMFYUI: "ComfyUI's", MODELOPT: "ModelOpt's"}
 
 _CONFIGS = ("hf_quant_config.json", "config.json")
-_LARGEST_CONFIG = 1 << 22
 # Tensors that only the quantizers of ModelOpt leave behind, and one that only ComfyUI writes.
 _MODELOPT_SIGNS = (
     "_quantizer._amax", "_quantizer._scale", "_quantizer._pre_quant_scale",
@@ -109,19 +108,9 @@ def _by_configs(paths: tuple[Path, ...]) -> Iterator[Evidence]:
     """Yield what the configuration of the model says, which lies beside its files."""
     for folder in {path if path.is_dir() else path.parent for path in paths}:
         for name in _CONFIGS:
-            if _is_modelopt(_read_config(folder / name)):
+            if _is_modelopt(read_json_object(folder / name)):
                 yield Evidence(MODELOPT, f"{name} beside the file")
                 return
-
-
-def _read_config(path: Path) -> Mapping[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_CONFIG:
-            return {}
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return config if isinstance(config, dict) else {}
 
 
 def _is_modelopt(config: Mapping[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import torch
 
 from ...errors import FormatError, SourceError
 from ...formats import FORMATS, WeightFormat
+from ...formats.e4m3 import decode_e4m3
 from ..base import TensorInfo, TensorSource, dtype_name
 from ..stored_weight import StoredWeight
 from .convention import Found
@@ -171,7 +172,9 @@ def scaled(
     for axis, block in enumerate(others, 1):
         if factor.shape[axis] not in (1, shape[axis]):
             factor = factor.repeat_interleave(block, axis).narrow(axis, 0, shape[axis])
-    return codes[rows].float().mul_(factor)
+    part = codes[rows]
+    is_e4m3 = part.dtype == torch.float8_e4m3fn  # torch converts these one by one
+    return (decode_e4m3(part) if is_e4m3 else part.float()).mul_(factor)
 
 
 def _scales_shape(shape: tuple[int, ...], scales: tuple[int, ...]) -> tuple[int, ...]:

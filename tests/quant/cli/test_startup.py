@@ -12,6 +12,7 @@ import pytest
 import torch
 from nvfp4_foundry.demo.model import MODEL_PATH
 from nvfp4_foundry.quant import checkpoint
+from nvfp4_foundry.quant.cli.main import MISTAKE, REPORT_AT, SHOW_TRACEBACK
 
 from tests.helpers.command_line import run
 
@@ -160,12 +161,25 @@ def test_a_full_gpu_has_advice_of_its_own(capsys: Capture, monkeypatch: pytest.M
     assert code == 1 and "the GPU is out of memory; use --device cpu" in message
 
 
-def test_mistakes_of_the_program_are_not_hidden(
-    capsys: Capture, monkeypatch: pytest.MonkeyPatch
+def test_mistakes_of_the_program_are_one_line_that_says_where_to_report_them(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("no such thing")
 
     monkeypatch.setattr(checkpoint, "inspect_checkpoint", fail)
-    with pytest.raises(RuntimeError, match="no such thing"):
-        run(capsys, "inspect", TINY)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    code, out, message = run(capsys, "inspect", TINY, "--json")
+    assert code == MISTAKE and len(message.splitlines()) == 1
+    assert "RuntimeError: no such thing" in message and REPORT_AT in message
+    assert json.loads(out)["error"] in message
+    (details,) = tmp_path.glob("nvfp4-mistake-*.txt")
+    assert str(details) in message and "in fail" in details.read_text(encoding="utf-8")
+    monkeypatch.setenv(SHOW_TRACEBACK, "1")
+    code, _, message = run(capsys, "inspect", TINY)
+    assert code == MISTAKE and "Traceback" in message
+
+
+def test_mistakes_are_reported_where_the_project_says() -> None:
+    project = (Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'Issues = "{REPORT_AT}"' in project

@@ -222,7 +222,11 @@ def test_a_saved_preset_loads_again(tmp_path: Path, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "message"),
-    [(b"{", "is not JSON"), (b"\xff\xff", "cannot read recipe"), (b"[]", "recipe.json: recipe: ")],
+    [
+        (b"{", "is not JSON"),
+        (b"\xff\xff", "cannot read recipe"),
+        (b"[]", "recipe.json: recipe: "),
+    ],
 )
 def test_unreadable_recipes(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "recipe.json"

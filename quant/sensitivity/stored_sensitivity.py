@@ -1,0 +1,40 @@
+"""What a sensitivity file holds, as pydantic models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from ..calibration.stored_header import Count, StoredFingerprint
+from ..files.stored_data import StoredData
+
+# JSON has no tuples, and strict models would take none of its lists for one.
+Pair = Annotated[tuple[float, float], Field(strict=False)]
+
+
+class StoredErrors(StoredData):
+    """The data of `CandidateErrors`; the shifts are pairs of a sigma and a shift."""
+
+    weight: float | None
+    w4a16: float | None
+    w4a4: float | None
+    latent_by_sigma: list[Pair]
+
+
+class StoredLayer(StoredData):
+    """The data of `LayerSensitivity`."""
+
+    name: str
+    shape: list[Count]
+    input_id: str | None
+    candidates: dict[str, StoredErrors]
+
+
+class StoredSensitivity(StoredData):
+    """The data of `Sensitivity.to_json`."""
+
+    version: Count
+    fingerprint: StoredFingerprint
+    rounding: str
+    layers: list[StoredLayer]
