@@ -92,8 +92,10 @@ class Transfers:
     def download(self, tensors: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
         """Yield what `computed` returned on the host, one tensor at a time."""
         for name, tensor in tensors.items():
-            on_host = tensor.device.type == "cpu" or self._down is None or not tensor.numel()
-            yield name, tensor.cpu() if on_host else self._down.to_host(tensor)
+            if self._down is None or tensor.device.type == "cpu" or not tensor.numel():
+                yield name, tensor.cpu()
+            else:
+                yield name, self._down.to_host(tensor)
 
 
 class _Staging:
@@ -117,22 +119,21 @@ class _Staging:
     def to_host(self, tensor: torch.Tensor) -> torch.Tensor:
         result = torch.empty(tensor.shape, dtype=tensor.dtype)
         source, target = _bytes(tensor), _bytes(result)
-        begun: list[tuple[slice, torch.Tensor]] = []
+        begun: tuple[int, slice] | None = None
         for number, piece in enumerate(self._pieces(len(source))):
-            buffer = self._free(number % 2)[: piece.stop - piece.start]
-            self.lane.copy(buffer, source[piece])
+            buffer = self._free(number % 2)
+            self.lane.copy(buffer[: piece.stop - piece.start], source[piece])
             self._events[number % 2] = self.lane.event()
-            if begun:
-                self._take(begun.pop(), (number - 1) % 2, target)
-            begun.append((piece, buffer))
-            last = number
-        self._take(begun.pop(), last % 2, target)
+            self._take(begun, target)
+            begun = number % 2, piece
+        self._take(begun, target)
         return result
 
-    def _take(self, begun: tuple[slice, torch.Tensor], index: int, target: torch.Tensor) -> None:
-        """Copy a buffer to its place once the device has filled it."""
-        self._free(index)
-        target[begun[0]].copy_(begun[1])
+    def _take(self, begun: tuple[int, slice] | None, target: torch.Tensor) -> None:
+        """Copy a piece from its buffer to its place, once the device has filled it."""
+        if begun is not None:
+            index, piece = begun
+            target[piece].copy_(self._free(index)[: piece.stop - piece.start])
 
     def _free(self, index: int) -> torch.Tensor:
         """Return a buffer that the device does not use any more."""
