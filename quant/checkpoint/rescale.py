@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ from ..formats.base import TensorSpec, is_full_precision
 from ..progress import OnProgress, numbered
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_tensors
 from ..sources.stored_layers import INPUT_SCALE, StoredLayer, read_layout
-from .provenance import PROVENANCE, read_provenance
+from .provenance import PROVENANCE, created_now, read_provenance
 from .recognise import require_same_model
 from .writer import CheckpointWriter
 
@@ -190,7 +189,7 @@ def _record(
     name = policy.path.name if policy.path else None
     return {
         "tool": f"nvfp4-foundry {VERSION}",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": created_now(),
         "input_scale": f"file={name}" if name else str(policy),
         "runs": [run.id for run in statistics.runs] if statistics else [],
     }

@@ -60,8 +60,10 @@ class SharedWriter(CheckpointWriter):
             if not self._ranks.is_first:
                 self._file.close()  # Windows renames no file that is open elsewhere
         written = sorted(set(self._specs) - self._pending)
-        for names in self._ranks.gather("tensors", written):
-            self._pending.difference_update(names)
+        mine = {name: self._digests[name] for name in written}
+        for digests in self._ranks.gather("tensors", mine):
+            self._pending.difference_update(digests)
+            self._digests.update(digests)
 
     def commit(self, metadata: Mapping[str, str] | None = None) -> None:
         """Publish the file on the first rank; the others wait for that."""

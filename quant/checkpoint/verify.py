@@ -3,34 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import FoundryError, is_out_of_memory
-from ..formats import ExpertBank, WeightFormat
-from ..formats.base import TensorSpec, row_slices, tensor_amax
 from ..progress import OnProgress, numbered
 from ..sources import TensorSource, open_source, open_tensors, without_prefix
 from ..sources.qwen_edit import marked_architectures
-from ..sources.stored_layers import (
-    BIAS,
-    INPUT_SCALE,
-    MARKER,
-    StoredLayer,
-    announced_markers,
-    read_layout,
-)
+from ..sources.stored_layers import MARKER, StoredLayer, announced_markers, read_layout
+from .checked_file import CheckedFile
 from .layer_record import read_records
-from .provenance import read_provenance, tensor_digest
+from .provenance import read_provenance
 from .soundness import needs_newer_comfyui, not_understood, soundness_problems
-
-# A recorded error was computed by the same arithmetic, in another order of summation, and
-# rounded to five digits. A tighter tolerance finds smaller damage.
-_RECORDED_TOLERANCE = 0.001
+from .source_digests import SourceProof
+from .verify_layer import LayerContent, RecordedLayers, check_layer, tensors_differ
 
 
 @dataclass(frozen=True)
@@ -63,14 +53,6 @@ class VerifyResult:
         }
 
 
-@dataclass(frozen=True)
-class _Recorded:
-    """Errors of weights and digests of corrected biases by layer, from the file's header."""
-
-    errors: Mapping[str, float | None]
-    biases: Mapping[str, str]
-
-
 def verify_checkpoint(
     path: str | Path,
     source: str | Path | None = None,
@@ -92,7 +74,7 @@ def verify_checkpoint(
     Raises:
         SourceError: a file cannot be read at all.
     """
-    with open_tensors(path) as opened:
+    with CheckedFile(open_tensors(path)) as opened:
         checkpoint = without_prefix(opened)
         if source is None:
             return _verify(opened, checkpoint, None, on_progress)
@@ -102,30 +84,32 @@ def verify_checkpoint(
 
 
 def _verify(
-    opened: TensorSource,
+    opened: CheckedFile,
     checkpoint: TensorSource,
     original: TensorSource | None,
     on_progress: OnProgress | None,
 ) -> VerifyResult:
     """Verify an open checkpoint, whose names have their prefix in ``opened``."""
-    problems: list[str] = []
+    problems, notes = opened.header()
     try:
         layers = read_layout(checkpoint)
         problems += _check_announcement(checkpoint, layers)
     except FoundryError as error:
-        return VerifyResult((str(error),), 0, 0, original is not None)
+        return VerifyResult((str(error), *problems), 0, 0, original is not None, tuple(notes))
     if original is not None:
         problems += _check_names(layers, original)
         problems += _check_rest(checkpoint.rest, original.rest)
     provenance = read_provenance(checkpoint)
-    recorded = _Recorded(
+    recorded = RecordedLayers(
         {name: record.weight_error for name, record in read_records(provenance).items()},
         provenance.get("corrected_biases", {}),
     )
+    proof = SourceProof.of(checkpoint, original)
     total, done = checkpoint.nbytes, 0
-    for number, layer in enumerate(layers.values(), 1):
+    contents = _read_ahead(opened, checkpoint, layers, original, proof)
+    for number, (layer, content) in enumerate(zip(layers.values(), contents, strict=True), 1):
         try:
-            problems += _check_layer(checkpoint, layer, original, recorded)
+            problems += check_layer(content.result(), original, recorded)
         except (FoundryError, RuntimeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
@@ -133,6 +117,9 @@ def _verify(
         done += layer.nbytes
         if on_progress:
             on_progress(done, total, numbered("layer", number, len(layers), layer.name))
+    for name in opened.unread():
+        opened.load(name)
+    problems = [*proof.problems(), *opened.problems(), *problems]
     problems += soundness_problems(opened, checkpoint, layers)
     if not problems:
         problems += not_understood(checkpoint)
@@ -141,8 +128,48 @@ def _verify(
         layers=len(layers),
         quantized=sum(layer.marker is not None for layer in layers.values()),
         compared_with_source=original is not None,
-        notes=needs_newer_comfyui(layers),
+        notes=(*notes, *proof.notes(), *needs_newer_comfyui(layers)),
     )
+
+
+def _read_ahead(
+    opened: CheckedFile,
+    checkpoint: TensorSource,
+    layers: Mapping[str, StoredLayer],
+    original: TensorSource | None,
+    proof: SourceProof,
+) -> Iterator[Future[LayerContent]]:
+    """Yield the layers one by one, while another thread reads the next one."""
+    with ThreadPoolExecutor(1, "read") as reader:
+        upcoming: Future[LayerContent] | None = None
+        for layer in layers.values():
+            following = reader.submit(_read, opened, checkpoint, layer, original, proof)
+            if upcoming is not None:
+                yield upcoming
+            upcoming = following
+        if upcoming is not None:
+            yield upcoming
+
+
+def _read(
+    opened: CheckedFile,
+    checkpoint: TensorSource,
+    layer: StoredLayer,
+    original: TensorSource | None,
+    proof: SourceProof,
+) -> LayerContent:
+    """Read a layer, and compare its tensors with the digests of the file and of the source."""
+    stored = {suffix: checkpoint.load(info.name) for suffix, info in layer.tensors.items()}
+    names = [info.name for info in layer.tensors.values()]
+    source: dict[str, torch.Tensor] = {}
+    if original is not None:
+        found = [name for name in names if name in original.tensors]
+        if f"{layer.name}.weight" in original.tensors:
+            found = list(dict.fromkeys([f"{layer.name}.weight", *found]))
+        source = {name: original.load(name) for name in found}
+        proof.compare(source, layer.format)
+    whole = all(opened.is_proven(checkpoint.prefix + name) for name in names)
+    return LayerContent(layer, stored, source, decoded_before=whole)
 
 
 def _check_announcement(checkpoint: TensorSource, layers: dict[str, StoredLayer]) -> Iterator[str]:
@@ -189,155 +216,4 @@ def _check_rest(rest: TensorSource | None, original: TensorSource | None) -> Ite
         yield f"{name}: only one of source and checkpoint has this tensor beside the model"
     if original is not None:
         for name in set(rest.tensors) & set(wanted):
-            yield from _check_equal(rest, name, original)
-
-
-def _check_layer(
-    checkpoint: TensorSource,
-    layer: StoredLayer,
-    original: TensorSource | None,
-    recorded: _Recorded,
-) -> Iterator[str]:
-    if layer.marker is None:
-        yield from _check_unquantized(checkpoint, layer, original)
-        return
-    fmt = layer.format
-    if fmt is None:
-        yield f"{layer.name}: this tool does not know the format {layer.marker.get('format')!r}"
-        return
-    shape = layer.shape()
-    if original is not None and f"{layer.name}.weight" in original.tensors:
-        shape = original.info(f"{layer.name}.weight").shape
-    if len(shape) != 2 and not isinstance(fmt, ExpertBank):
-        yield f"{layer.name}: the layer has a marker, but its weight has {len(shape)} dimensions"
-        return
-    specs = fmt.tensor_specs(shape, torch.bfloat16)
-    wrong = list(_check_specs(layer, specs))
-    yield from wrong
-    if wrong:
-        return
-    yield from _check_scales(checkpoint, layer, fmt)
-    error = recorded.errors.get(layer.name)
-    yield from _check_weight(checkpoint, layer, fmt, shape, original, error)
-    if "bias" not in layer.tensors:
-        return
-    bias = layer.tensors["bias"].name
-    digest = recorded.biases.get(layer.name)
-    if digest is None:
-        yield from _check_equal(checkpoint, bias, original)
-    elif tensor_digest(checkpoint.load(bias)) != digest:
-        yield f"{bias}: the tensor differs from the corrected bias that was written"
-
-
-def _check_specs(layer: StoredLayer, specs: dict[str, TensorSpec]) -> Iterator[str]:
-    for suffix, spec in specs.items():
-        info = layer.tensors.get(suffix)
-        if info is None:
-            yield f"{layer.name}: {suffix} is missing"
-        elif info.shape != spec.shape or not _is_stored_as(info.dtype, spec.dtype, suffix):
-            yield (
-                f"{layer.name}: {suffix} is {info.dtype} {info.shape}, "
-                f"but the format needs {spec.dtype} {spec.shape}"
-            )
-
-
-def _is_stored_as(found: torch.dtype, wanted: torch.dtype, suffix: str) -> bool:
-    """Return whether loaders accept the dtype: they view one-byte block scales as they need."""
-    is_byte = found.itemsize == wanted.itemsize == 1
-    return found == wanted or (suffix != "weight" and is_byte)
-
-
-def _check_scales(checkpoint: TensorSource, layer: StoredLayer, fmt: WeightFormat) -> Iterator[str]:
-    for suffix, info in layer.tensors.items():
-        if suffix in ("weight", BIAS, MARKER):
-            continue
-        values = fmt.read_scale(suffix, checkpoint.load(info.name))
-        if not bool(torch.isfinite(values).all()):
-            yield f"{layer.name}: {suffix} holds NaN or infinite values"
-        elif suffix not in fmt.signed and bool((values < 0).any()):
-            yield f"{layer.name}: {suffix} is negative"
-        elif values.numel() == 1 and float(values) == 0:
-            yield f"{layer.name}: {suffix} is zero"
-        if suffix == INPUT_SCALE and info.dtype != torch.float32:
-            yield f"{layer.name}: input_scale is {info.dtype}, but loaders need float32"
-
-
-def _check_weight(
-    checkpoint: TensorSource,
-    layer: StoredLayer,
-    fmt: WeightFormat,
-    shape: tuple[int, ...],
-    original: TensorSource | None,
-    recorded_error: float | None,
-) -> Iterator[str]:
-    """Decode the weight in bands of rows and compare it with the source."""
-    tensors = {
-        suffix: checkpoint.load(layer.tensors[suffix].name)
-        for suffix in fmt.tensor_specs(shape, torch.bfloat16)
-    }
-    name = f"{layer.name}.weight"
-    source = original.load(name) if original is not None and name in original.tensors else None
-    # Values relative to the largest one, so that their squares do not overflow.
-    unit = (float(tensor_amax(source)) if source is not None else 0.0) or 1.0
-    squared_error = squared_norm = 0.0
-    for rows in row_slices(shape[0], prod(shape[1:])):
-        decoded = fmt.decode(tensors, shape, rows)
-        if not bool(torch.isfinite(decoded).all()):
-            yield f"{layer.name}: rows {rows.start}-{rows.stop} decode to NaN or infinite values"
-            return
-        if source is None:
-            continue
-        wanted = source[rows].float().div_(unit)
-        norm = float(wanted.square().sum(dtype=torch.float64))
-        error = float(decoded.div_(unit).sub_(wanted).square_().sum(dtype=torch.float64))
-        squared_norm, squared_error = squared_norm + norm, squared_error + error
-    if source is None:
-        return
-    relative = (squared_error / (squared_norm or 1.0)) ** 0.5
-    known = recorded_error is not None
-    if known and abs(relative - recorded_error) <= _RECORDED_TOLERANCE * recorded_error + 1e-6:
-        return
-    if relative > fmt.error_bound:
-        yield (
-            f"{layer.name}: the decoded weight differs from the source by {relative:.1%}, "
-            f"more than the limit for {fmt.name} ({fmt.error_bound:.0%})"
-        )
-    elif known:
-        yield (
-            f"{layer.name}: the weight error is {relative:.4%}, but it was {recorded_error:.4%} "
-            "when the file was written"
-        )
-
-
-def _check_unquantized(
-    checkpoint: TensorSource, layer: StoredLayer, original: TensorSource | None
-) -> Iterator[str]:
-    weight = layer.tensors.get("weight")
-    if weight is not None and not weight.dtype.is_floating_point:
-        yield (
-            f"{layer.name}: the weight is {weight.dtype} but has no marker, so ComfyUI would "
-            "misread it"
-        )
-    for info in layer.tensors.values():
-        yield from _check_equal(checkpoint, info.name, original)
-
-
-def _check_equal(
-    checkpoint: TensorSource, name: str, original: TensorSource | None
-) -> Iterator[str]:
-    """Check that an unquantized tensor is bit-equal to the source, cast to the stored dtype."""
-    stored = checkpoint.load(name)
-    if original is None or name not in original.tensors:
-        return
-    wanted = original.load(name)
-    if stored.shape != wanted.shape:
-        yield (
-            f"{name}: the shape is {tuple(stored.shape)}, but {tuple(wanted.shape)} in the source"
-        )
-    elif not torch.equal(_bits(stored), _bits(wanted.to(stored.dtype))):
-        yield f"{name}: the tensor is not quantized, but differs from the source"
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    """Return a view as bytes, in which NaN equals itself."""
-    return tensor.contiguous().reshape(-1).view(torch.uint8)
+            yield from tensors_differ(rest.load(name), name, original.load(name))

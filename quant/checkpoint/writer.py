@@ -20,10 +20,12 @@ import torch
 from typing_extensions import Self
 
 from ..errors import CheckpointError
+from ..files.digest import digest_of_tensor
 from ..files.partial import Partial
 from ..files.write import check_target, failures_named
 from ..formats.base import TensorSpec
 from ..sources.safetensors_file import DTYPE_NAMES
+from .digests import no_digests, sealed, with_digests
 
 # Smaller parts are left to the sync at the end.
 _LARGE_PART = 1 << 20
@@ -35,7 +37,7 @@ class CheckpointWriter:
     Args:
         target: the final path. Its folder must exist.
         specs: every tensor that will be written.
-        metadata: the header's string map.
+        metadata: the header's string map. Digests of the tensors and of the header are added.
         header_slack: bytes kept free for longer metadata passed to `commit`.
         overwrite: replace an existing target. Otherwise an existing target is an error, before
             any work and again at the rename.
@@ -60,6 +62,8 @@ class CheckpointWriter:
         self._metadata = dict(metadata)
         self._overwrite = overwrite
         self._pending = set(specs)
+        self._digests = no_digests(specs)
+        self._header_bytes = 0
         self._header_bytes = len(self._header(self._metadata)) + header_slack
         self._header_bytes += -self._header_bytes % 8  # readers expect aligned data
         self._size = 8 + self._header_bytes + data_bytes
@@ -101,6 +105,7 @@ class CheckpointWriter:
         flat = tensor.detach().cpu().contiguous().reshape(-1)
         if flat.numel():
             self._write_at(8 + self._header_bytes + self._offsets[name], flat.view(torch.uint8))
+        self._digests[name] = digest_of_tensor(flat.view(tensor.shape))
         self._pending.discard(name)
 
     def commit(self, metadata: Mapping[str, str] | None = None) -> None:
@@ -122,7 +127,7 @@ class CheckpointWriter:
         if len(header) > self._header_bytes:
             raise CheckpointError("the metadata is longer than the space reserved for it")
         head = struct.pack("<Q", self._header_bytes) + header.ljust(self._header_bytes)
-        self._write_at(0, torch.frombuffer(bytearray(head), dtype=torch.uint8))
+        self._write_at(0, torch.frombuffer(bytearray(sealed(head)), dtype=torch.uint8))
         with failures_named(self.target):
             self._partial.publish(overwrite=self._overwrite)
         self._file = None
@@ -136,7 +141,8 @@ class CheckpointWriter:
         return file
 
     def _header(self, metadata: Mapping[str, str]) -> bytes:
-        entries: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+        complete = with_digests(metadata, self._digests, self._header_bytes)
+        entries: dict[str, object] = {"__metadata__": complete}
         for name, offset in self._offsets.items():
             spec = self._specs[name]
             entries[name] = {

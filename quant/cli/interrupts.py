@@ -18,6 +18,7 @@ class Interrupts:
     """
 
     came: ClassVar[bool] = False
+    _number: ClassVar[int] = signal.SIGINT
 
     def __init__(self) -> None:
         self._before: dict[int, Any] = {}
@@ -26,7 +27,7 @@ class Interrupts:
     def raise_if_lost(cls) -> None:
         """Raise KeyboardInterrupt if one came before and a library has swallowed it."""
         if cls.came:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(cls._number)
 
     def __enter__(self) -> Interrupts:
         Interrupts.came = False
@@ -50,5 +51,5 @@ class Interrupts:
             signal.signal(number, handler)
 
     def _stop(self, number: int, frame: FrameType | None) -> NoReturn:
-        Interrupts.came = True
+        Interrupts.came, Interrupts._number = True, number
         raise KeyboardInterrupt(number)

@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from ..errors import RankError, UsageError
 from ..ranks.alone import ALONE, Ranks
 from ..ranks.place import place_here
+from .interrupts import Interrupts
 
 _HEAD_START_SECONDS = 2.0
 
@@ -35,7 +36,7 @@ def chosen_ranks(options: argparse.Namespace) -> Ranks:
         )
     from ..ranks.group import RankGroup
 
-    return RankGroup(place)
+    return RankGroup(place, before_waiting=Interrupts.raise_if_lost)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +12,7 @@ import torch
 
 from ..calibration.statistics import CalibrationStatistics
 from ..checkpoint.shared_writer import SharedWriter
+from ..checkpoint.source_digests import source_digest
 from ..checkpoint.writer import CheckpointWriter
 from ..errors import CheckpointError, FormatError
 from ..formats import for_shape, get_format
@@ -40,8 +41,17 @@ class QuantizedModel:
     report: ConversionReport
 
 
-#: A layer's weight, or the tensors of its format if the source has them, and companions by name.
-_Loaded = tuple[torch.Tensor | Mapping[str, torch.Tensor], dict[str, torch.Tensor]]
+@dataclass(frozen=True)
+class _Loaded:
+    """A layer as it was read.
+
+    ``weight`` is the tensors of its format by suffix if the source has them. ``companions`` and
+    ``digests``, of all that was read, are by name.
+    """
+
+    weight: torch.Tensor | Mapping[str, torch.Tensor]
+    companions: dict[str, torch.Tensor]
+    digests: dict[str, str]
 
 
 class _Sink(Protocol):
@@ -221,47 +231,57 @@ def _encode_all(
         pending: Future[None] | None = None
         try:
             for index, (layer, planned) in enumerate(job.layers):
-                weight, companions = upcoming.result()
+                loaded = upcoming.result()
                 if index + 1 < len(job.layers):
                     upcoming = reader.submit(_load, job, index + 1)
                 tensors, report = encode_layer(
                     layer,
                     planned,
-                    weight if isinstance(weight, Mapping) else weight.to(job.device),
+                    _on_device(loaded.weight, job.device),
                     recipe.rounding,
                     job.decisions.get(layer.name),
                     inputs.of(layer.name),
-                    companions.get(f"{layer.name}.{BIAS}"),
+                    loaded.companions.get(f"{layer.name}.{BIAS}"),
                     measure_outputs=measure_outputs,
                     correct_bias=recipe.bias_correction,
                 )
                 if pending is not None:
                     pending.result()
-                pending = writer.submit(_write, sink, {**companions, **tensors})
+                pending = writer.submit(_write, sink, {**loaded.companions, **tensors})
                 done += layer.nbytes
                 if on_progress:
                     text = numbered("layer", index + 1, len(job.layers), layer.name)
                     on_progress(done, total, text)
-                yield report
+                yield replace(report, source_digests=loaded.digests)
             if pending is not None:
                 pending.result()
         finally:
             upcoming.cancel()
 
 
+def _on_device(
+    weight: torch.Tensor | Mapping[str, torch.Tensor], device: torch.device
+) -> torch.Tensor | Mapping[str, torch.Tensor]:
+    return weight if isinstance(weight, Mapping) else weight.to(device)
+
+
 def _load(job: ConversionJob, index: int) -> _Loaded:
     layer, planned = job.layers[index]
-    companions = {info.name: _load_plain(job.source, info) for info in layer.companions}
-    taken = job.source.stored_tensors(
-        layer.tensor.name, for_shape(get_format(planned.format), layer.shape)
+    read = {info.name: job.source.load(info.name) for info in layer.companions}
+    fmt = for_shape(get_format(planned.format), layer.shape)
+    taken = job.source.stored_tensors(layer.tensor.name, fmt)
+    weight = job.source.load(layer.tensor.name) if taken is None else taken
+    return _Loaded(
+        weight,
+        {info.name: _as_stored(read[info.name], info) for info in layer.companions},
+        {n: source_digest(value) for n, value in {layer.tensor.name: weight, **read}.items()},
     )
-    return job.source.load(layer.tensor.name) if taken is None else taken, companions
 
 
-def _load_plain(source: TensorSource, info: TensorInfo) -> torch.Tensor:
-    """Load an unquantized tensor in its stored dtype; merged ones are wider."""
+def _as_stored(tensor: torch.Tensor, info: TensorInfo) -> torch.Tensor:
+    """Return an unquantized tensor in its stored dtype; merged ones are wider."""
     try:
-        return cast_plain(source.load(info.name), info.dtype)
+        return cast_plain(tensor, info.dtype)
     except FormatError as error:
         raise FormatError(f"{info.name}: {error}") from error
 

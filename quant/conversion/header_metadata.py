@@ -6,15 +6,16 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from .. import VERSION
 from ..calibration.input_scale import DEFAULT_POLICY
 from ..calibration.statistics import CalibrationStatistics
+from ..checkpoint.digests import without_digests
 from ..checkpoint.layer_record import NUMBERS, TEXTS, LayerRecord, write_records
-from ..checkpoint.provenance import PROVENANCE
+from ..checkpoint.provenance import PROVENANCE, created_now
+from ..checkpoint.source_digests import longest_source_digests, source_digests_entry
 from ..formats import for_shape, get_format
 from ..planning.plan import PlannedLayer
 from ..planning.recipe import Recipe
@@ -45,9 +46,10 @@ def header_metadata(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[
     beside = _announced_beside(job)
     quantization = {"format_version": "1.0", "layers": {**beside, **markers}}
     return {
-        **job.source.metadata,
+        **without_digests(job.source.metadata),
         QUANTIZATION_METADATA: json.dumps(quantization),
         PROVENANCE: json.dumps(_provenance(job, reports)),
+        **source_digests_entry({n: d for r in reports for n, d in r.source_digests.items()}),
     }
 
 
@@ -65,7 +67,7 @@ def _announced_beside(job: ConversionJob) -> dict[str, Any]:
 def _provenance(job: ConversionJob, reports: Sequence[LayerReport]) -> dict[str, Any]:
     return {
         "tool": f"nvfp4-foundry {VERSION}",
-        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "created": created_now(),
         "source": Path(job.source.description).name,
         "source_digest": job.source.fingerprint().digest,
         "loras": [asdict(lora) for lora in job.source.loras],
@@ -136,7 +138,8 @@ def reserved_length(job: ConversionJob) -> int:
     names = [planned.name for planned in job.plan.quantized()]
     digests = dict.fromkeys(names, "0" * 8)
     roundings = dict.fromkeys((*ROUNDINGS, TAKEN_OVER), len(names))
-    return _length([digests, roundings]) + _growth(job)
+    of_source = longest_source_digests(job.source.tensors)
+    return _length([digests, roundings, of_source]) + _growth(job)
 
 
 def _calibration_summary(statistics: CalibrationStatistics | None) -> dict[str, Any] | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ..checkpoint.layer_record import OverallError, overall_error
@@ -30,6 +31,7 @@ class LayerReport:
     ``bias_digest`` is the digest of the corrected bias. ``runtime_scale`` is the scale that ComfyUI
     uses for the activations if ``input_scale`` is None; empty if it does not quantize them.
     ``activation_spread`` is the ratio of the largest to the smallest amax of a calibration run.
+    ``source_digests`` are those of the source's tensors that the layer was made from, by name.
     """
 
     name: str
@@ -58,6 +60,7 @@ class LayerReport:
     tokens: int = 0
     activation_amax: float | None = None
     activation_spread: float | None = None
+    source_digests: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     @property
     def runtime_scale_is_dynamic(self) -> bool:

@@ -49,13 +49,17 @@ class RankGroup(Ranks):
         silent_seconds: float = _SILENT_SECONDS,
         meet_seconds: float = _MEET_SECONDS,
         connect: Callable[[], Any] = open_store,
+        before_waiting: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take a place; `__enter__` connects to the store of all, and meets the others."""
+        """Take a place; `__enter__` connects to the store of all, and meets the others.
+
+        ``before_waiting`` may raise to stop this rank and so all of them.
+        """
         self.rank, self.size = place.rank, place.size
         self.label = f"rank {place.rank}: "
         self._machine, self._local_rank = place.machine, place.local_rank
         self._silent_seconds, self._meet_seconds = silent_seconds, meet_seconds
-        self._connect = connect
+        self._connect, self._before_waiting = connect, before_waiting
         self._pulse = Pulse(place.rank)
         self._gathered = 0
         self._shown: tuple[OnProgress, int, int] | None = None
@@ -104,7 +108,7 @@ class RankGroup(Ranks):
         packed = zlib.compress(json.dumps(mine).encode(), 1)  # the store refuses more than 8 MB
         self._ask(lambda store: store.set(keys[self.rank], packed))
         while not self._has(keys):
-            self._wait(keys)
+            self._wait()
         values = self._ask(lambda store: [store.get(key) for key in keys])
         return [json.loads(zlib.decompress(value)) for value in values]
 
@@ -143,7 +147,7 @@ class RankGroup(Ranks):
                     f"{_named(missing)} did not start within {self._meet_seconds:.0f} s; start all "
                     f"{self.size} ranks"
                 )
-            self._wait(here)
+            self._wait()
         versions = {text.decode() for text in self._ask(lambda s: [s.get(key) for key in here])}
         if len(versions) > 1:
             raise RankError(
@@ -153,8 +157,9 @@ class RankGroup(Ranks):
         # The first rank watches all others, and they watch the first one.
         self._pulse.watch(range(1, self.size) if self.is_first else (0,))
 
-    def _wait(self, keys: Sequence[str]) -> None:
+    def _wait(self) -> None:
         """Wait a moment for the others, and show how far they are."""
+        self._before_waiting()
         self._check()
         if self._shown is not None:
             on_progress, before, total = self._shown

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from nvfp4_foundry.quant.checkpoint.digests import without_digests
 from nvfp4_foundry.quant.planning import Plan, Recipe, make_plan, parse_rule_lines, take_inventory
 from nvfp4_foundry.quant.planning.loadable import needed_comfyui
 from nvfp4_foundry.quant.sources import TensorSource
@@ -39,9 +40,9 @@ def for_its_formats(recipe: Recipe) -> Recipe:
 
 
 def metadata_of(path: Path) -> dict[str, str]:
-    """Read a file's metadata."""
+    """Read a file's metadata, without the digests, which belong to this very file."""
     with safe_open(path, "pt") as file:
-        return dict(file.metadata())
+        return without_digests(file.metadata())
 
 
 def bits(tensor: torch.Tensor) -> torch.Tensor:

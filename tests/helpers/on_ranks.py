@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -33,7 +32,6 @@ RULES = "*.q = float8_e4m3fn\nblocks.* = nvfp4"
 TIMEOUT = timedelta(seconds=20)
 #: Ranks of `in_threads` that are of another kind.
 KINDS: dict[int, type[RankGroup]] = {}
-_CREATED = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00")
 
 
 def torchrun(ranks: int, *arguments: object) -> subprocess.Popen[str]:
@@ -81,11 +79,6 @@ def in_threads(
         found = [pool.submit(live, rank) for rank in range(size) if rank != absent]
         answers = [future.result(timeout=60) for future in found]
     return [*answers, sorted(g.rank for g in groups if not g.speaks)]
-
-
-def bytes_of(checkpoint: Path) -> bytes:
-    """Return a checkpoint without the time at which it was made."""
-    return _CREATED.sub(b"", checkpoint.read_bytes())
 
 
 def make(folder: Path, into: Path, ranks: Ranks = ALONE) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
+from nvfp4_foundry.quant.checkpoint.digests import without_digests
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import SourceError
 from nvfp4_foundry.quant.formats import FORMATS
@@ -39,7 +40,7 @@ def written(tmp_path: Path, toy_wan: Toy) -> Path:
 def changed(path: Path, change: Change, prefix: str = "") -> Path:
     """Write the file again with other tensors and a prefix; its header keeps up."""
     with safe_open(path, "pt") as file:
-        header = dict(file.metadata())
+        header = without_digests(file.metadata())
     tensors = change(load_file(path))
     layers = json.loads(header["_quantization_metadata"])["layers"]
     kept = {n: m for n, m in layers.items() if f"{n}.weight" in tensors}

@@ -28,7 +28,8 @@ def test_metadata_and_provenance(tmp_path: Path, toy_wan: Toy) -> None:
         report = convert(source, plan, target)
         digest = source.fingerprint().digest
     metadata = metadata_of(target)
-    assert set(metadata) == {"format", "license", "_quantization_metadata", "nvfp4_foundry"}
+    ours = {"nvfp4_foundry", "nvfp4_foundry_source_digests"}
+    assert set(metadata) == {"format", "license", "_quantization_metadata", *ours}
     assert (metadata["format"], metadata["license"]) == ("pt", "mine")
     provenance = json.loads(metadata["nvfp4_foundry"])
     assert provenance["tool"].startswith("nvfp4-foundry ")
