@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 
@@ -29,9 +27,8 @@ class KeptReport:
     at: str
 
 
-def keep_report(view: dict[str, Any]) -> KeptReport:
-    """Keep a layer view and return its id, which depends on the content alone."""
-    text = json.dumps(view, separators=(",", ":"))
+def keep_report(text: str) -> KeptReport:
+    """Keep a layer view as JSON and return its id, which depends on the content alone."""
     at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     kept = KeptReport(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), at)
     path = _path(kept.id)
