@@ -18,6 +18,7 @@ from ..errors import CheckpointError, FormatError
 from ..formats import for_shape, get_format
 from ..formats.base import TensorSpec
 from ..formats.plain import cast_plain
+from ..hardware.transfers import Transfers
 from ..planning.plan import Plan
 from ..progress import OnProgress, numbered
 from ..ranks.alone import ALONE, Ranks
@@ -226,18 +227,22 @@ def _encode_all(
     recipe = job.plan.recipe
     inputs = ObservedInputs(job.statistics)
     total, done = job.source.nbytes, 0
+    transfers = Transfers(job.device)
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-        upcoming = reader.submit(_load, job, 0)
+        upcoming = reader.submit(_load, job, 0, transfers)
         pending: Future[None] | None = None
         try:
             for index, (layer, planned) in enumerate(job.layers):
                 loaded = upcoming.result()
+                weight = loaded.weight
+                if isinstance(weight, torch.Tensor):
+                    weight = transfers.arrived(weight)
                 if index + 1 < len(job.layers):
-                    upcoming = reader.submit(_load, job, index + 1)
+                    upcoming = reader.submit(_load, job, index + 1, transfers)
                 tensors, report = encode_layer(
                     layer,
                     planned,
-                    _on_device(loaded.weight, job.device),
+                    weight,
                     recipe.rounding,
                     job.decisions.get(layer.name),
                     inputs.of(layer.name),
@@ -247,7 +252,8 @@ def _encode_all(
                 )
                 if pending is not None:
                     pending.result()
-                pending = writer.submit(_write, sink, {**loaded.companions, **tensors})
+                results = transfers.computed({**loaded.companions, **tensors})
+                pending = writer.submit(_write, sink, results, transfers)
                 done += layer.nbytes
                 if on_progress:
                     text = numbered("layer", index + 1, len(job.layers), layer.name)
@@ -259,20 +265,14 @@ def _encode_all(
             upcoming.cancel()
 
 
-def _on_device(
-    weight: torch.Tensor | Mapping[str, torch.Tensor], device: torch.device
-) -> torch.Tensor | Mapping[str, torch.Tensor]:
-    return weight if isinstance(weight, Mapping) else weight.to(device)
-
-
-def _load(job: ConversionJob, index: int) -> _Loaded:
+def _load(job: ConversionJob, index: int, transfers: Transfers) -> _Loaded:
     layer, planned = job.layers[index]
     read = {info.name: job.source.load(info.name) for info in layer.companions}
     fmt = for_shape(get_format(planned.format), layer.shape)
     taken = job.source.stored_tensors(layer.tensor.name, fmt)
     weight = job.source.load(layer.tensor.name) if taken is None else taken
     return _Loaded(
-        weight,
+        weight if isinstance(weight, Mapping) else transfers.upload(weight),
         {info.name: _as_stored(read[info.name], info) for info in layer.companions},
         {n: source_digest(value) for n, value in {layer.tensor.name: weight, **read}.items()},
     )
@@ -286,6 +286,6 @@ def _as_stored(tensor: torch.Tensor, info: TensorInfo) -> torch.Tensor:
         raise FormatError(f"{info.name}: {error}") from error
 
 
-def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
+def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor], transfers: Transfers) -> None:
+    for name, tensor in transfers.download(tensors):
         sink.write(name, tensor)
