@@ -1,9 +1,9 @@
 """Measure how much memory *Quantize Model* and *Save* add to a queue run of ComfyUI on the CPU.
 
 Writes a random WAN 2.2 TI2V 5B (10 GB with all 30 blocks), and starts a fresh ComfyUI for each of
-two queue runs: calibrate with one short sampling; the same, then quantize and save. Prints the peak
-of the resident set of each, as counted by the kernel, and that of its anonymous part (without the
-pages of mapped files), sampled every 20 ms. Linux only, because it reads ``/proc``. Run
+two queue runs: calibrate with a sampling of one step; the same, then quantize and save. Prints the
+peak of the resident set of each, as counted by the kernel, and that of its anonymous part (without
+the pages of mapped files), sampled every 20 ms. Linux only, because it reads ``/proc``. Run
 ``python bench/graph_memory.py --blocks 30`` in the folder of the pack, with ComfyUI in
 ``COMFYUI_PATH``.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -33,7 +34,7 @@ MODEL = "wan.safetensors"
 BOUND = 1.5e9
 _RUN_SECONDS = 7200
 _SAMPLE_SECONDS = 0.02
-_STEPS = 2
+_STEPS = 1
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def measure(name: str, base: Path, flow: wf.Workflow) -> Peak:
     if path is None:
         raise SystemExit("set COMFYUI_PATH to the folder of ComfyUI")
     comfy_server.RUN_SECONDS = _RUN_SECONDS
-    server = comfy_server.ComfyServer(comfyui_python(path), path, base)
+    # on the CPU, ComfyUI would hold the model in float32, at twice its size
+    server = comfy_server.ComfyServer(comfyui_python(path), path, base, options=("--bf16-unet",))
     server.start()
     try:
         watch, begin = Watch(server.pid), time.perf_counter()
@@ -121,6 +123,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="folder for the large files (a temporary one)")
     parser.add_argument("--rounding", default="weighted")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the server as well
     with tempfile.TemporaryDirectory(prefix="nvfp4-bench-", dir=options.folder) as folder:
         base = comfy_server.make_base(Path(folder) / "base")
         models = base / "models/diffusion_models"

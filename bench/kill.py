@@ -1,9 +1,10 @@
 """Kill everything that writes files at random moments, and check that nothing is ever damaged.
 
-Each run is killed with SIGKILL: half of them at a uniformly random moment, half of them within
-milliseconds of the first unfinished file. Then every output must be complete, or what it was
-before: absent, or an older file. The next undisturbed run must remove what the killed ones left.
-Runs that end with SIGTERM, SIGINT or SIGHUP must leave nothing themselves.
+Runs are killed with SIGKILL: a fourth of them at a uniformly random moment, a fourth within
+milliseconds of an unfinished file, and half right before or after a random one of the last calls
+about files: open, write, flush, sync, rename and so on. Then every output must be complete, or what
+it was before: absent, or an older file. The next undisturbed run must remove what the killed ones
+left. Runs that end with SIGTERM, SIGINT or SIGHUP must leave nothing themselves.
 
 Run ``python bench/kill.py --kills 1000``. Needs a system with ``fork``.
 """
@@ -21,11 +22,23 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from writing_commands import Child, Writing, all_writings, duration, start
+from writing_commands import (
+    Child,
+    Writing,
+    all_writings,
+    duration,
+    killed_at,
+    start,
+    steps_of,
+)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# The demo takes many times as long as everything else.
+_MOST_OF_DEMO = 10
+# Of each run, so many calls are candidates for half of the kills.
+_LAST_STEPS = 80
 # How long after the first unfinished file a run is killed at most, in seconds.
-_WRITING_SECONDS = 0.05
+_WRITING_SECONDS = 0.02
 
 
 @dataclass
@@ -61,10 +74,14 @@ class Counts:
 def run_kills(writing: Writing, kills: int, signals: int, order: random.Random) -> Counts:
     """Kill and interrupt runs of one way to write, then let one end."""
     counts, seconds = Counts(), duration(writing)
+    steps = steps_of(writing, writing.folder.parent / "steps.txt")
     attempts = 0
     while counts.kills < kills and attempts < 3 * kills + 10:
         attempts += 1
-        _kill(writing, seconds, attempts, counts, order)
+        if attempts % 2:
+            _kill_at_step(writing, steps, attempts, counts, order)
+        else:
+            _kill(writing, seconds, attempts, counts, order)
     for number in range(signals):
         _interrupt(writing, seconds, SIGNALS[number % len(SIGNALS)], counts, order)
     writing.reset(absent=False)
@@ -79,8 +96,23 @@ def _kill(
     content = writing.reset(absent=attempt % 3 == 0)
     earlier = writing.leftovers()
     child = start(writing.run)
-    code = _wait_for_moment(writing, child, seconds, earlier, order, writes=attempt % 2 == 0)
-    code = child.kill() if code is None else code
+    code = _wait_for_moment(writing, child, seconds, earlier, order, writes=attempt % 4 == 0)
+    _count(writing, content, earlier, child.kill() if code is None else code, counts)
+
+
+def _kill_at_step(
+    writing: Writing, steps: int, attempt: int, counts: Counts, order: random.Random
+) -> None:
+    content = writing.reset(absent=attempt % 3 == 0)
+    earlier = writing.leftovers()
+    step = steps - 1 - order.randrange(min(steps, _LAST_STEPS))
+    _count(writing, content, earlier, start(killed_at(writing.run, step)).wait(), counts)
+
+
+def _count(
+    writing: Writing, content: dict[str, bytes], earlier: set[str], code: int, counts: Counts
+) -> None:
+    """Count what became of a run."""
     if code != -signal.SIGKILL:
         counts.ended += 1
     else:
@@ -153,6 +185,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = [w for w in writings if w.name.startswith(options.only)]
         for number, writing in enumerate(chosen):
             share = options.kills // len(chosen) + (number < options.kills % len(chosen))
+            share = min(share, _MOST_OF_DEMO) if writing.name == "demo" else share
             results[writing.name] = run_kills(writing, share, options.signals, order)
             print(f"{writing.name}: {results[writing.name]}", file=sys.stderr, flush=True)
     if options.json:

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -187,6 +188,7 @@ def main() -> None:
         help="clear ComfyUI's history after each run, which keeps what nodes showed",
     )
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the server as well
     path = comfyui_path()
     if path is None:
         raise SystemExit("set COMFYUI_PATH to the folder of ComfyUI")

@@ -11,11 +11,15 @@ import json
 import os
 import shutil
 import signal
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import scipy.optimize  # noqa: F401 - so that no child has to import it
 import torch
@@ -40,11 +44,18 @@ from nvfp4_foundry.quant.sensitivity.probe_record import ProbeRecord, UnitShift
 from nvfp4_foundry.quant.sources import open_source
 from PIL import Image
 from safetensors.torch import save_file
+from tqdm import tqdm
 
 DEMO_FILES = (
     CALIBRATION_FILE, PICTURE_FILE, *REPORT_FILES, *(variant.file_name for variant in VARIANTS)
 )  # fmt: skip
+#: The calls after which the disk may differ.
+STEPS = frozenset({
+    "open", "write", "flush", "fsync", "close", "truncate", "flock", "chmod", "chown", "replace",
+    "rename", "link", "unlink", "mkdir", "rmdir",
+})  # fmt: skip
 WIDTH, BLOCKS = 192, 3
+_LONGEST_SECONDS = 300
 _OLD = b"what was there before\n"
 _LOG = "float8_e4m3fn\tdynamic\tblocks.{}.{}\t0.01\t4.48\t(4, 192)\n"
 
@@ -110,7 +121,7 @@ def is_complete(path: Path) -> bool:
                 path.read_bytes().endswith(b"\n") and b"## Use it in ComfyUI" in path.read_bytes()
             )
         elif path.name == "calibration.safetensors":
-            return all(layer.moments for layer in load_statistics(path).layers.values())
+            _read_moments(path)
         elif path.name == "imported.safetensors":
             load_statistics(path)
         else:
@@ -119,6 +130,12 @@ def is_complete(path: Path) -> bool:
         print(f"{path}: {error!r}")
         return False
     return True
+
+
+def _read_moments(path: Path) -> None:
+    for layer in load_statistics(path).layers.values():
+        for part in layer.moments.parts if layer.moments else ():
+            part.require_readable()
 
 
 @dataclass
@@ -133,8 +150,18 @@ class Child:
         return os.waitstatus_to_exitcode(status) if pid else None
 
     def wait(self) -> int:
-        """Wait for its end; return the exit code."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        """Wait for its end; return the exit code.
+
+        Raises:
+            SystemExit: it hangs.
+        """
+        deadline = time.monotonic() + _LONGEST_SECONDS
+        while (code := self.ended()) is None:
+            if time.monotonic() > deadline:
+                os.kill(self.pid, signal.SIGKILL)
+                raise SystemExit(f"process {self.pid} hangs")
+            time.sleep(0.001)
+        return code
 
     def kill(self, number: int = signal.SIGKILL) -> int:
         """Send a signal, wait for the end, and return the exit code."""
@@ -152,11 +179,53 @@ def start(run: Callable[[], int], said: Path | None = None) -> Child:
         output = os.open(said or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+        tqdm.set_lock(threading.RLock())  # not one that a killed sibling may hold
         code = run()
     except BaseException as error:
         print(repr(error), flush=True)
     finally:
         os._exit(code)
+
+
+def killed_at(run: Callable[[], int], step: int) -> Callable[[], int]:
+    """Return ``run``, ended by SIGKILL right before or after one of its calls about files."""
+
+    def hook(frame: FrameType, event: str, called: Any) -> None:
+        nonlocal step
+        if event in ("c_call", "c_return") and called.__name__ in STEPS:
+            step -= 1
+            if step < 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched() -> int:
+        threading.setprofile(hook)
+        sys.setprofile(hook)
+        return run()
+
+    return watched
+
+
+def steps_of(writing: Writing, said: Path) -> int:
+    """Return how many moments `killed_at` knows in a run."""
+
+    def counted() -> int:
+        total = 0
+
+        def hook(frame: FrameType, event: str, called: Any) -> None:
+            nonlocal total
+            total += event in ("c_call", "c_return") and called.__name__ in STEPS
+
+        threading.setprofile(hook)
+        sys.setprofile(hook)
+        writing.run()
+        sys.setprofile(None)
+        said.write_text(str(total))
+        return 0
+
+    writing.reset(absent=False)
+    start(counted).wait()
+    return int(said.read_text())
 
 
 def duration(writing: Writing) -> float:

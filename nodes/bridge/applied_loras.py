@@ -15,11 +15,12 @@ from .lora_names import find_loras
 def loras_before(hidden: Any) -> tuple[AppliedLora, ...]:
     """Return the LoRA files that the nodes before a node's ``model`` input apply.
 
-    ``hidden`` holds the node's hidden inputs ``dynprompt`` and ``unique_id``.
+    ``hidden`` holds the node's hidden inputs ``dynprompt`` and ``unique_id``; None outside of a
+    queue run.
     """
-    prompt = hidden.dynprompt
-    if prompt is None:
+    if hidden is None or hidden.dynprompt is None:
         return ()
+    prompt = hidden.dynprompt
     return find_loras(
         {**prompt.original_prompt, **prompt.ephemeral_prompt},
         hidden.unique_id,

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from ...quant.errors import CheckpointError, IncompleteError, SourceError
+from ...quant.errors import CheckpointError, FileError, IncompleteError, SourceError
 from ...quant.planning import require_whole, take_inventory
 from ...quant.sources import (
     AppliedLora,
@@ -83,7 +83,7 @@ class ModelSource(TensorSource):
                 require_whole(take_inventory(file))
             except IncompleteError:
                 raise
-            except (SourceError, CheckpointError) as error:
+            except (SourceError, CheckpointError, FileError) as error:
                 logging.info("NVFP4 Foundry: %s; %s", error, _LIVE_ONLY)
                 continue
             if self._is_of_same_layers(file):

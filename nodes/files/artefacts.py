@@ -9,6 +9,8 @@ from typing import Any
 
 import folder_paths
 
+from ...quant.errors import FileError
+from ...quant.files.write import check_target, make_folder
 from .names import free_name, normal, quoted, why_not_name
 from .written import WRITTEN
 
@@ -50,7 +52,7 @@ class ArtefactFolder:
         return self.path(name).stat().st_mtime
 
     def check_new(self, name: Any, *, optional: bool = True) -> bool | str:
-        """Return True if a file can have this name, else why not, for ``validate_inputs``.
+        """Return True if such a file can be written, else why not, for ``validate_inputs``.
 
         ComfyUI passes a linked input as None, and the inputs of list nodes in a list. With
         ``optional``, an empty name means that nothing is saved.
@@ -58,16 +60,18 @@ class ArtefactFolder:
         name = name[0] if isinstance(name, list) else name
         try:
             if name is not None and not (optional and not name):
-                self.path(name)
-        except ValueError as error:
+                check_target(free_name(self.path(name)), overwrite=False)
+        except (ValueError, FileError) as error:
             return str(error)
         return True
 
     def check_saved(self, name: str | None) -> bool | str:
         """Return True if a file of this name exists, else why not, for ``validate_inputs``."""
-        valid = self.check_new(name, optional=False)
-        if valid is not True or name is None or self.path(name).exists():
-            return valid
+        try:
+            if name is None or self.path(name).exists():
+                return True
+        except (ValueError, FileError) as error:
+            return str(error)
         return f"{self.kind} {quoted(name)} no longer exists; refresh the list"
 
     def save(
@@ -106,8 +110,7 @@ class ArtefactFolder:
     def root(self) -> Path:
         """Return the folder, made if it is missing."""
         root = Path(folder_paths.get_output_directory(), "nvfp4_foundry", self.folder)
-        root.mkdir(parents=True, exist_ok=True)
-        return root
+        return make_folder(root)
 
 
 CALIBRATIONS = ArtefactFolder("calibration", "calibrations", ".safetensors")

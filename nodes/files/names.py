@@ -6,9 +6,9 @@ import re
 import unicodedata
 from pathlib import Path
 
+from ...quant.files.target import is_device_name
+
 _FORBIDDEN = re.compile(r'[<>:"|?*/\\]')
-# Windows has devices of these names, with any suffix and in every folder.
-_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|(com|lpt)[0-9¹²³])", re.IGNORECASE)
 # Control characters, surrogates, characters without a meaning, and separators of lines. Characters
 # that only format are part of some scripts and of emoji, but these change the direction of a text.
 _CATEGORIES = frozenset({"Cc", "Cs", "Co", "Cn", "Zl", "Zp"})
@@ -31,7 +31,7 @@ def why_not_name(name: str) -> str | None:
         return "it starts with a dot"
     if name != name.strip() or name.endswith("."):
         return "it starts or ends with a space, or ends with a dot"
-    if _DEVICE.fullmatch(name.partition(".")[0].rstrip()):
+    if is_device_name(name):
         return "Windows has a device of this name"
     if len(name.encode()) > _LONGEST_NAME:
         return f"it is longer than {_LONGEST_NAME} bytes"

@@ -11,6 +11,7 @@ from comfy_api.latest import io
 
 from ...quant.checkpoint import check_target
 from ...quant.errors import Remedy
+from ...quant.files.write import make_folder
 from ..files import folders
 from ..files.names import free_name, is_file_name
 from ..files.written import WRITTEN
@@ -102,7 +103,7 @@ class Target:
         Without a name, the file gets the name of its ``source`` with `SUFFIX`.
         """
         path = folders.target_path(self.folder or "", _name(self.file_name or "", source))
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         if self.if_exists == _NUMBER:
             path = free_name(path)
         overwrite = self.if_exists == _OVERWRITE

@@ -34,7 +34,7 @@ def remember_prompt(data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(prompt, dict):
         return data
     classes = {key: _class_of(node) for key, node in prompt.items()}
-    outputs = {key: len(getattr(found, "RETURN_TYPES", ())) for key, found in classes.items()}
+    outputs = {key: getattr(found, "RETURN_TYPES", ()) for key, found in classes.items()}
     for key, found in classes.items():
         if found is not None and prompt[key]["class_type"].startswith(_OURS):
             if not isinstance(prompt[key].get("inputs"), dict):

@@ -83,7 +83,7 @@ def _shown(value: Any) -> str:
 
 
 def make_refusable(
-    types: Mapping[str, Any], inputs: MutableMapping[str, Any], outputs: Mapping[str, int]
+    types: Mapping[str, Any], inputs: MutableMapping[str, Any], outputs: Mapping[str, Any]
 ) -> None:
     """Change a node in a prompt so that ComfyUI can validate it, and refuses what is wrong with it.
 
@@ -94,7 +94,7 @@ def make_refusable(
     Args:
         types: the inputs of the node, as ComfyUI lists them.
         inputs: its values in the prompt.
-        outputs: the number of outputs of each node in the prompt, by id.
+        outputs: the types of the outputs of each node in the prompt, by id.
     """
     for name, value in inputs.items():
         if isinstance(value, list) and len(value) == _LINK and not _leads(value, outputs):
@@ -105,9 +105,15 @@ def make_refusable(
             inputs[name] = keys[0]
 
 
-def _leads(link: list[Any], outputs: Mapping[str, int]) -> bool:
+def _leads(link: list[Any], outputs: Mapping[str, Any]) -> bool:
     origin, number = link
     if not isinstance(origin, str) or origin not in outputs:
         return False
-    is_number = isinstance(number, int) and not isinstance(number, bool)
-    return is_number and 0 <= number < outputs[origin]
+    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
+        return False
+    try:
+        # rather than its length: some packs have a sequence that answers to any number
+        outputs[origin][number]
+    except (IndexError, KeyError, TypeError):
+        return False
+    return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,7 +25,9 @@ def shown(
         pictures: ``[N, H, W, 3]``, 0 to 1, to show below it.
         saved: the model files that the node wrote; the page then refreshes its lists of models.
     """
-    data = view.to_json()
+    # As text: ComfyUI keeps what nodes showed in its history, where the objects of a large model
+    # would take ten times the memory.
+    data = json.dumps(view.to_json(), separators=(",", ":"))
     kept = keep_report(data)
     output: dict[str, Any] = {
         **ui.PreviewText(view.text).as_dict(),

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import os
 import re
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any
 
 import folder_paths
 
-from ...quant.files.write import write_text
+from ...quant.files.write import make_folder, write_text
 
 #: The number of reports that are kept. The oldest ones are removed.
 MOST_REPORTS = 300
@@ -29,9 +27,8 @@ class KeptReport:
     at: str
 
 
-def keep_report(view: dict[str, Any]) -> KeptReport:
-    """Keep a layer view and return its id, which depends on the content alone."""
-    text = json.dumps(view, separators=(",", ":"))
+def keep_report(text: str) -> KeptReport:
+    """Keep a layer view as JSON and return its id, which depends on the content alone."""
     at = datetime.now(timezone.utc).isoformat(timespec="seconds")
     kept = KeptReport(hashlib.blake2b(text.encode(), digest_size=16).hexdigest(), at)
     path = _path(kept.id)
@@ -52,8 +49,7 @@ def read_report(report_id: str) -> str | None:
 
 def _path(report_id: str) -> Path:
     folder = Path(folder_paths.get_output_directory(), "nvfp4_foundry", "reports")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / f"{report_id}.json"
+    return make_folder(folder) / f"{report_id}.json"
 
 
 def _remove_oldest(folder: Path) -> None:

@@ -26,9 +26,11 @@ from ..formats.nvfp4_scales import NVFP4_MAX
 from ..rounding.second_moments import SecondMoments
 from ..sources.write_tensors import write_tensors
 
-# Rows of the symmetric matrix kept together. Only values on or left of the diagonal are stored.
-_PANEL = 1024
+# Rows of the symmetric matrix kept together. Only values up to the last column of their diagonal
+# are gathered and stored, so smaller bands waste less; earlier versions wrote bands of 1024.
+_PANEL = 256
 _VECTORS = ("sum", "sum_rounded", "residual_energy")
+_HESSIAN, _ROWS = "hessian", "rows of the hessian"
 
 
 def moments_bytes(in_features: int) -> int:
@@ -110,7 +112,7 @@ class MomentAccumulator:
             sums.mul_(tokens / summed)
         tensors = {f"hessian.{i}": panel.cpu() for i, panel in enumerate(self._panels)}
         # bfloat16 halves the size, and its rounding is below the sampling error.
-        tensors["residual"] = self._residual.cpu().to(torch.bfloat16)
+        tensors["residual"] = self._residual.to(torch.bfloat16).cpu()
         tensors |= {name: vector.cpu() for name, vector in self._vectors.items()}
         part = MomentPart(
             uuid.uuid4().hex, run, tokens, self.in_features, 2 * stale >= calls, tensors
@@ -232,25 +234,26 @@ class InputMoments:
         Raises:
             CalibrationError: a part's file is missing or damaged.
         """
-        total: dict[str, torch.Tensor] = {}
-        for part in self.parts:
-            part.add_to(total)
         width, tokens = self.in_features, self.tokens
-        hessian = torch.empty(width, width)
+        total = {name: torch.zeros(width, width) for name in (_HESSIAN, "residual")}
+        total[_ROWS] = torch.zeros(width)
         try:
-            for index, (start, stop) in enumerate(_panels(width)):
-                panel = total.pop(f"hessian.{index}").div_(tokens)
-                hessian[start:stop, :stop] = panel
-                hessian[:stop, start:stop] = panel.t()
-            residual = total["residual"].view(width, width).div_(tokens)
-            mean, rounded, energy = (total[name].view(width).div_(tokens) for name in _VECTORS)
-        except (KeyError, RuntimeError) as error:
+            for part in self.parts:
+                part.add_to(total)
+            if not (total[_ROWS] == len(self.parts)).all():
+                raise ValueError("rows are missing")
+            mean, rounded, energy = (total.pop(name).view(width).div_(tokens) for name in _VECTORS)
+        except (KeyError, RuntimeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
             raise CalibrationError(
                 f"the Hessian files of an input of width {width} are damaged: {error}. Calibrate "
                 "again"
             ) from error
+        hessian = total[_HESSIAN].div_(tokens)
+        for start, stop in _panels(width):
+            hessian[:stop, start:stop] = hessian[start:stop, :stop].mT.clone()
+        residual = total["residual"].div_(tokens)
         return SecondMoments(hessian, residual, energy, mean, rounded, tokens)
 
 
@@ -259,7 +262,12 @@ def _panels(width: int) -> list[tuple[int, int]]:
 
 
 def _add(total: dict[str, torch.Tensor], name: str, tensor: torch.Tensor) -> None:
-    if name in total:
+    """Add stored sums to their total; a band of the Hessian of any height to its rows."""
+    if name.startswith(f"{_HESSIAN}."):
+        rows, stop = tensor.shape
+        total[_HESSIAN][stop - rows : stop, :stop] += tensor
+        total[_ROWS][stop - rows : stop] += 1
+    elif name in total:
         total[name] += tensor
     else:
         total[name] = tensor.to(torch.float32, copy=True)

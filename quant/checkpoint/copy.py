@@ -17,7 +17,7 @@ def copy_checkpoint(
 
     Raises:
         SourceError: the checkpoint cannot be read, or changed meanwhile.
-        CheckpointError: the copy cannot be written.
+        FileError, CheckpointError: the copy cannot be written.
     """
     with open_tensors(path) as file:
         specs = {name: TensorSpec(info.shape, info.dtype) for name, info in file.tensors.items()}

@@ -19,6 +19,7 @@ from ..errors import CheckpointError, FormatError
 from ..formats import for_shape, get_format
 from ..formats.base import TensorSpec
 from ..formats.plain import cast_plain
+from ..hardware.transfers import Transfers
 from ..planning.plan import Plan
 from ..progress import OnProgress, numbered
 from ..ranks.alone import ALONE, Ranks
@@ -251,7 +252,8 @@ def _restore(
     """Write the layers that an earlier run finished, and yield their reports."""
     sizes, done = {layer.name: layer.nbytes for layer, _ in job.layers}, 0
     for report, tensors in journal.read() if journal is not None else ():
-        _write(sink, tensors)
+        for name, tensor in tensors.items():
+            sink.write(name, tensor)
         done += sizes[report.name]
         if on_progress:
             on_progress(done, job.source.nbytes, f"finished before: {report.name}")
@@ -287,18 +289,22 @@ def _encode_all(
     recipe = job.plan.recipe
     inputs = ObservedInputs(job.statistics)
     total, done = job.source.nbytes, 0
+    transfers = Transfers(job.device)
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
-        upcoming = reader.submit(_load, job, 0)
+        upcoming = reader.submit(_load, job, 0, transfers)
         pending: Future[None] | None = None
         try:
             for index, (layer, planned) in enumerate(job.layers):
                 loaded = upcoming.result()
+                weight = loaded.weight
+                if isinstance(weight, torch.Tensor):
+                    weight = transfers.arrived(weight)
                 if index + 1 < len(job.layers):
-                    upcoming = reader.submit(_load, job, index + 1)
+                    upcoming = reader.submit(_load, job, index + 1, transfers)
                 tensors, report = encode_layer(
                     layer,
                     planned,
-                    _on_device(loaded.weight, job.device),
+                    weight,
                     recipe.rounding,
                     job.decisions.get(layer.name),
                     inputs.of(layer.name),
@@ -309,8 +315,8 @@ def _encode_all(
                 if pending is not None:
                     pending.result()
                 report = replace(report, source_digests=loaded.digests)
-                written = {**loaded.companions, **tensors}
-                pending = writer.submit(_write_layer, sink, report, written, journal)
+                results = transfers.computed({**loaded.companions, **tensors})
+                pending = writer.submit(_write, sink, report, results, transfers, journal)
                 done += layer.nbytes
                 if on_progress:
                     text = numbered("layer", index + 1, len(job.layers), layer.name)
@@ -322,20 +328,14 @@ def _encode_all(
             upcoming.cancel()
 
 
-def _on_device(
-    weight: torch.Tensor | Mapping[str, torch.Tensor], device: torch.device
-) -> torch.Tensor | Mapping[str, torch.Tensor]:
-    return weight if isinstance(weight, Mapping) else weight.to(device)
-
-
-def _load(job: ConversionJob, index: int) -> _Loaded:
+def _load(job: ConversionJob, index: int, transfers: Transfers) -> _Loaded:
     layer, planned = job.layers[index]
     read = {info.name: job.source.load(info.name) for info in layer.companions}
     fmt = for_shape(get_format(planned.format), layer.shape)
     taken = job.source.stored_tensors(layer.tensor.name, fmt)
     weight = job.source.load(layer.tensor.name) if taken is None else taken
     return _Loaded(
-        weight,
+        weight if isinstance(weight, Mapping) else transfers.upload(weight),
         {info.name: _as_stored(read[info.name], info) for info in layer.companions},
         {n: source_digest(value) for n, value in {layer.tensor.name: weight, **read}.items()},
     )
@@ -349,17 +349,17 @@ def _as_stored(tensor: torch.Tensor, info: TensorInfo) -> torch.Tensor:
         raise FormatError(f"{info.name}: {error}") from error
 
 
-def _write_layer(
+def _write(
     sink: _Sink,
     report: LayerReport,
     tensors: Mapping[str, torch.Tensor],
+    transfers: Transfers,
     journal: Journal | None,
 ) -> None:
-    _write(sink, tensors)
-    if journal is not None:
-        journal.append(report, tensors)
-
-
-def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor]) -> None:
-    for name, tensor in tensors.items():
+    written: dict[str, torch.Tensor] = {}
+    for name, tensor in transfers.download(tensors):
         sink.write(name, tensor)
+        if journal is not None:
+            written[name] = tensor
+    if journal is not None:
+        journal.append(report, written)

@@ -58,22 +58,26 @@ def estimate_max_rule(
     """
     sample = _Sample.of(weight)
     exact = sample.rows.float()
-    norm = sample.total(exact) ** 0.5
     if rounding == "max" or not len(exact):
-        return MaxRuleEstimate(encoded.relative_error, output_error, norm)
+        (squared_norm,) = sample.totals(exact)
+        return MaxRuleEstimate(encoded.relative_error, output_error, squared_norm**0.5)
     shape = (weight.shape[0], weight.shape[1])
     chosen = torch.cat([fmt.decode(encoded.tensors, shape, band) for band in sample.bands])
     plain = fmt.decode(fmt.encode(sample.rows, MaxRule()).tensors, (len(exact), shape[1]))
-    by_weight = sample.ratio(plain - exact, chosen - exact)
-    by_output = None
+    compared = [exact, plain - exact, chosen - exact]
     if trial is not None and trial.is_possible:
         # one row per output channel
         of_plain, of_chosen = ((rows - exact) @ trial.inputs.T for rows in (plain, chosen))
         if bias_shift is not None:
             of_chosen += torch.cat([bias_shift[band] for band in sample.bands]).unsqueeze(1)
-        by_output = sample.ratio(of_plain, of_chosen)
+        compared += [of_plain, of_chosen]
+    squared_norm, *squares = sample.totals(*compared)
+    by_weight = _ratio(*squares[:2])
+    by_output = _ratio(*squares[2:]) if squares[2:] else None
     return MaxRuleEstimate(
-        _times(encoded.relative_error, by_weight), _times(output_error, by_output), norm
+        _times(encoded.relative_error, by_weight),
+        _times(output_error, by_output),
+        squared_norm**0.5,
     )
 
 
@@ -99,17 +103,15 @@ class _Sample:
         rows = torch.cat([weight[band] for band in bands])
         return cls(bands, rows, (count - 1) / (len(rows) - 1))
 
-    def total(self, rows: torch.Tensor) -> float:
-        """Return the sum of squares over all rows of the weight, from those of the sample."""
-        if not len(rows):
-            return 0.0
-        squares = rows.square().sum(1, dtype=torch.float64)
-        return float(squares[:-1].sum() * self.scale + squares[-1])
+    def totals(self, *of_rows: torch.Tensor) -> list[float]:
+        """Return the sums of squares over all rows of the weight, from those of the sample.
 
-    def ratio(self, plain: torch.Tensor, chosen: torch.Tensor) -> float | None:
-        """Return the ratio of the norms of two errors; None if the second one is zero."""
-        reference = self.total(chosen)
-        return (self.total(plain) / reference) ** 0.5 if reference > 0 else None
+        All at once, because the host waits for the device.
+        """
+        if not len(of_rows[0]):
+            return [0.0] * len(of_rows)
+        squares = [rows.square().sum(1, dtype=torch.float64) for rows in of_rows]
+        return torch.stack([s[:-1].sum() * self.scale + s[-1] for s in squares]).tolist()
 
 
 def _bands(rows: int) -> Iterator[slice]:
@@ -118,6 +120,11 @@ def _bands(rows: int) -> Iterator[slice]:
     for number in range(_BANDS):
         start = number * (rows - size) // (_BANDS - 1)
         yield slice(start, start + size)
+
+
+def _ratio(plain: float, chosen: float) -> float | None:
+    """Return the ratio of the norms of two errors from their squares; None if there is none."""
+    return (plain / chosen) ** 0.5 if chosen > 0 else None
 
 
 def _times(error: float | None, ratio: float | None) -> float | None:

@@ -16,7 +16,6 @@ _MOST_LINKS = 40
 # Not folders of files, except the one that is kept in memory.
 _SYSTEM_FOLDERS = ("/dev", "/proc", "/sys")
 _FOLDERS_OF_FILES = ("/dev/shm",)
-# Names that Windows gives to devices, also with any suffix.
 _DEVICES = re.compile(
     r"(CON|PRN|AUX|NUL|CONIN\$|CONOUT\$|(COM|LPT)[0-9¹²³])\s*(\..*)?", re.I | re.S
 )
@@ -42,16 +41,21 @@ def why_not_a_name(name: str, system: str = os.name) -> str:
     if "\0" in name:
         return "it holds a NUL character"
     try:
-        os.fsencode(name)
+        name.encode("utf-8", "surrogateescape")  # as the names of files that are not UTF-8 are read
     except UnicodeEncodeError:
         return "it holds half a character, which no file system can store"
     if system != "nt":
         return ""
     if found := _NOT_ON_WINDOWS.search(name):
         return f"Windows allows no {found.group()!r} in names"
-    if _DEVICES.fullmatch(name):
+    if is_device_name(name):
         return "Windows keeps it for a device"
     return "Windows drops dots and spaces at the end" if name[-1] in ". " else ""
+
+
+def is_device_name(name: str) -> bool:
+    """Tell whether Windows has a device of this name, with any suffix and in every folder."""
+    return _DEVICES.fullmatch(name) is not None
 
 
 def require_ordinary(path: str | os.PathLike[str], *, system: str = os.name) -> None:

@@ -133,10 +133,9 @@ class AsymW4A8Int8(WeightFormat):
         refusal = self.refusal(tuple(weight.shape))
         if refusal or self.parameters() != FORMAT.parameters():
             raise FormatError(refusal or f"{MARKER_NAME} is written only as comfy-kitchen does")
-        amax = tensor_amax(weight)
-        require_finite(amax)
+        amax = require_finite(tensor_amax(weight))
         found = quantize_rotated(
-            weight, float(amax), self._group, search=rule.searches, measure_error=measure_error
+            weight, amax, self._group, search=rule.searches, measure_error=measure_error
         )
         tensors = {
             "weight": found.packed,

@@ -10,7 +10,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
+from math import isfinite, prod
 from typing import Any
 
 import torch
@@ -242,13 +242,19 @@ def roundup(value: int, multiple: int) -> int:
     return -(-value // multiple) * multiple
 
 
-def require_finite(amax: torch.Tensor) -> None:
-    """Raise `FormatError` if the maxima over a weight show that it holds NaN or Inf."""
-    if not bool(torch.isfinite(amax).all()):
+def require_finite(amax: torch.Tensor) -> float:
+    """Return the largest of the maxima over a weight; 0 if there are none.
+
+    Raises:
+        FormatError: the weight holds NaN or Inf.
+    """
+    largest = float(amax.max()) if amax.numel() else 0.0  # NaN stays NaN
+    if not isfinite(largest):
         raise FormatError(
             "the weight holds NaN or Inf; the source file is damaged, or was saved in fp16 "
             "although its values do not fit fp16; start from an intact bf16 or fp32 file"
         )
+    return largest
 
 
 def relative_error(squares: Mapping[int, torch.Tensor]) -> float:

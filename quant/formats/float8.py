@@ -73,9 +73,8 @@ class Float8(WeightFormat):
         """
         if weight.dim() != 2:
             raise FormatError(self.refusal(tuple(weight.shape)) or "float8 needs a 2-D weight")
-        amax = tensor_amax(weight)
-        require_finite(amax)
-        chosen = self.choose_scale(weight, float(amax), rule)
+        amax = require_finite(tensor_amax(weight))
+        chosen = self.choose_scale(weight, amax, rule)
         scale = torch.full((), chosen, dtype=torch.float32, device=weight.device)
         reciprocal = 1.0 / scale
         codes = torch.empty(weight.shape, dtype=self.dtype, device=weight.device)

@@ -95,8 +95,7 @@ class Int8(WeightFormat):
         refusal = self.refusal(tuple(weight.shape))
         if refusal:
             raise FormatError(refusal)
-        amax = tensor_amax(weight)
-        require_finite(amax)
+        amax = require_finite(tensor_amax(weight))
         group = self.group(weight.shape[1])
         if self.per_row:
             values = weight if group is None else rotate(weight.float(), group)
@@ -109,7 +108,7 @@ class Int8(WeightFormat):
             )
             scale = result.scales.unsqueeze(1)
         else:
-            chosen = choose_tensor_scale(weight, float(amax), INT8_MAX, rule)
+            chosen = choose_tensor_scale(weight, amax, INT8_MAX, rule)
             chosen = min(max(chosen, INT8_FLOOR), LARGEST_SCALE)
             scale = torch.full((), chosen, dtype=torch.float32, device=weight.device)
             result = round_rows(

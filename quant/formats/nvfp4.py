@@ -96,8 +96,7 @@ class NVFP4(WeightFormat):
         if weight.dim() != 2:
             raise FormatError(self.refusal(tuple(weight.shape)) or "NVFP4 needs a 2-D weight")
         amax = block_amax(weight)
-        require_finite(amax)
-        largest = float(amax.max()) if amax.numel() else 0.0
+        largest = require_finite(amax)
         divisor = SEARCH_DIVISOR if rule.searches else NVFP4_MAX
         scale = safe_scale(largest, divisor)
         tensor_scale = torch.full((), scale, dtype=torch.float32, device=weight.device)

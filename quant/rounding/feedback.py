@@ -25,6 +25,8 @@ _MOST_DAMPING = 1.0
 _CHANCE = 1.5
 # Number of random vectors for the estimate of a trace. An error of a few percent does not matter.
 _PROBES = 16
+# Rows of a matrix [K, K] that a step works on at a time, so that its copies stay small.
+_BAND = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,16 +38,14 @@ class FeedbackFactor:
             together. Rounding goes from the end, so it begins with the highest energy.
         lower: float32 [K, K], unit lower triangular, in ``order``.
         weight: float32 [K], the cost of each channel's squared error, in ``order``.
-        correction: float32 [K, K] or None: ``E[(x - xq) xq^T] A^-1``, rows in the model's order of
-            channels, columns in ``order``. ``W + W @ correction`` is the best weight for rounded
-            inputs.
+        regression: how the best weight for rounded inputs differs; None if it was not asked for.
         block: channels per block.
     """
 
     order: torch.Tensor
     lower: torch.Tensor
     weight: torch.Tensor
-    correction: torch.Tensor | None
+    regression: Regression | None
     block: int
 
     def permute(self, weight: torch.Tensor, *, compensate: bool) -> torch.Tensor:
@@ -55,9 +55,18 @@ class FeedbackFactor:
         """
         weight = weight.float()
         target = weight[:, self.order]
-        if compensate and self.correction is not None:
-            target.addmm_(weight, self.correction)
-        return target
+        if not compensate or self.regression is None:
+            return target
+        lost = (weight * self.regression.share) @ self.regression.residual
+        lost = lost[:, self.order]
+        # lost A^-1 with A = L D L^T needs no other matrix [K, K]
+        lost = torch.linalg.solve_triangular(
+            self.lower.mT, lost, upper=True, left=False, unitriangular=True
+        )
+        lost = torch.linalg.solve_triangular(
+            self.lower, lost.div_(self.weight), upper=False, left=False, unitriangular=True
+        )
+        return target.add_(lost)
 
     def restore(self, values: torch.Tensor) -> torch.Tensor:
         """Return values with their columns back in the model's order."""
@@ -66,27 +75,39 @@ class FeedbackFactor:
         return result
 
 
+@dataclass(frozen=True, eq=False)
+class Regression:
+    """What the rounded input still tells about the lost part of each channel.
+
+    With both, ``W + (W * share) @ residual @ A^-1`` is the best weight for rounded inputs.
+
+    Attributes:
+        residual: float32 [K, K], ``E[(x - xq) xq^T]``, in the model's order of channels.
+        share: float32 [K], what is kept of each row after the share that chance explains.
+    """
+
+    residual: torch.Tensor
+    share: torch.Tensor
+
+
 def factorize(moments: SecondMoments, block: int, *, compensate: bool = True) -> FeedbackFactor:
     """Shrink, damp and factorize the Hessian of an input.
 
-    K must be a multiple of ``block``. Besides the moments, the peak memory is about three float32
-    matrices ``[K, K]``, or four with a correction.
+    K must be a multiple of ``block``. Besides the moments, the peak memory is one float32 matrix
+    ``[K, K]``, which becomes the factor in place.
 
     Raises:
         FormatError: the moments hold NaN or infinity, or the Hessian is not positive.
     """
-    hessian = moments.hessian
-    order = _block_order(hessian.diagonal(), block)
-    shrunk = shrink(hessian, moments.tokens)
-    shrunk = shrunk.index_select(0, order).index_select(1, order)
-    lower = _cholesky(shrunk)
-    del shrunk
-    diagonal = lower.diagonal().clone()
-    correction = None
+    order = _block_order(moments.hessian.diagonal(), block)
+    lower = _cholesky(moments, order)
+    regression = None
     if compensate and moments.residual is not None:
-        correction = _correction(moments, moments.residual, lower, order)
+        share = _explained_share(moments, moments.residual, lower, order)
+        regression = Regression(moments.residual, share)
+    diagonal = lower.diagonal().clone()
     lower.div_(diagonal)  # dividing column k by its diagonal makes it unit lower triangular
-    return FeedbackFactor(order, lower, diagonal.square(), correction, block)
+    return FeedbackFactor(order, lower, diagonal.square(), regression, block)
 
 
 def _block_order(energy: torch.Tensor, block: int) -> torch.Tensor:
@@ -97,62 +118,78 @@ def _block_order(energy: torch.Tensor, block: int) -> torch.Tensor:
     return (blocks.unsqueeze(1) * block + inner).reshape(-1)
 
 
-def shrink(hessian: torch.Tensor, tokens: int) -> torch.Tensor:
-    """Shrink a sample Hessian toward its diagonal to remove correlations that arise by chance.
+def shrinkage(hessian: torch.Tensor, tokens: int) -> float:
+    """Return the share of correlations to remove from a sample Hessian, because chance makes them.
 
-    The shrinkage is the coefficient of Schaefer and Strimmer 2005 (doi:10.2202/1544-6115.1175) for
+    This is the coefficient of Schaefer and Strimmer 2005 (doi:10.2202/1544-6115.1175) for
     correlations, with the variance of a correlation under normality, ``(1 + r^2) / tokens``. With
     few tokens it approaches 1, and error feedback approaches plain rounding.
     """
     diagonal = hessian.diagonal()
     active = int((diagonal > 0).sum())  # a channel of zeros has no correlations, even by chance
     scale = diagonal.clamp_min(torch.finfo(torch.float32).tiny).rsqrt()
-    squares = ((hessian * scale).mul_(scale.unsqueeze(1))).square_()
-    squares.diagonal().zero_()
-    off_diagonal = float(squares.sum(dtype=torch.float64))
-    del squares
+    squares = []
+    for start, stop in _bands(len(diagonal)):
+        band = (hessian[start:stop] * scale).mul_(scale[start:stop].unsqueeze(1))
+        band[:, start:stop].diagonal().zero_()
+        squares.append(band.square_().sum(dtype=torch.float64))
+    off_diagonal = float(torch.stack(squares).sum())
     variance = (active * (active - 1) + off_diagonal) / max(1, tokens)
-    share = min(1.0, max(0.0, variance / off_diagonal)) if off_diagonal > 0 else 1.0
-    shrunk = hessian * (1.0 - share)
-    shrunk.diagonal().copy_(diagonal)
+    return min(1.0, max(0.0, variance / off_diagonal)) if off_diagonal > 0 else 1.0
+
+
+def _shrunk(hessian: torch.Tensor, share: float, order: torch.Tensor) -> torch.Tensor:
+    """Return the Hessian with its channels in ``order``, shrunk toward its diagonal."""
+    shrunk = torch.empty_like(hessian)
+    for start, stop in _bands(len(order)):
+        shrunk[start:stop] = hessian.index_select(0, order[start:stop]).index_select(1, order)
+    shrunk.mul_(1.0 - share)
+    shrunk.diagonal().copy_(hessian.diagonal()[order])
     return shrunk
 
 
-def _cholesky(matrix: torch.Tensor) -> torch.Tensor:
-    """Return the Cholesky factor of a matrix, which is damped in place as much as needed."""
-    diagonal = matrix.diagonal()
-    mean = float(diagonal.mean())
-    if not torch.isfinite(diagonal).all():
+def _cholesky(moments: SecondMoments, order: torch.Tensor) -> torch.Tensor:
+    """Return the Cholesky factor of the shrunk Hessian, damped as much as needed."""
+    hessian = moments.hessian
+    if not torch.isfinite(hessian.diagonal()).all():
         raise FormatError("the Hessian of the layer's input is not finite; calibrate again")
+    mean = float(hessian.diagonal().mean())
+    share = shrinkage(hessian, moments.tokens)
     damping = _DAMPING
-    added = 0.0
     while damping <= _MOST_DAMPING:
-        diagonal.add_((damping - added) * mean if mean > 0 else 1.0)
-        added = damping
-        factor, info = torch.linalg.cholesky_ex(matrix)
+        # Its transpose is the matrix itself, in the order of columns that LAPACK works in.
+        matrix = _shrunk(hessian, share, order).mT
+        matrix.diagonal().add_(damping * mean if mean > 0 else 1.0)
+        info = torch.empty((), dtype=torch.int32, device=matrix.device)
+        torch.linalg.cholesky_ex(matrix, out=(matrix, info))
         if int(info) == 0:
-            return factor
+            return matrix
         damping *= 10.0
     raise FormatError("the Hessian of the layer's input is not positive; calibrate again")
 
 
-def _correction(
+def _explained_share(
     moments: SecondMoments, residual: torch.Tensor, lower: torch.Tensor, order: torch.Tensor
 ) -> torch.Tensor:
-    """Return the matrix that predicts each channel's rounding error from the rounded input.
+    """Return how much of each channel's regression on the rounded input to keep, float32 [K].
 
     It is the regression of ``x - xq`` on ``xq``, with each channel shrunk by its adjusted R^2
     (Stein). This removes the share that chance explains, so channels whose error cannot be
     predicted are not corrected.
     """
-    # residual A^-1 = Z^T L^-1 with Z = L^-1 residual^T
     freedom = _degrees_of_freedom(moments.hessian, lower, order)
-    solved = torch.linalg.solve_triangular(lower, residual.t()[order], upper=False)
-    explained = solved.square().sum(0)
+    explained = torch.empty_like(moments.residual_energy)
+    for start, stop in _bands(len(order)):
+        # residual A^-1 residual^T is Z^T Z with Z = L^-1 residual^T; its diagonal is enough
+        solved = residual[start:stop].index_select(1, order).mT
+        solved = torch.linalg.solve_triangular(lower, solved, upper=False)
+        explained[start:stop] = solved.square_().sum(0)
     by_chance = moments.residual_energy * (_CHANCE * freedom / max(1, moments.tokens))
-    share = ((explained - by_chance) / explained.clamp_min(1e-30)).clamp_(0.0, 1.0)
-    solved.mul_(share)
-    return torch.linalg.solve_triangular(lower, solved.t(), upper=False, left=False)
+    return ((explained - by_chance) / explained.clamp_min(1e-30)).clamp_(0.0, 1.0)
+
+
+def _bands(channels: int) -> list[tuple[int, int]]:
+    return [(start, min(start + _BAND, channels)) for start in range(0, channels, _BAND)]
 
 
 def _degrees_of_freedom(

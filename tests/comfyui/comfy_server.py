@@ -42,6 +42,11 @@ class Run:
         """Return what a node showed."""
         return "".join(self.outputs[node]["text"])
 
+    def view(self, node: str) -> dict[str, Any]:
+        """Return the view that a node sent to the page."""
+        (sent,) = self.outputs[node]["nvfp4_view"]
+        return json.loads(sent)
+
 
 @dataclass
 class ComfyServer:
@@ -52,6 +57,7 @@ class ComfyServer:
     base: Path
     port: int = 0
     log: Path = Path()
+    options: tuple[str, ...] = ()
     _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
 
     def start(self) -> None:
@@ -61,7 +67,7 @@ class ComfyServer:
         command = [
             str(self.python), "main.py", "--cpu", "--listen", "127.0.0.1",
             "--port", str(self.port), "--base-directory", str(self.base),
-            "--database-url", "sqlite:///:memory:", "--disable-auto-launch",
+            "--database-url", "sqlite:///:memory:", "--disable-auto-launch", *self.options,
         ]  # fmt: skip
         # another build of its page than the one that is installed
         if page := os.environ.get("COMFYUI_FRONTEND"):

@@ -133,7 +133,7 @@ def test_report_and_frontier_are_shown(server: ComfyServer, shipped: Run) -> Non
     assert lines[0] == f"saved as {NAME}"
     assert lines[1].startswith("model   WAN T2V") and lines[2].startswith("budget  size ")
     assert "preset wan2.2-14b" in shipped.text(mix)
-    (view,) = shipped.outputs[mix]["nvfp4_view"]
+    view = shipped.view(mix)
     assert view["kind"] == "mix" and view["frontier"]["preset"]["name"] == "wan2.2-14b"
     assert len(view["frontier"]["points"]) > 3 and view["edit"]["widget"] == "rules"
 

@@ -86,7 +86,7 @@ def test_every_node_with_a_report_is_an_output_node(own: ComfyServer) -> None:
 
 def test_a_report_is_kept_for_pages_that_load_later(own: ComfyServer) -> None:
     run = done(own, planning())
-    (view,), (kept,) = run.outputs["plan"]["nvfp4_view"], run.outputs["plan"]["nvfp4_report"]
+    view, (kept,) = run.view("plan"), run.outputs["plan"]["nvfp4_report"]
     assert own.get(f"/nvfp4_foundry/reports/{kept['id']}") == {"at": kept["at"], "view": view}
     own.stop()
     own.start()
@@ -110,7 +110,7 @@ def test_rules_of_the_plan_change_only_what_follows(own: ComfyServer) -> None:
     done(own, planning())
     run = done(own, planning(rules="blocks.1.ffn.2 = bf16"))
     assert "plan" in run.executed and not {"model", "preset"} & run.executed
-    (view,) = run.outputs["plan"]["nvfp4_view"]
+    view = run.view("plan")
     layers = view["layers"]
     index = layers["name"].index("blocks.1.ffn.2")
     assert layers["format"]["of"][layers["format"]["at"][index]] == "bf16"

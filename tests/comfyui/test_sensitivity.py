@@ -132,7 +132,7 @@ def test_report_and_map_are_shown(measured: Run) -> None:
     text = measured.text("measure")
     assert text.startswith("saved as measured\n46 layers")
     assert "blocks.0.cross_attn.v" in text
-    (view,) = measured.outputs["measure"]["nvfp4_view"]
+    view = measured.view("measure")
     assert view["kind"] == "sensitivity" and len(view["layers"]["name"]) == 46
     assert {"nvfp4", "float8_e4m3fn"} <= set(view["errors"])
 

@@ -79,9 +79,10 @@ export class Reports {
    * @param {{ executionId: string, prompt: Prompt | null }} run `prompt`: what was queued, if known
    */
   executed(node, output, { executionId, prompt }) {
-    const view = output?.nvfp4_view?.[0];
+    const sent = output?.nvfp4_view?.[0];
     const report = output?.nvfp4_report?.[0];
-    if (!view || !report?.id) return;
+    if (!sent || !report?.id) return;
+    const view = JSON.parse(sent);
     this.keepView(report.id, view);
     if (prompt) this.hashes.set(report.id, this.hash(prompt, executionId));
     const known = this.hashes.get(report.id) ?? { inputs: null, seedless: null };

@@ -158,6 +158,10 @@ class PretendedGpu(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if func.overloadpacket.__name__ == "is_pinned":
+            return False
+        if func.overloadpacket.__name__ in ("pin_memory", "_pin_memory"):
+            return args[0]  # only a driver can pin
         if self._is_composite(func):  # in inference mode they come here as a whole
             with self:
                 result = func.decompose(*args, **kwargs)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ from nvfp4_foundry.nodes.conversion.quantize_model import QuantizeModel  # noqa:
 from nvfp4_foundry.nodes.planning.plan_layers import PlanLayers  # noqa: E402
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint  # noqa: E402
 from nvfp4_foundry.quant.cli import main  # noqa: E402
-from nvfp4_foundry.quant.conversion.convert import quantize_to_memory, save_model  # noqa: E402
+from nvfp4_foundry.quant.conversion.convert import quantize_to_memory  # noqa: E402
 from nvfp4_foundry.quant.errors import FoundryError  # noqa: E402
 from nvfp4_foundry.quant.formats import get_format  # noqa: E402
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory  # noqa: E402
@@ -147,7 +147,7 @@ def try_encoder(name: str, encoder: Encoder) -> dict[str, Any]:
     with TextEncoderSource(clip) as source:
         read_from = [str(part) for part in source.paths]
     saved, from_file = folder / f"{name}-a.safetensors", folder / f"{name}-b.safetensors"
-    save_model(checkpoint, saved)
+    replace(checkpoint, made=None).write(saved, overwrite=False)  # layer by layer
     code = main(["quantize", str(path), str(from_file), "--preset", "auto"])
     assert verify_checkpoint(saved, path).problems == ()
     a, b = load_file(saved), load_file(from_file)
@@ -227,7 +227,7 @@ def try_without_files() -> dict[str, Any]:
     plan, table, _ = PlanLayers.execute(clip, get_preset("t5-xxl").build(), False).args
     preview, checkpoint, _ = QuantizeModel.execute(clip, plan, AS_HERE).args
     saved = folder / "t5-xxl-from-memory.safetensors"
-    save_model(checkpoint, saved)
+    checkpoint.write(saved, overwrite=False)
     with_file = load_file(folder / "t5-xxl-a.safetensors")
     return {
         "from_memory": "weights are read from memory" in table,

@@ -56,11 +56,21 @@ def test_the_inputs_of_the_chosen_option_are_checked() -> None:
 @pytest.mark.parametrize("link", [["a", "b"], ["m", 3], ["m", -1], ["m", True], [0, 0], [{}, 0]])
 def test_a_link_to_nothing_can_be_refused(link: list[Any]) -> None:
     inputs = {**GOOD, "name": link, "choice": ["m", 0]}
-    make_refusable(TYPES, inputs, {"m": 2})
+    make_refusable(TYPES, inputs, {"m": ("MODEL", "CLIP")})
     assert inputs["name"] == [*link, None] and inputs["choice"] == "all"
 
 
 def test_a_good_link_stays() -> None:
     inputs = {**GOOD, "model": ["m", 1]}
-    make_refusable(TYPES, inputs, {"m": 2})
+    make_refusable(TYPES, inputs, {"m": ("MODEL", "CLIP")})
     assert inputs == {**GOOD, "model": ["m", 1]}
+
+
+def test_some_packs_have_any_number_of_outputs() -> None:
+    class Anything(tuple[str, ...]):
+        def __getitem__(self, index: Any) -> Any:
+            return "*"
+
+    inputs = {**GOOD, "model": ["m", 7]}
+    make_refusable(TYPES, inputs, {"m": Anything()})
+    assert inputs["model"] == ["m", 7]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,9 @@ from nvfp4_foundry.quant.calibration import (
     moments_folder,
     save_statistics,
 )
+from nvfp4_foundry.quant.calibration.moments import InputMoments
 from nvfp4_foundry.quant.errors import CalibrationError
+from safetensors.torch import load_file, save_file
 
 from tests.helpers.moments_by_hand import BIG, Observed, gathered
 
@@ -76,6 +79,37 @@ def test_damaged_files_are_named(saved: Path) -> None:
     path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(CalibrationError, match=rf"{path.name}.*[Cc]alibrate again"):
         moments.load()
+
+
+@pytest.mark.parametrize("width", [1040, 2320])
+def test_bands_of_earlier_versions_add_up_with_new_ones(width: int, tmp_path: Path) -> None:
+    """Earlier versions stored bands of 1024 rows. The sums are the same, bit for bit."""
+    torch.manual_seed(5)
+    new = [gathered(torch.randn(20, width), run=run, folder=tmp_path) for run in ("a", "b")]
+    assert new[0].path is not None
+    whole = load_file(new[0].path)
+    bands = [whole.pop(f"hessian.{i}") for i in range(-(-width // 256))]
+    assert sum(band.numel() for band in bands) <= width * (width + 256) / 2
+    lower = torch.cat([torch.nn.functional.pad(b, (0, width - b.shape[1])) for b in bands])
+    hessian = torch.where(lower == 0, lower.T, lower)
+    for index, start in enumerate(range(0, width, 1024)):
+        stop = min(start + 1024, width)
+        whole[f"hessian.{index}"] = hessian[start:stop, :stop].contiguous()
+    save_file(whole, tmp_path / "old.safetensors")
+    old = replace(new[0], path=tmp_path / "old.safetensors")
+    mixed, plain = InputMoments((old, new[1])).load(), InputMoments(tuple(new)).load()
+    assert torch.equal(mixed.hessian, plain.hessian)
+    assert torch.equal(mixed.residual, plain.residual)
+
+
+def test_a_file_without_some_rows_is_damaged(tmp_path: Path) -> None:
+    part = gathered(torch.randn(20, 300), folder=tmp_path)
+    assert part.path is not None
+    tensors = load_file(part.path)
+    del tensors["hessian.1"]
+    save_file(tensors, part.path)
+    with pytest.raises(CalibrationError, match="width 300 are damaged: rows are missing"):
+        InputMoments((part,)).load()
 
 
 def test_merging_adds_parts_and_renumbers_rows(

@@ -68,15 +68,15 @@ def cases() -> Iterator[Case]:
         yield from (Case(name, a, b) for a in inputs for b in outputs)
 
 
-def arguments(case: Case, file: Path, other: Path) -> list[str]:
-    """Return a command line that names ``file`` to read and to write, ``other`` elsewhere."""
+def arguments(case: Case, read: Path, written: Path, other: Path) -> list[str]:
+    """Return a command line that names these files to read and to write, ``other`` elsewhere."""
     given = case.command.split()
     for action in leaf_commands()[case.command]._actions:
         is_output = suffix_for(action) is not None
         if action.dest == case.read.dest:
-            text = input_text(action, str(file))
+            text = input_text(action, str(read))
         elif action.dest == case.write.dest:
-            text = str(file)
+            text = str(written)
         elif action.required or not action.option_strings:
             text = str(other.with_suffix(".new") if is_output else other)
         else:
@@ -94,7 +94,7 @@ def test_no_output_is_an_input(case: Case, tmp_path: Path, capsys: Capture) -> N
     other = tmp_path / "other.safetensors"
     for path in (file, other):
         path.write_bytes(b"precious")
-    code, _, error = run(capsys, *arguments(case, file, other))
+    code, _, error = run(capsys, *arguments(case, file, file, other))
     if case.read.type is MergedPath:  # replaced, were it a calibration
         assert code == 1 and "not a safetensors file" in error
     else:
@@ -217,3 +217,28 @@ def test_outputs_that_cannot_be_written_are_1(
 def test_a_place_on_the_hub_stays_as_it_is() -> None:
     place = InputPath("hf://owner/repo/file.safetensors")
     assert place == "hf://owner/repo/file.safetensors" and place.inputs == (place,)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_named_pipe_is_neither_read_nor_replaced(tmp_path: Path, capsys: Capture) -> None:
+    """Reading one would wait for ever, and a rename would replace it."""
+    tried = set()
+    for case in cases():
+        suffix = suffix_for(case.write)
+        for action in (case.read, case.write):
+            if (case.command, action.dest) in tried:
+                continue
+            tried.add((case.command, action.dest))
+            folder = tmp_path / str(len(tried))
+            folder.mkdir()
+            pipe, other = folder / f"pipe{suffix}", folder / "other.safetensors"
+            os.mkfifo(pipe)
+            other.write_bytes(b"precious")
+            read, written = (
+                (pipe, folder / f"new{suffix}") if action is case.read else (other, pipe)
+            )
+            code, _, error = run(capsys, *arguments(case, read, written, other))
+            assert code == 1 and "is a named pipe" in error, (case, action.dest, error)
+            assert pipe.is_fifo() and other.read_bytes() == b"precious"
+            assert len(list(folder.iterdir())) == 2
+    assert len(tried) > 30

@@ -12,7 +12,7 @@ from nvfp4_foundry.quant.formats.base import safe_scale
 from nvfp4_foundry.quant.formats.nvfp4 import NVFP4, NVFP4W4A16
 from nvfp4_foundry.quant.formats.nvfp4_scales import BLOCK, SEARCH_DIVISOR, NVFP4Grid
 from nvfp4_foundry.quant.rounding import GptqRule, SecondMoments, SweepRule, get_rounding
-from nvfp4_foundry.quant.rounding.feedback import FeedbackFactor, factorize, shrink
+from nvfp4_foundry.quant.rounding.feedback import FeedbackFactor, factorize, shrinkage
 from nvfp4_foundry.quant.rounding.gptq import round_with_feedback
 
 
@@ -74,6 +74,43 @@ def test_the_factor_is_that_of_the_shrunk_and_damped_hessian() -> None:
     share = shares[large].mean()
     assert 0.9 < share < 1.0
     torch.testing.assert_close(shares[large], share.expand(int(large.sum())), rtol=1e-3, atol=0)
+
+
+def test_the_best_weight_for_rounded_inputs_is_the_regression() -> None:
+    """``W + (W * share) R A^-1`` in float64, with the damped Hessian that the factor stands for."""
+    torch.manual_seed(4)
+    weight, moments = torch.randn(8, 640), moments_of(correlated(2048, 640))
+    factor = factorize(moments, BLOCK)
+    assert factor.regression is not None and moments.residual is not None
+    order, lower = factor.order, factor.lower.double()
+    damped = lower @ torch.diag(factor.weight.double()) @ lower.T
+    inverse = torch.linalg.inv(damped)
+    residual = moments.residual.double()[:, order]
+    explained = ((residual @ inverse) * residual).sum(1)
+    freedom = float((moments.hessian.double()[order][:, order] * inverse).sum())
+    chance = 1.5 * freedom / moments.tokens * moments.residual_energy.double()
+    share = ((explained - chance) / explained).clamp(0, 1)
+    assert 0 < share.mean() < 1
+    torch.testing.assert_close(factor.regression.share.double(), share, rtol=0, atol=0.02)
+    kept = weight.double() * factor.regression.share.double()
+    expected = weight.double()[:, order] + kept @ residual @ inverse
+    found = factor.permute(weight, compensate=True).double()
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert (found - weight.double()[:, order]).abs().max() > 0.01
+
+
+def test_factorizing_takes_one_matrix_beside_the_moments() -> None:
+    moments = moments_of(correlated(256, 1536))
+    matrix = 4 * 1536**2
+    with torch.profiler.profile(profile_memory=True) as profile:
+        factor = factorize(moments, BLOCK)
+    held = peak = 0
+    for event in profile.profiler.kineto_results.events():
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    assert factor.lower.untyped_storage().nbytes() == matrix
+    assert peak < 2.5 * matrix
 
 
 def test_blocks_stay_together_in_the_order() -> None:
@@ -235,7 +272,7 @@ def test_silent_channels_change_nothing_for_the_others() -> None:
     """Channels of zeros do not change the shrinkage of the other channels."""
     alone = moments_of(correlated(512, 64)).hessian
     padded = torch.nn.functional.pad(alone, (0, 448, 0, 448))
-    torch.testing.assert_close(shrink(padded, 512)[:64, :64], shrink(alone, 512))
+    assert shrinkage(padded, 512) == pytest.approx(shrinkage(alone, 512), rel=1e-6)
 
 
 def test_a_rule_is_freed_as_soon_as_nobody_holds_it() -> None:
