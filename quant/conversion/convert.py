@@ -360,6 +360,6 @@ def _write(
     for name, tensor in transfers.download(tensors):
         sink.write(name, tensor)
         if journal is not None:
-            written[name] = tensor
+            written[name] = tensor.clone()  # its buffer may be used again
     if journal is not None:
         journal.append(report, written)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.conversion.convert import convert, quantize_to_memory
-from nvfp4_foundry.quant.errors import CheckpointError, FormatError, PlanError
+from nvfp4_foundry.quant.errors import FileError, FormatError, PlanError
 from nvfp4_foundry.quant.planning import take_inventory
 from nvfp4_foundry.quant.sources import StateDictSource
 
@@ -62,7 +62,7 @@ def test_stopping_keeps_the_file_that_was_to_be_overwritten(tmp_path: Path, toy_
     def stop(*_: object) -> None:
         raise Stop
 
-    with pytest.raises(CheckpointError, match="exists"):
+    with pytest.raises(FileError, match="exists"):
         convert(source, plan_of(source), target)
     with pytest.raises(Stop):
         convert(source, plan_of(source), target, overwrite=True, on_progress=stop)
