@@ -11,6 +11,7 @@ the pages of mapped files), sampled every 20 ms. Linux only, because it reads ``
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import signal
 import sys
@@ -64,7 +65,8 @@ class Watch:
 
     def _sample(self) -> None:
         while not self._stopped.wait(_SAMPLE_SECONDS):
-            self.anonymous = max(self.anonymous, memory_of(self._pid, "RssAnon"))
+            with contextlib.suppress(OSError):  # the process has ended
+                self.anonymous = max(self.anonymous, memory_of(self._pid, "RssAnon"))
 
 
 def memory_of(pid: int, field: str) -> int:

@@ -1,7 +1,8 @@
 """Measure what several ranks gain, and what is left if one is killed.
 
-Writes a random model into a folder and converts it with ``nvfp4 quantize`` on one rank and on
-several by turns, with the same number of threads in each rank. Then it kills a random rank of a
+Writes a random model into a folder and converts it with ``nvfp4 quantize`` by turns on one rank
+with one thread, on one rank with as many threads as there are ranks otherwise, and on these ranks
+with one thread each. Then it kills a random rank of a
 conversion at a random moment, also before the ranks have met, and checks that all end, that no
 target and no unfinished file is left, and that the next conversion works. Run
 ``python bench/ranks.py --ranks 2 --kills 50``.
@@ -24,6 +25,7 @@ from statistics import median
 
 import psutil
 import torch
+from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.text import text_table
 from safetensors.torch import save_file
 
@@ -39,7 +41,7 @@ class Deaths:
     """What was seen of the conversions in which a rank was killed; seconds from the kill."""
 
     killed: int = 0
-    before_the_file: int = 0
+    at_the_end: int = 0
     seconds: list[float] = field(default_factory=list)
     faults: list[str] = field(default_factory=list)
 
@@ -58,23 +60,25 @@ def write_model(path: Path, layers: int) -> None:
     )
 
 
-def start(ranks: int, source: Path, target: Path, rounding: str) -> subprocess.Popen[str]:
-    """Start a conversion on ranks of one thread."""
+def start(
+    ranks: int, source: Path, target: Path, rounding: str, threads: int = 1
+) -> subprocess.Popen[str]:
+    """Start a conversion on ranks of so many threads each."""
     launcher = ["-m", "torch.distributed.run", f"--nproc-per-node={ranks}"] if ranks > 1 else []
     command = [sys.executable, *launcher, "-m", CLI, "quantize", source, target, "--preset", "all",
                "--rounding", rounding, "--overwrite"]  # fmt: skip
     return subprocess.Popen(
         [str(part) for part in command],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": str(threads)},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
-def seconds_of_work(ranks: int, source: Path, target: Path, rounding: str) -> float:
+def seconds_of_work(ranks: int, threads: int, source: Path, target: Path, rounding: str) -> float:
     """Return the time that the report states, which leaves out the start of torch."""
-    process = start(ranks, source, target, rounding)
+    process = start(ranks, source, target, rounding, threads)
     output, _ = process.communicate()
     if process.returncode:
         raise SystemExit(output)
@@ -92,26 +96,28 @@ def kill_one(ranks: int, source: Path, folder: Path, rounding: str, deaths: Deat
         victim = _rank(process, number)
         while begun and process.poll() is None and not list(folder.glob(".*.partial")):
             time.sleep(0.01)
-        time.sleep(random.uniform(0, 1.5))
+        time.sleep(random.uniform(0, 0.7 if begun else 8))
         with contextlib.suppress(psutil.NoSuchProcess):
             victim.send_signal(death)
         sent = time.monotonic()
         output, _ = process.communicate(timeout=_PATIENCE_SECONDS)
+        seconds = time.monotonic() - sent
     except subprocess.TimeoutExpired:
         deaths.faults.append(f"rank {number} of {ranks}: {death.name}: the others hung")
         process.kill()
         return
-    if process.returncode == 0:
-        target.unlink()  # it had finished before
-        return
+    if target.exists():  # it had finished before
+        if verify_checkpoint(target, source).problems:
+            deaths.faults.append(f"rank {number} of {ranks}: {death.name}: damaged")
+        target.unlink()
+        deaths.at_the_end += 1
     deaths.killed += 1
-    deaths.before_the_file += not begun
-    deaths.seconds.append(time.monotonic() - sent)
-    if deaths.seconds[-1] > _SLOW_SECONDS:
+    deaths.seconds.append(seconds)
+    if seconds > _SLOW_SECONDS:
         deaths.faults.append(f"rank {number} of {ranks}: {death.name}: slow\n{output}")
-    left = [path.name for path in folder.iterdir()]
-    if left or "Traceback" in output.split("torch/distributed")[0]:
+    for left in list(folder.iterdir()):
         deaths.faults.append(f"rank {number} of {ranks}: {death.name}: left {left}\n{output}")
+        left.unlink()
 
 
 def _rank(process: subprocess.Popen[str], number: int) -> psutil.Process:
@@ -123,6 +129,15 @@ def _rank(process: subprocess.Popen[str], number: int) -> psutil.Process:
                     return child
         time.sleep(0.01)
     raise SystemExit(process.communicate()[0])
+
+
+def _table(seconds: dict[tuple[int, int], float]) -> str:
+    """Return the times of ranks and threads, and how much faster they are than one of each."""
+    rows = [
+        (str(ranks), str(threads), f"{time:.1f}", f"{seconds[1, 1] / time:.2f}")
+        for (ranks, threads), time in seconds.items()
+    ]
+    return text_table(("ranks", "threads of each", "seconds", "times as fast"), rows)
 
 
 def main() -> None:
@@ -140,25 +155,22 @@ def main() -> None:
         source, folder = Path(place) / "model.safetensors", Path(place) / "out"
         folder.mkdir()
         write_model(source, options.layers)
-        target, counts = folder / "out.safetensors", (1, options.ranks)
-        times: dict[int, list[float]] = {count: [] for count in counts}
+        target = folder / "out.safetensors"
+        kinds = ((1, 1), (1, options.ranks), (options.ranks, 1))
+        times: dict[tuple[int, int], list[float]] = {kind: [] for kind in kinds}
         for _ in range(options.rounds):
-            for count in counts:
-                times[count].append(seconds_of_work(count, source, target, options.rounding))
+            for kind in kinds:
+                times[kind].append(seconds_of_work(*kind, source, target, options.rounding))
         target.unlink(missing_ok=True)
         if options.rounds:
-            alone = median(times[1])
-            rows = [
-                (str(n), f"{median(t):.1f}", f"{alone / median(t):.2f}") for n, t in times.items()
-            ]
-            print(text_table(("ranks", "seconds", "times as fast"), rows))
+            print(_table({kind: median(found) for kind, found in times.items()}))
         deaths = Deaths()
         for _ in range(options.kills):
             kill_one(options.ranks, source, folder, options.rounding, deaths)
         if options.kills:
             print(
-                f"{deaths.killed} conversions killed, {deaths.before_the_file} perhaps before the "
-                f"file; the others ended after {median(deaths.seconds):.1f} s, at most "
+                f"{deaths.killed} conversions killed, {deaths.at_the_end} of them when the file "
+                f"was complete; all ended after {median(deaths.seconds):.1f} s, at most "
                 f"{max(deaths.seconds):.1f} s; faults: {len(deaths.faults)}"
             )
             print("\n".join(deaths.faults))

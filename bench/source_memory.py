@@ -4,7 +4,8 @@ The peak should not grow with the size. Writes random WAN models with the width 
 safetensors, with the names of diffusers, quantized by other tools, and as GGUF. The size gives the
 number of blocks. Converts each in a separate process, and deletes it. The peak is the largest
 resident set of the process, as counted by the kernel. Run
-``python bench/source_memory.py --sizes 1 5 20 --folder FOLDER``.
+``python bench/source_memory.py --sizes 1 5 20 --folder FOLDER``. With ``--blocks 30``, every kind
+holds the same model, so that the times can be compared.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from nvfp4_foundry.quant.text import text_table
 from synthetic_wan import wan_shapes
 
 QUANTIZE = (sys.executable, "-m", "nvfp4_foundry.quant.cli", "quantize")
-OPTIONS = ("--preset", "all", "--rounding", "max", "--device", "cpu")
+OPTIONS = ("--preset", "all", "--device", "cpu", "--rounding")
 _POOL = 1 << 22
 _SIGMA = 0.02
 Shape = tuple[int, ...]
@@ -39,13 +40,14 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Measured:
-    """One conversion: kind of source, sizes in bytes, peak resident bytes, and wall time."""
+    """One conversion: kind of source, bytes, peak resident bytes, wall and processor seconds."""
 
     kind: str
     source_bytes: int
     output_bytes: int
     peak_bytes: int
     seconds: float
+    cpu_seconds: float
 
 
 def write_safetensors(
@@ -162,19 +164,19 @@ def shapes_of_size(size: float, bytes_per_value: float) -> dict[str, Shape]:
     return wan_shapes(max(1, round((size / bytes_per_value - empty) / (one - empty))))
 
 
-def measure(kind: str, size: float, folder: Path) -> Measured:
+def measure(kind: str, shapes: dict[str, Shape], rounding: str, folder: Path) -> Measured:
     """Write a source, convert it, and delete both files."""
-    write, suffix, bytes_per_value = KINDS[kind]
+    write, suffix, _ = KINDS[kind]
     source, target = folder / f"source{suffix}", folder / "target.safetensors"
     try:
-        write(source, shapes_of_size(size, bytes_per_value))
+        write(source, shapes)
         start = time.perf_counter()
         process = subprocess.Popen(
-            [*QUANTIZE, str(source), str(target), *OPTIONS], stdout=subprocess.DEVNULL
+            [*QUANTIZE, str(source), str(target), *OPTIONS, rounding], stdout=subprocess.DEVNULL
         )
         _, status, usage = os.wait4(process.pid, 0)
         if os.waitstatus_to_exitcode(status):
-            raise SystemExit(f"quantizing {kind} of {size / 1e9:.1f} GB failed")
+            raise SystemExit(f"quantizing {kind} failed")
         unit = 1 if sys.platform == "darwin" else 1024
         return Measured(
             kind=kind,
@@ -182,10 +184,18 @@ def measure(kind: str, size: float, folder: Path) -> Measured:
             output_bytes=target.stat().st_size,
             peak_bytes=usage.ru_maxrss * unit,
             seconds=time.perf_counter() - start,
+            cpu_seconds=usage.ru_utime + usage.ru_stime,
         )
     finally:
         source.unlink(missing_ok=True)
         target.unlink(missing_ok=True)
+
+
+def models(options: argparse.Namespace, bytes_per_value: float) -> list[dict[str, Shape]]:
+    """Return the shapes of the models to convert."""
+    if options.blocks:
+        return [wan_shapes(options.blocks)]
+    return [shapes_of_size(size * 1e9, bytes_per_value) for size in options.sizes]
 
 
 def main() -> None:
@@ -193,14 +203,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--folder", type=Path, help="folder for the large files (a temporary one)")
     parser.add_argument("--sizes", type=float, nargs="+", default=[1, 5, 20], help="source GB")
+    parser.add_argument("--blocks", type=int, help="the same model in every kind, not by size")
+    parser.add_argument("--rounding", default="max", help="rounding of the conversion (max)")
     parser.add_argument("--kinds", nargs="+", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="nvfp4-bench-", dir=options.folder) as folder:
         results = [
-            measure(kind, size * 1e9, Path(folder))
+            measure(kind, shapes, options.rounding, Path(folder))
             for kind in options.kinds
-            for size in options.sizes
+            for shapes in models(options, KINDS[kind][2])
         ]
     if options.json:
         print(json.dumps([asdict(result) for result in results], indent=1))
@@ -211,11 +223,12 @@ def main() -> None:
             f"{r.source_bytes / 1e9:.2f}",
             f"{r.output_bytes / 1e9:.2f}",
             f"{r.peak_bytes / 1e9:.2f}",
-            f"{r.seconds:.0f}",
+            f"{r.seconds:.1f}",
+            f"{r.cpu_seconds:.1f}",
         )
         for r in results
     ]
-    print(text_table(("source", "GB", "output GB", "peak GB", "s"), rows))
+    print(text_table(("source", "GB", "output GB", "peak GB", "s", "cpu s"), rows))
 
 
 if __name__ == "__main__":

@@ -66,7 +66,7 @@ def _run(arguments: list[str], outcome: _Outcome) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a console may lack letters of a prompt or name
             stream.reconfigure(errors="backslashreplace")
     from .paths import check_outputs
-    from .ranks import chosen_ranks, one_voice
+    from .ranks import chosen_ranks, one_voice, remove_what_dead_ranks_left
 
     with one_voice():
         options = build_parser().parse_args(arguments)
@@ -77,9 +77,13 @@ def _run(arguments: list[str], outcome: _Outcome) -> int:
 
     options.ranks = chosen_ranks(options)
     outcome.ranks = options.ranks
-    with options.ranks as ranks:
-        ranks.by_first("outputs", lambda: check_outputs(options))
-        return options.run(options)
+    try:
+        with options.ranks as ranks:
+            ranks.by_first("outputs", lambda: check_outputs(options))
+            return options.run(options)
+    except BaseException:
+        remove_what_dead_ranks_left(options)
+        raise
 
 
 class _Outcome:

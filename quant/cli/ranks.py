@@ -39,6 +39,19 @@ def chosen_ranks(options: argparse.Namespace) -> Ranks:
     return RankGroup(place, before_waiting=Interrupts.raise_if_lost)
 
 
+def remove_what_dead_ranks_left(options: argparse.Namespace) -> None:
+    """Delete the unfinished file of a first rank that was killed before it told its name.
+
+    Only that of a dead process of this machine; see `remove_leftovers`.
+    """
+    if options.ranks.size > 1:
+        from ..files.partial import remove_leftovers
+        from .paths import outputs_of
+
+        for output in outputs_of(options):
+            remove_leftovers(output.path)
+
+
 @contextmanager
 def one_voice() -> Iterator[None]:
     """Drop what this rank writes while all ranks of a machine find the same: wrong usage, help."""

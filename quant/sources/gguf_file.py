@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,7 @@ class GgufFile(TensorSource):
         }
         self.notes = _quality_note(self._stored)
         self._file = open_unbuffered(path)
+        self._reading = Lock()  # the position in the file belongs to one thread at a time
         self._witness = FileWitness(path, self._file)
 
     @property
@@ -86,15 +88,16 @@ class GgufFile(TensorSource):
         info, stored = self.info(name), self._stored[name]
         if not stored.is_quantized:
             return self._read_plain(stored, 0, prod(info.shape)).view(info.shape)
-        blocks = self._read_blocks(stored, 0, prod(info.shape))
+        size = stored.block_size
         values = torch.empty(prod(info.shape), dtype=torch.float32)
 
         def loop(chunks: Iterable[slice]) -> None:
             for chunk in chunks:
-                part = values[chunk.start * stored.block_size : chunk.stop * stored.block_size]
-                part.copy_(_decode(blocks[chunk], stored))
+                first, stop = chunk.start * size, chunk.stop * size
+                blocks = self._read_blocks(stored, first, stop)
+                values[first:stop].copy_(_decode(blocks, stored))
 
-        share_chunks(loop, row_slices(len(blocks), stored.block_size, _CHUNK), values.device)
+        share_chunks(loop, row_slices(len(values) // size, size, _CHUNK), values.device)
         return values.view(info.shape)
 
     def load_runs(self, name: str, starts: Sequence[int], length: int) -> torch.Tensor:
@@ -120,7 +123,8 @@ class GgufFile(TensorSource):
         count = (stop - first) // tensor.block_size
         blocks = np.empty((count, tensor.block_bytes), dtype=np.uint8)
         start = tensor.offset + first // tensor.block_size * tensor.block_bytes
-        read_into(blocks.reshape(-1), self._file, start, self.path, tensor.name)
+        with self._reading:
+            read_into(blocks.reshape(-1), self._file, start, self.path, tensor.name)
         return blocks
 
     def _read_plain(self, tensor: GgufTensor, start: int, count: int) -> torch.Tensor:
