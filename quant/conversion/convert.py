@@ -129,22 +129,19 @@ def convert(
     """
     _require_other_file(source.paths, target)
     job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
-    slack = reserved_length(job)
     on_progress = ranks.counted(on_progress)
-    keep = resume and ranks.size == 1
     with SharedWriter(
-        target, job.specs(), header_metadata(job, ()), ranks, header_slack=slack,
+        target, job.specs(), header_metadata(job, ()), ranks, header_slack=reserved_length(job),
         overwrite=overwrite,
-    ) as writer, _opened_journal(job, target, measure_outputs, keep=keep) as journal:  # fmt: skip
+    ) as writer, _opened_journal(job, target, measure_outputs, keep=resume and ranks.size == 1) as journal:  # fmt: skip
         sink, mine = _WithPrefix(writer, job.prefix), share_of(job, ranks)
         restored = tuple(_restore(mine, sink, journal, on_progress))
-        mine = _without(mine, restored)
-        encoded = tuple(_encode_all(mine, sink, measure_outputs, on_progress, journal))
-        reports = (*restored, *encoded)
+        left = _without(mine, restored)
+        encoded = tuple(_encode_all(left, sink, measure_outputs, on_progress, journal))
         _copy_rest(job, share_of_rest(job, ranks), writer, on_progress)
         source.require_unchanged()
         writer.merge_parts()
-        layers = _in_order(job, gather_reports(reports, ranks))
+        layers = _in_order(job, gather_reports((*restored, *encoded), ranks))
         writer.commit(header_metadata(job, layers))
     if ranks.is_first:
         remove_journals(target)
