@@ -129,11 +129,11 @@ def convert(
     """
     _require_other_file(source.paths, target)
     job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
-    on_progress = ranks.counted(on_progress)
+    on_progress, keep = ranks.counted(on_progress), resume and ranks.size == 1
     with SharedWriter(
         target, job.specs(), header_metadata(job, ()), ranks, header_slack=reserved_length(job),
         overwrite=overwrite,
-    ) as writer, _opened_journal(job, target, measure_outputs, keep=resume and ranks.size == 1) as journal:  # fmt: skip
+    ) as writer, _opened_journal(job, target, measure_outputs, keep=keep) as journal:  # fmt: skip
         sink, mine = _WithPrefix(writer, job.prefix), share_of(job, ranks)
         restored = tuple(_restore(mine, sink, journal, on_progress))
         left = _without(mine, restored)
