@@ -14,6 +14,7 @@ from ...quant.conversion.report import ConversionReport
 from ...quant.errors import FoundryError
 from ...quant.planning import Recipe, automatic_recipe, make_plan, require_whole, take_inventory
 from ...quant.reports.view import conversion_view
+from ...quant.rounding import NEED_MOMENTS
 from ...quant.sources import open_source
 from ..bridge.models import compute_device
 from ..bridge.progress import progress_bar
@@ -130,6 +131,7 @@ class QuantizeFile(FoundryNode):
                 overwrite=overwrite,
                 device=compute_device(working_bytes(recipe.rounding, statistics)),
                 whole_file=whole_checkpoint,
+                resume=recipe.rounding in NEED_MOMENTS,
                 on_progress=progress_bar(),
             )
         target.written(path)

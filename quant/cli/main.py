@@ -73,6 +73,7 @@ def _run(arguments: list[str], outcome: _Outcome) -> int:
     outcome.command = options.prog
     outcome.as_json = getattr(options, "json", False)  # which may be abbreviated
     outcome.has_device = hasattr(options, "device")
+    outcome.keeps_layers = getattr(options, "resume", False)
 
     options.ranks = chosen_ranks(options)
     outcome.ranks = options.ranks
@@ -91,12 +92,17 @@ class _Outcome:
     def __init__(self, *, as_json: bool) -> None:
         self.command = "nvfp4"
         self.has_device = False
+        self.keeps_layers = False
         self.as_json = as_json
         self.ranks: Ranks | None = None
 
     def interrupted(self) -> int:
         """Report an interruption."""
-        return self._report("interrupted; no unfinished file was left", INTERRUPTED)
+        left = "the finished layers are kept; go on with --resume"
+        return self._report(
+            f"interrupted; {left if self.keeps_layers else 'no unfinished file was left'}",
+            INTERRUPTED,
+        )
 
     def failed(self, error: Exception) -> int:
         """Report an error; one that nobody foresaw with where its details are."""

@@ -48,6 +48,12 @@ def add(commands: Commands) -> None:
         type=output_ending_in(".html", ".json", ".txt"),
         help="also save the report, as .html, .json or .txt",
     )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="keep the finished layers beside DST if the run is stopped, and go on from them; "
+        "give it from the first run on",
+    )
     add_overwrite(parser, "an output")
     add_recipe_options(parser)
 
@@ -90,6 +96,7 @@ def _convert(
             overwrite=options.overwrite,
             device=device,
             whole_file=options.whole_checkpoint,
+            resume=options.resume,
             ranks=options.ranks,
             on_progress=on_progress,
         )

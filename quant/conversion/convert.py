@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +28,7 @@ from ..sources.stored_layers import BIAS
 from .compile_report import conversion_report
 from .header_metadata import header_metadata, reserved_length
 from .job import ConversionJob, prepare_job
+from .journal import Journal, journal_key, remove_journals
 from .layer import encode_layer
 from .observed_input import ObservedInputs
 from .report import ConversionReport, LayerReport
@@ -97,6 +99,7 @@ def convert(
     measure_outputs: bool = True,
     whole_file: bool = False,
     ranks: Ranks = ALONE,
+    resume: bool = False,
     on_progress: OnProgress | None = None,
 ) -> ConversionReport:
     """Write a quantized checkpoint file.
@@ -116,6 +119,8 @@ def convert(
             a full checkpoint stays a full checkpoint.
         ranks: the ranks that share the layers and write into the same file. All call this with
             the same arguments, and all get the whole report.
+        resume: keep the finished layers in a `Journal` if the run is stopped, and go on from one.
+            Several ranks keep none.
         on_progress: called after each layer.
 
     Raises:
@@ -124,20 +129,25 @@ def convert(
     """
     _require_other_file(source.paths, target)
     job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
-    slack = reserved_length(job)
-    on_progress = ranks.counted(on_progress)
+    on_progress, keep = ranks.counted(on_progress), resume and ranks.size == 1
     with SharedWriter(
-        target, job.specs(), header_metadata(job, ()), ranks, header_slack=slack,
+        target, job.specs(), header_metadata(job, ()), ranks, header_slack=reserved_length(job),
         overwrite=overwrite,
-    ) as writer:  # fmt: skip
+    ) as writer, _opened_journal(job, target, measure_outputs, keep=keep) as journal:  # fmt: skip
         sink, mine = _WithPrefix(writer, job.prefix), share_of(job, ranks)
-        reports = tuple(_encode_all(mine, sink, measure_outputs, on_progress))
+        restored = tuple(_restore(mine, sink, journal, on_progress))
+        left = _without(mine, restored)
+        encoded = tuple(_encode_all(left, sink, measure_outputs, on_progress, journal))
         _copy_rest(job, share_of_rest(job, ranks), writer, on_progress)
         source.require_unchanged()
         writer.merge_parts()
-        layers = _in_order(job, gather_reports(reports, ranks))
+        layers = _in_order(job, gather_reports((*restored, *encoded), ranks))
         writer.commit(header_metadata(job, layers))
-    return conversion_report(job, layers, target.name)
+    if ranks.is_first:
+        remove_journals(target)
+    report = conversion_report(job, layers, target.name)
+    notes = _resumed(journal, len(restored), len(layers))
+    return replace(report, notes=(*report.notes, *notes))
 
 
 def quantize_to_memory(
@@ -218,8 +228,57 @@ def _in_order(job: ConversionJob, reports: Iterable[LayerReport]) -> tuple[Layer
     return tuple(by_name[planned.name] for planned in job.plan.layers)
 
 
+@contextmanager
+def _opened_journal(
+    job: ConversionJob, target: Path, measure_outputs: bool, *, keep: bool
+) -> Iterator[Journal | None]:
+    """Yield the journal; None if none is kept."""
+    if not keep:
+        yield None
+        return
+    journal = Journal(target, journal_key(job, measure_outputs=measure_outputs))
+    try:
+        yield journal
+    finally:
+        journal.close()
+
+
+def _restore(
+    job: ConversionJob, sink: _Sink, journal: Journal | None, on_progress: OnProgress | None
+) -> Iterator[LayerReport]:
+    """Write the layers that an earlier run finished, and yield their reports."""
+    sizes, done = {layer.name: layer.nbytes for layer, _ in job.layers}, 0
+    for report, tensors in journal.read() if journal is not None else ():
+        for name, tensor in tensors.items():
+            sink.write(name, tensor)
+        done += sizes[report.name]
+        if on_progress:
+            on_progress(done, job.source.nbytes, f"finished before: {report.name}")
+        yield report
+
+
+def _without(job: ConversionJob, finished: Sequence[LayerReport]) -> ConversionJob:
+    names = {report.name for report in finished}
+    return replace(job, layers=tuple(entry for entry in job.layers if entry[0].name not in names))
+
+
+def _resumed(journal: Journal | None, restored: int, layers: int) -> Iterator[str]:
+    """Yield notes on what an earlier run contributed."""
+    if journal is not None and restored:
+        yield f"{restored} of {layers} layers were finished by an earlier run that was stopped"
+    elif journal is not None and journal.other_settings:
+        yield (
+            "the layers of an earlier run that was stopped were not used: since then, the model, "
+            "the calibration, the recipe or the version changed"
+        )
+
+
 def _encode_all(
-    job: ConversionJob, sink: _Sink, measure_outputs: bool, on_progress: OnProgress | None
+    job: ConversionJob,
+    sink: _Sink,
+    measure_outputs: bool,
+    on_progress: OnProgress | None,
+    journal: Journal | None = None,
 ) -> Iterator[LayerReport]:
     """Encode layer after layer. Other threads read the next layer and write the previous one."""
     if not job.layers:  # more ranks than layers
@@ -252,13 +311,14 @@ def _encode_all(
                 )
                 if pending is not None:
                     pending.result()
+                report = replace(report, source_digests=loaded.digests)
                 results = transfers.computed({**loaded.companions, **tensors})
-                pending = writer.submit(_write, sink, results, transfers)
+                pending = writer.submit(_write, sink, report, results, transfers, journal)
                 done += layer.nbytes
                 if on_progress:
                     text = numbered("layer", index + 1, len(job.layers), layer.name)
                     on_progress(done, total, text)
-                yield replace(report, source_digests=loaded.digests)
+                yield report
             if pending is not None:
                 pending.result()
         finally:
@@ -286,6 +346,17 @@ def _as_stored(tensor: torch.Tensor, info: TensorInfo) -> torch.Tensor:
         raise FormatError(f"{info.name}: {error}") from error
 
 
-def _write(sink: _Sink, tensors: Mapping[str, torch.Tensor], transfers: Transfers) -> None:
+def _write(
+    sink: _Sink,
+    report: LayerReport,
+    tensors: Mapping[str, torch.Tensor],
+    transfers: Transfers,
+    journal: Journal | None,
+) -> None:
+    written: dict[str, torch.Tensor] = {}
     for name, tensor in transfers.download(tensors):
         sink.write(name, tensor)
+        if journal is not None:
+            written[name] = tensor.clone()  # its buffer may be used again
+    if journal is not None:
+        journal.append(report, written)

@@ -1,0 +1,146 @@
+"""A conversion that was stopped goes on from the layers that it finished."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from nvfp4_foundry.quant.calibration import (
+    ActivationCollector,
+    CollectorSettings,
+    load_statistics,
+    save_statistics,
+)
+from nvfp4_foundry.quant.checkpoint import verify_checkpoint
+from nvfp4_foundry.quant.conversion.convert import convert
+from nvfp4_foundry.quant.conversion.report import ConversionReport
+from nvfp4_foundry.quant.sources import open_source
+from safetensors.torch import load_file, save_file
+
+from tests.helpers.conversions import plan_of
+from tests.quant.conftest import ToyModel
+
+ROOT = Path(__file__).parents[3]
+RULES = "*.q = float8_e4m3fn\nblocks.* = nvfp4"
+AT = 5
+
+
+class Stop(BaseException):
+    """Like ComfyUI's interruption, this is not an `Exception`."""
+
+
+def make(folder: Path, name: str, rounding: str = "gptq", stop: Any = None) -> ConversionReport:
+    """Convert the model of a folder; ``stop`` is called once a few layers are finished."""
+    seen: list[str] = []
+
+    def on_progress(done: int, total: int, text: str) -> None:
+        if stop is not None and text.startswith(f"layer {AT} "):
+            stop()
+        seen.append(text)
+
+    with open_source(folder / "model.safetensors") as source:
+        return convert(
+            source,
+            plan_of(source, RULES, rounding=rounding),
+            folder / name,
+            statistics=load_statistics(folder / "calibration.safetensors"),
+            resume=True,
+            on_progress=on_progress,
+        )
+
+
+def stop_here() -> None:
+    raise Stop
+
+
+@pytest.fixture
+def folder(tmp_path: Path, toy_model: ToyModel, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with a model, its calibration, and what an undisturbed run makes of them."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")  # files tell when they were made
+    save_file(toy_model.state_dict(), tmp_path / "model.safetensors")
+    collector = ActivationCollector(CollectorSettings(moments_budget_bytes=1 << 30))
+    for run in range(2):
+        collector.new_run(f"prompt {run}")
+        with torch.no_grad(), collector.observe(toy_model):
+            for step in range(4):
+                collector.begin_call(1 - step / 4, [0])
+                toy_model(torch.randn(1, 200, 32))
+    with open_source(tmp_path / "model.safetensors") as source:
+        statistics = collector.snapshot(source.fingerprint())
+    save_statistics(statistics, tmp_path / "calibration.safetensors")
+    make(tmp_path, "whole.safetensors")
+    return tmp_path
+
+
+def journals(folder: Path) -> list[Path]:
+    return list(folder.glob(".*.resumable"))
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the file is the same as that of an undisturbed run, and nothing else was left."""
+    same = (folder / "out.safetensors").read_bytes() == (folder / "whole.safetensors").read_bytes()
+    return same and not list(folder.glob(".*"))
+
+
+def test_a_killed_run_goes_on(folder: Path) -> None:
+    command = [sys.executable, "-m", "tests.quant.conversion.test_resume", str(folder)]
+    died = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True
+    )
+    assert died.returncode == 9, died.stderr
+    assert len(journals(folder)) == 1 and not (folder / "out.safetensors").exists()
+    report = make(folder, "out.safetensors")
+    assert any("finished by an earlier run" in note for note in report.notes)
+    assert is_whole(folder)
+    assert verify_checkpoint(folder / "out.safetensors", folder / "model.safetensors").ok
+
+
+def test_an_interrupted_run_goes_on_as_often_as_needed(folder: Path) -> None:
+    undisturbed = make(folder, "other.safetensors")
+    for _ in range(2):
+        with pytest.raises(Stop):
+            make(folder, "out.safetensors", stop=stop_here)
+    assert make(folder, "out.safetensors").layers == undisturbed.layers
+    assert is_whole(folder)
+
+
+@pytest.mark.parametrize("where", [200, 4000, -10, None], ids=str)
+def test_what_is_damaged_or_incomplete_is_made_again(folder: Path, where: int | None) -> None:
+    with pytest.raises(Stop):
+        make(folder, "out.safetensors", stop=stop_here)
+    (journal,) = journals(folder)
+    data = bytearray(journal.read_bytes())
+    if where is None:
+        del data[-20:]
+    else:
+        data[where] ^= 1
+    journal.write_bytes(data)
+    make(folder, "out.safetensors")
+    assert is_whole(folder)
+
+
+@pytest.mark.parametrize("what", ["model", "recipe"])
+def test_a_change_starts_over_and_says_so(folder: Path, what: str) -> None:
+    with pytest.raises(Stop):
+        make(folder, "out.safetensors", stop=stop_here)
+    rounding = "gptq"
+    if what == "model":
+        path = folder / "model.safetensors"
+        tensors = load_file(path)
+        tensors["blocks.0.ffn.0.weight"][0, 0] += 0.01
+        save_file(tensors, path)
+    else:
+        rounding = "weighted"
+    report = make(folder, "out.safetensors", rounding)
+    assert any("were not used" in note for note in report.notes)
+    assert journals(folder) == []
+    assert verify_checkpoint(folder / "out.safetensors", folder / "model.safetensors").ok
+
+
+if __name__ == "__main__":  # a run that dies as if it was killed
+    make(Path(sys.argv[1]), "out.safetensors", stop=lambda: os._exit(9))
