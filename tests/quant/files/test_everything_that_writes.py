@@ -10,7 +10,7 @@ import random
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,18 @@ def small_disk(folder: Path, options: str = "size=64m") -> Iterator[None]:
         subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
+def room(folder: Path) -> int:
+    """Return the free bytes of the disk of a folder."""
+    disk = os.statvfs(folder)
+    return disk.f_bavail * disk.f_frsize
+
+
 def fill(folder: Path, *, free: int) -> None:
     """Fill the disk of a folder up to so many bytes."""
-    disk = os.statvfs(folder)
     with (folder / "filler").open("wb") as file:
-        if (size := disk.f_bavail * disk.f_frsize - free) > 0:
-            os.posix_fallocate(file.fileno(), 0, size)
+        while (size := room(folder) - free) > 0:
+            with suppress(OSError):  # who writes meanwhile has taken some of it
+                os.posix_fallocate(file.fileno(), 0, size)
 
 
 def test_a_full_disk_ends_with_an_error(

@@ -98,7 +98,7 @@ HOSTILE: dict[str, tuple[Callable[[], tuple[bytes, bytes]], str]] = {
     "endless number": (lambda: (b"{" + entry("a", 0, 4, f"[{'9' * 6000}]") + b"}", b"0000"),
                        "bad header"),
     "long number": (lambda: (b"{" + entry("a", 0, 4, f"[{'9' * 4000}]") + b"}", b"0000"),
-                    "has 4 bytes, not"),
+                    "a number of 4000 digits"),
     "twice": (lambda: (b"{" + entry("a", 0, 4) + b"," + entry("a", 0, 4) + b"}", b"0000"),
               "'a' twice"),
     "key twice": (lambda: (b'{"a":{"shape":[1],"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
