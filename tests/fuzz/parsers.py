@@ -21,6 +21,7 @@ from nvfp4_foundry.quant.cli import main
 from nvfp4_foundry.quant.cli.main import MISTAKE
 from nvfp4_foundry.quant.derive.mix.budget import parse_budget
 from nvfp4_foundry.quant.planning import (
+    detect_architecture,
     load_recipe,
     make_plan,
     parse_rule_lines,
@@ -111,7 +112,8 @@ def recipes(random: Random, valid: Specimens, folder: Path) -> None:
     path.write_bytes(mutated_json(random, data))
     with open_source(valid.model) as source:
         inventory = take_inventory(source)
-    make_plan(with_preset(load_recipe(path), inventory), inventory)
+    architecture = detect_architecture(inventory)
+    make_plan(with_preset(load_recipe(path), architecture), inventory, any_architecture=True)
 
 
 def rules(random: Random, valid: Specimens, folder: Path) -> None:
