@@ -198,8 +198,8 @@ def activation_logs(random: Random, valid: Specimens, folder: Path) -> None:
     ending = random.choice(tuple(_OPENERS))
     text = mutated_bytes(random, LOG.encode())
     if random.random() < 0.002:
-        text = random.choice((b"\n", b"x", LOG.encode())) * (64 << 20)
-        text = text[: 64 << 20]
+        line = random.choice((b"\n", b"x", LOG.encode()))
+        text = line * ((64 << 20) // len(line))
     data = _OPENERS[ending](text)
     if random.random() < 0.5:
         data = mutated_bytes(random, data)
