@@ -199,7 +199,7 @@ def activation_logs(random: Random, valid: Specimens, folder: Path) -> None:
     text = mutated_bytes(random, LOG.encode())
     if random.random() < 0.002:
         line = random.choice((b"\n", b"x", LOG.encode()))
-        text = line * ((64 << 20) // len(line))
+        text = line * ((16 << 20) // len(line))
     data = _OPENERS[ending](text)
     if random.random() < 0.5:
         data = mutated_bytes(random, data)
