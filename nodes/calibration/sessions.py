@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 
@@ -69,6 +70,11 @@ class CalibrationSession:
     def has_news(self) -> bool:
         """Whether a sampling has finished since the last `finish`."""
         return self._unread > 0
+
+    @property
+    def knows_more_than_files(self) -> bool:
+        """Whether it holds unsaved or interrupted runs, or its place in a deck."""
+        return self.has_news or bool(self._deck or self._finished_before or self.left_out)
 
     @property
     def was_deleted(self) -> bool:
@@ -253,7 +259,10 @@ def _other_name(path: Path) -> Remedy:
     return Remedy(f"Calibrate under the name {name}", "name", name)
 
 
-_SESSIONS: dict[Path, CalibrationSession] = {}
+# A session lives as long as a MODEL that it observes. Sampled rows of a large model may take a
+# gigabyte, so of the others only the newest is kept, and those that know more than their files.
+_SESSIONS: WeakValueDictionary[Path, CalibrationSession] = WeakValueDictionary()
+_KEPT: list[CalibrationSession] = []
 
 
 def open_session(
@@ -286,11 +295,18 @@ def open_session(
         and running.settings == settings
         and not running.was_deleted
     ):
-        return running
+        session = running
     else:
         if running is not None and difference is None and running.has_news:
             running.finish()  # the settings changed: the new session continues from disk
         session = CalibrationSession(name, path, fingerprint, settings)
         session.continue_from_disk()
     _SESSIONS[path] = session
+    _keep(session)
     return session
+
+
+def _keep(newest: CalibrationSession) -> None:
+    """Keep the newest session, and the present ones that know more than their files."""
+    others = (session for session in _SESSIONS.values() if session is not newest)
+    _KEPT[:] = [newest, *(session for session in others if session.knows_more_than_files)]

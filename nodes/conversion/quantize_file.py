@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +15,13 @@ from ...quant.conversion.convert import convert
 from ...quant.conversion.observed_input import working_bytes
 from ...quant.conversion.report import ConversionReport
 from ...quant.errors import FoundryError
+from ...quant.files.resumable import describe_kept
 from ...quant.planning import Recipe, automatic_recipe, make_plan, require_whole, take_inventory
 from ...quant.reports.view import conversion_view
 from ...quant.rounding import NEED_MOMENTS
 from ...quant.sources import open_source
 from ..bridge.models import compute_device
-from ..bridge.progress import progress_bar
+from ..bridge.progress import progress_bar, show_text
 from ..calibration.fitting import offering_one_that_fits
 from ..files import folders
 from ..foundry_node import FoundryNode
@@ -123,19 +127,33 @@ class QuantizeFile(FoundryNode):
             beside = source.rest.nbytes if whole_checkpoint and source.rest else 0
             size = plan.bytes_after + beside
             path, overwrite = target.resolve(size, model_file)
-            report = convert(
-                source,
-                plan,
-                path,
-                statistics=statistics,
-                overwrite=overwrite,
-                device=compute_device(working_bytes(recipe.rounding, statistics)),
-                whole_file=whole_checkpoint,
-                resume=recipe.rounding in NEED_MOMENTS,
-                on_progress=progress_bar(),
-            )
+            with _telling_what_is_kept(path):
+                report = convert(
+                    source,
+                    plan,
+                    path,
+                    statistics=statistics,
+                    overwrite=overwrite,
+                    device=compute_device(working_bytes(recipe.rounding, statistics)),
+                    whole_file=whole_checkpoint,
+                    resume=recipe.rounding in NEED_MOMENTS,
+                    on_progress=progress_bar(),
+                )
         target.written(path)
         return _output(path, report, statistics, model_card=model_card)
+
+
+@contextmanager
+def _telling_what_is_kept(target: Path) -> Iterator[None]:
+    """If the run is interrupted or fails, show which finished layers stay on the disk."""
+    try:
+        yield
+    except BaseException:  # ComfyUI's interruption is no `Exception`
+        if kept := describe_kept(target):
+            text = f"{kept}; queue again to go on from them, or delete what you do not need"
+            logging.warning("NVFP4 Foundry: %s", text)
+            show_text(text)
+        raise
 
 
 def _output(

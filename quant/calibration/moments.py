@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
-import safetensors.torch
 import torch
 
 from ..errors import CalibrationError, FileError, is_out_of_memory

@@ -18,8 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import safetensors
-import safetensors.torch
 import torch
 
 from ..errors import CalibrationError, FoundryError, SourceError
@@ -29,6 +27,7 @@ from ..files.target import require_ordinary
 from ..files.write import written_whole
 from ..fingerprint import ModelFingerprint
 from ..sources.safetensors_file import SafetensorsFile
+from ..sources.write_tensors import write_tensors
 from .moments import InputMoments, MomentPart
 from .records import LayerStatistics, RunRecord
 from .statistics import CalibrationStatistics
@@ -106,7 +105,12 @@ def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[s
             )
     metadata = {METADATA_KEY: json.dumps(_header(statistics))}
     with written_whole(target) as file:
-        file.write(safetensors.torch.save(tensors, metadata))
+        write_tensors(file, _widest_first(tensors), metadata)
+
+
+def _widest_first(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the tensors in an order in which each begins at a multiple of its element size."""
+    return dict(sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0])))
 
 
 def load_statistics(path: str | os.PathLike[str]) -> CalibrationStatistics:

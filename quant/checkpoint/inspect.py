@@ -15,6 +15,7 @@ from ..planning.inventory import Layer, take_inventory
 from ..planning.loadable import needed_comfyui, version_notes
 from ..sources import TensorInfo, TensorSource, open_source, open_to_look
 from ..sources.stored_layers import short_dtype
+from .digests import has_digests
 from .layer_record import LayerRecord, OverallError, overall_error, read_records
 from .provenance import read_provenance
 
@@ -53,6 +54,11 @@ class CheckpointSummary:
     folder: str = "diffusion_models"
     refusal: str = ""
     needs_comfyui: str = ""
+
+    @property
+    def has_digests(self) -> bool:
+        """Whether the header has digests, by which `verify_checkpoint` finds any changed bit."""
+        return has_digests(self.metadata)
 
     @property
     def total_bytes(self) -> int:
@@ -99,6 +105,7 @@ class CheckpointSummary:
             "notes": list(self.notes),
             "refusal": self.refusal,
             "needs_comfyui": self.needs_comfyui,
+            "digests": self.has_digests,
             "provenance": {k: v for k, v in self.provenance.items() if k != "layers"},
         }
 

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from .interrupts import Interrupts
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from ..ranks.alone import Ranks
     from .parser import Parser
 
@@ -73,7 +75,7 @@ def _run(arguments: list[str], outcome: _Outcome) -> int:
     outcome.command = options.prog
     outcome.as_json = getattr(options, "json", False)  # which may be abbreviated
     outcome.has_device = hasattr(options, "device")
-    outcome.keeps_layers = getattr(options, "resume", False)
+    outcome.keeps_layers_of = options.target.path if getattr(options, "resume", False) else None
 
     options.ranks = chosen_ranks(options)
     outcome.ranks = options.ranks
@@ -92,17 +94,18 @@ class _Outcome:
     def __init__(self, *, as_json: bool) -> None:
         self.command = "nvfp4"
         self.has_device = False
-        self.keeps_layers = False
+        self.keeps_layers_of: Path | None = None
         self.as_json = as_json
         self.ranks: Ranks | None = None
 
     def interrupted(self) -> int:
         """Report an interruption."""
-        left = "the finished layers are kept; go on with --resume"
-        return self._report(
-            f"interrupted; {left if self.keeps_layers else 'no unfinished file was left'}",
-            INTERRUPTED,
-        )
+        from ..files.resumable import describe_kept
+
+        kept = describe_kept(self.keeps_layers_of) if self.keeps_layers_of else ""
+        if kept:
+            kept += "; the same command goes on from them, or delete what you do not need"
+        return self._report(f"interrupted; {kept or 'no unfinished file was left'}", INTERRUPTED)
 
     def failed(self, error: Exception) -> int:
         """Report an error; one that nobody foresaw with where its details are."""

@@ -25,7 +25,7 @@ def chosen_ranks(options: argparse.Namespace) -> Ranks:
     """Return the ranks that ``torchrun`` started.
 
     Raises:
-        UsageError: the command cannot share its work.
+        UsageError: the command cannot share its work, or not with this option.
     """
     place = place_here()
     if place is None:
@@ -33,6 +33,11 @@ def chosen_ranks(options: argparse.Namespace) -> Ranks:
     if not getattr(options, "shares_work", False):
         raise UsageError(
             "this command does not share its work with other ranks; start it without torchrun"
+        )
+    if getattr(options, "resume", False):
+        raise UsageError(
+            "several ranks keep no finished layers to go on from; leave out --resume, or start the "
+            "command without torchrun"
         )
     from ..ranks.group import RankGroup
 

@@ -16,6 +16,7 @@ from ..checkpoint.shared_writer import SharedWriter
 from ..checkpoint.source_digests import source_digest
 from ..checkpoint.writer import CheckpointWriter
 from ..errors import CheckpointError, FormatError
+from ..files.resumable import remove_resumable
 from ..formats import for_shape, get_format
 from ..formats.base import TensorSpec
 from ..formats.plain import cast_plain
@@ -25,10 +26,11 @@ from ..progress import OnProgress, numbered
 from ..ranks.alone import ALONE, Ranks
 from ..sources.base import TensorInfo, TensorSource
 from ..sources.stored_layers import BIAS
+from ..text import format_bytes
 from .compile_report import conversion_report
 from .header_metadata import header_metadata, reserved_length
 from .job import ConversionJob, prepare_job
-from .journal import Journal, journal_key, remove_journals
+from .journal import Journal, journal_key
 from .layer import encode_layer
 from .observed_input import ObservedInputs
 from .report import ConversionReport, LayerReport
@@ -144,7 +146,7 @@ def convert(
         layers = _in_order(job, gather_reports((*restored, *encoded), ranks))
         writer.commit(header_metadata(job, layers))
     if ranks.is_first:
-        remove_journals(target)
+        remove_resumable(target)
     report = conversion_report(job, layers, target.name)
     notes = _resumed(journal, len(restored), len(layers))
     return replace(report, notes=(*report.notes, *notes))
@@ -265,11 +267,13 @@ def _without(job: ConversionJob, finished: Sequence[LayerReport]) -> ConversionJ
 def _resumed(journal: Journal | None, restored: int, layers: int) -> Iterator[str]:
     """Yield notes on what an earlier run contributed."""
     if journal is not None and restored:
-        yield f"{restored} of {layers} layers were finished by an earlier run that was stopped"
+        size = format_bytes(journal.reused)
+        yield f"{restored} of {layers} layers ({size}) are from an earlier run that was stopped"
     elif journal is not None and journal.other_settings:
+        size = format_bytes(journal.other_settings)
         yield (
-            "the layers of an earlier run that was stopped were not used: since then, the model, "
-            "the calibration, the recipe or the version changed"
+            f"the layers of an earlier run that was stopped ({size}) were not used and are gone: "
+            "since then, the model, the calibration, the recipe or the version changed"
         )
 
 

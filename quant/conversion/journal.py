@@ -11,7 +11,6 @@ import contextlib
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -20,22 +19,15 @@ from typing import BinaryIO
 import torch
 
 from .. import VERSION
+from ..calibration.contents import digest_of_statistics
 from ..errors import FileError
 from ..files.digest import LENGTH, digest_of, digest_of_tensor
 from ..files.json_file import parse_json
-from ..files.target import final_path
+from ..files.resumable import KEY_LENGTH, lock, remove_resumable, resumable_path
 from ..sources.safetensors_file import DTYPE_NAMES, DTYPES
 from .job import ConversionJob
 from .report import LayerReport
 
-try:
-    import fcntl
-except ImportError:  # Windows, where nobody can delete or replace an open file
-    fcntl = None
-
-# Of the target's name, so much is in that of the journal; file systems allow 255 bytes.
-_NAME_BYTES = 60
-_KEY_LENGTH = 16
 _LENGTH_DIGITS = 12
 _HEAD = _LENGTH_DIGITS + LENGTH + 1
 Restored = tuple[LayerReport, dict[str, torch.Tensor]]
@@ -53,14 +45,14 @@ def journal_key(job: ConversionJob, *, measure_outputs: bool) -> str:
             "layers": [repr(planned) for _, planned in job.layers],
             "recipe": job.plan.recipe.model_dump(mode="json"),
             "scales": {name: repr(decision) for name, decision in job.decisions.items()},
-            "calibration": [repr(run) for run in job.statistics.runs] if job.statistics else [],
+            "calibration": digest_of_statistics(job.statistics) if job.statistics else "",
             "device": job.device.type,
             "options": [measure_outputs, job.whole_file],
         },
         sort_keys=True,
         default=str,
     )
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_KEY_LENGTH]
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:KEY_LENGTH]
 
 
 class Journal:
@@ -68,7 +60,9 @@ class Journal:
 
     Attributes:
         path: the file.
-        other_settings: whether a journal of other settings or of a changed source was removed.
+        other_settings: the bytes of journals of other settings or of a changed source, which were
+            deleted.
+        reused: the bytes that an earlier run left.
     """
 
     def __init__(self, target: Path, key: str):
@@ -77,12 +71,12 @@ class Journal:
         Raises:
             FileError: another run writes it, or the folder is not writable.
         """
-        target = final_path(target)
-        self.path = target.with_name(f".{_shortened(target)}.{key}.resumable")
-        self.other_settings = remove_journals(target, keep=self.path)
+        self.path = resumable_path(target, key)
+        self.other_settings = remove_resumable(target, keep=self.path)
         try:
             self._file: BinaryIO | None = self.path.open("r+b" if self.path.exists() else "x+b")
-            _lock(self._file)
+            lock(self._file)
+            self.reused = os.fstat(self._file.fileno()).st_size
         except OSError as error:
             raise FileError(
                 f"{self.path} cannot be opened, perhaps because another run writes {target} now "
@@ -144,10 +138,6 @@ class Journal:
             self.path.unlink(missing_ok=True)
 
 
-def _shortened(target: Path) -> str:
-    return os.fsencode(target.name)[:_NAME_BYTES].decode(errors="ignore")
-
-
 def _read_entry(file: BinaryIO) -> tuple[LayerReport, dict[str, torch.Tensor] | None] | None:
     """Read one layer; its tensors are None if one is damaged. None at the end of what is whole."""
     head = file.read(_HEAD)
@@ -169,22 +159,3 @@ def _read_entry(file: BinaryIO) -> tuple[LayerReport, dict[str, torch.Tensor] | 
         intact = intact and digest_of_tensor(tensor) == digest
         tensors[name] = tensor
     return report, tensors if intact else None
-
-
-def remove_journals(target: Path, *, keep: Path | None = None) -> bool:
-    """Delete the journals of a target that no run writes, except one; tell if there were any."""
-    target = final_path(target)
-    other = re.compile(rf"\.{re.escape(_shortened(target))}\.[0-9a-f]{{{_KEY_LENGTH}}}\.resumable")
-    removed = False
-    for found in target.parent.glob(".*.resumable"):
-        if found != keep and other.fullmatch(found.name):
-            with contextlib.suppress(OSError), found.open("r+b") as file:
-                _lock(file)
-                found.unlink()
-                removed = True
-    return removed
-
-
-def _lock(file: BinaryIO) -> None:
-    if fcntl is not None:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

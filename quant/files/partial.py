@@ -25,7 +25,7 @@ _PARTIAL = re.compile(
     r"\..*\.(?P<writer>[0-9a-f]{20}-[0-9a-f]+-[0-9a-f]+)-[0-9a-f]{8}\.partial", re.S
 )
 # Names of earlier versions do not tell the machine: of another one, they may still be written.
-_EARLIER = (r"\d+-[0-9a-f]{8}\.partial", r"[0-9a-f]{32}\.partial", r"[0-9a-f]{32}\.tmp")
+_EARLIER = re.compile(r"(\d+-[0-9a-f]{8}|[0-9a-f]{32})\.partial|[0-9a-f]{32}\.tmp")
 _EARLIER_SECONDS = 24 * 3600
 
 
@@ -85,7 +85,8 @@ def remove_leftovers(target: Path) -> None:
     Those of other machines are kept. Those of earlier versions, whose names do not tell the
     machine, are deleted if they are of this target and nobody has written to them for a day.
     """
-    earlier = re.compile(rf"\.{re.escape(target.name)}\.({'|'.join(_EARLIER)})")
+    # No pattern with the name: `re` keeps hundreds of patterns, and every report has its own name.
+    start = f".{target.name}."
     with contextlib.suppress(OSError), os.scandir(target.parent) as entries:
         for entry in entries:
             if not entry.name.endswith((".partial", ".tmp")):
@@ -93,8 +94,12 @@ def remove_leftovers(target: Path) -> None:
             with contextlib.suppress(OSError):
                 if found := _PARTIAL.fullmatch(entry.name):
                     _remove_if_dead(Path(entry.path), found["writer"])
-                elif earlier.fullmatch(entry.name) and _is_older(entry, _EARLIER_SECONDS):
+                elif _is_earlier(entry.name, start) and _is_older(entry, _EARLIER_SECONDS):
                     os.unlink(entry.path)
+
+
+def _is_earlier(name: str, start: str) -> bool:
+    return name.startswith(start) and _EARLIER.fullmatch(name, len(start)) is not None
 
 
 def _is_older(entry: os.DirEntry[str], seconds: float) -> bool:

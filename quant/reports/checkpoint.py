@@ -17,6 +17,7 @@ def describe_summary(summary: CheckpointSummary) -> str:
         f"model   {summary.architecture}",
         f"layers  {formats}",
         f"size    {format_bytes(summary.total_bytes)}",
+        f"digests {'yes: verify finds any changed bit' if summary.has_digests else 'none'}",
         *map(str, messages_of(notes_on(summary))),
     ]
     lines += _made_by(summary)

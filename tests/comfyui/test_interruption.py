@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import load_statistics
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from tests.comfyui import comfy_workflows as wf
 from tests.comfyui.comfy_server import ComfyServer
@@ -214,3 +214,48 @@ def test_progress_is_said_and_shown(server: ComfyServer) -> None:
     assert last["verdict"] and last["verdict"] in run.text(
         wf.node(workflow, "NVFP4FoundryCalibrationResult")
     )
+
+
+def resuming(name: str) -> wf.Workflow:
+    """Quantize the tiny model's file with ``gptq`` and a calibration with Hessians."""
+    workflow = wf.calibrate(seed=9, name="resuming", file_name=name)
+    wf.inputs(workflow, "NVFP4FoundryCalibrate").update(hessians_mb=512, rows_per_layer=64)
+    workflow = wf.without(
+        workflow,
+        "NVFP4FoundryQuantizeModel",
+        "NVFP4FoundrySaveCheckpoint",
+        "NVFP4FoundryPlanLayers",
+    )
+    wf.inputs(workflow, "NVFP4FoundrySelectPreset")["rounding"] = "gptq"
+    wf.add(
+        workflow, "file", "NVFP4FoundryQuantizeFile",
+        model_file="diffusion_models/tiny_wan.safetensors", file_name=name,
+        folder="diffusion_models", if_exists="stop", any_architecture=False,
+        recipe=[wf.node(workflow, "NVFP4FoundrySelectPreset"), 0],
+        statistics=[wf.node(workflow, "NVFP4FoundryCalibrationResult"), 0],
+    )  # fmt: skip
+    return workflow
+
+
+def test_an_interrupted_file_conversion_goes_on(server: ComfyServer) -> None:
+    workflow, node = resuming("resumed"), "file"
+    run, messages = server.watch(workflow, progress_of(node))
+    assert run.status == "interrupted", run.error
+    (journal,) = files_named(server, "resumed")
+    assert journal.name.endswith(".resumable")
+    said = [m["data"]["text"] for m in messages if m.get("type") == "progress_text"][-1]
+    assert said.startswith(f"finished layers are kept in {journal} (") and "queue again" in said
+
+    again = server.run(workflow)
+    assert again.status == "success", again.error
+    reused, layers = re.findall(
+        r"(\d+) of (\d+) layers \(.*\) are from an earlier run", again.text(node)
+    )[0]
+    assert 0 < int(reused) < int(layers)
+    assert [p.name for p in files_named(server, "resumed")] == ["resumed.safetensors"]
+
+    assert server.run(resuming("undisturbed")).status == "success"
+    folder = server.base / "models/diffusion_models"
+    found, wanted = (load_file(folder / f"{n}.safetensors") for n in ("resumed", "undisturbed"))
+    assert found.keys() == wanted.keys()
+    assert all(torch.equal(found[name], wanted[name]) for name in found)

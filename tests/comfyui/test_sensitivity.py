@@ -350,5 +350,5 @@ def test_what_is_wrong_is_said_before_the_queue_starts(server: ComfyServer, meas
         server.queue(probing("named", save_as="a/b"))
     workflow = probing("gone")
     workflow["sensitivity"]["inputs"]["source"] = "gone"
-    with pytest.raises(RejectedError, match="gone no longer exists"):
+    with pytest.raises(RejectedError, match="'gone' no longer exists"):
         server.queue(workflow)

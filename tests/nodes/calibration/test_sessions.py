@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -87,6 +89,36 @@ def test_other_settings_continue_with_what_was_gathered(tmp_path: Path) -> None:
     with other.observe(model, {}), torch.no_grad():
         model(torch.randn(4, 32))
     assert len(other.finish().runs) == 2
+
+
+def test_sessions_end_with_their_models_unless_they_know_more_than_their_files(
+    tmp_path: Path,
+) -> None:
+    """Sampled rows of a large model take much memory, and ComfyUI runs for days."""
+
+    def opened(name: str) -> CalibrationSession:
+        path = tmp_path / f"{name}.safetensors"
+        return open_session(name, path, BASE, CollectorSettings(8), start_over=False)
+
+    def alive(session: weakref.ref[CalibrationSession]) -> bool:
+        gc.collect()
+        return session() is not None
+
+    model, ends = torch.nn.Sequential(torch.nn.Linear(32, 8)), {}
+    for name in ("finished", "news"):
+        session = opened(name)
+        with session.observe(model, {}), torch.no_grad():
+            model(torch.randn(4, 32))
+        if name == "finished":
+            session.finish()
+        ends[name] = weakref.ref(session)
+    in_use = opened("in use")
+    del session
+    last = weakref.ref(opened("last"))
+    assert not alive(ends["finished"]) and alive(ends["news"]) and alive(last)
+    assert opened("in use") is in_use
+    assert opened("news") is ends["news"]() and not alive(last)
+    assert len(opened("news").finish().runs) == len(opened("finished").finish().runs) == 1
 
 
 class Cancelled(BaseException):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 
@@ -169,3 +170,31 @@ def test_the_model_is_read_from_the_header_alone(saved) -> None:
     saved.write_bytes(saved.read_bytes()[:200])
     assert load_fingerprint(saved) is None
     assert load_fingerprint(saved.with_name("absent")) is None
+
+
+def test_tensors_are_aligned_and_the_file_is_one_of_the_library(saved, sample_statistics) -> None:
+    data = saved.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + length])
+    bits = {"F64": 64, "F32": 32, "I32": 32, "BF16": 16, "F16": 16, "I8": 8}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            assert (8 + length + entry["data_offsets"][0]) * 8 % bits[entry["dtype"]] == 0
+    read, (layer, *_) = safetensors.torch.load_file(saved), load_statistics(saved).inputs.values()
+    for name in ARRAYS:
+        assert np.array_equal(read[f"{layer.input_id}.{name}"].numpy(), getattr(layer, name))
+
+
+def test_saving_keeps_nothing_for_each_size(tmp_path, sample_statistics) -> None:
+    """The ``save`` of the library makes two types of ctypes for each new number of bytes."""
+
+    def types() -> int:
+        gc.collect()
+        return sum(issubclass(type(each), type) for each in gc.get_objects())
+
+    tables = [sample_statistics(calls=calls) for calls in range(101, 105)]
+    save_statistics(tables.pop(), tmp_path / "stats.safetensors")
+    before = types()
+    for table in tables:
+        save_statistics(table, tmp_path / "stats.safetensors")
+    assert types() == before

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from nvfp4_foundry.quant.checkpoint import verify_checkpoint
+from nvfp4_foundry.quant.checkpoint import inspect_checkpoint, verify_checkpoint
 from nvfp4_foundry.quant.checkpoint.copy import copy_checkpoint
 from nvfp4_foundry.quant.checkpoint.digests import HEADER_DIGEST
 from nvfp4_foundry.quant.conversion.convert import convert, quantize_to_memory, save_model
 from nvfp4_foundry.quant.errors import FoundryError
+from nvfp4_foundry.quant.reports.checkpoint import describe_summary
 from nvfp4_foundry.quant.sources import open_source
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -67,6 +68,9 @@ def test_every_flipped_bit_is_seen(tiny: Path) -> None:
 
 
 def test_the_message_names_what_is_damaged(tiny: Path) -> None:
+    assert "\ndigests yes: verify finds any changed bit\n" in describe_summary(
+        inspect_checkpoint(tiny)
+    )
     data = bytearray(tiny.read_bytes())
     data[8 + int.from_bytes(data[:8], "little")] ^= 1
     tiny.write_bytes(data)
@@ -97,6 +101,7 @@ def test_files_of_other_tools_are_checked_as_far_as_they_allow(
     save_file(toy_wan(), path)
     result = verify_checkpoint(path)
     assert result.ok and any("no digests" in note for note in result.notes)
+    assert "\ndigests none\n" in describe_summary(inspect_checkpoint(path))
 
 
 def test_a_copy_and_a_saved_model_have_their_own_digests(tmp_path: Path, toy_wan: Toy) -> None:

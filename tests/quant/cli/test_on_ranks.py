@@ -105,6 +105,18 @@ def test_other_commands_refuse(
     assert run(capsys, "inspect", MODEL_PATH) == (2, "", "")  # the other one says it
 
 
+def test_resume_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    target = tmp_path / "out.safetensors"
+    code, _, error = run(capsys, "quantize", MODEL_PATH, target, *ALL, "--resume")
+    assert code == 2 and "leave out --resume" in error and not list(tmp_path.iterdir())
+    monkeypatch.setenv("RANK", "1")
+    assert run(capsys, "quantize", MODEL_PATH, target, *ALL, "--resume") == (2, "", "")
+
+
 def test_out_of_reach(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")

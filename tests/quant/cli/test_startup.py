@@ -108,6 +108,18 @@ def test_an_interrupt_at_any_time_ends_in_one_line(signal: str, module: str, pre
     assert json.loads(done.stdout) == {"ok": False, "error": done.stderr.strip().split(": ")[1]}
 
 
+def test_an_interrupt_says_which_layers_are_kept(tmp_path: Path) -> None:
+    target, kept = tmp_path / "o.safetensors", tmp_path / f".o.safetensors.{'0' * 16}.resumable"
+    kept.write_bytes(bytes(2000))
+    event = "signal.raise_signal(signal.SIGINT)"
+    done = run_with_event("torch", event, "quantize", TINY, str(target), *ALL, "--resume")
+    assert done.returncode == 130 and not target.exists()
+    assert done.stderr == (
+        f"nvfp4 quantize: interrupted; finished layers are kept in {kept} (2.0 kB); the same "
+        "command goes on from them, or delete what you do not need\n"
+    )
+
+
 @pytest.mark.parametrize("then", ["raise ImportError(name)", "pass"])
 def test_an_interrupt_that_a_library_catches_is_not_lost(then: str, tmp_path: Path) -> None:
     target = tmp_path / "o.safetensors"

@@ -19,6 +19,8 @@ from nvfp4_foundry.quant.calibration import (
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.conversion.report import ConversionReport
+from nvfp4_foundry.quant.errors import FileError
+from nvfp4_foundry.quant.files.resumable import describe_kept, remove_resumable
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file, save_file
 
@@ -95,7 +97,7 @@ def test_a_killed_run_goes_on(folder: Path) -> None:
     assert died.returncode == 9, died.stderr
     assert len(journals(folder)) == 1 and not (folder / "out.safetensors").exists()
     report = make(folder, "out.safetensors")
-    assert any("finished by an earlier run" in note for note in report.notes)
+    assert any("are from an earlier run" in note for note in report.notes)
     assert is_whole(folder)
     assert verify_checkpoint(folder / "out.safetensors", folder / "model.safetensors").ok
 
@@ -124,7 +126,7 @@ def test_what_is_damaged_or_incomplete_is_made_again(folder: Path, where: int | 
     assert is_whole(folder)
 
 
-@pytest.mark.parametrize("what", ["model", "recipe"])
+@pytest.mark.parametrize("what", ["model", "recipe", "calibration"])
 def test_a_change_starts_over_and_says_so(folder: Path, what: str) -> None:
     with pytest.raises(Stop):
         make(folder, "out.safetensors", stop=stop_here)
@@ -134,12 +136,34 @@ def test_a_change_starts_over_and_says_so(folder: Path, what: str) -> None:
         tensors = load_file(path)
         tensors["blocks.0.ffn.0.weight"][0, 0] += 0.01
         save_file(tensors, path)
-    else:
+    elif what == "recipe":
         rounding = "weighted"
+    else:  # the same runs, but other values
+        path = folder / "calibration.safetensors"
+        statistics = load_statistics(path)
+        for layer in statistics.inputs.values():
+            layer.rows.mul_(1.5)
+        save_statistics(statistics, path)
     report = make(folder, "out.safetensors", rounding)
     assert any("were not used" in note for note in report.notes)
     assert journals(folder) == []
     assert verify_checkpoint(folder / "out.safetensors", folder / "model.safetensors").ok
+
+
+def test_two_runs_do_not_share_a_journal(folder: Path) -> None:
+    target = folder / "out.safetensors"
+
+    def second_run() -> None:
+        with pytest.raises(FileError, match="another run writes"):
+            make(folder, target.name)
+        assert remove_resumable(target) == 0
+        raise Stop
+
+    with pytest.raises(Stop):
+        make(folder, target.name, stop=second_run)
+    (journal,) = journals(folder)
+    assert describe_kept(target).startswith(f"finished layers are kept in {journal} (")
+    assert remove_resumable(target) > 0 and describe_kept(target) == ""
 
 
 if __name__ == "__main__":  # a run that dies as if it was killed

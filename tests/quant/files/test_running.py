@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import re
 import subprocess
 import sys
 import time
@@ -132,6 +134,18 @@ def test_leftovers_of_earlier_versions(tmp_path: Path, name: str) -> None:
     for target in ("a.json", "b"):
         remove_leftovers(tmp_path / target)
     assert sorted(tmp_path.iterdir()) == sorted([recent, others])
+
+
+def test_no_pattern_is_kept_for_each_name(tmp_path: Path) -> None:
+    """``re`` keeps hundreds, and each report has a name of its own."""
+
+    def patterns() -> int:
+        return sum(type(each) is re.Pattern for each in gc.get_objects())
+
+    before = patterns()
+    for number in range(100):
+        remove_leftovers(tmp_path / f"{number}.json")
+    assert patterns() < before + 10
 
 
 def test_files_of_others_are_never_touched(tmp_path: Path) -> None:

@@ -1,0 +1,42 @@
+"""A pack for the ComfyUI of `bench/soak.py`: a route that tells how many bytes are in use."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+
+from aiohttp import web
+from server import PromptServer
+
+
+class _Heap(ctypes.Structure):
+    """The ``struct mallinfo2`` of glibc, over all its arenas."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            "arena", "ordblks", "smblks", "hblks", "hblkhd",
+            "usmblks", "fsmblks", "uordblks", "fordblks", "keepcost",
+        )
+    )  # fmt: skip
+
+
+_LIBC = ctypes.CDLL("libc.so.6")
+_LIBC.mallinfo2.restype = _Heap
+
+
+async def _in_use(request: web.Request) -> web.Response:
+    """Return the bytes that are allocated and not freed, after a collection of cycles.
+
+    With ``PYTHONMALLOC=malloc`` the objects of Python are among them. ``?trim`` returns free pages
+    to the system first.
+    """
+    gc.collect()
+    if "trim" in request.query:
+        _LIBC.malloc_trim(0)
+    heap = _LIBC.mallinfo2()
+    return web.json_response(heap.uordblks + heap.hblkhd)
+
+
+PromptServer.instance.routes.get("/soak/in_use")(_in_use)
+NODE_CLASS_MAPPINGS = {}
