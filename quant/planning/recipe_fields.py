@@ -63,7 +63,9 @@ def _require_roles(value: tuple[Role, ...]) -> tuple[Role, ...]:
 def _require_blocks(value: str) -> str:
     first, _, last = value.partition("-")
     if not _BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
-        raise ValueError(f"must be any, first:N, last:N, N or N-M with N up to M, not {value[:40]!r}")
+        raise ValueError(
+            f"must be any, first:N, last:N, N or N-M with N up to M, not {value[:40]!r}"
+        )
     return value
 
 
