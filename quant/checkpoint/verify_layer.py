@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 
@@ -10,6 +10,7 @@ import torch
 
 from ..formats import ExpertBank, WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
+from ..formats.parallel import share_chunks
 from ..sources import TensorSource
 from ..sources.stored_layers import BIAS, INPUT_SCALE, MARKER, StoredLayer
 from .provenance import tensor_digest
@@ -123,20 +124,12 @@ def _check_weight(
     source = content.source.get(f"{layer.name}.weight")
     if source is None and content.decoded_before:
         return
-    # Values relative to the largest one, so that their squares do not overflow.
-    unit = (float(tensor_amax(source)) if source is not None else 0.0) or 1.0
-    squared_error = squared_norm = 0.0
-    for rows in row_slices(shape[0], prod(shape[1:])):
-        decoded = fmt.decode(content.stored, shape, rows)
-        if not bool(torch.isfinite(decoded).all()):
-            yield f"{layer.name}: rows {rows.start}-{rows.stop} decode to NaN or infinite values"
-            return
-        if source is None:
-            continue
-        wanted = source[rows].float().div_(unit)
-        norm = float(wanted.square().sum(dtype=torch.float64))
-        error = float(decoded.div_(unit).sub_(wanted).square_().sum(dtype=torch.float64))
-        squared_norm, squared_error = squared_norm + norm, squared_error + error
+    endless, squared_error, squared_norm = _compare_bands(content, fmt, shape, source)
+    if endless is not None:
+        yield (
+            f"{layer.name}: rows {endless.start}-{endless.stop} decode to NaN or infinite values"
+        )
+        return
     if source is None:
         return
     relative = (squared_error / (squared_norm or 1.0)) ** 0.5
@@ -153,6 +146,43 @@ def _check_weight(
             f"{layer.name}: the weight error is {relative:.4%}, but it was {recorded_error:.4%} "
             "when the file was written"
         )
+
+
+def _compare_bands(
+    content: LayerContent,
+    fmt: WeightFormat,
+    shape: tuple[int, ...],
+    source: torch.Tensor | None,
+) -> tuple[slice | None, float, float]:
+    """Decode a weight in bands of rows on several cores, and compare them with the source.
+
+    Returns:
+        The first band that decodes to NaN or infinite values, or None; and the squares of the
+        error and of the source, both in units of the largest value of the source.
+    """
+    # Values relative to the largest one, so that their squares do not overflow.
+    unit = (float(tensor_amax(source)) if source is not None else 0.0) or 1.0
+    bands = row_slices(shape[0], prod(shape[1:]))
+    endless: list[slice] = []
+    squares: dict[int, tuple[float, float]] = {}
+
+    def loop(chunks: Iterable[slice]) -> None:
+        for rows in chunks:
+            decoded = fmt.decode(content.stored, shape, rows)
+            if not bool(torch.isfinite(decoded).all()):
+                endless.append(rows)
+            elif source is not None:
+                wanted = source[rows].float().div_(unit)
+                error = decoded.div_(unit).sub_(wanted).square_().sum(dtype=torch.float64)
+                norm = wanted.square_().sum(dtype=torch.float64)
+                squares[rows.start] = float(error), float(norm)
+
+    share_chunks(loop, bands, torch.device("cpu"))
+    if endless:
+        return min(endless, key=lambda rows: rows.start), 0.0, 0.0
+    # in the order of the rows, so that the sums do not depend on the threads
+    errors, norms = [[squares[start][k] for start in sorted(squares)] for k in (0, 1)]
+    return None, sum(errors), sum(norms)
 
 
 def _check_unquantized(content: LayerContent) -> Iterator[str]:

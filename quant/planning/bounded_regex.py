@@ -14,7 +14,7 @@ import regex
 
 from ..errors import RecipeError
 
-LONGEST_PATTERN = 1000
+LONGEST_PATTERN = 500
 # A usual match takes a microsecond. The limits, in seconds, are for one match, and for slow ones in
 # a row; a quick one begins a new row.
 _ONE_MATCH, _ALL_MATCHES, _SLOW = 0.2, 1.0, 0.01

@@ -18,7 +18,8 @@ from .layers import Kind
 from .roles import Role
 
 SCHEMA_VERSION = 1
-_BLOCKS = re.compile(r"any|first:\d+|last:\d+|\d+(-\d+)?")
+# No model has more than 10,000 blocks, and Python refuses to read numbers of thousands of digits.
+_BLOCKS = re.compile(r"any|first:\d{1,4}|last:\d{1,4}|\d{1,4}(-\d{1,4})?")
 
 
 # FLOOR and newer, as JSON Schema says it.
@@ -62,7 +63,9 @@ def _require_roles(value: tuple[Role, ...]) -> tuple[Role, ...]:
 def _require_blocks(value: str) -> str:
     first, _, last = value.partition("-")
     if not _BLOCKS.fullmatch(value) or (last and int(first) > int(last)):
-        raise ValueError(f"must be any, first:N, last:N, N or N-M with N up to M, not {value!r}")
+        raise ValueError(
+            f"must be any, first:N, last:N, N or N-M with N up to M, not {value[:40]!r}"
+        )
     return value
 
 

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from ..calibration.stored_header import Count, StoredFingerprint
+from ..errors import FormatError
 from ..files.stored_data import StoredData
+from ..formats import get_format
 
 # JSON has no tuples, and strict models would take none of its lists for one.
 Pair = Annotated[tuple[float, float], Field(strict=False)]
+
+
+def _require_format(name: str) -> str:
+    try:
+        get_format(name)
+    except FormatError as error:
+        raise ValueError(f"{error}; it may be of a newer version, so update the pack") from None
+    return name
 
 
 class StoredErrors(StoredData):
@@ -28,7 +38,7 @@ class StoredLayer(StoredData):
     name: str
     shape: list[Count]
     input_id: str | None
-    candidates: dict[str, StoredErrors]
+    candidates: dict[Annotated[str, AfterValidator(_require_format)], StoredErrors]
 
 
 class StoredSensitivity(StoredData):

@@ -130,6 +130,8 @@ class GgufFile(TensorSource):
     def _read_plain(self, tensor: GgufTensor, start: int, count: int) -> torch.Tensor:
         """Return ``count`` values of an unquantized tensor from the flat position ``start``."""
         dtype = _PLAIN[tensor.type]
+        if not count:  # a view of an empty buffer has no dtype
+            return torch.empty(0, dtype=dtype)
         buffer = np.empty(count * dtype.itemsize, dtype=np.uint8)
         read_into(
             buffer, self._file, tensor.offset + start * dtype.itemsize, self.path, tensor.name

@@ -95,8 +95,8 @@ def _is_torch_zip(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(_IN_TORCH_ZIP) for name in archive.namelist())
-    except (OSError, zipfile.BadZipFile):
-        # the list of files is at the end of an archive
+    except (OSError, ValueError, NotImplementedError, zipfile.BadZipFile):
+        # the list of files is at the end of an archive; damaged names or versions are no list
         raise SourceError(
             f"{path} is a truncated archive of torch or zip: its end is missing; fetch it again"
         ) from None

@@ -21,6 +21,7 @@ from nvfp4_foundry.quant.cli import main
 from nvfp4_foundry.quant.cli.main import MISTAKE
 from nvfp4_foundry.quant.derive.mix.budget import parse_budget
 from nvfp4_foundry.quant.planning import (
+    detect_architecture,
     load_recipe,
     make_plan,
     parse_rule_lines,
@@ -111,7 +112,8 @@ def recipes(random: Random, valid: Specimens, folder: Path) -> None:
     path.write_bytes(mutated_json(random, data))
     with open_source(valid.model) as source:
         inventory = take_inventory(source)
-    make_plan(with_preset(load_recipe(path), inventory), inventory)
+    architecture = detect_architecture(inventory)
+    make_plan(with_preset(load_recipe(path), architecture), inventory, any_architecture=True)
 
 
 def rules(random: Random, valid: Specimens, folder: Path) -> None:
@@ -196,8 +198,8 @@ def activation_logs(random: Random, valid: Specimens, folder: Path) -> None:
     ending = random.choice(tuple(_OPENERS))
     text = mutated_bytes(random, LOG.encode())
     if random.random() < 0.002:
-        text = random.choice((b"\n", b"x", LOG.encode())) * (64 << 20)
-        text = text[: 64 << 20]
+        line = random.choice((b"\n", b"x", LOG.encode()))
+        text = line * ((16 << 20) // len(line))
     data = _OPENERS[ending](text)
     if random.random() < 0.5:
         data = mutated_bytes(random, data)

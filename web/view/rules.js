@@ -10,7 +10,7 @@ import { patternMatcher } from "./glob.js";
 
 const UNQUANTIZED = ["keep", "bf16", "fp16", "fp32"];
 /** The places that a rule may name after its `@`. */
-export const BLOCKS = /^(any|first:\d+|last:\d+|\d+(-\d+)?)$/;
+export const BLOCKS = /^(any|first:\d{1,4}|last:\d{1,4}|\d{1,4}(-\d{1,4})?)$/;
 const LINE_BREAK = /\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/;
 
 /**

@@ -13,7 +13,7 @@ _UNITS = {
     "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40,
 }  # fmt: skip
 _NUMBER = r"(\d+(?:\.\d*)?|\.\d+)"
-_SIZE = re.compile(rf"{_NUMBER}\s*([KMGT]?I?B)", re.IGNORECASE)
+_SIZE = re.compile(rf"{_NUMBER}\s*((?:[KMGT]I?)?B)", re.IGNORECASE)
 _EXAMPLES = "size=4.2GB, bits=5.5, error=3% or layer-error=8%"
 
 
@@ -97,7 +97,10 @@ def _parse_size(text: str) -> int:
     match = _SIZE.fullmatch(text)
     if not match:
         raise PlanError(f"{text!r} is not a size; write a number with a unit, e.g. 4.2GB or 900MB")
-    return round(float(match[1]) * _UNITS[match[2].upper()])
+    size = float(match[1]) * _UNITS[match[2].upper()]
+    if not math.isfinite(size):
+        raise PlanError(f"{text[:40]!r}... is larger than any size; write e.g. 4.2GB")
+    return round(size)
 
 
 def _parse_number(text: str, whole: str) -> float:

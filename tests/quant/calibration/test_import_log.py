@@ -5,6 +5,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -198,3 +199,22 @@ def test_long_logs_take_four_bytes_a_line(tmp_path: Path) -> None:
     log = read_activation_log(write(tmp_path, log_text() * 2000, "xz"), MODEL.shapes)
     assert log.lines == 18_000
     assert sum(la.amax.itemsize * len(la.amax) for la in log.layers.values()) == 4 * log.lines
+
+
+@pytest.mark.parametrize("suffix", [".gz", ".bz2", ".xz"])
+@pytest.mark.parametrize(
+    ("content", "reason"), [(b"x", "line of over"), (b"\n", "the log is empty")]
+)
+def test_small_files_that_expand_to_much_are_not_read_whole(
+    tmp_path: Path, suffix: str, content: bytes, reason: str
+) -> None:
+    pack = {".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[suffix]
+    path = tmp_path / f"log{suffix}"
+    path.write_bytes(pack(content * (32 << 20)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(CalibrationError, match=reason):
+            read_activation_log(path, ())
+        assert tracemalloc.get_traced_memory()[1] < 24 << 20  # what xz needs to unpack
+    finally:
+        tracemalloc.stop()

@@ -36,6 +36,8 @@ def test_reads(text: str, budget: Budget) -> None:
         ("", "unit"),
         ("4.2", "unit"),
         ("size=big", "4.2GB"),
+        ("size=4IB", "4.2GB"),
+        (f"size={'9' * 400}GB", "larger than any"),
         ("size=0GB", "above zero"),
         ("bits=-4", "bits=5.5"),
         ("bits=nan", "bits=5.5"),
