@@ -1,8 +1,9 @@
 """Measures what ComfyUI waits for at its start: the pack, its nodes and their schemas.
 
-``python start_up.py RESULT.json``. The result holds the processor seconds and the names of the
-packages that ComfyUI had not imported itself. Runs in ComfyUI's Python with ComfyUI's folder as
-``PYTHONPATH``.
+``python start_up.py RESULT.json COMPILED``. The result holds the processor seconds and the names of
+the packages that ComfyUI had not imported itself. Python keeps the pack's compiled modules in the
+folder ``COMPILED``, so a second run finds them there, as a second start of ComfyUI would. Runs in
+ComfyUI's Python with ComfyUI's folder as ``PYTHONPATH``.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-result_path = Path(sys.argv[1])
+result_path, compiled = Path(sys.argv[1]), sys.argv[2]
 sys.argv[1:] = ["--cpu"]  # ComfyUI reads its options when it is first imported
 
 import comfy.options  # noqa: E402
@@ -36,6 +37,7 @@ async def schemas() -> list[Any]:
 
 
 if __name__ == "__main__":
+    sys.pycache_prefix, sys.dont_write_bytecode = compiled, False
     before, start = set(sys.modules), time.process_time()
     import_foundry()
     found = asyncio.run(schemas())
