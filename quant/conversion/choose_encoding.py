@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
 from ..errors import FormatError
 from ..formats import EncodedWeight, WeightFormat
+from ..formats.base import device_slices
 from ..formats.nvfp4_scales import NVFP4_MAX
+from ..formats.parallel import share_chunks
 from ..rounding import DEFAULT_ROUNDING, NEED_MOMENTS, get_rounding
 from .max_rule import MaxRuleEstimate, estimate_max_rule
 from .observed_input import ObservedInput
-from .output_trial import OutputError, OutputTrial
+from .output_trial import Decode, OutputError, OutputTrial, decode_with
 
 # With a larger weight error the layer no longer resembles the model's, whatever the sampled inputs
 # show.
@@ -35,8 +37,7 @@ class ChosenEncoding:
 
     ``rounding`` is the rounding that was used. ``reason`` explains why it is not the requested one,
     or what it gained; it may be empty. ``bias_shift`` float32 [out] must be added to the layer's
-    bias; None if that would not help. ``error`` and ``runtime_scale_error`` (W4A4 with the
-    runtime's own activation scale) are measured on held-out inputs; None: not measured.
+    bias; None if that would not help. ``error`` is measured on held-out inputs; None: not measured.
     ``max_rule`` is what the plain max rule would lose, and ``output_norm`` the norm of the exact
     output per token; None: not known.
     """
@@ -47,7 +48,6 @@ class ChosenEncoding:
     bias_shift: torch.Tensor | None = None
     bias_reason: str = ""
     error: OutputError | None = None
-    runtime_scale_error: float | None = None
     max_rule: MaxRuleEstimate | None = None
     output_norm: float | None = None
 
@@ -135,9 +135,9 @@ def taken_over(
     chosen = ChosenEncoding(EncodedWeight(tensors, 0.0), TAKEN_OVER, reason)
     if observed is None or not measure_outputs:
         return chosen
-    weight = fmt.decode(tensors, shape)
-    trial = OutputTrial(weight, observed.held_out.rows[:_REPORTED_ROWS], fmt, input_scale)
-    return _with_errors(chosen, trial, weight)
+    rows = observed.held_out.rows[:_REPORTED_ROWS]
+    trial = OutputTrial(fmt.decode(tensors, shape), rows, fmt, input_scale)
+    return _with_errors(chosen, trial, decode_with(fmt, tensors, shape))
 
 
 def _measured(
@@ -145,15 +145,12 @@ def _measured(
 ) -> ChosenEncoding:
     if trial is None:
         return chosen
-    return _with_errors(chosen, trial, fmt.decode(chosen.encoded.tensors, tuple(weight.shape)))
+    decode = decode_with(fmt, chosen.encoded.tensors, tuple(weight.shape))
+    return _with_errors(chosen, trial, decode)
 
 
-def _with_errors(
-    chosen: ChosenEncoding, trial: OutputTrial, decoded: torch.Tensor
-) -> ChosenEncoding:
-    return replace(
-        chosen, error=trial.measure(decoded), runtime_scale_error=trial.with_runtime_scale(decoded)
-    )
+def _with_errors(chosen: ChosenEncoding, trial: OutputTrial, decode: Decode) -> ChosenEncoding:
+    return replace(chosen, error=trial.measure(decode))
 
 
 def _prove(
@@ -237,9 +234,9 @@ def _with_bias(
     refusal = _why_not_judged(observed, trial)
     if refusal:
         return replace(chosen, bias_reason=f"kept: {refusal}")
-    decoded = fmt.decode(chosen.encoded.tensors, tuple(weight.shape))
-    shift = bias_shift(weight, decoded, fmt, observed.means)
-    corrected = trial.measure(decoded, shift)
+    decode = decode_with(fmt, chosen.encoded.tensors, tuple(weight.shape))
+    shift = bias_shift(weight, decode, fmt, observed.means)
+    corrected = trial.measure(decode, shift)
     if corrected is None or chosen.error is None:
         return chosen
     change = f"error {chosen.error.w4a4:.2%} -> {corrected.w4a4:.2%}"
@@ -255,13 +252,12 @@ def _with_bias(
         bias_shift=shift,
         bias_reason=f"corrected: {change}",
         error=corrected,
-        runtime_scale_error=trial.with_runtime_scale(decoded, shift),
     )
 
 
 def bias_shift(
     weight: torch.Tensor,
-    decoded: torch.Tensor,
+    decode: Decode,
     fmt: WeightFormat,
     means: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
@@ -272,4 +268,11 @@ def bias_shift(
     """
     mean, rounded = (m.to(weight.device) for m in means)
     seen = rounded if fmt.activation_divisor == NVFP4_MAX else mean
-    return weight.float() @ mean - decoded @ seen
+    shift = torch.empty(weight.shape[0], device=weight.device)
+
+    def loop(bands: Iterable[slice]) -> None:
+        for band in bands:
+            shift[band] = weight[band].float() @ mean - decode(band) @ seen
+
+    share_chunks(loop, device_slices(weight), weight.device)
+    return shift
