@@ -26,8 +26,9 @@ TAKEN_OVER = "source"
 # A share of the squared error. On the demo model, corrections with smaller gains made latents
 # worse: the mean error differs between steps, and another layer may have compensated for it.
 _LEAST_BIAS_GAIN = 0.1
-# Enough for an error with two digits, and few enough to take less time than the encoding.
-_REPORTED_ROWS = 64
+# Rows and output channels of an error that is only reported: enough for two digits, and few enough
+# to take less time than the encoding.
+_REPORTED_ROWS, _REPORTED_CHANNELS = 64, 1024
 _MATRIX = 2
 
 
@@ -90,8 +91,10 @@ def choose_encoding(
     trial = None
     if measure_outputs or (has_moments and (rounding in NEED_MOMENTS or correct_bias)):
         # Without moments, the errors are only reported and decide nothing.
-        rows = observed.held_out.rows[: None if has_moments else _REPORTED_ROWS]
-        trial = OutputTrial(weight, rows, fmt, input_scale)
+        if has_moments:
+            trial = OutputTrial(weight, observed.held_out.rows, fmt, input_scale)
+        else:
+            trial = _reported_trial(weight, fmt, observed, input_scale)
     encoded = fmt.encode(weight, observed.rule(plain), measure_error=True)
     chosen = _measured(ChosenEncoding(encoded, plain), weight, fmt, trial)
     if rounding in NEED_MOMENTS and fmt.feedback_block is not None:
@@ -121,6 +124,13 @@ def _beside_max_rule(
     return replace(chosen, max_rule=estimate, output_norm=norm)
 
 
+def _reported_trial(
+    weight: torch.Tensor, fmt: WeightFormat, observed: ObservedInput, input_scale: float | None
+) -> OutputTrial:
+    rows = observed.held_out.rows[:_REPORTED_ROWS]
+    return OutputTrial(weight, rows, fmt, input_scale, channels=_REPORTED_CHANNELS)
+
+
 def taken_over(
     tensors: Mapping[str, torch.Tensor],
     shape: tuple[int, ...],
@@ -135,8 +145,7 @@ def taken_over(
     chosen = ChosenEncoding(EncodedWeight(tensors, 0.0), TAKEN_OVER, reason)
     if observed is None or not measure_outputs:
         return chosen
-    rows = observed.held_out.rows[:_REPORTED_ROWS]
-    trial = OutputTrial(fmt.decode(tensors, shape), rows, fmt, input_scale)
+    trial = _reported_trial(fmt.decode(tensors, shape), fmt, observed, input_scale)
     return _with_errors(chosen, trial, decode_with(fmt, tensors, shape))
 
 

@@ -11,6 +11,9 @@ from ..formats import WeightFormat
 from ..formats.base import device_slices
 from ..formats.parallel import share_chunks
 
+# A band is a product of its own, so a few large ones are faster than many small ones.
+_SAMPLED_BANDS = 16
+
 #: Returns some rows of a weight ``[out, in]`` as float32.
 Decode = Callable[[slice], torch.Tensor]
 
@@ -51,6 +54,10 @@ class OutputTrial:
     The error is ``||X W^T - Xq Wq^T|| / ||X W^T||`` over input rows ``X`` ``[R, in]``. ``Xq`` is X,
     or X rounded as in the format's native product. No float32 copy of a whole weight is made:
     it would take more time than the products.
+
+    With ``channels``, about so many output channels are measured, in bands spread evenly over the
+    weight. That is enough for a report, and on a large layer the products of all channels would
+    take longer than the encoding.
     """
 
     def __init__(
@@ -59,15 +66,20 @@ class OutputTrial:
         rows: torch.Tensor,
         fmt: WeightFormat,
         input_scale: float | None,
+        *,
+        channels: int | None = None,
     ) -> None:
         """Compute the exact outputs of ``weight`` ``[out, in]`` for ``rows`` ``[R, in]``."""
         usable = rows[torch.isfinite(rows.float()).all(dim=1)].to(weight.device)
         #: The rows that are finite, float32 ``[R, in]``.
         self.inputs = usable.float()
         self._bands = device_slices(weight)
-        self._exact = torch.empty(weight.shape[0], len(usable), device=weight.device)  # transposed
-        self._compute_exact(weight)
-        self._norm = _norm(self._exact)
+        if channels is not None and channels < weight.shape[0]:
+            self._bands = spread_bands(weight.shape[0], channels, _SAMPLED_BANDS)
+        self._exact = self._exact_outputs(weight)
+        self._norm = _norm(self._exact[band.start] for band in self._bands if self._exact)
+        measured = sum(band.stop - band.start for band in self._bands)
+        self._channels_per_measured = weight.shape[0] / max(1, measured)
         self._takes_scale = fmt.activation_divisor is not None
         self._inputs_by_scale = self._all_inputs(usable, fmt, input_scale)
 
@@ -79,15 +91,19 @@ class OutputTrial:
     @property
     def output_norm(self) -> float:
         """Root mean square over the rows of the norm of the exact output."""
-        return self._norm / max(1, len(self.inputs)) ** 0.5
+        return self._norm * (self._channels_per_measured / max(1, len(self.inputs))) ** 0.5
 
-    def _compute_exact(self, weight: torch.Tensor) -> None:
+    def _exact_outputs(self, weight: torch.Tensor) -> dict[int, torch.Tensor]:
+        """Return the outputs of the bands by their first channel, float32 ``[band, R]``."""
+        outputs: dict[int, torch.Tensor] = {}
+
         def loop(bands: Iterable[slice]) -> None:
             for band in bands:
-                torch.mm(weight[band].float(), self.inputs.T, out=self._exact[band])
+                outputs[band.start] = weight[band].float() @ self.inputs.T
 
         if len(self.inputs):
             share_chunks(loop, self._bands, weight.device)
+        return outputs
 
     def _all_inputs(
         self, rows: torch.Tensor, fmt: WeightFormat, input_scale: float | None
@@ -129,7 +145,7 @@ class OutputTrial:
         def loop(bands: Iterable[slice]) -> None:
             for band in bands:
                 errors = (decode(band) @ inputs.T).view(-1, kinds, rows)
-                errors.sub_(self._exact[band].unsqueeze(1))
+                errors.sub_(self._exact[band.start].unsqueeze(1))
                 if bias_shift is not None:
                     errors.add_(bias_shift[band].view(-1, 1, 1))
                 squares[band.start] = errors.square_().sum(0, dtype=torch.float64)
@@ -138,6 +154,14 @@ class OutputTrial:
         return torch.stack([squares[band.start] for band in self._bands]).sum(0)
 
 
-def _norm(values: torch.Tensor) -> float:
-    """Return the Frobenius norm, summed by rows in float64."""
-    return float(values.square().sum(1, dtype=torch.float64).cpu().sum()) ** 0.5
+def spread_bands(rows: int, wanted: int, bands: int) -> list[slice]:
+    """Return slices of ``wanted`` rows in all, spread evenly over at least as many rows."""
+    size = wanted // bands
+    starts = (number * (rows - size) // (bands - 1) for number in range(bands))
+    return [slice(start, start + size) for start in starts]
+
+
+def _norm(bands: Iterable[torch.Tensor]) -> float:
+    """Return the Frobenius norm, summed by rows in float64. The host waits for the device once."""
+    squares = [band.square().sum(dtype=torch.float64) for band in bands]
+    return float(torch.stack(squares).sum()) ** 0.5 if squares else 0.0

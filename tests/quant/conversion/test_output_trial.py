@@ -54,3 +54,21 @@ def test_without_rows_nothing_is_measured() -> None:
     for inputs in (torch.empty(0, 64), torch.zeros(4, 64), torch.full((2, 64), float("inf"))):
         trial = OutputTrial(weight, inputs, fmt, None)
         assert not trial.is_possible and trial.measure(weight.__getitem__) is None
+
+
+@pytest.mark.parametrize("name", ["nvfp4", "int8_rowwise", "float8_e4m3fn"])
+def test_a_sample_of_the_channels_is_enough_for_a_report(name: str) -> None:
+    """Channels of different sizes, with heavy tails, as those of trained models are."""
+    fmt = get_format(name)
+    weight = torch.randn(4096, 256) * torch.exp(torch.randn(4096, 1) * 0.5)
+    weight = (weight * (1 + 5 * (torch.rand(4096, 256) > 0.999))).bfloat16()
+    inputs = torch.randn(64, 256) * torch.logspace(-1, 1, 256)
+    decode = decode_with(fmt, fmt.encode(weight, get_rounding("mse")).tensors, (4096, 256))
+    whole = OutputTrial(weight, inputs, fmt, 0.01)
+    some = OutputTrial(weight, inputs, fmt, 0.01, channels=1024)
+    expected, error = whole.measure(decode), some.measure(decode)
+    assert expected is not None and error is not None
+    assert (expected.runtime_scale is None) == (error.runtime_scale is None)
+    assert error.w4a16 == pytest.approx(expected.w4a16, rel=0.03)
+    assert error.w4a4 == pytest.approx(expected.w4a4, rel=0.03)
+    assert some.output_norm == pytest.approx(whole.output_norm, rel=0.1)
