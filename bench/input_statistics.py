@@ -12,9 +12,16 @@ import torch
 from fidelity_models import Subject
 from nvfp4_foundry.quant.calibration import LayerStatistics
 
-#: A channel is an outlier if it has so many times the energy of the median channel: 5 times as loud.
+#: An outlier channel has so many times the energy of the median channel: it is 5 times as loud.
 OUTLIER_ENERGY = 25.0
 COMPARED = ("weighted", "gptq", "gptaq")
+#: What the columns of the table mean.
+STATISTICS = f"""\
+The next tables show what decides which rounding pays, as medians over the layers of each kind. \
+*Mean* is the share of the channels' means in the energy of the input, E[x]^2 of E[x^2]. \
+*Outliers* are channels with more than {OUTLIER_ENERGY:g} times the energy of the median channel. \
+*Spread* is the energy of the channel at the 90th percentile, divided by the one at the 10th. The \
+last columns are the squared W4A4 errors of the layers, as ratios to `max`."""
 
 
 @dataclass(frozen=True)
@@ -67,9 +74,13 @@ def kind_of(name: str) -> str:
     return re.sub(r"\.\d+\.", ".#.", name, count=1)
 
 
-def statistics_by_kind(subject: Subject) -> Iterator[KindStatistics]:
-    """Yield the statistics of all kinds of layers in blocks, in the order of the model."""
-    errors = {name: subject.layer_errors(subject.plan("all", name)) for name in ("max", *COMPARED)}
+def statistics_by_kind(
+    subject: Subject, errors: Mapping[str, Mapping[str, float]]
+) -> Iterator[KindStatistics]:
+    """Yield the statistics of all kinds of layers in blocks, in the order of the model.
+
+    ``errors`` are the relative W4A4 errors of the layers by rounding and name.
+    """
     kinds: dict[str, list[str]] = defaultdict(list)
     for name in errors["max"]:
         kinds[kind_of(name)].append(name)
@@ -92,12 +103,12 @@ def statistics_by_kind(subject: Subject) -> Iterator[KindStatistics]:
         )
 
 
-def statistics_table(subject: Subject) -> Iterator[str]:
+def statistics_table(subject: Subject, errors: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """Yield the Markdown lines of a table with a row for each kind."""
     titles = "".join(f" `{name}` |" for name in COMPARED)
     yield f"| layers | number | inputs | mean | outliers | their energy | spread |{titles}"
     yield "|---|---|---|---|---|---|---|" + "---|" * len(COMPARED)
-    for kind in statistics_by_kind(subject):
+    for kind in statistics_by_kind(subject, errors):
         of = kind.input
         ratios = "".join(f" {ratio:.3f} |" for ratio in kind.ratios.values())
         yield (
