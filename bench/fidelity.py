@@ -1,27 +1,33 @@
 """Measure how much error each rounding leaves, compared with the max rule of other converters.
 
-There are three parts: single layers with synthetic weights and inputs, layers with the shapes and
-activation levels of WAN 2.2, and whole models, mainly the trained demo model. Everything is seeded,
-and every figure is on inputs that the calibration has not seen.
+There are single layers with synthetic weights and inputs, layers with the shapes and activation
+levels of WAN 2.2, four whole models, and the layers of those models. Everything is seeded, and
+every figure is on inputs that the calibration has not seen. The extra ``bench`` brings what the
+sentence encoder and the small Flux need.
 
-Run ``python bench/fidelity.py --output tables.md``. It takes about half an hour on two CPU cores,
-and a few minutes with ``--quick``. The tables in ``docs/fidelity.md`` come from such a run.
+    python bench/fidelity.py --output docs/fidelity.md
+
+writes all tables of that page, each as soon as it is made; ``--part demo flux`` makes two of them.
+Every part ends with the time it took.
 """
 
 from __future__ import annotations
 
 import argparse
-import platform
 import statistics
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
-from itertools import chain
 from pathlib import Path
 
 import torch
+from fidelity_encoder import CALIBRATING, JUDGING, encoder_subject
+from fidelity_flux import flux_subject
 from fidelity_layers import ROUNDINGS, LayerCase, LayerResult, measure_layer
 from fidelity_models import MIX_ROUNDING, ModelResult, Subject, demo_subject, qwen_subject
+from fidelity_page import put_section
+from input_statistics import STATISTICS, statistics_table
 
 SYNTHETIC = tuple(
     LayerCase(f"{weights}{', 12 outliers' if outliers else ''}", 512, 1024, heavy, outliers)
@@ -37,7 +43,7 @@ WAN = (
     LayerCase("ffn.0, amax 8", 768, 3072, True, 4, amax=8.0, prompt_spread=1.7),
     LayerCase("ffn.2 (a quarter), GELU", 768, 3584, True, 12, amax=20.0, gelu=True),
 )
-SEEDS, SAMPLES = 3, 400
+SEEDS, SAMPLES, FLUX_SAMPLES = 3, 400, 48
 
 INTRO = """\
 How much error each rounding leaves, compared with the rule of other converters (`max`). \
@@ -48,6 +54,9 @@ that the calibration has not seen.
 - W4A16 means 16-bit activations, as on GPUs without native NVFP4. W4A4 means activations rounded \
 to NVFP4 as well, as on Blackwell.
 - Smaller is better everywhere.
+
+The page has two parts: [tables](#tables), made by a script, and [notes](#notes), taken while the \
+pack was developed.
 """
 
 
@@ -75,14 +84,14 @@ def layer_table(cases: Sequence[LayerCase], seeds: int) -> Iterator[str]:
 def model_table(results: Sequence[ModelResult]) -> Iterator[str]:
     """Yield the Markdown lines of a table with ratios to the first result, that of `max`."""
     base = results[0]
-    yield "| model | MB | W4A16 error | ratio | W4A4 error | ratio | correct digits |"
+    yield "| model | MB | W4A16 error | ratio | W4A4 error | ratio | recognised |"
     yield "|---|---|---|---|---|---|---|"
     for result in results:
-        digits = "-" if result.accuracy is None else f"{result.accuracy:.2%}"
+        recognised = "-" if result.accuracy is None else f"{result.accuracy:.2%}"
         yield (
             f"| {result.title} | {result.megabytes:.2f} | {result.w4a16**0.5:.2%} | "
             f"{result.w4a16 / base.w4a16:.3f} | {result.w4a4**0.5:.2%} | "
-            f"{result.w4a4 / base.w4a4:.3f} | {digits} |"
+            f"{result.w4a4 / base.w4a4:.3f} | {recognised} |"
         )
 
 
@@ -148,28 +157,6 @@ def demo_model(quick: bool, shift: float) -> Iterator[str]:
     yield from model_table(results)
 
 
-def demo_layers(quick: bool) -> Iterator[str]:
-    """Yield the section on the demo model's layers."""
-    yield "### The demo model's layers"
-    yield ""
-    yield (
-        "All NVFP4, static scales. The figures are W4A4 output errors of the layers on held-out "
-        "inputs, as ratios to `max`. *Worse* means worse by more than 1%."
-    )
-    yield ""
-    yield "| rounding | best | median | worst | worse than `max` |"
-    yield "|---|---|---|---|---|"
-    with demo_subject(10, 8.0) as subject:
-        errors = {name: subject.layer_errors(subject.plan("all", name)) for name in ROUNDINGS}
-    for name, own in errors.items():
-        ratios = sorted(error / errors["max"][layer] for layer, error in own.items())
-        worse = sum(ratio > 1.01 for ratio in ratios)
-        yield (
-            f"| `{name}` | {ratios[0]:.3f} | {_median(ratios):.3f} | {ratios[-1]:.3f} | "
-            f"{worse} of {len(ratios)} |"
-        )
-
-
 def random_qwen(quick: bool) -> Iterator[str]:
     """Yield the section on the random model."""
     yield "### A small random Qwen-Image"
@@ -180,41 +167,122 @@ def random_qwen(quick: bool) -> Iterator[str]:
         yield from model_table(list(whole_model(subject, "qwen-image-2512", {})))
 
 
+def small_flux(quick: bool) -> Iterator[str]:
+    """Yield the section on the small Flux."""
+    samples = 12 if quick else FLUX_SAMPLES
+    yield "### A small trained Flux"
+    yield ""
+    with flux_subject(samples) as subject:
+        results = list(whole_model(subject, "flux1", {}))
+        yield (
+            f"{samples} patches of 32x32 pixels, 20 Euler steps, guidance 2, equal noise. The "
+            "errors are errors of the pixels. With exact weights and 4-bit activations, the W4A4 "
+            f"ratio is {subject.floor() / results[0].w4a4:.3f}. A linear judge recognises "
+            f"{subject.reference_accuracy:.1%} of the bf16 model's patches."
+        )
+    yield ""
+    yield from model_table(results)
+
+
+def sentence_encoder(quick: bool) -> Iterator[str]:
+    """Yield the section on the sentence encoder."""
+    judging, calibrating = (50, 300) if quick else (JUDGING, CALIBRATING)
+    yield "### A sentence encoder"
+    yield ""
+    with encoder_subject(judging, calibrating) as subject:
+        results = [
+            subject.measure(f"smart, {name}", subject.quantize(subject.plan("smart", name)))
+            for name in ROUNDINGS
+        ]
+        yield (
+            "all-MiniLM-L6-v2 by the preset `smart`: 24 of 36 Linear layers are NVFP4, and those "
+            f"of the edge blocks float8. Calibrated on {calibrating} paragraphs of docstrings, and "
+            f"judged on {judging} from other files. The errors are errors of the embeddings. With "
+            "exact weights and rounded activations, the W4A4 ratio is "
+            f"{subject.floor('smart') / results[0].w4a4:.3f}. Most of the megabytes are embeddings."
+        )
+    yield ""
+    yield from model_table(results)
+
+
+def model_layers(quick: bool) -> Iterator[str]:
+    """Yield the section on the layers of all models."""
+    yield "### The layers of the models"
+    yield ""
+    yield (
+        "All Linear layers in blocks are NVFP4 with static scales. The figures are squared W4A4 "
+        "output errors of the layers on held-out inputs, as ratios to `max`. *Worse* means worse "
+        "by more than 1%."
+    )
+    yield ""
+    yield "| model | rounding | best | median | worst | worse than `max` |"
+    yield "|---|---|---|---|---|---|"
+    tables = []
+    for title, subject_of in _LAYER_SUBJECTS.items():
+        with subject_of() as subject:
+            errors = {name: subject.layer_errors(subject.plan("all", name)) for name in ROUNDINGS}
+            yield from layer_ratios(title, errors)
+            tables += ["", f"#### Inputs of {title}", "", *statistics_table(subject, errors)]
+    yield ""
+    yield STATISTICS
+    yield from tables
+
+
+def layer_ratios(title: str, errors: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield a table's lines on the layer errors of one model, by rounding and layer."""
+    for name, own in errors.items():
+        ratios = sorted((error / errors["max"][layer]) ** 2 for layer, error in own.items())
+        worse = sum(ratio > 1.01 for ratio in ratios)
+        yield (
+            f"| {title} | `{name}` | {ratios[0]:.3f} | {_median(ratios):.3f} | {ratios[-1]:.3f} | "
+            f"{worse} of {len(ratios)} |"
+        )
+
+
+_LAYER_SUBJECTS: dict[str, Callable[[], AbstractContextManager[Subject]]] = {
+    "the demo model": partial(demo_subject, 10, 8.0),
+    "the random Qwen-Image": qwen_subject,
+    "the small Flux": partial(flux_subject, 12),
+    "the sentence encoder": partial(encoder_subject, 10),
+}
+
 PARTS: dict[str, Callable[[bool], Iterator[str]]] = {
     "synthetic": synthetic_layers,
     "wan": wan_layers,
     # ComfyUI samples WAN with a shift of 8, and the demo model was trained for this shift.
     "demo": partial(demo_model, shift=8.0),
     "demo-unshifted": partial(demo_model, shift=1.0),
-    "demo-layers": demo_layers,
     "qwen": random_qwen,
+    "flux": small_flux,
+    "encoder": sentence_encoder,
+    "layers": model_layers,
 }
 
 
 def main() -> None:
-    """Print the tables, and write them to a file if asked."""
+    """Print the tables, and write them into a page if asked."""
     parser = argparse.ArgumentParser(
         description="Measure how much error each rounding leaves, compared with the max rule."
     )
     parser.add_argument("--quick", action="store_true", help="fewer seeds, layers and samples")
-    parser.add_argument("--part", choices=PARTS, help="only this part")
-    parser.add_argument("--output", type=Path, help="also write the tables to this file")
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="only these parts")
+    parser.add_argument("--output", type=Path, help="also write the tables into this page")
     options = parser.parse_args()
-    started = time.monotonic()
     command = "python bench/fidelity.py" + (" --quick" if options.quick else "")
     made_by = (
-        f"These tables were made by `{command}`, torch {torch.__version__}. To repeat them, run it "
-        "with `--output tables.md`."
+        f"These tables were made by `{command} --output docs/fidelity.md`, torch "
+        f"{torch.__version__}. With `--part`, it makes some of them again."
     )
-    lines = ["# Fidelity", "", INTRO, "## Tables", "", made_by, ""]
-    print("\n".join(lines), flush=True)
-    for part in [options.part] if options.part else PARTS:
-        for line in chain(PARTS[part](options.quick), [""]):
+    for part in options.part:
+        started, used = time.monotonic(), time.process_time()
+        lines = []
+        for line in PARTS[part](options.quick):
             print(line, flush=True)
             lines.append(line)
-    print(f"\n{time.monotonic() - started:.0f} s on {platform.machine()}", flush=True)
-    if options.output:
-        options.output.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        passed, computed = time.monotonic() - started, time.process_time() - used
+        print(f"\n{part}: {passed:.0f} s, {computed:.0f} s of computing\n", flush=True)
+        if options.output:
+            put_section(options.output, INTRO, made_by, lines)
 
 
 if __name__ == "__main__":

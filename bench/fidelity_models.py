@@ -1,4 +1,7 @@
-"""Whole models for the fidelity bench: the trained demo model and a small random Qwen-Image."""
+"""Whole models for the fidelity bench: the trained demo model and a small random Qwen-Image.
+
+``subjects.py`` lists them with those of the other files.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +36,8 @@ _CALIBRATION_SEEDS = range(1, 7)
 _PROBED_SEEDS, _PROBED_STEPS = (1, 2), 4
 _COMPARISON_SEED = 1000
 _BATCH = 100
-_COLLECTING = CollectorSettings(moments_budget_bytes=2**30, moments_tokens_per_channel=1e9)
+#: By default every token counts for the second moments.
+COLLECTING = CollectorSettings(moments_budget_bytes=2**30, moments_tokens_per_channel=1e9)
 #: The rounding of mixes, and of the presets that they are compared with.
 MIX_ROUNDING = "gptaq"
 
@@ -115,9 +119,9 @@ class Subject:
             if layer.output_error_w4a4 is not None
         }
 
-    def floor(self) -> float:
-        """Return the squared error with exact weights and all inputs rounded to NVFP4."""
-        checkpoint = self.quantize(self.plan("all", "max"))
+    def floor(self, preset: str = "all") -> float:
+        """Return the squared error with exact weights and the rounded inputs of a preset."""
+        checkpoint = self.quantize(self.plan(preset, "max"))
         with torch.no_grad(), self.rounding_inputs(checkpoint):
             return self.squared_error(self.run())
 
@@ -135,7 +139,7 @@ class Subject:
         return mix_plan(base, inventory, probe.result(), formats=MIX_FORMATS).plan
 
 
-def _run_id(seed: int) -> str:
+def run_id(seed: int) -> str:
     """Return a fixed id, because it decides which rows the calibration samples."""
     return uuid.UUID(int=seed).hex
 
@@ -146,7 +150,7 @@ def _weights_of(root: torch.nn.Module, checkpoint: QuantizedModel) -> Iterator[N
     stored = StateDictSource(checkpoint.tensors, metadata=checkpoint.metadata)
     original = {name: tensor.clone() for name, tensor in root.state_dict().items()}
     decoded: Mapping[str, torch.Tensor] = decoded_tensors(stored)
-    root.load_state_dict(decoded)
+    root.load_state_dict({name: decoded[name] for name in original})
     try:
         yield
     finally:
@@ -165,7 +169,9 @@ def _single_thread() -> Iterator[None]:
 
 
 @contextmanager
-def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
+def demo_subject(
+    samples: int, shift: float, collecting: CollectorSettings = COLLECTING
+) -> Iterator[Subject]:
     """Yield the trained demo model, which samples with this shift (ComfyUI uses 8)."""
     plain = sampling.simple_sigmas
 
@@ -188,9 +194,9 @@ def demo_subject(samples: int, shift: float) -> Iterator[Subject]:
                 ]
             )
 
-        collector = ActivationCollector(_COLLECTING)
+        collector = ActivationCollector(collecting)
         for seed in _CALIBRATION_SEEDS:
-            collector.new_run(f"seed {seed}", run_id=_run_id(seed))
+            collector.new_run(f"seed {seed}", run_id=run_id(seed))
             with collector.observe(model):
                 digits = torch.arange(20) % CLASSES
                 sampling.sample(model, digits, seed, STEPS, GUIDANCE, collector.begin_call, task)
@@ -214,15 +220,15 @@ def _short_sampling(
 
 
 @contextmanager
-def qwen_subject(seed: int = 0) -> Iterator[Subject]:
+def qwen_subject(seed: int = 0, collecting: CollectorSettings = COLLECTING) -> Iterator[Subject]:
     """Yield a small random Qwen-Image. Its results are the velocities of 8 unseen model calls."""
     model = new_model(seed)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     source = StateDictSource(weights, "a random Qwen-Image")
-    collector = ActivationCollector(_COLLECTING)
+    collector = ActivationCollector(collecting)
     with torch.no_grad():
         for run_seed in range(4):
-            collector.new_run(f"seed {run_seed}", run_id=_run_id(run_seed))
+            collector.new_run(f"seed {run_seed}", run_id=run_id(run_seed))
             with collector.observe(model):
                 for call in draw_calls(16, run_seed):
                     collector.begin_call(float(call[2][0]), [0])

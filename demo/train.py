@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from .digits import CLASSES, DIGITS_PATH, DigitsTask, load_task, new_task
+from .digits import CLASSES, DIGITS_PATH, IMAGE_SIZE, DigitsTask, load_task, new_task
 from .judge import Judge, load_judge
 from .model import MODEL_PATH, TinyWan, load_model
 from .sampling import TIMESTEPS, sample, shift_time
@@ -54,8 +54,9 @@ def load_images() -> tuple[Tensor, Tensor]:
         raise ImportError(
             "training the demo model needs scikit-learn; run 'pip install scikit-learn'"
         ) from missing
-    data = load_digits()
-    return torch.from_numpy(data.images).float() / 16, torch.from_numpy(data.target).long()
+    pixels, digits = load_digits(return_X_y=True)
+    images = torch.from_numpy(pixels).unflatten(1, (IMAGE_SIZE, IMAGE_SIZE)).float() / 16
+    return images, torch.from_numpy(digits).long()
 
 
 def fit_judge(images: Tensor, labels: Tensor) -> Judge:
