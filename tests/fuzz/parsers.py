@@ -320,7 +320,7 @@ def _command(*arguments: object) -> None:
     if code not in (0, 1, 2) or code == MISTAKE:
         raise UnnamedError(f"exit code {code}: {err.getvalue()[-400:]}")
     printed = out.getvalue() + err.getvalue()
-    odd = {c for c in printed if not (c.isprintable() or c in "\n\t\r")}
+    odd = {c for c in set(printed) if not (c.isprintable() or c in "\n\t\r")}
     if odd:
         raise UnnamedError(f"{arguments[0]} prints {sorted(map(ascii, odd))}")
     if "--json" in arguments:
