@@ -127,7 +127,7 @@ def edited(recipe: Recipe, options: argparse.Namespace, rules: Sequence[Rule]) -
     recipe = recipe.with_rules(rules)
     if "rounding" not in options:  # a command that leaves the numbers to the recipe
         return recipe
-    return recipe.with_numbers(options.rounding, options.input_scale, options.headroom)
+    return recipe.with_numbers(options.rounding, options.input_scale)
 
 
 def _preset(name: str, inventory: Inventory | None) -> Preset:

@@ -233,15 +233,10 @@ def add_scale_options(parser: Parser) -> None:
         "--input-scale",
         metavar="POLICY",
         type=PolicyText,
-        help="how static input scales are chosen: amax (default), p99.9, dynamic (no static "
-        "scales), fixed=VALUE, or file=PATH, which takes them from a quantized checkpoint or from "
-        "a JSON file of another tool",
-    )
-    parser.add_argument(
-        "--headroom",
-        metavar="X",
-        type=float,
-        help="multiply the calibrated amax or percentile by X (default: 4)",
+        help="how static input scales are chosen: amax (default) or a percentile such as p99.9, "
+        "times a headroom (default: 4; 'amax*2' for another), dynamic (no static scales), "
+        "fixed=VALUE, or file=PATH, which takes them from a quantized checkpoint or from a JSON "
+        "file of another tool",
     )
 
 

@@ -30,7 +30,7 @@ class Parser(argparse.ArgumentParser):
         self._as_json = "--json" in (sys.argv[1:] if args is None else args)
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{_instead(unknown)}")
         return options, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -38,6 +38,13 @@ class Parser(argparse.ArgumentParser):
         if self._as_json:
             print(json.dumps({"ok": False, "error": message}))
         super().error(printable(message))
+
+
+def _instead(unknown: list[str]) -> str:
+    """Return what to write instead of an option of earlier versions; empty if there is none."""
+    if any(argument.startswith("--headroom") for argument in unknown):
+        return "; the headroom belongs to the policy: --input-scale 'amax*2'"
+    return ""
 
 
 def main_parser() -> tuple[Parser, Commands]:

@@ -76,7 +76,7 @@ def _policy(options: argparse.Namespace) -> InputScalePolicy:
     from ..calibration import parse_policy
 
     with wrong_usage():
-        policy = parse_policy(options.input_scale or "amax", options.headroom)
+        policy = parse_policy(options.input_scale or "amax")
     if policy.kind in ("amax", "percentile") and not options.calibration:
         raise UsageError(
             "give --calibration FILE, or --input-scale dynamic, fixed=VALUE or file=PATH"

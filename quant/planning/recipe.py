@@ -272,17 +272,14 @@ class Recipe(_Data):
         self,
         rounding: str | None = None,
         input_scale: InputScalePolicy | str | None = None,
-        headroom: float | None = None,
     ) -> Recipe:
-        """Return this recipe with another rounding, input scale or headroom; None keeps its own.
+        """Return this recipe with another rounding or input scale; None keeps its own.
 
         Raises:
             RecipeError: a value is invalid.
         """
-        given = {"rounding": rounding, "input_scale": input_scale, "headroom": headroom}
+        given = {"rounding": rounding, "input_scale": input_scale}
         changes = {key: value for key, value in given.items() if value is not None}
-        if headroom is not None:  # also in place of one that the policy names
-            changes.setdefault("input_scale", self.input_scale.text)
         return validated(Recipe, {**self.model_dump(), **changes}, f"recipe {self.name}")
 
     def to_json(self) -> str:

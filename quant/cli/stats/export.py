@@ -74,7 +74,7 @@ def _policy(options: argparse.Namespace) -> InputScalePolicy:
 
     with wrong_usage():
         divisor_of(options.format)
-        return parse_policy(options.input_scale or "amax", options.headroom)
+        return parse_policy(options.input_scale or "amax")
 
 
 def _notes(export: ScaleExport) -> list[str]:

@@ -27,10 +27,10 @@ def formats(capsys: Capture, *options: object) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", sorted(leaf_commands()))
-def test_no_command_has_more_than_17_options(name: str) -> None:
+def test_no_command_has_more_than_16_options(name: str) -> None:
     actions = leaf_commands()[name]._actions
     options = [a.dest for a in actions if a.option_strings and a.dest != "help"]
-    assert len(options) <= 17, options
+    assert len(options) <= 16, options
 
 
 GGUF = GgufMapping()
@@ -40,7 +40,7 @@ DEFAULTS = (
     ("sensitivity", f"default: {DEFAULT_ROUNDING}"),
     ("quantize", f"{DEFAULT_ROUNDING} (default)"),
     ("quantize", f"{InputScalePolicy().kind} (default)"),
-    ("quantize", f"default: {InputScalePolicy().headroom:g}"),
+    ("quantize", f"headroom (default: {InputScalePolicy().headroom:g}"),
     ("recipe from-calibration", f"default: {DEFAULT_MAX_INPUT_ERROR:.0%}"),
     ("recipe from-sensitivity", f"default: {DEFAULT_MAX_ERROR:.0%}"),
     ("recipe from-gguf", f"default: {GGUF.bits_limit},"),

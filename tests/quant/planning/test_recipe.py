@@ -248,7 +248,7 @@ def test_with_numbers_keeps_what_is_not_given() -> None:
     assert (changed.input_scale.kind, changed.headroom) == ("dynamic", 2.0)
     assert changed.rounding == "weighted"
     with pytest.raises(RecipeError, match="headroom"):
-        recipe.with_numbers(headroom=0.1)
+        recipe.with_numbers(input_scale="amax*0.1")
 
 
 def test_recipes_cannot_be_changed() -> None:
@@ -263,7 +263,7 @@ def test_recipes_cannot_be_changed() -> None:
         ({"input_scale": "amax*3", "headroom": 8.0}, {}, ("amax", 3.0)),
         ({"headroom": 8.0}, {}, ("amax", 8.0)),
         ({"input_scale": "amax*3"}, {"input_scale": "p99"}, ("p99", 4.0)),
-        ({"input_scale": "amax*3"}, {"headroom": 5.0}, ("amax", 5.0)),
+        ({"input_scale": "amax*3"}, {"input_scale": "amax*5"}, ("amax", 5.0)),
         ({"input_scale": "file=/tmp/x*2*3"}, {}, ("file=/tmp/x*2*3.0", 3.0)),
         ({"input_scale": "dynamic", "headroom": 2.0}, {"input_scale": "amax"}, ("amax", 2.0)),
     ],

@@ -60,7 +60,7 @@ def test_exported_scales_come_back_in_a_conversion(
 ) -> None:
     statistics, scales = imported(capsys, log), tmp_path / "scales.json"
     code, summary = run_json(
-        capsys, "stats", "export", statistics, "--output", scales, "--headroom", "2"
+        capsys, "stats", "export", statistics, "--output", scales, "--input-scale", "amax*2"
     )
     assert code == 0 and summary["notes"] == ["46 layers get a static scale"]
     assert json.loads(scales.read_text())[Q] == 2 * AMAX / 2688
