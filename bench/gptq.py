@@ -27,7 +27,7 @@ from nvfp4_foundry.quant.calibration.moments import (
     MomentAccumulator,
     moments_bytes,
 )
-from nvfp4_foundry.quant.conversion.output_trial import OutputTrial
+from nvfp4_foundry.quant.conversion.output_trial import OutputTrial, decode_with
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.reports.markdown import table
 from nvfp4_foundry.quant.rounding import SecondMoments, get_rounding
@@ -110,7 +110,7 @@ def measure(shape: Shape, rounding: str, tokens: int) -> Cost:
     encoded = fmt.encode(weight, rule)
     rounded = time.perf_counter()
     trial = OutputTrial(weight, inputs(_HELD_OUT_ROWS), fmt, None)
-    trial.measure(fmt.decode(encoded.tensors, tuple(weight.shape)))
+    trial.measure(decode_with(fmt, encoded.tensors, tuple(weight.shape)))
     judged = time.perf_counter()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return Cost(

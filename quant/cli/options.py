@@ -233,9 +233,10 @@ def add_scale_options(parser: Parser) -> None:
         "--input-scale",
         metavar="POLICY",
         type=PolicyText,
-        help="how static input scales are chosen: amax (default) or p99.9, times a headroom "
-        "(amax*2; default: 4); dynamic (no static scales), fixed=VALUE, or file=PATH, which takes "
-        "them from a quantized checkpoint or from a JSON file of another tool",
+        help="how static input scales are chosen: amax (default) or a percentile such as p99.9, "
+        "times a headroom (default: 4; 'amax*2' for another), dynamic (no static scales), "
+        "fixed=VALUE, or file=PATH, which takes them from a quantized checkpoint or from a JSON "
+        "file of another tool",
     )
 
 

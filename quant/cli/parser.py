@@ -30,25 +30,21 @@ class Parser(argparse.ArgumentParser):
         self._as_json = "--json" in (sys.argv[1:] if args is None else args)
         options, unknown = super().parse_known_args(args, namespace)
         if unknown:
-            self.error(f"unrecognized arguments: {' '.join(unknown)}{self._instead(unknown)}")
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{_instead(unknown)}")
         return options, unknown
-
-    def _instead(self, unknown: list[str]) -> str:
-        """Say what to write in place of an option of earlier versions."""
-        given = " ".join(unknown).replace("=", " ").split()
-        if "--headroom" not in given or "--input-scale" not in self._option_string_actions:
-            return ""
-        value = "".join(given[given.index("--headroom") + 1 :][:1]) or "X"
-        return (
-            f"; the headroom is a part of the policy now: write --input-scale amax*{value} (or "
-            f"p99.9*{value} for a percentile)"
-        )
 
     def error(self, message: str) -> NoReturn:
         """Exit with code 2."""
         if self._as_json:
             print(json.dumps({"ok": False, "error": message}))
         super().error(printable(message))
+
+
+def _instead(unknown: list[str]) -> str:
+    """Return what to write instead of an option of earlier versions; empty if there is none."""
+    if any(argument.startswith("--headroom") for argument in unknown):
+        return "; the headroom belongs to the policy: --input-scale 'amax*2'"
+    return ""
 
 
 def main_parser() -> tuple[Parser, Commands]:

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 
 from ..errors import FormatError
 from ..formats import EncodedWeight, WeightFormat
+from ..formats.base import device_slices
 from ..formats.nvfp4_scales import NVFP4_MAX
+from ..formats.parallel import share_chunks
 from ..rounding import DEFAULT_ROUNDING, NEED_MOMENTS, get_rounding
 from .max_rule import MaxRuleEstimate, estimate_max_rule
 from .observed_input import ObservedInput
-from .output_trial import OutputError, OutputTrial
+from .output_trial import Decode, OutputError, OutputTrial, decode_with
 
-# With a larger weight error the layer no longer resembles the model's, whatever the sampled inputs
-# show.
-_MOST_WEIGHT_ERROR = 0.5
 _FEWEST_ROWS = 8
 #: The name of the rounding for weights that keep the codes of the source.
 TAKEN_OVER = "source"
 # A share of the squared error. On the demo model, corrections with smaller gains made latents
 # worse: the mean error differs between steps, and another layer may have compensated for it.
 _LEAST_BIAS_GAIN = 0.1
-# Enough for an error with two digits, and few enough to take less time than the encoding.
-_REPORTED_ROWS = 64
+# Rows and output channels of an error that is only reported: enough for two digits, and few enough
+# to take less time than the encoding.
+_REPORTED_ROWS, _REPORTED_CHANNELS = 64, 1024
 _MATRIX = 2
 
 
@@ -35,8 +35,7 @@ class ChosenEncoding:
 
     ``rounding`` is the rounding that was used. ``reason`` explains why it is not the requested one,
     or what it gained; it may be empty. ``bias_shift`` float32 [out] must be added to the layer's
-    bias; None if that would not help. ``error`` and ``runtime_scale_error`` (W4A4 with the
-    runtime's own activation scale) are measured on held-out inputs; None: not measured.
+    bias; None if that would not help. ``error`` is measured on held-out inputs; None: not measured.
     ``max_rule`` is what the plain max rule would lose, and ``output_norm`` the norm of the exact
     output per token; None: not known.
     """
@@ -47,7 +46,6 @@ class ChosenEncoding:
     bias_shift: torch.Tensor | None = None
     bias_reason: str = ""
     error: OutputError | None = None
-    runtime_scale_error: float | None = None
     max_rule: MaxRuleEstimate | None = None
     output_norm: float | None = None
 
@@ -90,8 +88,10 @@ def choose_encoding(
     trial = None
     if measure_outputs or (has_moments and (rounding in NEED_MOMENTS or correct_bias)):
         # Without moments, the errors are only reported and decide nothing.
-        rows = observed.held_out.rows[: None if has_moments else _REPORTED_ROWS]
-        trial = OutputTrial(weight, rows, fmt, input_scale)
+        if has_moments:
+            trial = OutputTrial(weight, observed.held_out.rows, fmt, input_scale)
+        else:
+            trial = _reported_trial(weight, fmt, observed, input_scale)
     encoded = fmt.encode(weight, observed.rule(plain), measure_error=True)
     chosen = _measured(ChosenEncoding(encoded, plain), weight, fmt, trial)
     if rounding in NEED_MOMENTS and fmt.feedback_block is not None:
@@ -121,6 +121,13 @@ def _beside_max_rule(
     return replace(chosen, max_rule=estimate, output_norm=norm)
 
 
+def _reported_trial(
+    weight: torch.Tensor, fmt: WeightFormat, observed: ObservedInput, input_scale: float | None
+) -> OutputTrial:
+    rows = observed.held_out.rows[:_REPORTED_ROWS]
+    return OutputTrial(weight, rows, fmt, input_scale, channels=_REPORTED_CHANNELS)
+
+
 def taken_over(
     tensors: Mapping[str, torch.Tensor],
     shape: tuple[int, ...],
@@ -135,9 +142,8 @@ def taken_over(
     chosen = ChosenEncoding(EncodedWeight(tensors, 0.0), TAKEN_OVER, reason)
     if observed is None or not measure_outputs:
         return chosen
-    weight = fmt.decode(tensors, shape)
-    trial = OutputTrial(weight, observed.held_out.rows[:_REPORTED_ROWS], fmt, input_scale)
-    return _with_errors(chosen, trial, weight)
+    trial = _reported_trial(fmt.decode(tensors, shape), fmt, observed, input_scale)
+    return _with_errors(chosen, trial, decode_with(fmt, tensors, shape))
 
 
 def _measured(
@@ -145,15 +151,12 @@ def _measured(
 ) -> ChosenEncoding:
     if trial is None:
         return chosen
-    return _with_errors(chosen, trial, fmt.decode(chosen.encoded.tensors, tuple(weight.shape)))
+    decode = decode_with(fmt, chosen.encoded.tensors, tuple(weight.shape))
+    return _with_errors(chosen, trial, decode)
 
 
-def _with_errors(
-    chosen: ChosenEncoding, trial: OutputTrial, decoded: torch.Tensor
-) -> ChosenEncoding:
-    return replace(
-        chosen, error=trial.measure(decoded), runtime_scale_error=trial.with_runtime_scale(decoded)
-    )
+def _with_errors(chosen: ChosenEncoding, trial: OutputTrial, decode: Decode) -> ChosenEncoding:
+    return replace(chosen, error=trial.measure(decode))
 
 
 def _prove(
@@ -182,7 +185,7 @@ def _prove(
             refusals.append(str(error))
             break
         better = _measured(ChosenEncoding(encoded, name), weight, fmt, trial)
-        change, holds = _judge(better, plain)
+        change, holds = _judge(better, plain, fmt)
         if holds:
             where = observed.held_out.describe()
             instead = f" (not {rounding}: {refusals[0]})" if refusals else ""
@@ -191,12 +194,16 @@ def _prove(
     return replace(plain, reason=f"{plain.rounding}, not {rounding}: {'; '.join(refusals)}")
 
 
-def _judge(better: ChosenEncoding, plain: ChosenEncoding) -> tuple[str, bool]:
-    """Return the change by a second-order encoding, in words, and whether to accept it."""
+def _judge(better: ChosenEncoding, plain: ChosenEncoding, fmt: WeightFormat) -> tuple[str, bool]:
+    """Return the change by a second-order encoding, in words, and whether to accept it.
+
+    With a weight error above the bound of the format, the layer no longer resembles the model's,
+    whatever the sampled inputs show.
+    """
     if better.error is None or plain.error is None:
         return "the output error cannot be measured", False
     weight_error = better.encoded.relative_error or 0.0
-    if weight_error > _MOST_WEIGHT_ERROR:
+    if weight_error > fmt.error_bound:
         return f"the weight would change by {weight_error:.0%}", False
     change = f"error {plain.error.w4a4:.2%} -> {better.error.w4a4:.2%}"
     return change, better.error.beats(plain.error)
@@ -237,9 +244,9 @@ def _with_bias(
     refusal = _why_not_judged(observed, trial)
     if refusal:
         return replace(chosen, bias_reason=f"kept: {refusal}")
-    decoded = fmt.decode(chosen.encoded.tensors, tuple(weight.shape))
-    shift = bias_shift(weight, decoded, fmt, observed.means)
-    corrected = trial.measure(decoded, shift)
+    decode = decode_with(fmt, chosen.encoded.tensors, tuple(weight.shape))
+    shift = bias_shift(weight, decode, fmt, observed.means)
+    corrected = trial.measure(decode, shift)
     if corrected is None or chosen.error is None:
         return chosen
     change = f"error {chosen.error.w4a4:.2%} -> {corrected.w4a4:.2%}"
@@ -255,13 +262,12 @@ def _with_bias(
         bias_shift=shift,
         bias_reason=f"corrected: {change}",
         error=corrected,
-        runtime_scale_error=trial.with_runtime_scale(decoded, shift),
     )
 
 
 def bias_shift(
     weight: torch.Tensor,
-    decoded: torch.Tensor,
+    decode: Decode,
     fmt: WeightFormat,
     means: tuple[torch.Tensor, torch.Tensor],
 ) -> torch.Tensor:
@@ -272,4 +278,11 @@ def bias_shift(
     """
     mean, rounded = (m.to(weight.device) for m in means)
     seen = rounded if fmt.activation_divisor == NVFP4_MAX else mean
-    return weight.float() @ mean - decoded @ seen
+    shift = torch.empty(weight.shape[0], device=weight.device)
+
+    def loop(bands: Iterable[slice]) -> None:
+        for band in bands:
+            shift[band] = weight[band].float() @ mean - decode(band) @ seen
+
+    share_chunks(loop, device_slices(weight), weight.device)
+    return shift

@@ -139,7 +139,7 @@ def _report(
         weight_error=chosen.encoded.relative_error if fmt.is_quantized else None,
         output_error_w4a16=chosen.error.w4a16 if chosen.error else None,
         output_error_w4a4=chosen.error.w4a4 if chosen.error else None,
-        output_error_runtime_scale=chosen.runtime_scale_error,
+        output_error_runtime_scale=chosen.error.runtime_scale if chosen.error else None,
         max_rule_weight_error=chosen.max_rule.weight if chosen.max_rule else None,
         max_rule_output_error=chosen.max_rule.w4a16 if chosen.max_rule else None,
         weight_norm=chosen.max_rule.weight_norm if chosen.max_rule else None,

@@ -8,14 +8,13 @@ errors do, so a few rows are enough.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 
 from ..formats import EncodedWeight, WeightFormat
 from ..rounding import MaxRule
-from .output_trial import OutputTrial
+from .output_trial import OutputTrial, spread_bands
 
 #: Rows to encode, in bands spread evenly over the weight: few enough to take no time.
 SAMPLED_ROWS = 64
@@ -99,7 +98,7 @@ class _Sample:
         if count <= SAMPLED_ROWS:
             return cls((slice(0, count),), weight, 1.0)
         largest = int(torch.maximum(weight.amax(1), -weight.amin(1)).argmax())
-        bands = (*_bands(count), slice(largest, largest + 1))
+        bands = (*spread_bands(count, SAMPLED_ROWS, _BANDS), slice(largest, largest + 1))
         rows = torch.cat([weight[band] for band in bands])
         return cls(bands, rows, (count - 1) / (len(rows) - 1))
 
@@ -112,14 +111,6 @@ class _Sample:
             return [0.0] * len(of_rows)
         squares = [rows.square().sum(1, dtype=torch.float64) for rows in of_rows]
         return torch.stack([s[:-1].sum() * self.scale + s[-1] for s in squares]).tolist()
-
-
-def _bands(rows: int) -> Iterator[slice]:
-    """Yield slices of `SAMPLED_ROWS` rows in all, spread evenly over more rows."""
-    size = SAMPLED_ROWS // _BANDS
-    for number in range(_BANDS):
-        start = number * (rows - size) // (_BANDS - 1)
-        yield slice(start, start + size)
 
 
 def _ratio(plain: float, chosen: float) -> float | None:

@@ -40,7 +40,7 @@ DEFAULTS = (
     ("sensitivity", f"default: {DEFAULT_ROUNDING}"),
     ("quantize", f"{DEFAULT_ROUNDING} (default)"),
     ("quantize", f"{InputScalePolicy().kind} (default)"),
-    ("quantize", f"(amax*2; default: {InputScalePolicy().headroom:g})"),
+    ("quantize", f"headroom (default: {InputScalePolicy().headroom:g}"),
     ("recipe from-calibration", f"default: {DEFAULT_MAX_INPUT_ERROR:.0%}"),
     ("recipe from-sensitivity", f"default: {DEFAULT_MAX_ERROR:.0%}"),
     ("recipe from-gguf", f"default: {GGUF.bits_limit},"),

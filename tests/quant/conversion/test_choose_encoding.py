@@ -99,6 +99,19 @@ def test_what_does_not_help_is_not_kept() -> None:
     assert torch.equal(chosen.encoded.tensors["weight"], plain.encoded.tensors["weight"])
 
 
+def test_a_target_that_moves_the_weight_too_far_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beyond the bound of the format, the whole conversion would stop at this layer."""
+    observed = observe(low_rank(2))
+    kept = choose_encoding(weight_of(), NVFP4, "gptaq", observed, None)
+    assert kept.rounding == "gptaq" and (kept.encoded.relative_error or 0.0) > 0.2
+    monkeypatch.setattr(type(NVFP4), "error_bound", 0.2)
+    chosen = choose_encoding(weight_of(), NVFP4, "gptaq", observed, None)
+    assert chosen.rounding == "gptq"
+    assert "not gptaq: the weight would change by 27%" in chosen.reason
+
+
 def test_without_hessians_or_rows_it_is_weighted() -> None:
     for settings, reason in (
         ({"moments_budget_bytes": 0}, "no Hessian was collected"),
@@ -126,7 +139,7 @@ def test_16_bit_activations_are_judged_as_such() -> None:
     chosen = choose_encoding(weight_of(), get_format("nvfp4_w4a16"), "gptq", observed, None)
     assert chosen.rounding == "gptq" and chosen.error is not None
     assert chosen.error.w4a16 == pytest.approx(chosen.error.w4a4, rel=1e-6)
-    assert chosen.runtime_scale_error is None
+    assert chosen.error.runtime_scale is None
     float8 = choose_encoding(weight_of(), get_format("float8_e4m3fn"), "gptq", observed, None)
     assert float8.rounding == "weighted" and "has no error feedback" in float8.reason
 
@@ -162,7 +175,7 @@ def test_the_bias_makes_up_for_the_mean_error() -> None:
     torch.testing.assert_close(observed.means, (moments.mean, moments.mean_rounded))
     expected = moments.mean @ weight.T - moments.mean_rounded @ decoded.T
     torch.testing.assert_close(chosen.bias_shift, expected, rtol=1e-3, atol=1e-5)
-    w4a16 = bias_shift(weight, decoded, get_format("nvfp4_w4a16"), observed.means)
+    w4a16 = bias_shift(weight, decoded.__getitem__, get_format("nvfp4_w4a16"), observed.means)
     torch.testing.assert_close(w4a16, moments.mean @ (weight - decoded).T, rtol=1e-3, atol=1e-5)
 
 
@@ -381,7 +394,7 @@ def test_second_order_rounding_is_for_nvfp4_and_the_others_say_what_they_used(
         chosen = choose_encoding(weight_of(), fmt, rounding, observed, None)
         assert chosen.rounding == used
         assert chosen.error is not None and chosen.error.w4a4 != chosen.error.w4a16
-        assert chosen.runtime_scale_error is None
+        assert chosen.error.runtime_scale is None
     unseen = choose_encoding(weight_of(), fmt, "gptq", None, None)
     assert unseen.rounding == ("max" if used == "max" else "mse")
 

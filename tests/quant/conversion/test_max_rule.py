@@ -10,7 +10,7 @@ from nvfp4_foundry.quant.checkpoint.layer_record import overall_error
 from nvfp4_foundry.quant.conversion.choose_encoding import choose_encoding
 from nvfp4_foundry.quant.conversion.convert import quantize_to_memory
 from nvfp4_foundry.quant.conversion.max_rule import SAMPLED_ROWS, estimate_max_rule
-from nvfp4_foundry.quant.conversion.output_trial import OutputTrial
+from nvfp4_foundry.quant.conversion.output_trial import OutputTrial, decode_with
 from nvfp4_foundry.quant.formats import FORMATS, get_format
 from nvfp4_foundry.quant.rounding import MaxRule, get_rounding
 from nvfp4_foundry.quant.sources import StateDictSource
@@ -32,11 +32,11 @@ def test_the_estimate_is_near_the_max_rule_over_all_rows(name: str) -> None:
     inputs = torch.randn(48, 256) * torch.logspace(-1, 1, 256)
     trial = OutputTrial(weight, inputs, fmt, None)
     chosen = choose_encoding(weight, fmt, "mse", None, None)
-    own = trial.measure(fmt.decode(chosen.encoded.tensors, (1024, 256)))
+    own = trial.measure(decode_with(fmt, chosen.encoded.tensors, (1024, 256)))
     assert own is not None
     estimate = estimate_max_rule(weight, fmt, chosen.encoded, chosen.rounding, trial, own.w4a16)
     plain = fmt.encode(weight, MaxRule(), measure_error=True)
-    measured = trial.measure(fmt.decode(plain.tensors, (1024, 256)))
+    measured = trial.measure(decode_with(fmt, plain.tensors, (1024, 256)))
     assert measured is not None
     assert estimate.weight == pytest.approx(plain.relative_error, rel=0.05)
     assert estimate.w4a16 == pytest.approx(measured.w4a16, rel=0.1)
