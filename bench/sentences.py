@@ -49,10 +49,10 @@ def draw_sentences(calibrating: int, judging: int, seed: int = 0) -> tuple[list[
     order = random.Random(seed)
     files = [file for package in PACKAGES for file in _files_of(package)]
     order.shuffle(files)
-    half = len(files) * 2 // 3
+    most = len(files) * 3 // 4
     seen: set[str] = set()
     groups: list[list[str]] = []
-    for group, wanted in ((files[:half], calibrating), (files[half:], judging)):
+    for group, wanted in ((files[:most], calibrating), (files[most:], judging)):
         texts = {text for file in group for text in prose_of(file.read_text(encoding="utf-8"))}
         texts = sorted(texts - seen)
         if len(texts) < wanted:

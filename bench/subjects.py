@@ -27,7 +27,7 @@ SUBJECTS: dict[str, Callable[..., AbstractContextManager[Subject]]] = {
     "demo-unshifted": partial(demo_subject, 100, 1.0),
     "qwen": qwen_subject,
     "encoder": encoder_subject,
-    "flux": partial(flux_subject, 48),
+    "flux": partial(flux_subject, 24),
 }
 #: The preset of mixed precision that suits each model. ComfyUI does not know the encoder.
 PRESETS = {

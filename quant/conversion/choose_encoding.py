@@ -17,9 +17,6 @@ from .max_rule import MaxRuleEstimate, estimate_max_rule
 from .observed_input import ObservedInput
 from .output_trial import Decode, OutputError, OutputTrial, decode_with
 
-# With a larger weight error the layer no longer resembles the model's, whatever the sampled inputs
-# show.
-_MOST_WEIGHT_ERROR = 0.5
 _FEWEST_ROWS = 8
 #: The name of the rounding for weights that keep the codes of the source.
 TAKEN_OVER = "source"
@@ -188,7 +185,7 @@ def _prove(
             refusals.append(str(error))
             break
         better = _measured(ChosenEncoding(encoded, name), weight, fmt, trial)
-        change, holds = _judge(better, plain)
+        change, holds = _judge(better, plain, fmt)
         if holds:
             where = observed.held_out.describe()
             instead = f" (not {rounding}: {refusals[0]})" if refusals else ""
@@ -197,12 +194,16 @@ def _prove(
     return replace(plain, reason=f"{plain.rounding}, not {rounding}: {'; '.join(refusals)}")
 
 
-def _judge(better: ChosenEncoding, plain: ChosenEncoding) -> tuple[str, bool]:
-    """Return the change by a second-order encoding, in words, and whether to accept it."""
+def _judge(better: ChosenEncoding, plain: ChosenEncoding, fmt: WeightFormat) -> tuple[str, bool]:
+    """Return the change by a second-order encoding, in words, and whether to accept it.
+
+    With a weight error above the bound of the format, the layer no longer resembles the model's,
+    whatever the sampled inputs show.
+    """
     if better.error is None or plain.error is None:
         return "the output error cannot be measured", False
     weight_error = better.encoded.relative_error or 0.0
-    if weight_error > _MOST_WEIGHT_ERROR:
+    if weight_error > fmt.error_bound:
         return f"the weight would change by {weight_error:.0%}", False
     change = f"error {plain.error.w4a4:.2%} -> {better.error.w4a4:.2%}"
     return change, better.error.beats(plain.error)

@@ -8,7 +8,9 @@ import torch
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
 from nvfp4_foundry.quant.planning.architectures import detect_architecture
 from nvfp4_foundry.quant.sources import StateDictSource
-from tiny_flux import CHANNELS, POOLED, TEXT, TinyFlux, new_model
+from picture_patches import load_pictures, sample_prompts, to_images
+from sample_tiny_flux import fit_judge, sample
+from tiny_flux import CHANNELS, POOLED, TEXT, TinyFlux, load_model, new_model
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +71,10 @@ def test_text_is_at_the_origin_and_images_are_in_rows() -> None:
 def test_an_untrained_model_predicts_zero() -> None:
     with torch.random.fork_rng():
         assert not new_model()(*draw_inputs()).any()
+
+
+def test_the_trained_model_draws_what_the_prompt_names() -> None:
+    pytest.importorskip("skimage")
+    wanted, labels = sample_prompts(12)
+    images = to_images(sample(load_model(), wanted, seed=4, steps=6))
+    assert fit_judge(load_pictures()).accuracy(images, labels) >= 0.5, "chance is a twelfth"

@@ -99,6 +99,19 @@ def test_what_does_not_help_is_not_kept() -> None:
     assert torch.equal(chosen.encoded.tensors["weight"], plain.encoded.tensors["weight"])
 
 
+def test_a_target_that_moves_the_weight_too_far_is_not_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Beyond the bound of the format, the whole conversion would stop at this layer."""
+    observed = observe(low_rank(2))
+    kept = choose_encoding(weight_of(), NVFP4, "gptaq", observed, None)
+    assert kept.rounding == "gptaq" and (kept.encoded.relative_error or 0.0) > 0.2
+    monkeypatch.setattr(type(NVFP4), "error_bound", 0.2)
+    chosen = choose_encoding(weight_of(), NVFP4, "gptaq", observed, None)
+    assert chosen.rounding == "gptq"
+    assert "not gptaq: the weight would change by 27%" in chosen.reason
+
+
 def test_without_hessians_or_rows_it_is_weighted() -> None:
     for settings, reason in (
         ({"moments_budget_bytes": 0}, "no Hessian was collected"),
