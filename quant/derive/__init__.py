@@ -4,11 +4,22 @@ from .from_calibration import recipe_from_statistics
 from .from_checkpoint import recipe_from_checkpoint
 from .from_gguf import GgufMapping, recipe_from_gguf
 from .from_sensitivity import recipe_from_sensitivity
-from .mix import MIX_FORMATS, Budget, Mix, MixPoint, frontier, mix_plan, parse_budget
+from .mix import (
+    MIX_FORMATS,
+    MOST_RIVALS,
+    Budget,
+    Mix,
+    MixPoint,
+    frontier,
+    mix_plan,
+    parse_budget,
+    rival_mixes,
+)
 from .overrides import DerivedRecipe
 
 __all__ = [
     "MIX_FORMATS",
+    "MOST_RIVALS",
     "Budget",
     "DerivedRecipe",
     "GgufMapping",
@@ -21,4 +32,5 @@ __all__ = [
     "recipe_from_gguf",
     "recipe_from_sensitivity",
     "recipe_from_statistics",
+    "rival_mixes",
 ]

@@ -4,5 +4,16 @@ from .budget import Budget, parse_budget
 from .mix import Mix, frontier, mix_plan
 from .options import MIX_FORMATS
 from .problem import MixPoint
+from .rivals import MOST_RIVALS, rival_mixes
 
-__all__ = ["MIX_FORMATS", "Budget", "Mix", "MixPoint", "frontier", "mix_plan", "parse_budget"]
+__all__ = [
+    "MIX_FORMATS",
+    "MOST_RIVALS",
+    "Budget",
+    "Mix",
+    "MixPoint",
+    "frontier",
+    "mix_plan",
+    "parse_budget",
+    "rival_mixes",
+]

@@ -99,6 +99,15 @@ class MixProblem:
             raise PlanError(self._out_of_reach(budget))
         return self.pick(indices)
 
+    def fits(self, chosen: Sequence[Option] | Plan, budget: Budget) -> bool:
+        """Whether a choice or a plan is within a limit of size or bits."""
+        if isinstance(chosen, Plan):
+            return budget.size is not None and chosen.bytes_after <= budget.size
+        point = self.point(chosen)
+        if budget.size is not None:
+            return point.bytes <= budget.size
+        return budget.bits is not None and point.bits <= budget.bits
+
     def frontier(
         self, points: int, *known: MixPoint, on_progress: OnProgress | None = None
     ) -> tuple[MixPoint, ...]:
