@@ -4,15 +4,19 @@ Starts a ComfyUI on the CPU with the tiny model of the tests. Queues these in tu
 another seed or rule so that nothing is cached: calibrate, quantize and save; the same with a
 preview; *Quantize File*; a plan; a sensitivity. Beside it runs a control: a second ComfyUI, which
 loads the same packs and gets as many queue runs, in which its own nodes load the model, sample it
-and save it.
+and save it. It loads the model as often as the other does, because each load leaves something in
+the library that reads it (`bench/safetensors_alone.py`).
 
 After every five queue runs it records, of both, the resident set, the bytes in use, threads, open
-files, files left over, and kept reports. In use is what was allocated and not freed after a
-collection of cycles (`bench/memory_in_use`), Python's objects included. ComfyUI's history is
-cleared after each queue run, and its size told. Fails if, over the second half, the bytes in use
-grow by more than `MOST_KEPT` a queue run beyond those of the control, the resident set by more than
-`MOST_GROWTH`, or any of the others at all. Linux with glibc only. Run
-``python bench/soak.py --runs 300`` in the folder of the pack, with ComfyUI in ``COMFYUI_PATH``.
+files, files left over, kept reports, and how many tensors ComfyUI has read from files. In use is
+what was allocated and not freed after a collection of cycles (`bench/memory_in_use`), Python's
+objects included. ComfyUI's history is cleared after each queue run, and its size told.
+
+Fails if, over the second half, the bytes in use grow by more than `MOST_KEPT` a queue run beyond
+those of the control, the resident set by more than `MOST_GROWTH`, or threads, open files or files
+left over at all; or if the control has read fewer than nine in ten, or over eleven in ten, of the
+tensors. Linux with glibc only. Run ``python bench/soak.py --runs 300`` in the folder of the pack,
+with ComfyUI in ``COMFYUI_PATH``.
 """
 
 from __future__ import annotations
@@ -45,8 +49,14 @@ MOST_KEPT = 5_000
 #: The same for the resident set, which also changes with the gaps between what is in use.
 MOST_GROWTH = 100_000
 _CALIBRATION_RUNS = 10
+# Over the second half, a line needs two means of so many queue runs.
+_FEWEST = 4 * _CALIBRATION_RUNS
 _TINY = "diffusion_models/tiny_wan.safetensors"
 _PACK = Path(__file__).with_name("memory_in_use")
+# Two names of one model: with the other name, ComfyUI loads it again.
+_NAMES = (Path(_TINY).name, "tiny_wan_again.safetensors")
+# Of each five queue runs, so many load the model in ours, and take another name in the control.
+_LOADS = 3
 _UNFINISHED = ("*.partial", "*.tmp", "*.part")
 
 
@@ -55,6 +65,7 @@ class State:
     """The server after some queue runs: bytes, and numbers of what it holds.
 
     ``left_over`` are unfinished files, and whatever is in the folder for temporary files.
+    ``tensors_read`` counts from the start of the server.
     """
 
     resident: int
@@ -63,6 +74,7 @@ class State:
     open_files: int
     left_over: int
     reports: int
+    tensors_read: int
 
 
 def _calibration(number: int) -> str:
@@ -149,7 +161,8 @@ KINDS: tuple[Callable[[int], wf.Workflow], ...] = (
 
 def control(number: int) -> wf.Workflow:
     """What ComfyUI has for the same: load, sample, save the model."""
-    workflow = wf.sample("tiny_wan.safetensors", seed=number)
+    loads = number * _LOADS // len(KINDS)
+    workflow = wf.sample(_NAMES[loads % len(_NAMES)], seed=number)
     model = [wf.node(workflow, "UNETLoader"), 0]
     wf.add(workflow, "save", "ModelSave", model=model, filename_prefix="control")
     return workflow
@@ -166,6 +179,8 @@ class Soaked:
         self._kinds = kinds
         self.base = comfy_server.make_base(base)
         shutil.copytree(_PACK, base / "custom_nodes" / _PACK.name)
+        models = base / "models" / Path(_TINY).parent
+        shutil.copyfile(models / _NAMES[0], models / _NAMES[1])
         self.temporary = base / "tmp"
         self.temporary.mkdir()
         self.server = comfy_server.ComfyServer(comfyui_python(path), path, base)
@@ -197,18 +212,19 @@ class Soaked:
 
 def state_of(server: comfy_server.ComfyServer) -> State:
     """Return what the server holds now."""
-    in_use = server.get("/soak/in_use")
+    told = server.get("/soak/in_use")
     process = Path(f"/proc/{server.pid}")
     status = (process / "status").read_text(encoding="utf-8")
     (resident,), (threads,) = (re.findall(rf"{f}:\s*(\d+)", status) for f in ("VmRSS", "Threads"))
     unfinished = {path for pattern in _UNFINISHED for path in server.base.rglob(pattern)}
     return State(
         resident=int(resident) * 1024,
-        in_use=in_use,
+        in_use=told["in_use"],
         threads=int(threads),
         open_files=len(list((process / "fd").iterdir())),
         left_over=len(unfinished) + len(list((server.base / "tmp").iterdir())),
         reports=len(list((server.base / "output/nvfp4_foundry/reports").glob("*"))),
+        tensors_read=told["tensors_read"],
     )
 
 
@@ -236,18 +252,29 @@ def problems(states: Sequence[State], beside: Sequence[State]) -> list[str]:
         before, after = (min(getattr(s, field) for s in part) for part in (middle, end))
         if after > before:
             found.append(f"{field} grew from {before} to {after}")
+    read, read_beside = (part[-1].tensors_read - part[0].tensors_read for part in (states, beside))
+    if not 0.9 * read <= read_beside <= 1.1 * read:
+        found.append(f"the control read {read_beside} tensors, not about {read}")
     return found
 
 
-def soak(soaked: Sequence[Soaked], runs: int) -> None:
-    """Queue the workflows in turn, and record the states."""
+def soak(soaked: Sequence[Soaked], runs: int, seconds: float) -> int:
+    """Queue the workflows in turn, and record the states; return how many each has run.
+
+    Stops at ``runs``, or after so many seconds, but not before there is something to compare.
+    """
+    done, ends = 0, time.monotonic() + seconds
     try:
         for each in soaked:
             each.start()
         for number in range(runs):
+            whole = number % _CALIBRATION_RUNS == 0
+            if whole and number >= _FEWEST and time.monotonic() > ends:
+                break
+            done = number + 1
             for each in soaked:
                 each.run(number)
-                if (number + 1) % len(KINDS) == 0:
+                if done % len(KINDS) == 0:
                     each.record()
         for each in soaked:
             before = each.states[-1].resident
@@ -257,6 +284,7 @@ def soak(soaked: Sequence[Soaked], runs: int) -> None:
     finally:
         for each in soaked:
             each.server.stop()
+    return done
 
 
 def show(title: str, soaked: Soaked, runs: int) -> None:
@@ -273,7 +301,8 @@ def show(title: str, soaked: Soaked, runs: int) -> None:
         for n, s in enumerate(states)
         if (n + 1) % step == 0
     ]
-    headings = ("run", "resident MB", "in use MB", "threads", "open files", "left over", "reports")
+    headings = ("run", "resident MB", "in use MB", "threads", "open files", "left over",
+                "reports", "tensors read")  # fmt: skip
     print(f"{title}\n{text_table(headings, rows)}")
     print(f"its history holds {soaked.history / runs / 1e3:.1f} kB of JSON for each queue run")
     for field in ("in_use", "resident"):
@@ -287,20 +316,21 @@ def main() -> None:
     """Soak, print every so often, and fail if something grew."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="stop after so many")
     parser.add_argument("--json", type=Path, help="write the states of both to this file")
     options = parser.parse_args()
-    options.runs += -options.runs % _CALIBRATION_RUNS
+    options.runs = max(_FEWEST, options.runs + -options.runs % _CALIBRATION_RUNS)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # stops the servers as well
     os.environ.setdefault("PYTHONMALLOC", "malloc")
     with tempfile.TemporaryDirectory(prefix="nvfp4-soak-") as folder:
         ours = Soaked(KINDS, Path(folder) / "ours")
         beside = Soaked((control,), Path(folder) / "control")
         begin = time.perf_counter()
-        soak((ours, beside), options.runs)
+        runs = soak((ours, beside), options.runs, options.minutes * 60)
         seconds = time.perf_counter() - begin
-        show("The pack", ours, options.runs)
-        show("Control", beside, options.runs)
-    print(f"{options.runs} queue runs of each in {seconds:.0f} s")
+        show("The pack", ours, runs)
+        show("Control", beside, runs)
+    print(f"{runs} queue runs of each in {seconds:.0f} s")
     if options.json:
         states = [[asdict(state) for state in each.states] for each in (ours, beside)]
         options.json.write_text(json.dumps(states), encoding="utf-8")

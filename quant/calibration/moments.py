@@ -24,6 +24,7 @@ from ..formats.nvfp4 import round_through_nvfp4
 from ..formats.nvfp4_scales import NVFP4_MAX
 from ..rounding.second_moments import SecondMoments
 from ..sources.write_tensors import write_tensors
+from .unlisted import mark
 
 # Rows of the symmetric matrix kept together. Only values up to the last column of their diagonal
 # are gathered and stored, so smaller bands waste less; earlier versions wrote bands of 1024.
@@ -116,7 +117,7 @@ class MomentAccumulator:
         part = MomentPart(
             uuid.uuid4().hex, run, tokens, self.in_features, 2 * stale >= calls, tensors
         )
-        return part if folder is None else part.stored_in(folder)
+        return part if folder is None else part.stored_in(folder, listed=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +138,19 @@ class MomentPart:
     tensors: Mapping[str, torch.Tensor] | None = None
     path: Path | None = None
 
-    def stored_in(self, folder: Path) -> MomentPart:
-        """Return this part as a file in ``folder``, which is written or linked if needed."""
+    def stored_in(self, folder: Path, *, listed: bool = True) -> MomentPart:
+        """Return this part as a file in ``folder``, which is written or linked if needed.
+
+        ``listed``: a calibration that lists it is about to be saved. Otherwise it is marked, so
+        that it can be removed if this process dies before that.
+        """
         target = folder / f"{self.id}.safetensors"
         if not target.exists():
             try:
+                if not listed:
+                    mark(folder, self.id)
                 self._write(target)
-            except FileError as error:
+            except (FileError, OSError) as error:
                 raise CalibrationError(
                     f"Hessians: {error}. Or set hessians_mb to 0 to do without them"
                 ) from error

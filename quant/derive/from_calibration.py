@@ -54,7 +54,7 @@ def recipe_from_statistics(
         base: decides which layers are quantized and in which format, the rounding and the scales.
         max_input_error: the largest relative error of the sampled inputs, 0.12 for 12%.
         max_spread: the largest ratio between the amax of two runs; None means the headroom of
-            ``base``.
+            the policy of ``base``, or of ``base`` itself if its policy has none.
         careful: the format of layers that exceed one of these limits.
         unseen: the format of layers that were not observed in full.
 
@@ -62,7 +62,9 @@ def recipe_from_statistics(
         RecipeError: a limit is out of range, or ``base`` quantizes no observed layer.
         FormatError: a format is unknown.
     """
-    max_spread = base.headroom if max_spread is None else max_spread
+    if max_spread is None:
+        policy = base.input_scale
+        max_spread = policy.headroom if policy.takes_headroom else base.headroom
     if not 0 < max_input_error < 1 or not max_spread >= 1:
         raise RecipeError(
             "the largest input error must be between 0 and 1 (100%) and the largest spread at "

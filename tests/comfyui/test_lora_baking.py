@@ -142,7 +142,7 @@ def convert_by_hand(tensors: Mapping[str, torch.Tensor], path: Path) -> Path:
     }
     built = get_preset(recipe["preset"]).build({**settings, "edge_blocks": 1})
     source = StateDictSource(tensors)
-    plan = make_plan(built.with_numbers(recipe["rounding"], "amax", 4.0), take_inventory(source))
+    plan = make_plan(built.with_numbers(recipe["rounding"], "amax*4"), take_inventory(source))
     convert(source, plan, path)
     return path
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import json
+import pickle
 import struct
 from random import Random
 from typing import Any
@@ -45,7 +45,7 @@ def mutated_bytes(random: Random, data: bytes, edits: int = 3) -> bytes:
 
 def mutated_value(random: Random, data: Any, edits: int = 2) -> Any:
     """Return JSON data in which a few values or names are others."""
-    made = [copy.deepcopy(data)]
+    made = [_copied(data)]
     for _ in range(random.randint(1, edits)):
         holder, key = random.choice(_places(made))
         kind = random.randrange(7)
@@ -57,12 +57,12 @@ def mutated_value(random: Random, data: Any, edits: int = 2) -> Any:
             holder[random.choice(_TEXTS)] = holder.pop(key)
         elif kind == 2:
             other, place = random.choice(_places(made))
-            holder[key] = copy.deepcopy(other[place])
+            holder[key] = _copied(other[place])
         elif kind == 3 and isinstance(holder, list):
             few = isinstance(holder[key], (dict, list))
-            holder[key:key] = [copy.deepcopy(holder[key])] * (2 if few else 100)
+            holder[key:key] = [_copied(holder[key])] * (2 if few else 100)
         else:
-            holder[key] = copy.deepcopy(_extreme(random))
+            holder[key] = _copied(_extreme(random))
     return made[0]
 
 
@@ -107,6 +107,11 @@ def _in_metadata(random: Random, header: dict[str, Any]) -> dict[str, Any]:
         except ValueError:
             metadata[key] = mutated_text(random, metadata[key])
     return {"__metadata__": metadata}
+
+
+def _copied(data: Any) -> Any:
+    """Return a copy that shares nothing, several times as fast as `copy.deepcopy`."""
+    return pickle.loads(pickle.dumps(data, pickle.HIGHEST_PROTOCOL))
 
 
 def _extreme(random: Random) -> Any:

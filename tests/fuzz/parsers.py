@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import functools
 import gzip
 import io
 import json
 import lzma
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from random import Random
+from unittest import mock
 
 import torch
 from nvfp4_foundry.quant.calibration.activation_log import read_activation_log
@@ -18,9 +21,11 @@ from nvfp4_foundry.quant.calibration.input_scale import parse_policy
 from nvfp4_foundry.quant.calibration.input_scale.read import read_scales
 from nvfp4_foundry.quant.calibration.storage import load_fingerprint, load_statistics
 from nvfp4_foundry.quant.cli import main
-from nvfp4_foundry.quant.cli.main import MISTAKE
+from nvfp4_foundry.quant.cli.main import MISTAKE, build_parser
+from nvfp4_foundry.quant.cli.parser import Parser
 from nvfp4_foundry.quant.derive.mix.budget import parse_budget
 from nvfp4_foundry.quant.planning import (
+    Inventory,
     detect_architecture,
     load_recipe,
     make_plan,
@@ -56,7 +61,7 @@ class UnnamedError(Exception):
 def safetensors_header(random: Random, valid: Specimens, folder: Path) -> None:
     """The header of a file of weights."""
     path = folder / "a.safetensors"
-    path.write_bytes(mutated_safetensors(random, _model_bytes(valid)))
+    path.write_bytes(mutated_safetensors(random, valid.model.read_bytes()))
     with open_to_look(path) as source:
         take_inventory(source)
         _load_some(random, source)
@@ -74,8 +79,7 @@ def shard_index(random: Random, valid: Specimens, folder: Path) -> None:
     """The index of a model in several files."""
     shard = folder / "m-00001-of-00001.safetensors"
     shard.hardlink_to(valid.model)
-    with open_tensors(valid.model) as source:
-        weight_map = dict.fromkeys(list(source.tensors), shard.name)
+    weight_map = dict.fromkeys(_tensor_names(valid.model), shard.name)
     index = {"metadata": {"total_size": 1}, "weight_map": weight_map}
     path = folder / "m.safetensors.index.json"
     path.write_bytes(mutated_json(random, index))
@@ -110,8 +114,7 @@ def recipes(random: Random, valid: Specimens, folder: Path) -> None:
     data = json.loads(valid.recipe.read_bytes())
     path = folder / "r.json"
     path.write_bytes(mutated_json(random, data))
-    with open_source(valid.model) as source:
-        inventory = take_inventory(source)
+    inventory = _inventory(valid.model)
     architecture = detect_architecture(inventory)
     make_plan(with_preset(load_recipe(path), architecture), inventory, any_architecture=True)
 
@@ -270,8 +273,23 @@ FUZZERS: dict[str, tuple[Fuzzer, int]] = {
 }
 
 
-def _model_bytes(valid: Specimens) -> bytes:
-    return valid.model.read_bytes()
+@functools.cache
+def _inventory(model: Path) -> Inventory:
+    """Return what is in a valid model, which no fuzzer changes."""
+    with open_source(model) as source:
+        return take_inventory(source)
+
+
+@functools.cache
+def _tensor_names(model: Path) -> tuple[str, ...]:
+    with open_tensors(model) as source:
+        return tuple(source.tensors)
+
+
+@functools.cache
+def _parser() -> Parser:
+    """Return the parser of the command line, which is the same for every input."""
+    return build_parser()
 
 
 def _with_marker(random: Random, data: bytes) -> bytes:
@@ -295,13 +313,14 @@ def _command(*arguments: object) -> None:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            code = main([str(a) for a in arguments])
+            with mock.patch.object(sys.modules[main.__module__], "build_parser", _parser):
+                code = main([str(a) for a in arguments])
         except SystemExit as stop:
             code = stop.code
     if code not in (0, 1, 2) or code == MISTAKE:
         raise UnnamedError(f"exit code {code}: {err.getvalue()[-400:]}")
     printed = out.getvalue() + err.getvalue()
-    odd = {c for c in printed if not (c.isprintable() or c in "\n\t\r")}
+    odd = {c for c in set(printed) if not (c.isprintable() or c in "\n\t\r")}
     if odd:
         raise UnnamedError(f"{arguments[0]} prints {sorted(map(ascii, odd))}")
     if "--json" in arguments:

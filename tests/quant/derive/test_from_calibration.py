@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import CalibrationStatistics, LayerStatistics, RunRecord
+from nvfp4_foundry.quant.calibration.input_scale import parse_policy
 from nvfp4_foundry.quant.derive import recipe_from_statistics
 from nvfp4_foundry.quant.derive.from_calibration import input_error
 from nvfp4_foundry.quant.derive.overrides import layers_by_shape
@@ -101,8 +102,10 @@ def test_ranges_that_differ_between_runs(statistics: CalibrationStatistics) -> N
     )
     assert strict["b.1.q"] == "nvfp4_w4a16" and loose["b.1.q"] == "nvfp4"
     assert chosen(recipe_from_statistics(statistics, BASE).recipe)["b.1.q"] == "nvfp4_w4a16"
-    roomy = BASE.with_numbers(headroom=8)
-    assert chosen(recipe_from_statistics(statistics, roomy).recipe)["b.1.q"] == "nvfp4"
+    roomy = BASE.with_numbers(input_scale="amax*8")
+    saved = BASE.model_copy(update={"headroom": 8.0, "input_scale": parse_policy("dynamic")})
+    for base in (roomy, saved):
+        assert chosen(recipe_from_statistics(statistics, base).recipe)["b.1.q"] == "nvfp4"
 
 
 def test_what_is_not_known_is_left_in_16_bits(statistics: CalibrationStatistics) -> None:

@@ -264,6 +264,7 @@ def test_recipes_cannot_be_changed() -> None:
         ({"headroom": 8.0}, {}, ("amax", 8.0)),
         ({"input_scale": "amax*3"}, {"input_scale": "p99"}, ("p99", 4.0)),
         ({"input_scale": "amax*3"}, {"input_scale": "amax*5"}, ("amax", 5.0)),
+        ({"headroom": 8.0}, {"input_scale": "amax*5"}, ("amax", 5.0)),
         ({"input_scale": "file=/tmp/x*2*3"}, {}, ("file=/tmp/x*2*3.0", 3.0)),
         ({"input_scale": "dynamic", "headroom": 2.0}, {"input_scale": "amax"}, ("amax", 2.0)),
     ],
