@@ -7,18 +7,21 @@ sentence encoder and the small Flux need.
 
     python bench/fidelity.py --output docs/fidelity.md
 
-writes all tables of that page, each as soon as it is made; ``--part demo flux`` makes two of them.
-Every part ends with the time it took.
+writes all tables of that page, each as soon as it is made; ``--part demo flux`` makes two of them,
+and ``--jobs 2`` makes two parts at a time. Every part ends with the time it took.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import AbstractContextManager
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
@@ -96,7 +99,16 @@ def model_table(results: Sequence[ModelResult]) -> Iterator[str]:
 
 
 def whole_model(subject: Subject, preset: str, settings: dict[str, int]) -> Iterator[ModelResult]:
-    """Yield the model with all layers in NVFP4 by each rounding, then in mixed precision."""
+    """Yield the model with all layers in NVFP4 by each rounding, then in mixed precision.
+
+    Says each on standard error, because a table appears only when it is whole.
+    """
+    for result in _whole_model(subject, preset, settings):
+        print(f"    {result.title}", file=sys.stderr, flush=True)
+        yield result
+
+
+def _whole_model(subject: Subject, preset: str, settings: dict[str, int]) -> Iterator[ModelResult]:
     dynamic = subject.quantize(subject.plan("all", "max"), static=False)
     yield subject.measure("all NVFP4, max, dynamic", dynamic)
     for rounding in ROUNDINGS:
@@ -266,6 +278,7 @@ def main() -> None:
     )
     parser.add_argument("--quick", action="store_true", help="fewer seeds, layers and samples")
     parser.add_argument("--part", nargs="+", choices=PARTS, default=PARTS, help="only these parts")
+    parser.add_argument("--jobs", type=int, default=1, help="parts to make at the same time")
     parser.add_argument("--output", type=Path, help="also write the tables into this page")
     options = parser.parse_args()
     command = "python bench/fidelity.py" + (" --quick" if options.quick else "")
@@ -273,16 +286,30 @@ def main() -> None:
         f"These tables were made by `{command} --output docs/fidelity.md`, torch "
         f"{torch.__version__}. With `--part`, it makes some of them again."
     )
-    for part in options.part:
-        started, used = time.monotonic(), time.process_time()
-        lines = []
-        for line in PARTS[part](options.quick):
-            print(line, flush=True)
-            lines.append(line)
-        passed, computed = time.monotonic() - started, time.process_time() - used
-        print(f"\n{part}: {passed:.0f} s, {computed:.0f} s of computing\n", flush=True)
+    for lines in made_parts(options.part, options.quick, options.jobs):
         if options.output:
             put_section(options.output, INTRO, made_by, lines)
+
+
+def made_parts(parts: Sequence[str], quick: bool, jobs: int) -> Iterator[list[str]]:
+    """Yield the lines of each part when it is ready."""
+    if jobs == 1:
+        yield from (make_part(part, quick) for part in parts)
+        return
+    fresh = get_context("spawn")  # a forked torch can wait for threads that it does not have
+    with ProcessPoolExecutor(jobs, fresh, torch.set_num_threads, (1,)) as pool:
+        for done in as_completed(pool.submit(make_part, part, quick) for part in parts):
+            yield done.result()
+
+
+def make_part(part: str, quick: bool) -> list[str]:
+    """Return the lines of one part, and print them with the time that it took."""
+    started, used = time.monotonic(), time.process_time()
+    lines = list(PARTS[part](quick))
+    passed, computed = time.monotonic() - started, time.process_time() - used
+    took = f"{part}: {passed:.0f} s, {computed:.0f} s of computing"
+    print("\n".join([*lines, "", took, ""]), flush=True)
+    return lines
 
 
 if __name__ == "__main__":
