@@ -15,14 +15,14 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import safetensors
 import torch
 
-from ..errors import CalibrationError, FileError, is_out_of_memory
+from ..errors import CalibrationError, FileError, SourceError, is_out_of_memory
 from ..files.write import make_folder, written_whole
 from ..formats.nvfp4 import round_through_nvfp4
 from ..formats.nvfp4_scales import NVFP4_MAX
 from ..rounding.second_moments import SecondMoments
+from ..sources.safetensors_file import SafetensorsFile
 from ..sources.write_tensors import write_tensors
 from .unlisted import mark
 
@@ -184,15 +184,18 @@ class MomentPart:
             for name in self.tensors if only is None else only:
                 _add(total, name, self.tensors[name])
             return
+        assert self.path is not None
         try:
-            with safetensors.safe_open(str(self.path), "pt") as file:
-                for name in file.keys() if only is None else only:
-                    _add(total, name, file.get_tensor(name))
-        except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+            # Not safetensors' own reader, which leaves memory in use for each tensor that it reads.
+            with SafetensorsFile(self.path) as file:
+                for name in file.tensors if only is None else only:
+                    _add(total, name, file.load(name))
+        except (OSError, SourceError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
+            why = str(error).removeprefix(f"{self.path} ").removesuffix("; fetch it again")
             raise CalibrationError(
-                f"{self.path}: cannot read the Hessian of a calibration: {error}. Calibrate again, "
+                f"{self.path}: cannot read the Hessian of a calibration: {why}. Calibrate again, "
                 "or delete this file and load the calibration again to continue without it"
             ) from error
 
