@@ -56,6 +56,8 @@ How much error each rounding leaves, compared with the rule of other converters 
 that the calibration has not seen.
 - W4A16 means 16-bit activations, as on GPUs without native NVFP4. W4A4 means activations rounded \
 to NVFP4 as well, as on Blackwell.
+- *Ratio* compares the squared errors of all samples together, *typical* the median sample. A few \
+samplings take another turn, and can decide the ratio.
 - Smaller is better everywhere.
 
 The page has two parts: [tables](#tables), made by a script, and [notes](#notes), taken while the \
@@ -87,14 +89,17 @@ def layer_table(cases: Sequence[LayerCase], seeds: int) -> Iterator[str]:
 def model_table(results: Sequence[ModelResult]) -> Iterator[str]:
     """Yield the Markdown lines of a table with ratios to the first result, that of `max`."""
     base = results[0]
-    yield "| model | MB | W4A16 error | ratio | W4A4 error | ratio | recognised |"
-    yield "|---|---|---|---|---|---|---|"
+    yield (
+        "| model | MB | W4A16 error | ratio | typical | W4A4 error | ratio | typical | recognised |"
+    )
+    yield "|---|---|---|---|---|---|---|---|---|"
     for result in results:
+        typical = [own / first for own, first in zip(result.typical, base.typical, strict=True)]
         recognised = "-" if result.accuracy is None else f"{result.accuracy:.2%}"
         yield (
             f"| {result.title} | {result.megabytes:.2f} | {result.w4a16**0.5:.2%} | "
-            f"{result.w4a16 / base.w4a16:.3f} | {result.w4a4**0.5:.2%} | "
-            f"{result.w4a4 / base.w4a4:.3f} | {recognised} |"
+            f"{result.w4a16 / base.w4a16:.3f} | {typical[0]:.3f} | {result.w4a4**0.5:.2%} | "
+            f"{result.w4a4 / base.w4a4:.3f} | {typical[1]:.3f} | {recognised} |"
         )
 
 
