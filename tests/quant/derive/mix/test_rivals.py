@@ -10,6 +10,7 @@ import torch
 from nvfp4_foundry.demo.digits import load_task
 from nvfp4_foundry.demo.model import MODEL_PATH, TinyWan, load_model
 from nvfp4_foundry.demo.sampling import sample
+from nvfp4_foundry.quant.calibration import ActivationCollector, CollectorSettings
 from nvfp4_foundry.quant.checkpoint.decoded import decoded_tensors
 from nvfp4_foundry.quant.conversion.convert import quantize_to_memory
 from nvfp4_foundry.quant.derive import mix_plan, rival_mixes
@@ -41,7 +42,12 @@ def probed() -> Iterator[Probed]:
         inventory = take_inventory(source)
         recipe = get_preset("wan2.2-14b").build({}).with_numbers("max", "dynamic")
         base = make_plan(recipe, inventory)
-        measured = measure_sensitivity(source, None, FORMATS, rounding="max")
+        collector = ActivationCollector(CollectorSettings())
+        collector.new_run("two digits")
+        with collector.observe(model):
+            sample(model, DIGITS, 1, STEPS, on_step=collector.begin_call, task=load_task())
+        statistics = collector.snapshot(source.fingerprint())
+        measured = measure_sensitivity(source, statistics, FORMATS, rounding="max")
         probe = LatentProbe(source, measured, formats=FORMATS)
         reference = drawn(model)
         probe.probe(model, lambda: drawn(model), reference, SAMPLED)
