@@ -4,7 +4,17 @@ from .from_calibration import recipe_from_statistics
 from .from_checkpoint import recipe_from_checkpoint
 from .from_gguf import GgufMapping, recipe_from_gguf
 from .from_sensitivity import recipe_from_sensitivity
-from .mix import MIX_FORMATS, Budget, Mix, MixPoint, frontier, mix_plan, parse_budget
+from .mix import (
+    MIX_FORMATS,
+    Budget,
+    Mix,
+    MixPoint,
+    frontier,
+    mix_plan,
+    parse_budget,
+    parse_share,
+    with_four_bit,
+)
 from .overrides import DerivedRecipe
 
 __all__ = [
@@ -17,8 +27,10 @@ __all__ = [
     "frontier",
     "mix_plan",
     "parse_budget",
+    "parse_share",
     "recipe_from_checkpoint",
     "recipe_from_gguf",
     "recipe_from_sensitivity",
     "recipe_from_statistics",
+    "with_four_bit",
 ]

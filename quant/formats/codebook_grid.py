@@ -51,8 +51,6 @@ class CodebookGrid:
 
         def round_into(values: torch.Tensor, out: torch.Tensor) -> None:
             cell = torch.mul(values, _PER_UNIT, out=out).floor_().clamp_(-_HALF, _HALF - 1)
-            torch.index_select(
-                self._integers, 0, cell.int().add_(first).view(-1), out=out.view(-1)
-            )
+            torch.index_select(self._integers, 0, cell.int().add_(first).view(-1), out=out.view(-1))
 
         return round_into

@@ -111,7 +111,7 @@ def quantize_with_feedback(
     row_scales = plain.row_scales / unit
     block_scales = plain.block_scales.view(torch.uint8)
     squares: dict[int, torch.Tensor] = {}
-    for part in row_slices(*weight.shape, _ROTATED_VALUES):
+    for part in row_slices(weight.shape[0], weight.shape[1], _ROTATED_VALUES):
         target = _rotated(weight[part], group, unit).div_(row_scales[part].unsqueeze(1))
         values, scales = feedback.round_blocks(target, table.grid(group), rounded_input=False)
         blocks = values.view(*scales.shape, BLOCK)
