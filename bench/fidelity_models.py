@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,7 +47,8 @@ MIX_ROUNDING = "gptaq"
 class ModelResult:
     """One quantized model: its size, its relative squared errors, and the share of correct digits.
 
-    Errors are relative to the squared reference.
+    Errors are relative to the squared reference. ``typical`` are the medians over the samples,
+    W4A16 then W4A4: a few samplings that take another turn cannot decide them.
     """
 
     title: str
@@ -54,6 +56,7 @@ class ModelResult:
     w4a16: float
     w4a4: float
     accuracy: float | None = None
+    typical: tuple[float, float] = (math.nan, math.nan)
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,11 @@ class Subject:
         """Return the squared error of a result, relative to the squared reference."""
         return float((result - self.reference).square().mean() / self.reference.square().mean())
 
+    def typical_error(self, result: torch.Tensor) -> float:
+        """Return the median of the squared errors of the samples, each relative to its square."""
+        errors = (result - self.reference).flatten(1).square().sum(dim=1)
+        return float((errors / self.reference.flatten(1).square().sum(dim=1)).median())
+
     def measure(self, title: str, checkpoint: QuantizedModel) -> ModelResult:
         """Run the quantized model, and compare it with the unquantized model at equal noise."""
         with torch.no_grad(), _weights_of(self.root, checkpoint):
@@ -108,6 +116,7 @@ class Subject:
             self.squared_error(weight_only),
             self.squared_error(both),
             self.accuracy(both) if self.accuracy else None,
+            (self.typical_error(weight_only), self.typical_error(both)),
         )
 
     def layer_errors(self, plan: Plan) -> dict[str, float]:

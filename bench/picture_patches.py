@@ -1,7 +1,8 @@
 """The task of the small Flux: 32x32 patches of scikit-image's pictures, and prompts that name them.
 
-A prompt names the picture and the place in it, so both the text and the pooled text matter. All
-pictures are in the public domain or under CC0, and ship in scikit-image's wheel.
+A prompt names the picture and the place in it, so both the text and the pooled text matter. The
+pictures ship in scikit-image's wheel. They are in the public domain or under CC0, and the coins
+have no known copyright restrictions.
 """
 
 from __future__ import annotations

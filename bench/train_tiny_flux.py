@@ -20,7 +20,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 SAVE_EVERY = 250
-DATA_NOTICE = "Trained on patches of scikit-image's pictures that are public domain or CC0"
+DATA_NOTICE = (
+    "Trained on patches of scikit-image's pictures that are in the public domain, under CC0, or "
+    "have no known copyright restrictions"
+)
 
 
 @dataclass(frozen=True)

@@ -15,15 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import safetensors
 import torch
 
-from ..errors import CalibrationError, FileError, is_out_of_memory
+from ..errors import CalibrationError, FileError, SourceError, is_out_of_memory
 from ..files.write import make_folder, written_whole
 from ..formats.nvfp4 import round_through_nvfp4
 from ..formats.nvfp4_scales import NVFP4_MAX
 from ..rounding.second_moments import SecondMoments
+from ..sources.safetensors_file import SafetensorsFile
 from ..sources.write_tensors import write_tensors
+from .unlisted import mark
 
 # Rows of the symmetric matrix kept together. Only values up to the last column of their diagonal
 # are gathered and stored, so smaller bands waste less; earlier versions wrote bands of 1024.
@@ -116,7 +117,7 @@ class MomentAccumulator:
         part = MomentPart(
             uuid.uuid4().hex, run, tokens, self.in_features, 2 * stale >= calls, tensors
         )
-        return part if folder is None else part.stored_in(folder)
+        return part if folder is None else part.stored_in(folder, listed=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,13 +138,19 @@ class MomentPart:
     tensors: Mapping[str, torch.Tensor] | None = None
     path: Path | None = None
 
-    def stored_in(self, folder: Path) -> MomentPart:
-        """Return this part as a file in ``folder``, which is written or linked if needed."""
+    def stored_in(self, folder: Path, *, listed: bool = True) -> MomentPart:
+        """Return this part as a file in ``folder``, which is written or linked if needed.
+
+        ``listed``: a calibration that lists it is about to be saved. Otherwise it is marked, so
+        that it can be removed if this process dies before that.
+        """
         target = folder / f"{self.id}.safetensors"
         if not target.exists():
             try:
+                if not listed:
+                    mark(folder, self.id)
                 self._write(target)
-            except FileError as error:
+            except (FileError, OSError) as error:
                 raise CalibrationError(
                     f"Hessians: {error}. Or set hessians_mb to 0 to do without them"
                 ) from error
@@ -177,15 +184,18 @@ class MomentPart:
             for name in self.tensors if only is None else only:
                 _add(total, name, self.tensors[name])
             return
+        assert self.path is not None
         try:
-            with safetensors.safe_open(str(self.path), "pt") as file:
-                for name in file.keys() if only is None else only:
-                    _add(total, name, file.get_tensor(name))
-        except (OSError, safetensors.SafetensorError, RuntimeError) as error:
+            # Not safetensors' own reader, which leaves memory in use for each tensor that it reads.
+            with SafetensorsFile(self.path) as file:
+                for name in file.tensors if only is None else only:
+                    _add(total, name, file.load(name))
+        except (OSError, SourceError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
+            why = str(error).removeprefix(f"{self.path} ").removesuffix("; fetch it again")
             raise CalibrationError(
-                f"{self.path}: cannot read the Hessian of a calibration: {error}. Calibrate again, "
+                f"{self.path}: cannot read the Hessian of a calibration: {why}. Calibrate again, "
                 "or delete this file and load the calibration again to continue without it"
             ) from error
 

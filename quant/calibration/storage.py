@@ -32,9 +32,12 @@ from .moments import InputMoments, MomentPart
 from .records import LayerStatistics, RunRecord
 from .statistics import CalibrationStatistics
 from .stored_header import StoredCalibration, StoredFingerprint
+from .unlisted import remove_unlisted, unmark
 
 METADATA_KEY = "nvfp4_foundry.calibration"
 FORMAT_VERSION = 2
+# Of calibrations, and of the runs of one that were interrupted, which the nodes keep beside it.
+_ENDINGS = (".safetensors", ".interrupted")
 
 # Field -> dtype and shape: N records, K channels, R sampled rows.
 _ARRAYS: dict[str, tuple[torch.dtype, str]] = {
@@ -64,14 +67,20 @@ def delete_moments(path: str | os.PathLike[str]) -> None:
     folder = moments_folder(path)
     files = list(folder.glob("*"))
     listed: set[str] = set()
-    for other in Path(path).parent.glob("*.safetensors") if files else ():
-        listed |= _listed_moments(other)
+    if files:
+        listed = _all_listed(Path(path).parent)
     for file in files:
         if file.stem not in listed:
             with suppress(OSError):
                 file.unlink()
     with suppress(OSError):  # not empty, or not there
         folder.rmdir()
+
+
+def _all_listed(folder: Path) -> set[str]:
+    """Return the ids of the parts that the calibrations of a folder list, interrupted ones too."""
+    files = (path for ending in _ENDINGS for path in folder.glob(f"*{ending}"))
+    return set().union(*map(_listed_moments, files))
 
 
 def _listed_moments(path: Path) -> set[str]:
@@ -88,7 +97,8 @@ def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[s
     """Write a calibration file.
 
     Second moments are written first, to `moments_folder`. Those already in files elsewhere are
-    linked, or copied where links are not possible.
+    linked, or copied where links are not possible. Those that killed processes of this machine left
+    in the folder, and that no calibration there lists, are deleted.
 
     Raises `FileError` if a file cannot be written.
     """
@@ -106,6 +116,10 @@ def save_statistics(statistics: CalibrationStatistics, path: str | os.PathLike[s
     metadata = {METADATA_KEY: json.dumps(_header(statistics))}
     with written_whole(target) as file:
         write_tensors(file, _widest_first(tensors), metadata)
+    layers = statistics.inputs.values()
+    unmark(moments_folder(target), {p.id for la in layers if la.moments for p in la.moments.parts})
+    for folder in target.parent.glob("*.moments"):
+        remove_unlisted(folder, lambda: _all_listed(target.parent))
 
 
 def _widest_first(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -17,6 +17,7 @@ from .specimens import Specimens
 
 # A child that goes on to no other input for so long hangs in C code, where no signal reaches it.
 _SILENT = 20 * MOST_SECONDS
+_LISTENS = 1.0  # seconds from one look at the children to the next
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def run_batches(batches: Iterator[Batch], valid: Specimens, processes: int) -> I
                 children.append(_Child(batch, valid))
             if not children:
                 return
-            wait([child.answers for child in children], timeout=1.0)
+            wait([child.answers for child in children], timeout=_LISTENS)
             for child in list(children):
                 child.listen()
                 if child.ended:
@@ -73,14 +74,17 @@ class _Child:
         self._process = context.Process(target=_serve, args=(batch, valid, self._at, theirs))
         self._process.start()
         theirs.close()
-        self._last = (0, time.monotonic())
+        self._last, self._silent, self._listened = 0, 0.0, time.monotonic()
         self.result = Result(batch.name)
         self.ended = False
 
     def listen(self) -> None:
         """Take what it has found, and see whether it is at its end, dead, or hangs."""
-        if self._at.value != self._last[0]:
-            self._last = (self._at.value, time.monotonic())
+        now = time.monotonic()
+        self._silent += min(now - self._listened, _LISTENS)  # this process may have been stopped
+        self._listened = now
+        if self._at.value != self._last:
+            self._last, self._silent = self._at.value, 0.0
         try:
             while self.answers.poll():
                 answer = self.answers.recv()
@@ -91,7 +95,7 @@ class _Child:
         except (EOFError, ConnectionError):
             self._end("unnamed: the process died")
             return
-        if time.monotonic() - self._last[1] > _SILENT:
+        if self._silent > _SILENT:
             self._end(f"time: hangs for over {_SILENT} s")
 
     def _end(self, why: str) -> None:

@@ -6,17 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from nvfp4_foundry.quant.calibration import (
-    ActivationCollector,
-    CollectorSettings,
-    save_statistics,
-)
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.errors import RankError
 from nvfp4_foundry.quant.ranks.alone import Ranks
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import save_file
 
+from tests.helpers.calibrated_toy import save_calibrated
 from tests.helpers.conversions import Toy, plan_of
 from tests.helpers.on_ranks import in_threads, make, torchrun
 from tests.quant.conftest import ToyModel
@@ -30,17 +26,7 @@ def folder(
 ) -> Path:
     """A model, its calibration with Hessians, and a full checkpoint."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")  # the files tell when they were made
-    save_file(toy_model.state_dict(), tmp_path / "model.safetensors")
-    collector = ActivationCollector(CollectorSettings(moments_budget_bytes=1 << 30))
-    for run in range(2):
-        collector.new_run(f"prompt {run}")
-        with torch.no_grad(), collector.observe(toy_model):
-            for step in range(4):
-                collector.begin_call(1 - step / 4, [0])
-                toy_model(torch.randn(1, 200, 32))
-    with open_source(tmp_path / "model.safetensors") as source:
-        statistics = collector.snapshot(source.fingerprint())
-    save_statistics(statistics, tmp_path / "calibration.safetensors")
+    save_calibrated(toy_model, tmp_path)
     beside = {f"first_stage_model.{n}.weight": torch.randn(8, 4) for n in range(5)}
     model = {PREFIX + name: tensor for name, tensor in toy_wan(blocks=2).items()}
     save_file({**model, **beside}, tmp_path / "whole.safetensors")

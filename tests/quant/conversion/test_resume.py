@@ -9,13 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from nvfp4_foundry.quant.calibration import (
-    ActivationCollector,
-    CollectorSettings,
-    load_statistics,
-    save_statistics,
-)
+from nvfp4_foundry.quant.calibration import load_statistics, save_statistics
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
 from nvfp4_foundry.quant.conversion.convert import convert
 from nvfp4_foundry.quant.conversion.report import ConversionReport
@@ -24,6 +18,7 @@ from nvfp4_foundry.quant.files.resumable import describe_kept, remove_resumable
 from nvfp4_foundry.quant.sources import open_source
 from safetensors.torch import load_file, save_file
 
+from tests.helpers.calibrated_toy import save_calibrated
 from tests.helpers.conversions import plan_of
 from tests.quant.conftest import ToyModel
 
@@ -64,17 +59,7 @@ def stop_here() -> None:
 def folder(tmp_path: Path, toy_model: ToyModel, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder with a model, its calibration, and what an undisturbed run makes of them."""
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "0")  # files tell when they were made
-    save_file(toy_model.state_dict(), tmp_path / "model.safetensors")
-    collector = ActivationCollector(CollectorSettings(moments_budget_bytes=1 << 30))
-    for run in range(2):
-        collector.new_run(f"prompt {run}")
-        with torch.no_grad(), collector.observe(toy_model):
-            for step in range(4):
-                collector.begin_call(1 - step / 4, [0])
-                toy_model(torch.randn(1, 200, 32))
-    with open_source(tmp_path / "model.safetensors") as source:
-        statistics = collector.snapshot(source.fingerprint())
-    save_statistics(statistics, tmp_path / "calibration.safetensors")
+    save_calibrated(toy_model, tmp_path)
     make(tmp_path, "whole.safetensors")
     return tmp_path
 
