@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ...quant.derive import Budget, Mix, mix_plan
+from ...quant.derive import Budget, Mix, mix_plan, with_four_bit
 from ...quant.errors import PlanError, RecipeError
 from ...quant.files.write import write_text
 from ...quant.planning import Plan, parse_rule_lines, take_inventory
@@ -95,6 +95,7 @@ class AutoMix(FoundryNode):
         budget: dict[str, Any] | None = None,
         formats: str | list[str] | None = None,
         rules: str = "",
+        four_bit_percent: float = 0.0,
     ) -> io.NodeOutput:
         """Return the mix as a plan and a recipe, with its report and chart."""
         if budget is None:  # ComfyUI turns an unknown choice into None
@@ -105,7 +106,7 @@ class AutoMix(FoundryNode):
                 plan,
                 inventory,
                 sensitivity,
-                _budget(budget),
+                with_four_bit(_budget(budget), plan.bytes_after, four_bit_percent / 100),
                 chosen_formats(formats),
                 rules=parse_rule_lines(rules),
                 fingerprint=source.fingerprint(),
@@ -153,6 +154,18 @@ def _inputs() -> list[io.Input]:
             "every nvfp4. For Turing and Ampere choose convrot_w4a4, int8_convrot and keep.",
         ),
         rules_input("rules", "These layers get exactly these formats.", optional=True),
+        io.Float.Input(
+            "four_bit_percent",
+            optional=True,
+            default=0.0,
+            min=0.0,
+            max=100.0,
+            step=5.0,
+            round=0.1,
+            tooltip="Keep at least this share of the mixed weights, in %, in 4-bit products, the "
+            "fastest on Blackwell. Use it if you add asym_w4a8_int8 to the formats, which is as "
+            "small as nvfp4 and more precise, but slower there.",
+        ),
     ]
 
 

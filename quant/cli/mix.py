@@ -61,6 +61,12 @@ def add(commands: Commands) -> None:
         f"--comfyui 0.33 {','.join(MIXED['ampere'])}). nvfp4_w4a16 would replace every nvfp4, "
         "because it is as small and more precise, but it is slower",
     )
+    parser.add_argument(
+        "--four-bit",
+        metavar="SHARE",
+        help="keep at least this share of the mixed weights in 4-bit products, e.g. 60%%, the "
+        "fastest on Blackwell; for --formats with asym_w4a8_int8 besides nvfp4",
+    )
     formats = parser.add_argument_group("which layers are quantized")
     add_recipe_choice(formats)
     add_edits(formats)
@@ -89,29 +95,33 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _mix(options: argparse.Namespace) -> Mix:
-    from ..derive import mix_plan
+    from ..derive import mix_plan, with_four_bit
     from ..planning import take_inventory
     from ..sensitivity.artefact import load_sensitivity
     from .choice import chosen_plan, chosen_source
 
-    budget, formats = _budget_and_formats(options)
+    budget, formats, four_bit = _limits_and_formats(options)
     sensitivity = load_sensitivity(options.sensitivity.path)
     with chosen_source(options) as source:
         inventory = take_inventory(source)
+        plan = chosen_plan(options, inventory)
         return mix_plan(
-            chosen_plan(options, inventory),
+            plan,
             inventory,
             sensitivity,
-            budget,
+            with_four_bit(budget, plan.bytes_after, four_bit),
             formats,
             fingerprint=source.fingerprint(),
         )
 
 
-def _budget_and_formats(options: argparse.Namespace) -> tuple[Budget | None, tuple[str, ...]]:
-    from ..derive import MIX_FORMATS, parse_budget
+def _limits_and_formats(
+    options: argparse.Namespace,
+) -> tuple[Budget | None, tuple[str, ...], float]:
+    from ..derive import MIX_FORMATS, parse_budget, parse_share
     from ..formats import get_format
 
     with wrong_usage():
         budget = parse_budget(options.budget) if options.budget else None
-        return budget, tuple(get_format(name).name for name in options.formats or MIX_FORMATS)
+        names = tuple(get_format(name).name for name in options.formats or MIX_FORMATS)
+        return budget, names, parse_share(options.four_bit) if options.four_bit else 0.0

@@ -13,7 +13,9 @@ from .mix import (
     frontier,
     mix_plan,
     parse_budget,
+    parse_share,
     rival_mixes,
+    with_four_bit,
 )
 from .overrides import DerivedRecipe
 
@@ -28,9 +30,11 @@ __all__ = [
     "frontier",
     "mix_plan",
     "parse_budget",
+    "parse_share",
     "recipe_from_checkpoint",
     "recipe_from_gguf",
     "recipe_from_sensitivity",
     "recipe_from_statistics",
     "rival_mixes",
+    "with_four_bit",
 ]

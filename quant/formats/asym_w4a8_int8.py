@@ -24,7 +24,7 @@ from .base import (
     tensor_amax,
 )
 from .codebook import LEVELS
-from .codebook_rows import quantize_rotated, unpack_codes
+from .codebook_rows import quantize_rotated, quantize_with_feedback, unpack_codes
 from .e4m3 import read_e4m3_scales
 from .integers import round_inputs_to_int8
 from .rotation import DEFAULT_GROUP, marked_group_size, rotate
@@ -55,6 +55,7 @@ class AsymW4A8Int8(WeightFormat):
     runtime_scale = "per token"
     native_from = (8, 0)  # Ampere
     multiplies_integers = True
+    feedback_block = BLOCK
     for_experts = "nvfp4_w4a16"  # without tokens comfy-kitchen's general code fails
     # 7% is left on Gaussian weights, and 20% where a rotated block has a single value, because no
     # level is zero.
@@ -134,9 +135,14 @@ class AsymW4A8Int8(WeightFormat):
         if refusal or self.parameters() != FORMAT.parameters():
             raise FormatError(refusal or f"{MARKER_NAME} is written only as comfy-kitchen does")
         amax = require_finite(tensor_amax(weight))
-        found = quantize_rotated(
-            weight, amax, self._group, search=rule.searches, measure_error=measure_error
-        )
+        if rule.feedback is None:
+            found = quantize_rotated(
+                weight, amax, self._group, search=rule.searches, measure_error=measure_error
+            )
+        else:
+            found = quantize_with_feedback(
+                weight, amax, self._group, rule.feedback, measure_error=measure_error
+            )
         tensors = {
             "weight": found.packed,
             "weight_s_rel": found.block_scales,

@@ -81,6 +81,8 @@ class WeightFormat(ABC):
     native_torch: tuple[int, int] | None = None
     #: Whether the native product needs comfy-kitchen's CUDA kernels. If not, torch has it.
     needs_kernels: bool = True
+    #: Whether the native product takes 4-bit weights and 4-bit activations, the fastest one.
+    multiplies_4_bits: bool = False
     #: Whether ComfyUI multiplies integers on every device, with general code where it has no
     #: kernels.
     multiplies_integers: bool = False

@@ -8,17 +8,19 @@ is ours.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
 
 from .base import device_slices, relative_error, row_slices
 from .codebook import LEVELS, NearestLevel, codebook_for, gaussian_codebook
+from .codebook_grid import CodebookGrid
 from .e4m3 import decode_e4m3
 from .integers import INT8_MAX
 from .parallel import share_chunks
 from .rotation import rotate
+from .rule import ErrorFeedback
 
 BLOCK = 16
 # Values that are rotated at once, and from which the codebook is chosen: comfy-kitchen's numbers,
@@ -95,6 +97,33 @@ def quantize_rotated(
     return CodebookRows(packed, scales, row_scales.mul_(unit), table.codebook.clone(), error)
 
 
+def quantize_with_feedback(
+    weight: torch.Tensor, amax: float, group: int, feedback: ErrorFeedback, *, measure_error: bool
+) -> CodebookRows:
+    """Rotate a weight and round it with error feedback, in bounded chunks of rows.
+
+    The row scales and the codebook are those of `quantize_rotated`. The block scales are chosen
+    with the feedback. For the arguments see there.
+    """
+    plain = quantize_rotated(weight, amax, group, search=False, measure_error=False)
+    unit = _unit(amax)
+    table = _table(tuple(plain.codebook.tolist()), weight.device)
+    row_scales = plain.row_scales / unit
+    block_scales = plain.block_scales.view(torch.uint8)
+    squares: dict[int, torch.Tensor] = {}
+    for part in row_slices(weight.shape[0], weight.shape[1], _ROTATED_VALUES):
+        target = _rotated(weight[part], group, unit).div_(row_scales[part].unsqueeze(1))
+        values, scales = feedback.round_blocks(target, table.grid(group), rounded_input=False)
+        blocks = values.view(*scales.shape, BLOCK)
+        codes = table.nearest_codes(blocks, scales.int()).view(values.shape)
+        plain.packed[part], block_scales[part] = _pack(codes), scales
+        if measure_error:
+            found = _Rounded(codes, scales, row_scales[part], target)
+            squares[part.start] = found.squares(table)
+    error = relative_error(squares) if measure_error else None
+    return replace(plain, relative_error=error)
+
+
 def unpack_codes(
     packed: torch.Tensor, block_scales: torch.Tensor, codebook: torch.Tensor | None
 ) -> torch.Tensor:
@@ -139,6 +168,10 @@ class _Table:
         self._nearest_integer = NearestLevel(levels, INT8_MAX, 2 * int(INT8_MAX))
         self._nearest_integer.move_to(device)
         self.codebook, self.levels = codebook.to(device), levels.to(device)
+
+    def grid(self, group: int) -> CodebookGrid:
+        """Return the values that blocks can store, for weights in units of their row scales."""
+        return CodebookGrid(self.levels, self._nearest_integer, block=BLOCK, group=group)
 
     def nearest(self, values: torch.Tensor) -> torch.Tensor:
         """Return the levels of the codebook that are nearest to values, in their shape."""

@@ -58,6 +58,7 @@ class ConvRotW4A4(WeightFormat):
         self._group = group
         self._linear_dtype = linear_dtype
         self._int8_inputs = linear_dtype == "int8"
+        self.multiplies_4_bits = not self._int8_inputs
         self.marker = {"format": MARKER_NAME, "convrot_groupsize": group}
         if self._int8_inputs:
             self.marker["linear_dtype"] = "int8"

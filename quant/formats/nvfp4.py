@@ -48,6 +48,7 @@ class NVFP4(WeightFormat):
     bits = 4.5
     marker: Mapping[str, Any] | None = {"format": "nvfp4"}
     rounds_activations = True
+    multiplies_4_bits = True
     activation_divisor: float | None = NVFP4_MAX
     runtime_scale = "dynamic"
     native_from: tuple[int, int] | None = (10, 0)  # Blackwell
@@ -164,6 +165,7 @@ class NVFP4W4A16(NVFP4):
     name = "nvfp4_w4a16"
     marker: Mapping[str, Any] | None = {"format": "nvfp4", FULL_PRECISION: True}
     rounds_activations = False
+    multiplies_4_bits = False
     activation_divisor = None
     native_from = None
     runtime_scale = ""

@@ -14,6 +14,7 @@ import torch
 from .candidate_errors import STEPS, choose_steps
 from .e2m1 import E2M1_MAX, round_to_e2m1
 from .e4m3 import E4M3_MAX, decode_e4m3
+from .rule import RoundInto
 
 BLOCK = 16
 #: The largest magnitude of NVFP4 with a tensor scale of one.
@@ -121,6 +122,7 @@ class NVFP4Grid:
     """The `BlockGrid` of NVFP4 for one tensor scale."""
 
     block = BLOCK
+    group = 1
 
     def __init__(self, tensor_scale: torch.Tensor) -> None:
         """Use a tensor scale, 0-d float32."""
@@ -131,13 +133,18 @@ class NVFP4Grid:
         start = max_block_scales(block_amax, block_amax, self._tensor_scale)
         return torch.stack(_codes_around(start.view(torch.uint8).int()), 1).to(torch.uint8)
 
-    def scales(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return the block scales times the tensor scale."""
-        return decode_e4m3(codes.view(torch.float8_e4m3fn)).mul_(self._tensor_scale)
+    def rounding(self, codes: torch.Tensor) -> RoundInto:
+        """Return what rounds values to E2M1 times these block scales and the tensor scale."""
+        scale = decode_e4m3(codes.view(torch.float8_e4m3fn)).mul_(self._tensor_scale)
+        divisor = scale.masked_fill(scale == 0, torch.inf)
+        scratch = torch.empty_like(scale)
 
-    def round_in_place(self, values: torch.Tensor, scratch: torch.Tensor) -> None:
-        """Round values to E2M1 in place."""
-        round_to_e2m1(values, scratch)
+        def round_into(values: torch.Tensor, out: torch.Tensor) -> None:
+            torch.div(values, divisor, out=out)
+            round_to_e2m1(out, scratch)
+            out.mul_(scale)
+
+        return round_into
 
 
 def _codes_around(start: torch.Tensor) -> list[torch.Tensor]:

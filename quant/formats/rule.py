@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
+
+#: Rounds values, float32, to values on a grid, and writes these into a tensor of the same shape.
+RoundInto = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 class BlockGrid(Protocol):
@@ -15,18 +19,19 @@ class BlockGrid(Protocol):
         """Input channels per scale."""
         ...
 
+    @property
+    def group(self) -> int:
+        """Input channels that are rotated together (see ``rotation``); 1: not rotated."""
+        ...
+
     def candidates(self, block_amax: torch.Tensor) -> torch.Tensor:
         """Return the scale codes to try, uint8 ``[B, C]``, for block maxima ``[B]`` float32."""
         ...
 
-    def scales(self, codes: torch.Tensor) -> torch.Tensor:
-        """Return the float32 scales of codes, in the shape of the codes."""
-        ...
+    def rounding(self, codes: torch.Tensor) -> RoundInto:
+        """Return what rounds one value each of blocks with these scales.
 
-    def round_in_place(self, values: torch.Tensor, scratch: torch.Tensor) -> None:
-        """Round float32 values, given in units of their scale, in place.
-
-        ``scratch`` has the same shape and dtype, and is overwritten.
+        It takes values in the shape of the codes, and another tensor to write to.
         """
         ...
 
@@ -40,7 +45,8 @@ class ErrorFeedback(Protocol):
         """Round a weight to a grid.
 
         Args:
-            weight: ``[out, in]``, any float dtype, ``in`` a multiple of the grid's block.
+            weight: ``[out, in]``, any float dtype, rotated like the grid, ``in`` a multiple of the
+                grid's block and group.
             grid: the values that the format can store.
             rounded_input: whether the runtime rounds the layer's activations too.
 

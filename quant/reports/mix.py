@@ -43,6 +43,7 @@ def describe_mix(mix: Mix) -> str:
         f"error   {mix.point.error:.2%} predicted, {what}; "
         f"preset {mix.preset_name}: {mix.preset.error:.2%}",
         *_sampled(mix),
+        f"speed   {products_of(mix.point)}; preset {mix.preset_name}: {mix.preset.four_bit:.1%}",
         *map(str, mix_messages(mix)),
     ]
     marked = [(point, "this mix" if point == mix.point else "") for point in mix.frontier]
@@ -84,6 +85,11 @@ def rest_of_budget(mix: Mix) -> str:
     if mix.budget.layer_error is not None:
         return ""
     return f"{max(0.0, mix.below_budget):.2%} of it left"
+
+
+def products_of(point: MixPoint) -> str:
+    """Return how many of the mixed weights the fastest products of Blackwell multiply."""
+    return f"{point.four_bit:.1%} of the mixed weights in 4-bit products"
 
 
 def what_is_predicted(mix: Mix) -> str:

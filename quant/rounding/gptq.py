@@ -43,6 +43,7 @@ class GptqRule(SweepRule):
         super().__init__(name, channel_weights)
         self._moments = moments
         self._factor: FeedbackFactor | None = None
+        self._basis = (0, 0)  # the block and the group that the factor is for
 
     @property
     def feedback(self) -> ErrorFeedback | None:
@@ -64,7 +65,7 @@ class GptqRule(SweepRule):
     def untargeted(self) -> GptqRule:
         """Return ``gptq`` for the same input. It shares the factor computed for ``gptaq``."""
         other = GptqRule("gptq", self.channel_weights, self._moments)
-        other._factor = self._factor
+        other._factor, other._basis = self._factor, self._basis
         return other
 
     def round_blocks(
@@ -73,9 +74,12 @@ class GptqRule(SweepRule):
         """Round a weight with error feedback; see `ErrorFeedback.round_blocks`."""
         assert self._moments is not None
         compensate = self.name == "gptaq"
-        if self._factor is None or self._factor.block != grid.block:
+        if self._factor is None or self._basis != (grid.block, grid.group):
             moments = self._moments.to(weight.device)
+            if grid.group > 1:
+                moments = moments.rotated(grid.group)
             self._factor = factorize(moments, grid.block, compensate=compensate)
+            self._basis = grid.block, grid.group
         return round_with_feedback(
             weight, self._factor, grid, compensate=compensate and rounded_input
         )
@@ -162,17 +166,15 @@ def _round_block(
     """
     amax = inherited.abs().amax(1)
     codes = grid.candidates(amax)
-    scale = grid.scales(codes)
-    divisor = scale.masked_fill(scale == 0, torch.inf)
+    round_into = grid.rounding(codes)
     # The channel is the first axis, so that each step works on contiguous [R, candidates].
-    wanted = inherited.t().unsqueeze(2).expand(-1, -1, scale.shape[1]).contiguous()
+    wanted = inherited.t().unsqueeze(2).expand(-1, -1, codes.shape[1]).contiguous()
     rounded = torch.empty_like(wanted)
-    loss = torch.zeros_like(scale)
-    scratch = torch.empty_like(scale)
+    loss = torch.zeros_like(wanted[0])
+    scratch = torch.empty_like(loss)
     for k in range(grid.block - 1, -1, -1):
-        value = torch.div(wanted[k], divisor, out=rounded[k])
-        grid.round_in_place(value, scratch)
-        value.mul_(scale)
+        value = rounded[k]
+        round_into(wanted[k], value)
         torch.sub(value, wanted[k], out=scratch)
         loss.addcmul_(scratch.square_(), cost[k])
         if k:

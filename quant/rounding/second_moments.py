@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..formats.rotation import rotate
+
 
 @dataclass(frozen=True, eq=False)
 class SecondMoments:
@@ -46,3 +48,23 @@ class SecondMoments:
             mean_rounded=self.mean_rounded.to(device),
             tokens=self.tokens,
         )
+
+    def rotated(self, group: int) -> SecondMoments:
+        """Return the moments of the exact input with groups of channels rotated.
+
+        Formats that rotate inputs do not round them to NVFP4. Where ``residual`` tells what that
+        rounding changed, the Hessian becomes that of the exact input, up to the products of two
+        rounding errors in different channels. There is no residual in the rotated basis.
+        """
+        hessian = rotate(self._exact_hessian(), group).mT
+        hessian = rotate(hessian.contiguous(), group)
+        mean = rotate(self.mean.unsqueeze(0), group).squeeze(0)
+        return SecondMoments(hessian, None, self.residual_energy, mean, mean, self.tokens)
+
+    def _exact_hessian(self) -> torch.Tensor:
+        if self.residual is None:
+            return self.hessian
+        exact = self.hessian + self.residual
+        exact.add_(self.residual.mT)
+        exact.diagonal().add_(self.residual_energy)
+        return exact

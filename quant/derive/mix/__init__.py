@@ -1,6 +1,6 @@
 """Mixes: the formats of all layers, chosen by a measured sensitivity to fit a budget."""
 
-from .budget import Budget, parse_budget
+from .budget import Budget, parse_budget, parse_share, with_four_bit
 from .mix import Mix, frontier, mix_plan
 from .options import MIX_FORMATS
 from .problem import MixPoint
@@ -15,5 +15,7 @@ __all__ = [
     "frontier",
     "mix_plan",
     "parse_budget",
+    "parse_share",
     "rival_mixes",
+    "with_four_bit",
 ]

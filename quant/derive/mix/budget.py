@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ...errors import PlanError
 
@@ -27,15 +27,19 @@ class Budget:
             formats: they include block scales, but not padding or per-tensor scales.
         error: predicted relative error, 0.03 for 3%.
         layer_error: relative error of each layer's own output, 0.08 for 8%.
+        four_bit: besides the limit, the least share of the mixed weights whose native products take
+            4 bits, 0 to 1. The share decides the speed where 8-bit products are slower.
 
     Raises:
-        PlanError: no limit or more than one is given, or the limit is not a number above zero.
+        PlanError: no limit or more than one is given, or the limit is not a number above zero, or
+            the share is not between 0 and 1 or does not go with the limit.
     """
 
     size: int | None = None
     bits: float | None = None
     error: float | None = None
     layer_error: float | None = None
+    four_bit: float = 0.0
 
     def __post_init__(self) -> None:
         limits = (self.size, self.bits, self.error, self.layer_error)
@@ -44,8 +48,21 @@ class Budget:
             raise PlanError(f"give exactly one limit, e.g. {_EXAMPLES}")
         if not math.isfinite(given[0]) or given[0] <= 0:
             raise PlanError(f"a budget must be above zero, not {given[0]}; write e.g. {_EXAMPLES}")
+        if not 0.0 <= self.four_bit <= 1.0:
+            raise PlanError(f"a share of 4-bit products is 0% to 100%, not {self.four_bit:.0%}")
+        if self.four_bit and self.layer_error is not None:
+            raise PlanError(
+                "a limit of each layer's error decides every format, so it cannot keep a share of "
+                "4-bit products too; give a limit of size, bits or error instead"
+            )
 
     def __str__(self) -> str:
+        if self.four_bit:
+            return f"{self._limit}, at least {self.four_bit * 100:.4g}% in 4-bit products"
+        return self._limit
+
+    @property
+    def _limit(self) -> str:
         if self.size is not None:
             return f"size {format_size(self.size)}"
         if self.bits is not None:
@@ -53,6 +70,14 @@ class Budget:
         if self.layer_error is not None:
             return f"error {self.layer_error * 100:.4g}% in each layer"
         return f"error {(self.error or 0) * 100:.4g}%"
+
+
+def with_four_bit(budget: Budget | None, size: int, share: float) -> Budget | None:
+    """Return the budget with a least share of 4-bit products; unchanged if the share is 0.
+
+    Without a budget, the limit is ``size``, the bytes of the plan.
+    """
+    return replace(budget or Budget(size=size), four_bit=share) if share else budget
 
 
 def parse_budget(text: str) -> Budget:
@@ -81,6 +106,20 @@ def parse_budget(text: str) -> Budget:
         limit = number / 100 if percent else number
         return Budget(error=limit) if name.lower() == "error" else Budget(layer_error=limit)
     raise PlanError(f"{text!r} is not a budget; write e.g. {_EXAMPLES}")
+
+
+def parse_share(text: str) -> float:
+    """Read a share of weights, ``60%`` or ``0.6``.
+
+    Raises:
+        PlanError: the text is anything else, or not between 0% and 100%.
+    """
+    digits = text.strip().removesuffix("%").strip()
+    if re.fullmatch(_NUMBER, digits):
+        share = float(digits) / (100 if text.strip().endswith("%") else 1)
+        if share <= 1:
+            return share
+    raise PlanError(f"{text!r} is not a share of weights; write e.g. 60% or 0.6")
 
 
 def format_size(count: int) -> str:

@@ -26,6 +26,7 @@ _WEIGHT_SCALE = 1 / 16
 # How far from 0 or 1 a variable may be and still count as whole.
 _WHOLE = 1e-6
 
+#: Values or weights of the options of each group.
 Table = Sequence[Sequence[float]]
 
 

@@ -169,7 +169,7 @@ def mix_plan(
         point=point,
         preset=_preset_point(base, inventory, sensitivity),
         preset_name=base.recipe.name,
-        frontier=problem.frontier(points, point, on_progress=on_progress),
+        frontier=problem.frontier(points, point, budget.four_bit, on_progress=on_progress),
         unknown=problem.unknown,
         has_latents=sensitivity.has_latents,
         is_of_samplings=sensitivity.is_of_samplings,

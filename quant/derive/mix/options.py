@@ -28,12 +28,14 @@ class Member:
         bits: nominal bits of all weights.
         cost: the squared error that it adds to the result; None means unknown.
         output_error: the relative error of the layer's own output; None means unknown.
+        wider: the number of weights if the format's native product takes more than 4 bits, else 0.
     """
 
     bytes: int
     bits: float
     cost: float | None
     output_error: float | None = 0.0
+    wider: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class Option:
     def cost(self) -> float:
         """Summed squared error of the layers; unknown errors are left out."""
         return sum(member.cost or 0.0 for member in self.members.values())
+
+    @property
+    def wider(self) -> int:
+        """Number of weights whose products take more than 4 bits."""
+        return sum(member.wider for member in self.members.values())
 
     def stays_within(self, layer_error: float) -> bool:
         """Whether the error of the output of every layer is known and at most this large."""
@@ -135,7 +142,8 @@ def member(layer: Layer, fmt: WeightFormat, sensitivity: Sensitivity) -> Member:
     cost = sensitivity.cost(layer.name, fmt.name) if quantized else 0.0
     errors = sensitivity.candidates(layer.name).get(fmt.name)
     output_error = (errors.w4a4 if errors else None) if quantized else 0.0
-    return Member(stored_bytes(layer, fmt), bits, cost, output_error)
+    wider = 0 if fmt.multiplies_4_bits else weights
+    return Member(stored_bytes(layer, fmt), bits, cost, output_error, wider)
 
 
 def _is_known(name: str, sensitivity: Sensitivity, allowed: Iterable[WeightFormat]) -> bool:

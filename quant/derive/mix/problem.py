@@ -13,8 +13,12 @@ from ...planning.plan import Plan
 from ...planning.recipe import layer_size
 from ...progress import OnProgress, numbered
 from .budget import Budget, format_size
-from .knapsack import choose, least_value, least_weight
+from .knapsack import RELATIVE_GAP, Table, choose, least_value, least_weight
 from .options import Group, Member, Option
+from .two_limits import OutOfReachError, choose_within
+
+# Shares are sums of floats.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,7 @@ class MixPoint:
         error: predicted relative error, 0.03 for 3%.
         counts: mixed layers per format, most frequent format first.
         uncounted: number of mixed layers whose error is unknown. ``error`` leaves them out.
+        four_bit: share of the mixed weights whose native products take 4 bits, 0 to 1.
     """
 
     bytes: int
@@ -34,6 +39,7 @@ class MixPoint:
     error: float
     counts: Mapping[str, int]
     uncounted: int = 0
+    four_bit: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,46 +94,98 @@ class MixProblem:
             PlanError: the budget is out of reach.
         """
         if budget.size is not None:
-            indices = choose(self.costs, self.bytes, budget.size - self.fixed_bytes)
+            indices = self._choose(
+                self.costs, self.bytes, budget.size - self.fixed_bytes, budget.four_bit
+            )
         elif budget.bits is not None:
-            indices = choose(self.costs, self.bits, budget.bits * self.weights)
+            limit = budget.bits * self.weights
+            indices = self._choose(self.costs, self.bits, limit, budget.four_bit)
         elif budget.layer_error is not None:
             return [_smallest(group, budget.layer_error) for group in self.groups]
         else:
-            indices = choose(self.bytes, self.costs, (budget.error or 0.0) ** 2)
+            limit = (budget.error or 0.0) ** 2
+            indices = self._choose(self.bytes, self.costs, limit, budget.four_bit)
         if indices is None:
             raise PlanError(self._out_of_reach(budget))
         return self.pick(indices)
 
     def fits(self, chosen: Sequence[Option] | Plan, budget: Budget) -> bool:
-        """Whether a choice or a plan is within a limit of size or bits."""
+        """Whether a choice, or a plan without a limit of 4-bit products, is within a limit."""
         if isinstance(chosen, Plan):
-            return budget.size is not None and chosen.bytes_after <= budget.size
+            limit = 0 if budget.size is None or budget.four_bit else budget.size
+            return chosen.bytes_after <= limit
         point = self.point(chosen)
+        if point.four_bit < budget.four_bit - _ROUNDING:
+            return False
         if budget.size is not None:
             return point.bytes <= budget.size
         return budget.bits is not None and point.bits <= budget.bits
 
+    @property
+    def wider(self) -> list[list[float]]:
+        """Weights of each group's options whose products take more than 4 bits."""
+        return [[float(option.wider) for option in group.options] for group in self.groups]
+
+    def _choose(
+        self,
+        values: Table,
+        weights: Table,
+        limit: float,
+        four_bit: float,
+        gap: float = RELATIVE_GAP,
+    ) -> list[int] | None:
+        """Choose as `knapsack.choose` does, and leave a share of the weights in 4-bit products.
+
+        Raises:
+            PlanError: the limit leaves a smaller share.
+        """
+        most_wider = (1.0 - four_bit) * self.weights
+        try:
+            return choose_within(values, weights, limit, self.wider, most_wider, gap=gap)
+        except OutOfReachError as error:
+            share = math.floor((1.0 - error.least / self.weights) * 1e4) / 1e2
+            raise PlanError(
+                f"{four_bit * 100:.4g}% of the mixed weights in 4-bit products is out of reach: "
+                f"within the budget at most {share:g}% can stay there. Ask for a smaller "
+                "share, change the budget, or allow a format with 4-bit products, such as nvfp4"
+            ) from None
+
     def frontier(
-        self, points: int, *known: MixPoint, on_progress: OnProgress | None = None
+        self,
+        points: int,
+        known: MixPoint | None = None,
+        four_bit: float = 0.0,
+        *,
+        on_progress: OnProgress | None = None,
     ) -> tuple[MixPoint, ...]:
-        """Return the frontier: the best mixes at ``points`` sizes, and the ``known`` mixes."""
+        """Return the frontier: the best mixes at ``points`` sizes, and the ``known`` mix.
+
+        All have at least the share ``four_bit`` of the weights in 4-bit products.
+        """
         if points < 1:
             return ()
-        smallest = self.pick(least_weight(self.costs, self.bytes))
-        largest = self.pick(least_value(self.costs, self.bytes))
-        low, high = self.point(smallest), self.point(largest)
-        found = [*known, low]
+        low, high = (self.point(self.pick(ends)) for ends in self._ends(four_bit))
+        found = [low] if known is None else [known, low]
         for step in range(1, points - 1):
             if on_progress:
                 on_progress(step, points, numbered("point", step, points, "frontier"))
             # With an infinite gap, a mix is the best one of its own size, just below the given
             # size. Sizes are closer together for small files, where a byte changes the error most.
             size = low.bytes + (high.bytes - low.bytes) * (step / (points - 1)) ** 2
-            indices = choose(self.costs, self.bytes, size - self.fixed_bytes, gap=math.inf)
+            left = size - self.fixed_bytes
+            indices = self._choose(self.costs, self.bytes, left, four_bit, gap=math.inf)
             if indices is not None:
                 found.append(self.point(self.pick(indices)))
         return _improving([*found, high])
+
+    def _ends(self, four_bit: float) -> tuple[list[int], list[int]]:
+        """Return the smallest and the most precise choice with a share of 4-bit products."""
+        if not four_bit:
+            return least_weight(self.costs, self.bytes), least_value(self.costs, self.bytes)
+        most = (1.0 - four_bit) * self.weights
+        small, precise = (choose(values, self.wider, most) for values in (self.bytes, self.costs))
+        assert small is not None and precise is not None  # a mix with this share was found
+        return small, precise
 
     def _out_of_reach(self, budget: Budget) -> str:
         unknown = sum(len(group.unknown) for group in self.groups)
@@ -189,4 +247,5 @@ def point_of(members: Sequence[tuple[str, Member]], fixed_bytes: int, weights: i
         error=math.sqrt(math.fsum(cost for cost in costs if cost is not None)),
         counts=dict(Counter(name for name, _ in members).most_common()),
         uncounted=costs.count(None),
+        four_bit=1.0 - sum(m.wider for _, m in members) / weights,
     )

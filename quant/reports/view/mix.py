@@ -76,6 +76,11 @@ def _tiles(mix: Mix) -> tuple[Tile, ...]:
             f"nominal, of the mixed layers; preset {preset.bits:.2f}",
         ),
         formats_tile(point.counts),
+        Tile(
+            "4-bit products",
+            f"{point.four_bit:.1%}",
+            f"of the mixed weights, the fastest on Blackwell; preset {preset.four_bit:.1%}",
+        ),
         Tile("budget", str(mix.budget), rest_of_budget(mix)),
     )
 

@@ -39,6 +39,7 @@ def test_a_saved_mix_quantizes_to_its_predicted_size(
         "bits": None,
         "error": None,
         "layer_error": None,
+        "four_bit": 0.0,
     }
     assert found["mix"]["error"] <= min(
         p["error"] for p in found["frontier"] if p["bytes"] <= found["mix"]["bytes"]
