@@ -99,14 +99,7 @@ class ProbeLatentShift(FoundryNode):
                     "rounding. Without it, the scales are computed at run time.",
                 ),
                 _formats_input(),
-                PlanSocket.Input(
-                    "plan",
-                    optional=True,
-                    tooltip="The plan that you give to Auto Mix. Then the probe also samples this "
-                    "plan, the best mix of its size, and up to 6 mixes near it, each with all of "
-                    "its layers quantized. Auto Mix takes the one that moves the latent least, so "
-                    "its mix is never worse than the plan.",
-                ),
+                _plan_input(),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[
@@ -169,6 +162,17 @@ def _rivals(
             return ()
 
     return find
+
+
+def _plan_input() -> io.Input:
+    return PlanSocket.Input(
+        "plan",
+        optional=True,
+        tooltip="The plan that you give to Auto Mix. Then the probe also samples this plan, the "
+        "best mix of its size, and up to 6 mixes near it, each with all of its layers quantized. "
+        "Auto Mix takes the one that moves the latent least, so its mix is never worse than the "
+        "plan.",
+    )
 
 
 def _formats_input() -> io.Input:

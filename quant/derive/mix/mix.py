@@ -158,16 +158,15 @@ def mix_plan(
     least_sum = problem.solve(budget)
     shifts, taken = sampled_best(ruled, problem, least_sum, sensitivity, budget)
     warnings = mix_warnings(ruled, sensitivity, problem.unknown, drift)
-    if taken is None:  # the preset moved the latent less than every mix
-        plan, point = ruled, _preset_point(ruled, inventory, sensitivity)
-    else:
-        point = problem.point(taken)
+    preset, plan = _preset_point(base, inventory, sensitivity), ruled
+    point = problem.point(taken) if taken else preset  # the preset may have moved the latent least
+    if taken:
         plan = _mixed_plan(ruled, problem, taken, _describe(point, budget), warnings)
     return Mix(
         plan=plan,
         budget=budget,
         point=point,
-        preset=_preset_point(base, inventory, sensitivity),
+        preset=preset,
         preset_name=base.recipe.name,
         frontier=problem.frontier(points, point, budget.four_bit, on_progress=on_progress),
         unknown=problem.unknown,
