@@ -46,6 +46,8 @@ WAN = (
     LayerCase("ffn.0, amax 8", 768, 3072, True, 4, amax=8.0, prompt_spread=1.7),
     LayerCase("ffn.2 (a quarter), GELU", 768, 3584, True, 12, amax=20.0, gelu=True),
 )
+#: As small as NVFP4, with 8-bit activations. Its *W4A4* error is that of its own native product.
+EIGHT_BIT_INPUTS = "asym_w4a8_int8"
 SEEDS, SAMPLES, FLUX_SAMPLES = 3, 400, 24
 
 INTRO = """\
@@ -119,6 +121,9 @@ def _whole_model(subject: Subject, preset: str, settings: dict[str, int]) -> Ite
     for rounding in ROUNDINGS:
         checkpoint = subject.quantize(subject.plan("all", rounding))
         yield subject.measure(f"all NVFP4, {rounding}", checkpoint)
+    for rounding in ("max", "gptq"):
+        checkpoint = subject.quantize(subject.plan("all", rounding, format=EIGHT_BIT_INPUTS))
+        yield subject.measure(f"all `{EIGHT_BIT_INPUTS}`, {rounding}", checkpoint)
     for rounding in ("max", MIX_ROUNDING):
         guess = subject.plan(preset, rounding, **settings)
         yield subject.measure(f"{preset}, {rounding}", subject.quantize(guess))

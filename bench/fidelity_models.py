@@ -41,6 +41,8 @@ _BATCH = 100
 COLLECTING = CollectorSettings(moments_budget_bytes=2**30, moments_tokens_per_channel=1e9)
 #: The rounding of mixes, and of the presets that they are compared with.
 MIX_ROUNDING = "gptaq"
+#: A ComfyUI that loads all formats of the bench.
+NEWER = "0.33"
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,12 @@ class Subject:
     probed: Sequence[tuple[float, Callable[[], torch.Tensor]]]
     accuracy: Callable[[torch.Tensor], float] | None = None
 
-    def plan(self, preset: str, rounding: str, **settings: int) -> Plan:
-        """Return a preset's plan. With ``max``, biases stay as they are, as in other tools."""
-        recipe = get_preset(preset).build(settings).with_numbers(rounding)
+    def plan(self, preset: str, rounding: str, **settings: int | str) -> Plan:
+        """Return a preset's plan. With ``max``, biases stay as they are, as in other tools.
+
+        The plan may use formats of newer ComfyUIs.
+        """
+        recipe = get_preset(preset).build(settings).with_numbers(rounding).for_comfyui(NEWER)
         return make_plan(recipe, take_inventory(self.source))
 
     def quantize(self, plan: Plan, *, static: bool = True) -> QuantizedModel:

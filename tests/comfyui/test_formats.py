@@ -88,6 +88,14 @@ def test_the_model_computes_nearly_what_it_did(case: tuple[str, dict[str, Any]])
     assert 1e-4 < found["output_error"] < LARGEST_ERROR[name]
 
 
+def test_what_error_feedback_chose_is_what_comfyui_computes(loaded: dict[str, Any]) -> None:
+    found = loaded["feedback"]
+    assert set(found) == {ASYM} - set(loaded["refused"])
+    for differences in found.values():
+        assert differences["weight"] < 1e-6 and differences["product"] < 1e-6
+        assert differences["changed"] > 0.03
+
+
 def test_block_scales_of_mxfp8_are_plain_bytes(loaded: dict[str, Any]) -> None:
     """ComfyUI's reader for machines with dynamic VRAM has no type E8M0."""
     assert loaded["formats"]["mxfp8"]["scale_dtype"] == "torch.uint8"

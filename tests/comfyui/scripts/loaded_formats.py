@@ -35,7 +35,7 @@ from nvfp4_foundry.quant.conversion.convert import convert  # noqa: E402
 from nvfp4_foundry.quant.formats import FORMATS, WeightFormat  # noqa: E402
 from nvfp4_foundry.quant.hardware.comfyui import FLOOR, version_text  # noqa: E402
 from nvfp4_foundry.quant.planning import Recipe, make_plan, take_inventory  # noqa: E402
-from nvfp4_foundry.quant.rounding import MaxRule  # noqa: E402
+from nvfp4_foundry.quant.rounding import MaxRule, SecondMoments, get_rounding  # noqa: E402
 from nvfp4_foundry.quant.sources import open_source, open_tensors  # noqa: E402
 
 LAYER = "blocks.1.ffn.2"
@@ -121,6 +121,31 @@ def equal_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
 
 
 @torch.inference_mode()
+def check_feedback(fmt: WeightFormat) -> dict[str, float]:
+    """Differences of the weight and the product in ComfyUI's Linear from the pack's, with gptq.
+
+    ``changed`` is how far the weight is from that of the max rule.
+    """
+    weight = torch.randn(48, 512, generator=generator)
+    inputs = ROWS.repeat(20, 1) + 0.3 * torch.randn(240, 512, generator=generator)
+    zeros = torch.zeros(512)
+    moments = SecondMoments(inputs.T @ inputs / 240, None, zeros, zeros, zeros, 240)
+    rule = get_rounding("gptq").for_input(inputs.square().mean(0), moments)
+    tensors = dict(fmt.encode(weight, rule).tensors)
+    decoded = fmt.decode(tensors, (48, 512))
+    plain = fmt.decode(fmt.encode(weight, MaxRule()).tensors, (48, 512))
+    tensors["comfy_quant"] = torch.tensor(list(fmt.marker_bytes((48, 512))), dtype=torch.uint8)
+    layer = comfy.ops.mixed_precision_ops({}, torch.float32).Linear(512, 48, bias=False)
+    layer.load_state_dict(tensors)
+    assert isinstance(layer.weight, QuantizedTensor)
+    return {
+        "weight": difference(layer.weight.dequantize(), decoded),
+        "product": difference(layer(ROWS), fmt.emulate_activations(ROWS, None) @ decoded.T),
+        "changed": difference(plain, decoded),
+    }
+
+
+@torch.inference_mode()
 def check_embedding(fmt: WeightFormat) -> float:
     """Difference of rows looked up in ComfyUI's quantized Embedding and decoded by the pack."""
     table = torch.randn(40, 256, generator=generator)
@@ -146,6 +171,7 @@ if __name__ == "__main__":
         "formats": {fmt.name: check(fmt, exact) for fmt in formats},
         "version": comfyui_version.__version__,
         "refused": {fmt.name: refusal(fmt) for fmt in newer},
+        "feedback": {f.name: check_feedback(f) for f in formats if f.feedback_block},
         "embeddings": {f.name: check_embedding(f) for f in formats if "embedding" in f.kinds},
     }
     result_path.write_text(json.dumps(results))
