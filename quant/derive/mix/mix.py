@@ -148,22 +148,19 @@ def mix_plan(
     """
     base.require_layers(inventory)
     _require_loadable(base, formats)
+    drift = None
     if fingerprint is not None:
         sensitivity.require_model(fingerprint)
-    drift = sensitivity.fingerprint.drift(fingerprint) if fingerprint else None
+        drift = sensitivity.fingerprint.drift(fingerprint)
     budget = budget or Budget(size=base.bytes_after)
-    ruled, pinned = _with_rules(base, inventory, rules)
-    groups = find_groups(ruled, inventory, sensitivity, formats, pinned)
-    problem = MixProblem.of(ruled, inventory, groups)
+    ruled, problem = _problem_with_rules(base, inventory, sensitivity, formats, rules)
     least_sum = problem.solve(budget)
     shifts, taken = sampled_best(ruled, problem, least_sum, sensitivity, budget)
-    warnings = mix_warnings(ruled, sensitivity, problem.unknown, drift)
-    preset, plan = _preset_point(base, inventory, sensitivity), ruled
+    preset = _preset_point(base, inventory, sensitivity)
     point = problem.point(taken) if taken else preset  # the preset may have moved the latent least
-    if taken:
-        plan = _mixed_plan(ruled, problem, taken, _describe(point, budget), warnings)
+    warnings = mix_warnings(ruled, sensitivity, problem.unknown, drift)
     return Mix(
-        plan=plan,
+        plan=_mixed_plan(ruled, problem, taken, _describe(point, budget), warnings),
         budget=budget,
         point=point,
         preset=preset,
@@ -199,26 +196,35 @@ def _describe(point: MixPoint, budget: Budget) -> str:
     return f"Mix for {budget}: {format_size(point.bytes)}, predicted error {point.error:.2%}."
 
 
-def _with_rules(
-    base: Plan, inventory: Inventory, rules: Sequence[Rule]
-) -> tuple[Plan, frozenset[str]]:
-    """Return the plan with these rules of the user first, and the layers that they match."""
-    if not rules:
-        return base, frozenset()
+def _problem_with_rules(
+    base: Plan,
+    inventory: Inventory,
+    sensitivity: Sensitivity,
+    formats: Sequence[str],
+    rules: Sequence[Rule],
+) -> tuple[Plan, MixProblem]:
+    """Return the plan with these rules of the user first, and the problem of the other layers."""
     layers = inventory.layers.values()
     pinned = frozenset(la.name for la in layers if any(rule.matches(la) for rule in rules))
-    recipe = base.recipe.with_rules(rules)
-    return make_plan(recipe, inventory, any_architecture=True), pinned
+    if rules:
+        base = make_plan(base.recipe.with_rules(rules), inventory, any_architecture=True)
+    groups = find_groups(base, inventory, sensitivity, formats, pinned)
+    return base, MixProblem.of(base, inventory, groups)
 
 
 def _mixed_plan(
     base: Plan,
     problem: MixProblem,
-    chosen: Sequence[Option],
+    chosen: Sequence[Option] | None,
     description: str,
     warnings: tuple[str, ...],
 ) -> Plan:
-    """Return ``base`` with the chosen formats, and a recipe that names every layer."""
+    """Return ``base`` with the chosen formats, and a recipe that names every layer.
+
+    Without a choice, ``base`` itself.
+    """
+    if chosen is None:
+        return base
     layers = mixed_layers(base, problem.groups, chosen)
     recipe = exact_recipe(
         base.recipe,
