@@ -24,7 +24,7 @@ from nvfp4_foundry.quant.calibration import (
 )
 from nvfp4_foundry.quant.checkpoint.decoded import decoded_tensors
 from nvfp4_foundry.quant.conversion.convert import QuantizedModel, quantize_to_memory
-from nvfp4_foundry.quant.derive import MIX_FORMATS, mix_plan
+from nvfp4_foundry.quant.derive import MIX_FORMATS, mix_plan, rival_mixes
 from nvfp4_foundry.quant.hardware.emulation import emulate_native_product, read_input_roundings
 from nvfp4_foundry.quant.planning import Plan, get_preset, make_plan, take_inventory
 from nvfp4_foundry.quant.sensitivity.measure import QUANTIZED_FORMATS, measure_sensitivity
@@ -149,7 +149,10 @@ class Subject:
         with torch.no_grad():
             for sigma, run in self.probed:
                 probe.probe(self.root, run, run(), sigma)
-        inventory = take_inventory(self.source)
+            inventory = take_inventory(self.source)
+            rivals = rival_mixes(base, inventory, probe.result())
+            for _, run in self.probed:
+                probe.sample_whole(self.root, run, run(), rivals)
         return mix_plan(base, inventory, probe.result(), formats=MIX_FORMATS).plan
 
 

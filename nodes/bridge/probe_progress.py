@@ -48,6 +48,12 @@ class ProbeProgress:
         if self._event.ready():
             self._send()
 
+    def advance_mix(self, done: int, total: int, text: str) -> None:
+        """Show that ``done`` mixes are known and the next begins; stop if the user cancels."""
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        if self._text.ready():
+            show_text(text, self._node)
+
     def finish(self) -> None:
         """Show that the probe is complete; the sampling itself follows."""
         show_text(f"probe complete: {self._detail['units']} units", self._node)

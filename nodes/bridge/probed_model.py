@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,9 +12,11 @@ from comfy.patcher_extension import WrappersMP, copy_nested_dicts, get_wrappers_
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 
 from ...quant.errors import CalibrationError
+from ...quant.sensitivity.artefact import Sensitivity
 from ...quant.sensitivity.probe import SAMPLED, LatentProbe
 from ...quant.sensitivity.probe_record import ProbeRecord, discard_oldest
 from ...quant.sensitivity.schedule import short_schedule
+from ...quant.sensitivity.whole import Formats
 from .models import OBSERVER_KEY, PROBE_KEY, transformer_options
 from .probe_progress import ProbeProgress
 from .sampling_digest import digest_of, digest_of_sampling
@@ -29,13 +31,15 @@ class ProbeSession:
     """A probe that measures in short samplings before each sampling of its MODEL.
 
     ``steps`` is the number of steps of a short sampling, ``folder`` where its progress is saved,
-    ``node`` the id of the node that made it, which shows the progress.
+    ``node`` the id of the node that made it, which shows the progress. ``rivals`` returns the mixes
+    to sample whole, once the units are known.
     """
 
     probe: LatentProbe
     steps: int
     folder: Path
     node: str = ""
+    rivals: Callable[[Sensitivity], Sequence[Formats]] = lambda _: ()
 
     def record(self, sampling: str) -> ProbeRecord:
         """Return the record of a sampling, by its digest. Deletes all but the latest records."""
@@ -107,7 +111,10 @@ def _probe(
     progress = ProbeProgress(session.probe, session.node, len(few) - 1)
     model = guider.model_patcher.model.diffusion_model
     try:
-        session.probe.probe(model, run, run(), SAMPLED, progress.advance, record)
+        reference = run()
+        session.probe.probe(model, run, reference, SAMPLED, progress.advance, record)
+        mixes = session.rivals(session.probe.result())
+        session.probe.sample_whole(model, run, reference, mixes, progress.advance_mix, record)
         progress.finish()
     except BaseException:
         progress.interrupt()

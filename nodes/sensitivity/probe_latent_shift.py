@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from comfy_api.latest import io
 
 from ...quant.calibration import CalibrationStatistics
 from ...quant.conversion.observed_input import working_bytes
+from ...quant.derive import MOST_RIVALS, rival_mixes
+from ...quant.errors import PlanError
+from ...quant.planning import Inventory, Plan, take_inventory
 from ...quant.sensitivity.artefact import Sensitivity
 from ...quant.sensitivity.probe import LatentProbe, ProbeUnit
+from ...quant.sensitivity.whole import Formats
 from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device
 from ..bridge.probed_model import ProbeSession, probed_clone
@@ -17,12 +23,20 @@ from ..bridge.progress import progress_bar, show_text
 from ..calibration.fitting import offering_one_that_fits
 from ..files.artefacts import PROBES
 from ..foundry_node import FoundryNode
-from ..inputs.sockets import MEASURE, ProbeSocket, SensitivitySocket, StatisticsSocket
+from ..inputs.sockets import (
+    MEASURE,
+    PlanSocket,
+    ProbeSocket,
+    SensitivitySocket,
+    StatisticsSocket,
+)
 from ..reports.errors import refused
 
 _UNITS: dict[str, ProbeUnit] = {"each input": "input", "each layer": "layer"}
 # Older workflows may have this. Blocks were too coarse for a mix.
 _FORMER_UNIT, _INSTEAD = "each block", "each input"
+# The format that a mix keeps its most sensitive layers in.
+UNQUANTIZED = "bf16"
 _PROBED = {
     "nvfp4, float8_e4m3fn": ("nvfp4", "float8_e4m3fn"),
     "nvfp4": ("nvfp4",),
@@ -85,6 +99,7 @@ class ProbeLatentShift(FoundryNode):
                     "rounding. Without it, the scales are computed at run time.",
                 ),
                 _formats_input(),
+                _plan_input(),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[
@@ -109,6 +124,7 @@ class ProbeLatentShift(FoundryNode):
         sigmas: int,
         statistics: CalibrationStatistics | None = None,
         formats: str = next(iter(_PROBED)),
+        plan: Plan | None = None,
     ) -> io.NodeOutput:
         """Encode the layers and return a probed clone of the model."""
         known = sensitivity.formats
@@ -123,9 +139,40 @@ class ProbeLatentShift(FoundryNode):
                 device=compute_device(working_bytes(sensitivity.rounding, statistics)),
                 on_progress=progress_bar(),
             )
+            inventory = take_inventory(source) if plan else None
         session = ProbeSession(probe, sigmas, PROBES.root(), str(cls.hidden.unique_id or ""))
-        show_text(f"ready: {1 + probe.runs} short samplings will come before each sampling")
+        count = 1 + probe.runs
+        if plan is not None and inventory is not None:
+            session = replace(session, rivals=_rivals(plan, inventory, probed))
+            count += 2 + MOST_RIVALS
+        most = "at most " if plan is not None else ""
+        show_text(f"ready: {most}{count} short samplings will come before each sampling")
         return io.NodeOutput(probed_clone(model, session), session)
+
+
+def _rivals(
+    plan: Plan, inventory: Inventory, probed: Sequence[str]
+) -> Callable[[Sensitivity], Sequence[Formats]]:
+    """Return what finds the mixes to sample whole; none if there is nothing to mix."""
+
+    def find(sensitivity: Sensitivity) -> Sequence[Formats]:
+        try:
+            return rival_mixes(plan, inventory, sensitivity, formats=(*probed, UNQUANTIZED))
+        except PlanError:
+            return ()
+
+    return find
+
+
+def _plan_input() -> io.Input:
+    return PlanSocket.Input(
+        "plan",
+        optional=True,
+        tooltip="The plan that you give to Auto Mix. Then the probe also samples this plan, the "
+        "best mix of its size, and up to 6 mixes near it, each with all of its layers quantized. "
+        "Auto Mix takes the one that moves the latent least, so its mix is never worse than the "
+        "plan.",
+    )
 
 
 def _formats_input() -> io.Input:

@@ -87,7 +87,7 @@ def choose_encoding(
     has_moments = observed.statistics.moments is not None
     trial = None
     if measure_outputs or (has_moments and (rounding in NEED_MOMENTS or correct_bias)):
-        # Without moments, the errors are only reported and decide nothing.
+        # Without moments, the errors are reported, and only decide against the max rule.
         if has_moments:
             trial = OutputTrial(weight, observed.held_out.rows, fmt, input_scale)
         else:
@@ -101,7 +101,35 @@ def choose_encoding(
         chosen = replace(chosen, reason=why)
     if correct_bias and trial is not None and rounding != "max":
         chosen = _with_bias(chosen, weight, fmt, observed, trial)
-    return _beside_max_rule(chosen, weight, fmt, trial)
+    chosen = _beside_max_rule(chosen, weight, fmt, trial)
+    return _not_worse_than_max(chosen, weight, fmt, trial, observed)
+
+
+def _not_worse_than_max(
+    chosen: ChosenEncoding,
+    weight: torch.Tensor,
+    fmt: WeightFormat,
+    trial: OutputTrial | None,
+    observed: ObservedInput,
+) -> ChosenEncoding:
+    """Return the max rule's encoding if it surely does better on held-out rows, else ``chosen``.
+
+    That is rare: on inputs of which a few channels hold nearly all energy, the least error of the
+    weight is not the least of the output. The estimate tells where to encode by the max rule too.
+    """
+    estimate = chosen.max_rule.w4a16 if chosen.max_rule else None
+    if chosen.rounding == "max" or trial is None or chosen.error is None or estimate is None:
+        return chosen
+    if estimate > chosen.error.w4a16:
+        return chosen
+    encoded = fmt.encode(weight, get_rounding("max"), measure_error=True)
+    plain = _measured(ChosenEncoding(encoded, "max"), weight, fmt, trial)
+    if plain.error is None or not plain.error.beats(chosen.error):
+        return chosen
+    change = f"error {chosen.error.w4a4:.2%} -> {plain.error.w4a4:.2%}"
+    where = observed.held_out.describe()
+    plain = replace(plain, reason=f"max, not {chosen.rounding}: {change} on {where}")
+    return _beside_max_rule(plain, weight, fmt, trial)
 
 
 def _beside_max_rule(

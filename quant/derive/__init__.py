@@ -6,6 +6,7 @@ from .from_gguf import GgufMapping, recipe_from_gguf
 from .from_sensitivity import recipe_from_sensitivity
 from .mix import (
     MIX_FORMATS,
+    MOST_RIVALS,
     Budget,
     Mix,
     MixPoint,
@@ -13,12 +14,14 @@ from .mix import (
     mix_plan,
     parse_budget,
     parse_share,
+    rival_mixes,
     with_four_bit,
 )
 from .overrides import DerivedRecipe
 
 __all__ = [
     "MIX_FORMATS",
+    "MOST_RIVALS",
     "Budget",
     "DerivedRecipe",
     "GgufMapping",
@@ -32,5 +35,6 @@ __all__ = [
     "recipe_from_gguf",
     "recipe_from_sensitivity",
     "recipe_from_statistics",
+    "rival_mixes",
     "with_four_bit",
 ]

@@ -31,12 +31,6 @@ def describe_recipe(recipe: Recipe) -> str:
     )
 
 
-def _rest_of(recipe: Recipe) -> str:
-    if recipe.auto:
-        return "then the rules of the preset for the model"
-    return f"default: {recipe.default}"
-
-
 def describe_mix(mix: Mix) -> str:
     """Return a mix as text: size and error of mix and preset, and a table of the frontier."""
     what = what_is_predicted(mix)
@@ -48,6 +42,7 @@ def describe_mix(mix: Mix) -> str:
         f"preset {mix.preset_name}: {format_bytes(mix.preset.bytes)}",
         f"error   {mix.point.error:.2%} predicted, {what}; "
         f"preset {mix.preset_name}: {mix.preset.error:.2%}",
+        *_sampled(mix),
         f"speed   {products_of(mix.point)}; preset {mix.preset_name}: {mix.preset.four_bit:.1%}",
         *map(str, mix_messages(mix)),
     ]
@@ -59,6 +54,14 @@ def describe_mix(mix: Mix) -> str:
     rows = (_frontier_row(point, formats, mark) for point, mark in marked)
     table = text_table(("size", "bits", "error", *formats, ""), rows, left=("",))
     return "\n".join([*lines, "", table])
+
+
+def _sampled(mix: Mix) -> list[str]:
+    found = mix.sampled
+    if found is None:
+        return []
+    preset = "" if found.preset is None else f"; preset {mix.preset_name}: {found.preset:.2%}"
+    return [f"sampled {found.mix:.2%} whole, the least of {found.mixes} mixes{preset}"]
 
 
 def mix_messages(mix: Mix) -> tuple[Message, ...]:
@@ -111,6 +114,10 @@ def _doubts(mix: Mix) -> tuple[Message, ...]:
             "probe short samplings, or compare samples"
         )
         return messages_of(warnings=[warning])
+    sampled = mix.sampled
+    if sampled is not None and sampled.mix == sampled.preset:
+        note = f"of {sampled.mixes} mixes that were sampled whole, none is better than the preset"
+        return messages_of([note])
     if mix.point.error >= mix.preset.error and mix.point.bytes <= mix.preset.bytes:
         return messages_of(
             [f"no better than {mix.preset_name} at this size, by the probed sensitivity"]

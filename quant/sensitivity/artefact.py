@@ -20,6 +20,7 @@ from ..files.stored_data import checked
 from ..files.write import write_json
 from ..fingerprint import ModelFingerprint
 from .stored_sensitivity import StoredSensitivity
+from .whole import WholeShift
 
 FORMAT_VERSION = 1
 _KIND = "nvfp4_foundry.sensitivity"
@@ -73,11 +74,15 @@ class LayerSensitivity:
 
 @dataclass(frozen=True)
 class Sensitivity:
-    """The sensitivities of a model's layers by name, measured with one rounding."""
+    """The sensitivities of a model's layers by name, measured with one rounding.
+
+    ``whole`` are the shifts of mixes that were sampled whole, see `WholeShift`.
+    """
 
     fingerprint: ModelFingerprint
     rounding: str
     layers: Mapping[str, LayerSensitivity]
+    whole: tuple[WholeShift, ...] = ()
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -206,6 +211,7 @@ class Sensitivity:
                 }
                 for layer in self.layers.values()
             ],
+            "whole": [asdict(whole) for whole in self.whole],
         }
 
     @classmethod
@@ -232,6 +238,7 @@ class Sensitivity:
             fingerprint=ModelFingerprint.from_json(data["fingerprint"]),
             rounding=str(data["rounding"]),
             layers={layer.name: layer for layer in layers},
+            whole=tuple(WholeShift(**entry) for entry in data.get("whole", ())),
         )
 
 

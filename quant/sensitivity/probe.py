@@ -11,32 +11,39 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, ScaleDecision, decide_scales
+from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, decide_scales
 from ..calibration.observed_layers import find_linears
 from ..calibration.statistics import CalibrationStatistics
-from ..conversion.layer import input_scale_of
 from ..conversion.observed_input import ObservedInputs
 from ..errors import CalibrationError
-from ..formats import WeightFormat
 from ..planning.inventory import Layer
 from ..progress import OnProgress, numbered
 from ..sources.base import TensorSource
 from .artefact import Sensitivity
 from .measure import candidate_layers, quantized_format
 from .probe_record import ProbeRecord, ProbeRun, UnitShift
-from .probed_layers import LayerEncoder, QuantizedLinear, replaced
+from .probed_layers import (
+    EncodingProgress,
+    LayerEncoder,
+    QuantizedLinear,
+    encoded_layers,
+    replaced,
+)
+from .undisturbed import require_no_dropout, same_random_state
+from .whole import Formats, WholeShift, formats_digest, relative_shift
 
 ProbeUnit = Literal["input", "layer", "block"]
 
 #: The sigma of the result of a whole sampling, which ends there.
 SAMPLED = 0.0
+# Where a record names the format of a unit, this stands for a mix of formats.
+_WHOLE = "whole"
 # A saved probe is not continued by a version that computes other numbers. Raise it with them.
 _NUMBERS = 1
 
@@ -110,19 +117,20 @@ class LatentProbe:
         self._sensitivity = sensitivity
         encode = LayerEncoder(source, sensitivity.rounding, device)
         found = _layers_by_format(source, sensitivity, formats)
-        counter = _Counter(found, on_progress)
+        counter = EncodingProgress(found, on_progress)
         self._linears: dict[str, dict[str, QuantizedLinear]] = {}
         self._units: dict[str, dict[str, tuple[str, ...]]] = {}
         inputs = ObservedInputs(statistics)
         for format_name, layers in found.items():
             decisions = decide_scales(input_scale, statistics, layers)
             fmt = quantized_format(format_name)
-            linears = dict(_encoded(encode, fmt, layers, decisions, inputs, counter))
+            linears = dict(encoded_layers(encode, fmt, layers, decisions, inputs, counter))
             self._linears[format_name] = linears
             encoded = [layer for name, layer in layers.items() if name in linears]
             self._units[format_name] = _units(encoded, unit, sensitivity)
         self._settings = {"input_scale": asdict(input_scale), "statistics": _identity(statistics)}
         self._probed: dict[str, _Probed] = {}
+        self._whole: dict[tuple[str, str], tuple[Formats, UnitShift]] = {}
 
     @property
     def units(self) -> Mapping[str, tuple[str, ...]]:
@@ -196,7 +204,7 @@ class LatentProbe:
             CalibrationError: the model has active dropout, or has none of the probed layers, or the
                 record cannot be written.
         """
-        _require_no_dropout(root)
+        require_no_dropout(root)
         modules = find_linears(root, self._names())
         with torch.no_grad():
             exact = reference.detach().float()
@@ -210,7 +218,7 @@ class LatentProbe:
                     on_unit(number, self.runs, text)
                 present = {name: modules[name] for name in names if name in modules}
                 linears = self._linears[key[0]]
-                with replaced(present, linears) as reached, _same_random_state(reference.device):
+                with replaced(present, linears) as reached, same_random_state(reference.device):
                     shifted = run().detach().float()
                 difference = float((shifted - exact).norm()) ** 2
                 unreached = tuple(sorted(set(names) - reached))
@@ -221,8 +229,62 @@ class LatentProbe:
         name = record.key if record else f"call {self.calls + 1}"
         self._probed[name] = _Probed(round(float(sigma), 6), in_order)
 
+    def can_sample(self, formats: Formats) -> bool:
+        """Whether all these layers were encoded in these formats, so that they can be sampled."""
+        return all(name in self._linears.get(fmt, ()) for name, fmt in formats.items())
+
+    def sample_whole(
+        self,
+        root: nn.Module,
+        run: Callable[[], Tensor],
+        reference: Tensor,
+        mixes: Sequence[Formats],
+        on_mix: OnProgress | None = None,
+        record: ProbeRecord | None = None,
+    ) -> None:
+        """Compute a result with all layers of each mix quantized, to compare the mixes.
+
+        Mixes that `can_sample` refuses are left out. For the arguments and errors see `probe`,
+        which comes before and reads the record.
+        """
+        mixes = [formats for formats in mixes if self.can_sample(formats)]
+        modules = find_linears(root, self._names())
+        with torch.no_grad():
+            exact = reference.detach().float()
+            norm = float(exact.norm()) ** 2
+            for number, formats in enumerate(mixes):
+                digest = formats_digest(formats)
+                shift = record.known.get((_WHOLE, digest)) if record else None
+                if shift is None:
+                    if on_mix:
+                        on_mix(number, len(mixes), numbered("mix", number + 1, len(mixes), "whole"))
+                    linears = {name: self._linears[fmt][name] for name, fmt in formats.items()}
+                    present = {name: modules[name] for name in linears if name in modules}
+                    with replaced(present, linears) as reached, same_random_state(exact.device):
+                        shifted = run().detach().float()
+                    difference = float((shifted - exact).norm()) ** 2
+                    shift = UnitShift(difference, norm, tuple(sorted(set(linears) - reached)))
+                    if record:
+                        record.add((_WHOLE, digest), shift)
+                earlier = sum(known == digest for _, known in self._whole)
+                sampling = record.key if record else f"call {earlier + 1}"
+                self._whole[sampling, digest] = (formats, shift)
+
+    def _whole_shifts(self) -> Iterator[WholeShift]:
+        """Yield the shift of each mix over all samplings with it."""
+        by_digest: dict[str, list[tuple[Formats, UnitShift]]] = {}
+        for (_, digest), found in self._whole.items():
+            by_digest.setdefault(digest, []).append(found)
+        for found in by_digest.values():
+            shifts = [shift for _, shift in found]
+            total = relative_shift(
+                math.fsum(s.difference for s in shifts), math.fsum(s.reference for s in shifts)
+            )
+            if math.isfinite(total):
+                yield WholeShift(found[0][0], total, len(found))
+
     def result(self) -> Sensitivity:
-        """Return the sensitivity with the shifts of the probed formats.
+        """Return the sensitivity with the shifts of the probed formats, and of whole mixes.
 
         The shift stays unknown for layers that a probed call did not run, and if the output was not
         finite. Raises `CalibrationError` if no call was probed.
@@ -240,7 +302,7 @@ class LatentProbe:
                         for sigma, squares in sorted(totals.items())
                     }
             result = result.with_latents(format_name, shifts)
-        return result
+        return replace(result, whole=tuple(self._whole_shifts()))
 
     def _totals(self) -> dict[float, dict[ProbeRun, _Squares]]:
         """Return the squares of each run, summed over the results at each sigma."""
@@ -291,43 +353,6 @@ def _identity(statistics: CalibrationStatistics | None) -> Any:
     }
 
 
-class _Counter:
-    """Progress of encoding, counted in bytes of the layers over all formats."""
-
-    def __init__(
-        self, found: Mapping[str, Mapping[str, Layer]], on_progress: OnProgress | None
-    ) -> None:
-        self._total = sum(la.tensor.nbytes for layers in found.values() for la in layers.values())
-        self._count = sum(map(len, found.values()))
-        self._done = self._number = 0
-        self._on_progress = on_progress
-
-    def add(self, layer: Layer) -> None:
-        """Report one more layer."""
-        self._done += layer.tensor.nbytes
-        self._number += 1
-        if self._on_progress:
-            text = numbered("layer", self._number, self._count, layer.name)
-            self._on_progress(self._done, self._total, text)
-
-
-def _encoded(
-    encode: LayerEncoder,
-    fmt: WeightFormat,
-    layers: Mapping[str, Layer],
-    decisions: Mapping[str, ScaleDecision],
-    inputs: ObservedInputs,
-    counter: _Counter,
-) -> Iterator[tuple[str, QuantizedLinear]]:
-    """Yield the layers encoded in one format, without those that have NaN in their weight."""
-    for name in inputs.together(layers):
-        scale = input_scale_of(fmt, decisions[name])
-        linear = encode(layers[name], fmt, scale, inputs.of(name))
-        if linear is not None:
-            yield name, linear
-        counter.add(layers[name])
-
-
 def _layers_by_format(
     source: TensorSource, sensitivity: Sensitivity, formats: Sequence[str]
 ) -> dict[str, dict[str, Layer]]:
@@ -361,21 +386,3 @@ def _units(
             name = sensitivity.layers[name].input_id or name
         units[name] = (*units.get(name, ()), layer.name)
     return units
-
-
-def _require_no_dropout(root: nn.Module) -> None:
-    for name, module in root.named_modules():
-        if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p:
-            raise CalibrationError(
-                f"{name} drops values at random, which would look like sensitivity; put the model "
-                "into evaluation mode (model.eval())"
-            )
-
-
-@contextmanager
-def _same_random_state(device: torch.device) -> Iterator[None]:
-    """Restore torch's random state on the CPU and on a device when the block ends."""
-    is_gpu = device.type in ("cuda", "xpu")
-    devices = [device.index] if is_gpu else []
-    with torch.random.fork_rng(devices=devices, device_type=device.type if is_gpu else "cuda"):
-        yield

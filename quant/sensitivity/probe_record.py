@@ -68,6 +68,11 @@ class ProbeRecord:
         self._sketch: tuple[float, ...] = ()
         self._known: dict[ProbeRun, UnitShift] = {}
 
+    @property
+    def known(self) -> Mapping[ProbeRun, UnitShift]:
+        """The units known since `begin`."""
+        return self._known
+
     def begin(self, reference: Tensor) -> Mapping[ProbeRun, UnitShift]:
         """Return the units known of the sampling whose own result is ``reference``."""
         self._sketch = _sketch(reference)

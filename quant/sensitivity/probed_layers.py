@@ -10,12 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..calibration.input_scale import ScaleDecision
 from ..conversion.choose_encoding import choose_encoding
-from ..conversion.observed_input import ObservedInput
+from ..conversion.layer import input_scale_of
+from ..conversion.observed_input import ObservedInput, ObservedInputs
 from ..errors import FormatError
 from ..formats import WeightFormat
 from ..hardware.emulation import InputRounding, is_rounded_natively
 from ..planning.inventory import Layer
+from ..progress import OnProgress, numbered
 from ..sources.base import TensorSource
 
 
@@ -71,6 +74,43 @@ class LayerEncoder:
             # A source may return tensors that it owns.
             bias=None if bias is None else bias.clone(),
         )
+
+
+class EncodingProgress:
+    """Progress of encoding, counted in bytes of the layers over all formats."""
+
+    def __init__(
+        self, found: Mapping[str, Mapping[str, Layer]], on_progress: OnProgress | None
+    ) -> None:
+        self._total = sum(la.tensor.nbytes for layers in found.values() for la in layers.values())
+        self._count = sum(map(len, found.values()))
+        self._done = self._number = 0
+        self._on_progress = on_progress
+
+    def add(self, layer: Layer) -> None:
+        """Report one more layer."""
+        self._done += layer.tensor.nbytes
+        self._number += 1
+        if self._on_progress:
+            text = numbered("layer", self._number, self._count, layer.name)
+            self._on_progress(self._done, self._total, text)
+
+
+def encoded_layers(
+    encode: LayerEncoder,
+    fmt: WeightFormat,
+    layers: Mapping[str, Layer],
+    decisions: Mapping[str, ScaleDecision],
+    inputs: ObservedInputs,
+    counter: EncodingProgress,
+) -> Iterator[tuple[str, QuantizedLinear]]:
+    """Yield the layers encoded in one format, without those that have NaN in their weight."""
+    for name in inputs.together(layers):
+        scale = input_scale_of(fmt, decisions[name])
+        linear = encode(layers[name], fmt, scale, inputs.of(name))
+        if linear is not None:
+            yield name, linear
+        counter.add(layers[name])
 
 
 @contextmanager

@@ -41,6 +41,14 @@ class StoredLayer(StoredData):
     candidates: dict[Annotated[str, AfterValidator(_require_format)], StoredErrors]
 
 
+class StoredWhole(StoredData):
+    """The data of `WholeShift`."""
+
+    formats: dict[str, Annotated[str, AfterValidator(_require_format)]]
+    shift: Annotated[float, Field(ge=0)]
+    samplings: Count
+
+
 class StoredSensitivity(StoredData):
     """The data of `Sensitivity.to_json`."""
 
@@ -48,3 +56,4 @@ class StoredSensitivity(StoredData):
     fingerprint: StoredFingerprint
     rounding: str
     layers: list[StoredLayer]
+    whole: list[StoredWhole] = Field(default_factory=list)  # absent in older files

@@ -100,6 +100,9 @@ def test_the_mix_is_what_the_backend_chooses(server: ComfyServer, shipped: Run) 
     assert {name: stored[name] for name in wanted} == wanted
     assert len(mix.point.counts) > 1
     assert mix.point.error < 0.9 * mix.preset.error
+    # the plan is connected to the probe, which sampled this mix and the preset whole
+    assert mix.sampled is not None and mix.sampled.preset is not None
+    assert mix.sampled.mix < 0.9 * mix.sampled.preset and mix.sampled.mixes > 2
 
 
 def test_the_file_is_not_larger_than_the_presets(server: ComfyServer, shipped: Run) -> None:

@@ -93,7 +93,7 @@ def measure() -> Blueprint:
     graph.column()
     measured = graph.node("MeasureSensitivity")
     graph.group("Probe", parts.ORANGE)
-    probe = graph.node("ProbeLatentShift", sensitivity=measured["SENSITIVITY"])
+    probe = graph.node("ProbeLatentShift", sensitivity=measured["SENSITIVITY"], plan=plan["PLAN"])
     positive = graph.node("CLIPTextEncode", "Prompt to probe with", text="a portrait at a window")
     negative = graph.node("CLIPTextEncode", "Negative prompt", text="")
     graph.column()

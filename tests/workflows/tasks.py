@@ -87,7 +87,7 @@ def measure() -> Graph:
         "follows it run again.",
     )
     model, plan, statistics, (clip, negative) = _calibrated(graph)
-    sensitivity = _probed(graph, model, statistics, clip, negative)
+    sensitivity = _probed(graph, model, plan, statistics, clip, negative)
     graph.group("Mix, quantize and save", parts.PURPLE)
     mix = graph.node("AutoMix", model=model, plan=plan, sensitivity=sensitivity, save_as=_NAME)
     graph.column()
@@ -95,11 +95,14 @@ def measure() -> Graph:
     return graph
 
 
-def _probed(graph: Graph, model: Link, statistics: Link, clip: Link, negative: Link) -> Link:
+def _probed(
+    graph: Graph, model: Link, plan: Link, statistics: Link, clip: Link, negative: Link
+) -> Link:
     graph.group("Measure and probe", parts.ORANGE)
     measured = graph.node("MeasureSensitivity", model=model, statistics=statistics)["SENSITIVITY"]
     graph.column()
-    probe = graph.node("ProbeLatentShift", model=model, sensitivity=measured, statistics=statistics)
+    given = {"model": model, "statistics": statistics, "plan": plan}
+    probe = graph.node("ProbeLatentShift", sensitivity=measured, **given)
     text = "a fox walks through fresh snow, morning light, the camera follows"
     positive = parts.encoded(graph, clip, text, "Prompt to probe with")
     small = graph.node(

@@ -19,13 +19,29 @@ from ...planning.plan import Plan, make_plan
 from ...planning.recipe import Recipe, Rule, layer_size
 from ...progress import OnProgress
 from ...sensitivity.artefact import Sensitivity
+from ...sensitivity.whole import WholeShift, formats_digest
 from ..exact_recipe import exact_recipe
 from .budget import Budget, format_size
 from .options import MIX_FORMATS, Option, find_groups, member
 from .problem import MixPoint, MixProblem, point_of
 from .reasons import mix_warnings, mixed_layers
+from .rivals import formats_of, quantized_formats, sampled_best
 
 FRONTIER_POINTS = 14
+
+
+@dataclass(frozen=True)
+class SampledMix:
+    """Shifts of the sampled latent with all layers of a mix quantized, 0.03 for 3%.
+
+    ``mix`` is the mix that was taken, ``preset`` the plan that it started from (None: not sampled),
+    ``least_sum`` the mix of the least predicted error, ``mixes`` how many were sampled.
+    """
+
+    mix: float
+    preset: float | None
+    least_sum: float
+    mixes: int
 
 
 @dataclass(frozen=True)
@@ -45,6 +61,7 @@ class Mix:
             the model's output.
         is_of_samplings: True if errors are errors of the sampled latent, False if they are errors
             of single model calls.
+        sampled: what whole samplings with this mix and its rivals showed; None: not sampled.
     """
 
     plan: Plan
@@ -56,6 +73,7 @@ class Mix:
     unknown: tuple[str, ...]
     has_latents: bool
     is_of_samplings: bool = False
+    sampled: SampledMix | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -86,6 +104,7 @@ class Mix:
             "unknown": list(self.unknown),
             "has_latents": self.has_latents,
             "is_of_samplings": self.is_of_samplings,
+            "sampled": asdict(self.sampled) if self.sampled else None,
             "plan": self.plan.to_json(),
         }
 
@@ -136,19 +155,38 @@ def mix_plan(
     ruled, pinned = _with_rules(base, inventory, rules)
     groups = find_groups(ruled, inventory, sensitivity, formats, pinned)
     problem = MixProblem.of(ruled, inventory, groups)
-    chosen = problem.solve(budget)
-    point = problem.point(chosen)
+    least_sum = problem.solve(budget)
+    shifts, taken = sampled_best(ruled, problem, least_sum, sensitivity, budget)
     warnings = mix_warnings(ruled, sensitivity, problem.unknown, drift)
+    preset, plan = _preset_point(base, inventory, sensitivity), ruled
+    point = problem.point(taken) if taken else preset  # the preset may have moved the latent least
+    if taken:
+        plan = _mixed_plan(ruled, problem, taken, _describe(point, budget), warnings)
     return Mix(
-        plan=_mixed_plan(ruled, problem, chosen, _describe(point, budget), warnings),
+        plan=plan,
         budget=budget,
         point=point,
-        preset=_preset_point(base, inventory, sensitivity),
+        preset=preset,
         preset_name=base.recipe.name,
         frontier=problem.frontier(points, point, budget.four_bit, on_progress=on_progress),
         unknown=problem.unknown,
         has_latents=sensitivity.has_latents,
         is_of_samplings=sensitivity.is_of_samplings,
+        sampled=_sampled(shifts, ruled, least_sum),
+    )
+
+
+def _sampled(
+    shifts: Sequence[WholeShift], base: Plan, least_sum: Sequence[Option]
+) -> SampledMix | None:
+    if not shifts:
+        return None
+    by_key = {whole.key: whole.shift for whole in shifts}
+    return SampledMix(
+        mix=shifts[0].shift,
+        preset=by_key.get(formats_digest(formats_of(base))),
+        least_sum=by_key[formats_digest(quantized_formats(least_sum))],
+        mixes=len(shifts),
     )
 
 

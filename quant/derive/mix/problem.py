@@ -17,6 +17,9 @@ from .knapsack import RELATIVE_GAP, Table, choose, least_value, least_weight
 from .options import Group, Member, Option
 from .two_limits import OutOfReachError, choose_within
 
+# Shares are sums of floats.
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class MixPoint:
@@ -105,6 +108,18 @@ class MixProblem:
         if indices is None:
             raise PlanError(self._out_of_reach(budget))
         return self.pick(indices)
+
+    def fits(self, chosen: Sequence[Option] | Plan, budget: Budget) -> bool:
+        """Whether a choice, or a plan without a limit of 4-bit products, is within a limit."""
+        if isinstance(chosen, Plan):
+            limit = 0 if budget.size is None or budget.four_bit else budget.size
+            return chosen.bytes_after <= limit
+        point = self.point(chosen)
+        if point.four_bit < budget.four_bit - _ROUNDING:
+            return False
+        if budget.size is not None:
+            return point.bytes <= budget.size
+        return budget.bits is not None and point.bits <= budget.bits
 
     @property
     def wider(self) -> list[list[float]]:
