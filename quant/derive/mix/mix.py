@@ -148,10 +148,7 @@ def mix_plan(
     """
     base.require_layers(inventory)
     _require_loadable(base, formats)
-    drift = None
-    if fingerprint is not None:
-        sensitivity.require_model(fingerprint)
-        drift = sensitivity.fingerprint.drift(fingerprint)
+    drift = _drift(sensitivity, fingerprint)
     budget = budget or Budget(size=base.bytes_after)
     ruled, problem = _problem_with_rules(base, inventory, sensitivity, formats, rules)
     least_sum = problem.solve(budget)
@@ -194,6 +191,14 @@ def _require_loadable(base: Plan, formats: Sequence[str]) -> None:
 
 def _describe(point: MixPoint, budget: Budget) -> str:
     return f"Mix for {budget}: {format_size(point.bytes)}, predicted error {point.error:.2%}."
+
+
+def _drift(sensitivity: Sensitivity, fingerprint: ModelFingerprint | None) -> str | None:
+    """Return how the weights of the same model differ; None if they do not, or are not known."""
+    if fingerprint is None:
+        return None
+    sensitivity.require_model(fingerprint)
+    return sensitivity.fingerprint.drift(fingerprint)
 
 
 def _problem_with_rules(
