@@ -155,7 +155,8 @@ def _number_inputs() -> list[io.Input]:
             default=DEFAULT_ROUNDING,
             tooltip="How to round the weights. weighted: the least error; with a "
             "calibration, channels with larger inputs count more. gptq: other channels "
-            "make up for the error of each channel; needs a calibration with Hessians. "
+            "make up for the error of each channel; needs a calibration with Hessians; nearly "
+            "lossless on GPUs before Blackwell, which multiply NVFP4 in 16 bits. "
             "gptaq: like gptq, and makes up for the error of 4-bit activations too; for "
             "Blackwell. mse: the least error, with all channels alike. max: maps the "
             "largest value to the largest code, as other converters do; the fastest.",

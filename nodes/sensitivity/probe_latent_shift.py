@@ -40,6 +40,7 @@ UNQUANTIZED = "bf16"
 _PROBED = {
     "nvfp4, float8_e4m3fn": ("nvfp4", "float8_e4m3fn"),
     "nvfp4": ("nvfp4",),
+    "nvfp4_w4a16, float8_e4m3fn": ("nvfp4_w4a16", "float8_e4m3fn"),
     "convrot_w4a4, int8_convrot": ("convrot_w4a4", "int8_convrot"),
     "asym_w4a8_int8, int8_convrot": ("asym_w4a8_int8", "int8_convrot"),
 }
@@ -182,7 +183,8 @@ def _formats_input() -> io.Input:
         default=next(iter(_PROBED)),
         optional=True,
         tooltip="The formats to quantize to, if the sensitivity includes them. nvfp4 alone takes "
-        "half the time and a third of the memory, and float8 is estimated. convrot_w4a4, "
+        "half the time and a third of the memory, and float8 is estimated. nvfp4_w4a16, "
+        "float8_e4m3fn: for GPUs before Blackwell, which multiply NVFP4 in 16 bits. convrot_w4a4, "
         "int8_convrot: for Turing and Ampere. asym_w4a8_int8, int8_convrot: for Ampere and newer, "
         "with ComfyUI 0.33.",
     )

@@ -222,7 +222,8 @@ def add_numbers(parser: Parser) -> None:
         "--rounding",
         metavar="NAME",
         help="how weights are rounded: weighted (default), mse or max; gptq or gptaq with a "
-        "calibration that holds Hessians",
+        "calibration that holds Hessians. gptq is nearly lossless on GPUs before Blackwell, which "
+        "multiply NVFP4 in 16 bits",
     )
     add_scale_options(parser)
 

@@ -205,6 +205,25 @@ def test_shifts_of_short_samplings_are_those_of_plain_torch(
             assert ours == pytest.approx(wanted.candidates(name)[fmt].latent, rel=0.05), (name, fmt)
 
 
+def test_16_bit_activations_can_be_probed(server: ComfyServer, measured: Run) -> None:
+    """For GPUs that multiply NVFP4 in 16 bits, only the errors of the weights count."""
+    done(server, probing("both", save_as="both", formats="nvfp4, float8_e4m3fn"))
+    done(server, probing("w4a16", save_as="w4a16", formats="nvfp4_w4a16, float8_e4m3fn"))
+    shifts = [
+        [
+            layer.candidates[fmt].latent or 0.0
+            for layer in saved.layers.values()
+            if fmt in layer.candidates
+        ]
+        for saved, fmt in (
+            (load_sensitivity(folder(server) / "both.json"), "nvfp4"),
+            (load_sensitivity(folder(server) / "w4a16.json"), "nvfp4_w4a16"),
+        )
+    ]
+    rounded, exact = (sum(shift**2 for shift in found) for found in shifts)
+    assert 0 < exact < 0.7 * rounded
+
+
 def test_another_seed_adds_to_the_result(server: ComfyServer, measured: Run) -> None:
     workflow = probing("twice", sigmas=1)
     done(server, workflow)
