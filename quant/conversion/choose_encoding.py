@@ -23,6 +23,9 @@ TAKEN_OVER = "source"
 # A share of the squared error. On the demo model, corrections with smaller gains made latents
 # worse: the mean error differs between steps, and another layer may have compensated for it.
 _LEAST_BIAS_GAIN = 0.1
+# A share of the squared error. Smaller differences depend on which rows the calibration happened to
+# sample, and a search of the scales should not depend on that.
+_LEAST_MAX_RULE_GAIN = 0.03
 # Rows and output channels of an error that is only reported: enough for two digits, and few enough
 # to take less time than the encoding.
 _REPORTED_ROWS, _REPORTED_CHANNELS = 64, 1024
@@ -120,16 +123,22 @@ def _not_worse_than_max(
     estimate = chosen.max_rule.w4a16 if chosen.max_rule else None
     if chosen.rounding == "max" or trial is None or chosen.error is None or estimate is None:
         return chosen
-    if estimate > chosen.error.w4a16:
+    if not _is_clearly_less(estimate, chosen.error.w4a16):
         return chosen
     encoded = fmt.encode(weight, get_rounding("max"), measure_error=True)
     plain = _measured(ChosenEncoding(encoded, "max"), weight, fmt, trial)
-    if plain.error is None or not plain.error.beats(chosen.error):
+    if plain.error is None or not _is_clearly_less(plain.error.w4a4, chosen.error.w4a4):
+        return chosen
+    if not plain.error.beats(chosen.error):
         return chosen
     change = f"error {chosen.error.w4a4:.2%} -> {plain.error.w4a4:.2%}"
     where = observed.held_out.describe()
     plain = replace(plain, reason=f"max, not {chosen.rounding}: {change} on {where}")
     return _beside_max_rule(plain, weight, fmt, trial)
+
+
+def _is_clearly_less(error: float, other: float) -> bool:
+    return error**2 < (1.0 - _LEAST_MAX_RULE_GAIN) * other**2
 
 
 def _beside_max_rule(

@@ -353,7 +353,7 @@ def main(folder: Path) -> None:
     # The pack observes plain tensors only; here they are of another class.
     collector.is_measurable = lambda x, width: x.shape[-1] == width
     emulation.is_rounded_natively = probed_layers.is_rounded_natively = lambda x: True
-    probe._same_random_state = lambda device: nullcontext()  # a GPU's state needs a driver
+    probe.same_random_state = lambda device: nullcontext()  # a GPU's state needs a driver
     tensors = {}
     for seed, name in enumerate(("a", "b")):
         tensors[f"{name}.weight"] = weight_of(ROWS_OF_CHUNK, seed=seed)
