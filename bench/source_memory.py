@@ -1,7 +1,8 @@
 """Measure the peak memory of a conversion by the kind and size of its source.
 
 The peak should not grow with the size. Writes random WAN models with the width of TI2V 5B as
-safetensors, with the names of diffusers, quantized by other tools, and as GGUF. The size gives the
+safetensors, with the names of diffusers, quantized by other tools, and as GGUF. ``sparse`` is a
+safetensors file of zeros for sizes that the disk has no room for. The size gives the
 number of blocks. Converts each in a separate process, and deletes it. The peak is the largest
 resident set of the process, as counted by the kernel. Run
 ``python bench/source_memory.py --sizes 1 5 20 --folder FOLDER``. With ``--blocks 30``, every kind
@@ -56,6 +57,20 @@ def write_safetensors(
     """Write a model in bf16, with one layer in memory at a time."""
     values = torch.empty(_POOL).normal_(std=_SIGMA).bfloat16()
     _write_tensors(path, {rename(name): (shape, values) for name, shape in shapes.items()})
+
+
+def write_sparse(path: Path, shapes: dict[str, Shape]) -> None:
+    """Write a model in bf16 as a sparse file of zeros, which takes no room on the disk."""
+    offset, header = 0, {}
+    for name, shape in shapes.items():
+        stop = offset + 2 * prod(shape)
+        header[name] = {"dtype": "BF16", "shape": list(shape), "data_offsets": [offset, stop]}
+        offset = stop
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + offset)
 
 
 def write_diffusers(path: Path, shapes: dict[str, Shape]) -> None:
@@ -150,6 +165,7 @@ def _write_gguf(path: Path, shapes: dict[str, Shape], kind: str, blocks: np.ndar
 
 KINDS: dict[str, tuple[Callable[[Path, dict[str, Shape]], None], str, float]] = {
     "safetensors": (write_safetensors, ".safetensors", 2.0),
+    "sparse": (write_sparse, ".safetensors", 2.0),
     "diffusers": (write_diffusers, ".safetensors", 2.0),
     "scaled-fp8": (write_scaled_fp8, ".safetensors", 1.0),
     "modelopt": (write_modelopt, ".safetensors", 0.5625),

@@ -23,8 +23,7 @@ TAKEN_OVER = "source"
 # A share of the squared error. On the demo model, corrections with smaller gains made latents
 # worse: the mean error differs between steps, and another layer may have compensated for it.
 _LEAST_BIAS_GAIN = 0.1
-# A share of the squared error. Smaller differences depend on which rows the calibration happened to
-# sample, and a search of the scales should not depend on that.
+# A share of the squared error. Smaller differences depend on which rows were sampled.
 _LEAST_MAX_RULE_GAIN = 0.03
 # Rows and output channels of an error that is only reported: enough for two digits, and few enough
 # to take less time than the encoding.
@@ -90,7 +89,7 @@ def choose_encoding(
     has_moments = observed.statistics.moments is not None
     trial = None
     if measure_outputs or (has_moments and (rounding in NEED_MOMENTS or correct_bias)):
-        # Without moments, the errors are reported, and only decide against the max rule.
+        # Without moments, the errors are only reported and decide nothing.
         if has_moments:
             trial = OutputTrial(weight, observed.held_out.rows, fmt, input_scale)
         else:
@@ -105,7 +104,7 @@ def choose_encoding(
     if correct_bias and trial is not None and rounding != "max":
         chosen = _with_bias(chosen, weight, fmt, observed, trial)
     chosen = _beside_max_rule(chosen, weight, fmt, trial)
-    return _not_worse_than_max(chosen, weight, fmt, trial, observed)
+    return _not_worse_than_max(chosen, weight, fmt, trial, observed) if has_moments else chosen
 
 
 def _not_worse_than_max(
