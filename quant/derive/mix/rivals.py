@@ -111,16 +111,16 @@ def sampled_best(
     There are none if the best choice was not sampled whole. The choice is None if the plan ``base``
     itself moved less than any choice.
     """
-    shifts = comparable(sensitivity.whole)
-    if formats_digest(quantized_formats(best)) not in {whole.key for whole in shifts}:
-        return [], list(best)
     candidates: list[tuple[WholeShift, list[Option] | None]] = []
-    for whole in shifts:
+    for whole in comparable(sensitivity.whole):
         chosen = _choice_with(problem, whole.formats)
         if chosen is not None and problem.fits(chosen, budget):
             candidates.append((whole, chosen))
         elif whole.key == formats_digest(formats_of(base)) and problem.fits(base, budget):
             candidates.append((whole, None))
+    # A limit of the error has no candidates: whole shifts are no measure of its sum.
+    if formats_digest(quantized_formats(best)) not in {whole.key for whole, _ in candidates}:
+        return [], list(best)
     return [whole for whole, _ in candidates], candidates[0][1]
 
 

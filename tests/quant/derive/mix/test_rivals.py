@@ -13,7 +13,7 @@ from nvfp4_foundry.demo.sampling import sample
 from nvfp4_foundry.quant.calibration import ActivationCollector, CollectorSettings
 from nvfp4_foundry.quant.checkpoint.decoded import decoded_tensors
 from nvfp4_foundry.quant.conversion.convert import quantize_to_memory
-from nvfp4_foundry.quant.derive import mix_plan, rival_mixes
+from nvfp4_foundry.quant.derive import Budget, mix_plan, rival_mixes
 from nvfp4_foundry.quant.derive.mix.rivals import formats_of
 from nvfp4_foundry.quant.hardware.emulation import emulate_native_product, read_input_roundings
 from nvfp4_foundry.quant.planning import Inventory, Plan, get_preset, make_plan, take_inventory
@@ -101,6 +101,17 @@ def test_mixes_of_fewer_samplings_are_not_compared(probed: Probed) -> None:
     assert mix.sampled is not None and mix.sampled.mixes <= len(often)
     without = replace(sensitivity, whole=())
     assert mix_plan(base, inventory, without, points=0).sampled is None
+
+
+def test_a_limit_of_the_error_is_not_compared_with_whole_shifts(probed: Probed) -> None:
+    """Its best mix may be one that was sampled."""
+    _, _, base, inventory, sensitivity = probed
+    sampled = mix_plan(base, inventory, replace(sensitivity, whole=()), points=0)
+    for budget in (Budget(error=sampled.point.error * 1.0001), Budget(layer_error=0.05)):
+        mix = mix_plan(base, inventory, replace(sensitivity, whole=()), budget, points=0)
+        same = WholeShift(formats_of(mix.plan), 0.1)
+        again = mix_plan(base, inventory, replace(sensitivity, whole=(same,)), budget, points=0)
+        assert again.sampled is None and again.plan == mix.plan
 
 
 def test_whole_shifts_are_saved_and_older_files_have_none(
