@@ -23,7 +23,7 @@ from .sweep import SweepRule
 # Number of columns whose feedback is applied together, as one matrix product.
 _PANEL = 128
 # Rows per chunk. The working set of a chunk has the shape [rows, candidates, 16].
-_CHUNK_ROWS_CPU = 256
+_CHUNK_ROWS_CPU = 512
 _CHUNK_ROWS_GPU = 4096
 
 
@@ -167,6 +167,7 @@ def _round_block(
     amax = inherited.abs().amax(1)
     codes = grid.candidates(amax)
     round_into = grid.rounding(codes)
+    has_choice = codes.shape[1] > 1
     # The channel is the first axis, so that each step works on contiguous [R, candidates].
     wanted = inherited.t().unsqueeze(2).expand(-1, -1, codes.shape[1]).contiguous()
     rounded = torch.empty_like(wanted)
@@ -175,11 +176,14 @@ def _round_block(
     for k in range(grid.block - 1, -1, -1):
         value = rounded[k]
         round_into(wanted[k], value)
-        torch.sub(value, wanted[k], out=scratch)
-        loss.addcmul_(scratch.square_(), cost[k])
+        if has_choice:
+            torch.sub(value, wanted[k], out=scratch)
+            loss.addcmul_(scratch.square_(), cost[k])
         if k:
             error = torch.sub(target[:, k : k + 1], value, out=scratch)
             wanted[:k] += lower[k, :k].view(-1, 1, 1) * error
+    if not has_choice:
+        return rounded.squeeze(2).t(), codes.squeeze(1)
     best = loss.argmin(1, keepdim=True)
     chosen = rounded.gather(2, best.expand(grid.block, -1, -1)).squeeze(2).t()
     return chosen, codes.gather(1, best).squeeze(1)
