@@ -49,6 +49,7 @@ class GptqRule(SweepRule):
         self._moments = moments
         self._factor: FeedbackFactor | None = None
         self._basis = (0, 0)  # the block and the group that the factor is for
+        self._has_regression = False
 
     @property
     def feedback(self) -> ErrorFeedback | None:
@@ -78,14 +79,19 @@ class GptqRule(SweepRule):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Round a weight with error feedback; see `ErrorFeedback.round_blocks`."""
         compensate = self.name == "gptaq" and rounded_input
-        factor = self._factor_for(grid, weight.device)
+        factor = self._factor_for(grid, weight.device, compensate=compensate)
         return round_with_feedback(weight, factor, grid, compensate=compensate)
 
-    def _factor_for(self, grid: BlockGrid, device: torch.device) -> FeedbackFactor:
-        """Return the factor for a grid. The Hessian's copy on a GPU is gone afterwards."""
-        if self._factor is None or self._basis != (grid.block, grid.group):
+    def _factor_for(
+        self, grid: BlockGrid, device: torch.device, *, compensate: bool
+    ) -> FeedbackFactor:
+        """Return the factor for a grid, with a regression if asked.
+
+        The Hessian's copy on a GPU is gone afterwards.
+        """
+        has_all = self._has_regression or not compensate
+        if self._factor is None or self._basis != (grid.block, grid.group) or not has_all:
             assert self._moments is not None
-            compensate = self.name == "gptaq"
             self._factor = None  # two factors are never in memory together
             moments = self._moments.to(device)
             if grid.group > 1:
@@ -93,7 +99,7 @@ class GptqRule(SweepRule):
             elif compensate:
                 moments = moments.with_residual()
             self._factor = factorize(moments, grid.block, compensate=compensate)
-            self._basis = grid.block, grid.group
+            self._basis, self._has_regression = (grid.block, grid.group), compensate
         return self._factor
 
     def working_bytes(self, columns: int, rows: int = _CHUNK_ROWS_GPU) -> int:
