@@ -30,8 +30,10 @@ class Call:
     kwargs: Mapping[str, Any] = field(default_factory=dict)
 
     def results(self, module: nn.Module) -> tuple[Tensor, ...]:
-        """Call a module, and return its result as a tuple."""
+        """Call a module, and return its tensors: of the encoder's, the last hidden state alone."""
         result = module(*self.args, **self.kwargs)
+        if isinstance(result, Mapping):
+            result = next(iter(result.values()))
         return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
