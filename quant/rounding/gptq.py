@@ -17,7 +17,7 @@ from ..formats.base import row_slices
 from ..formats.parallel import share_chunks
 from ..formats.rule import BlockGrid, ErrorFeedback
 from .feedback import FeedbackFactor, factorize
-from .second_moments import SecondMoments
+from .second_moments import BAND, SecondMoments
 from .sweep import SweepRule
 
 # Number of columns whose feedback is applied together, as one matrix product.
@@ -25,6 +25,11 @@ _PANEL = 128
 # Rows per chunk. The working set of a chunk has the shape [rows, candidates, 16].
 _CHUNK_ROWS_CPU = 256
 _CHUNK_ROWS_GPU = 4096
+# What a row of a chunk takes while it is rounded, at most: copies of it, and float32 values for the
+# candidate scales of one block (measured: 4.1 and 540, see tests/comfyui/test_cuda.py).
+_ROW_COPIES, _CANDIDATE_VALUES = 5, 600
+# Vectors [K] that are in memory while the factor is made, at most.
+_VECTORS = 16
 
 
 class GptqRule(SweepRule):
@@ -72,17 +77,36 @@ class GptqRule(SweepRule):
         self, weight: torch.Tensor, grid: BlockGrid, *, rounded_input: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Round a weight with error feedback; see `ErrorFeedback.round_blocks`."""
-        assert self._moments is not None
-        compensate = self.name == "gptaq"
+        compensate = self.name == "gptaq" and rounded_input
+        factor = self._factor_for(grid, weight.device)
+        return round_with_feedback(weight, factor, grid, compensate=compensate)
+
+    def _factor_for(self, grid: BlockGrid, device: torch.device) -> FeedbackFactor:
+        """Return the factor for a grid. The Hessian's copy on a GPU is gone afterwards."""
         if self._factor is None or self._basis != (grid.block, grid.group):
-            moments = self._moments.to(weight.device)
+            assert self._moments is not None
+            compensate = self.name == "gptaq"
+            self._factor = None  # two factors are never in memory together
+            moments = self._moments.to(device)
             if grid.group > 1:
                 moments = moments.rotated(grid.group)
+            elif compensate:
+                moments = moments.with_residual()
             self._factor = factorize(moments, grid.block, compensate=compensate)
             self._basis = grid.block, grid.group
-        return round_with_feedback(
-            weight, self._factor, grid, compensate=compensate and rounded_input
-        )
+        return self._factor
+
+    def working_bytes(self, columns: int, rows: int = _CHUNK_ROWS_GPU) -> int:
+        """Return the most memory that rounding takes on a GPU, besides the weight, in bytes.
+
+        K is the number of input channels, ``columns``. The factor is a float32 matrix [K, K], and
+        ``gptaq`` keeps one more. While the factor is made, the Hessian is in memory too. When it is
+        made, there is a chunk of ``rows`` instead.
+        """
+        kept = (2 if self.name == "gptaq" else 1) * columns**2
+        making = columns * (columns + 2 * BAND + _VECTORS)
+        rounding = rows * (_ROW_COPIES * columns + _CANDIDATE_VALUES)
+        return 4 * (kept + max(making, rounding))
 
 
 def round_with_feedback(

@@ -20,6 +20,7 @@ from pretended_gpu import GPU, PretendedGpu, Record
 
 import_foundry()
 
+from feedback_memory import feedback_memory  # noqa: E402
 from nvfp4_foundry.quant.calibration import (  # noqa: E402
     ActivationCollector,
     CalibrationStatistics,
@@ -371,6 +372,7 @@ def main(folder: Path) -> None:
             "probes": probes(tensors, source, statistics),
             "banks": banks(),
             "conversions": conversions(folder, source, statistics),
+            "feedback memory": feedback_memory(gpu, folder),
         }
     (folder / "result.json").write_text(json.dumps(results, indent=1))
 
