@@ -96,8 +96,6 @@ class SecondMoments:
         """
         factors, noise = (vector.to(self.hessian.device) for vector in (factors, noise))
         hessian = self._exact_hessian()
-        if self.residual is None:
-            hessian = hessian.clone()
         hessian.mul_(factors).mul_(factors.unsqueeze(1)).diagonal().add_(noise)
         mean = self.mean * factors
         return SecondMoments(hessian, None, noise, mean, mean, self.tokens)
