@@ -98,8 +98,6 @@ def test_16_bit_activations_are_judged_as_such() -> None:
     assert chosen.rounding == "gptq" and chosen.error is not None
     assert chosen.error.w4a16 == pytest.approx(chosen.error.w4a4, rel=1e-6)
     assert chosen.error.runtime_scale is None
-    float8 = choose_encoding(weight_of(), get_format("float8_e4m3fn"), "gptq", observed, None)
-    assert float8.rounding == "weighted" and "has no error feedback" in float8.reason
 
 
 def test_layers_of_one_input_share_its_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,21 +219,41 @@ def test_nothing_is_measured_where_nothing_depends_on_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "used"),
-    [("int8_rowwise", "weighted"), ("int8_convrot", "weighted"), ("mxfp8", "max")],
+    ("name", "plain", "unseen"),
+    [
+        ("int8_rowwise", "weighted", "mse"),
+        ("int8_convrot", "weighted", "mse"),
+        ("float8_e4m3fn", "weighted", "mse"),
+        ("float8_e5m2", "max", "max"),
+        ("mxfp8", "max", "max"),
+    ],
 )
-def test_second_order_rounding_is_for_nvfp4_and_the_others_say_what_they_used(
-    name: str, used: str
+def test_formats_of_8_bits_keep_what_helps_on_held_out_inputs(
+    name: str, plain: str, unseen: str
 ) -> None:
     observed = observe(low_rank())
     fmt = get_format(name)
-    for rounding in ("gptq", "gptaq", "weighted"):
+    before = choose_encoding(weight_of(), fmt, "weighted", observed, None)
+    assert before.rounding == plain and before.error is not None
+    for rounding in ("gptq", "gptaq"):
         chosen = choose_encoding(weight_of(), fmt, rounding, observed, None)
-        assert chosen.rounding == used
-        assert chosen.error is not None and chosen.error.w4a4 != chosen.error.w4a16
-        assert chosen.error.runtime_scale is None
-    unseen = choose_encoding(weight_of(), fmt, "gptq", None, None)
-    assert unseen.rounding == ("max" if used == "max" else "mse")
+        assert chosen.rounding == rounding and chosen.error is not None
+        assert chosen.error.w4a16 < 0.8 * before.error.w4a16
+        assert (chosen.error.w4a4 == chosen.error.w4a16) == (name == "float8_e5m2")
+    assert choose_encoding(weight_of(), fmt, "gptq", None, None).rounding == unseen
+
+
+def test_float8_keeps_weighted_where_feedback_does_not_help() -> None:
+    def draw(seed: int) -> torch.Tensor:
+        return low_rank()(seed) if seed < 10 else 4 * white(seed)
+
+    observed = observe(draw)
+    fmt = get_format("float8_e4m3fn")
+    chosen = choose_encoding(weight_of(), fmt, "gptq", observed, None)
+    plain = choose_encoding(weight_of(), fmt, "weighted", observed, None)
+    assert chosen.rounding == "weighted" and chosen.reason.startswith("weighted, not gptq: error ")
+    codes = [c.encoded.tensors["weight"].view(torch.uint8) for c in (chosen, plain)]
+    assert torch.equal(*codes)
 
 
 def test_errors_of_what_is_taken_over_are_of_rounded_inputs_alone() -> None:
@@ -244,14 +262,3 @@ def test_errors_of_what_is_taken_over_are_of_rounded_inputs_alone() -> None:
     chosen = taken_over(encoded.tensors, (32, WIDTH), NVFP4, observe(white), None)
     assert chosen.encoded.tensors is encoded.tensors
     assert chosen.error is not None and chosen.error.w4a16 == 0 < chosen.error.w4a4
-
-
-@pytest.mark.parametrize("rounding", ["gptq", "gptaq"])
-def test_a_format_without_error_feedback_says_so(rounding: str) -> None:
-    observed = observe(low_rank())
-    weight = torch.randn(16, WIDTH)
-    chosen = choose_encoding(weight, get_format("int8_rowwise"), rounding, observed, None)
-    assert chosen.rounding == "weighted"
-    assert chosen.reason == f"weighted, not {rounding}: int8_rowwise has no error feedback"
-    plain = choose_encoding(weight, get_format("int8_rowwise"), "weighted", observed, None)
-    assert torch.equal(chosen.encoded.tensors["weight"], plain.encoded.tensors["weight"])
