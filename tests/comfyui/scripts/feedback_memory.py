@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from nvfp4_foundry.quant.calibration.moments import InputMoments, MomentAccumulator, MomentPart
@@ -41,7 +42,8 @@ def _factor(gpu: PretendedGpu, folder: Path, name: str, group: int) -> dict[str,
     with gpu.running():
         device = rotate(gpu.to_gpu(torch.zeros(1, DEFAULT_GROUP)), DEFAULT_GROUP).device
         record = gpu.fresh_record()
-        rule._factor_for(_Basis(group), device)  # type: ignore[arg-type]
+        basis: Any = _Basis(group)
+        rule._factor_for(basis, device, compensate=name == "gptaq")
         kept = gpu.fresh_record().held - record.held
     peak = record.peak - record.held
     return {"peak": peak, "reserved": rule.working_bytes(_COLUMNS, 1), "kept": kept}
