@@ -71,7 +71,7 @@ class ProbeOrder:
         """Return sizes of mixes, and how much the doubt about each counts."""
         least = float(self._bytes.min(axis=1).sum())
         quantized = np.where(np.isinf(self._bytes[:, :-1]), -np.inf, self._bytes[:, :-1])
-        most = float(quantized.max(axis=1).sum())
+        most = float(quantized.max(axis=1, initial=0.0).sum())
         weight = 1.0 if size is None else _OTHER_DOUBT
         others = [(least + share * (most - least), weight) for share in _OTHER_SIZES]
         return others if size is None else [(max(float(size), least), 1.0), *others]

@@ -15,7 +15,12 @@ from nvfp4_foundry.quant.errors import CalibrationError, FileError
 from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
 from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe
-from nvfp4_foundry.quant.sensitivity.probe_record import ProbeRecord, ProbeRun, UnitShift, discard_oldest
+from nvfp4_foundry.quant.sensitivity.probe_record import (
+    ProbeRecord,
+    ProbeRun,
+    UnitShift,
+    discard_oldest,
+)
 from nvfp4_foundry.quant.sources import StateDictSource
 from torch import Tensor, nn
 
