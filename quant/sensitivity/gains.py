@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import solve_triangular
 
 from .probe_record import ProbeRun
 
@@ -51,17 +52,24 @@ class RunTraits:
 
 
 class Estimate:
-    """Logarithms of the squared shifts of all runs, as a normal distribution."""
+    """Logarithms of the squared shifts of N runs, as a normal distribution.
 
-    def __init__(self, mean: Floats, prior: Floats, explained: Floats) -> None:
-        """Take the means [N], the prior covariance [N, N], and the root [M, N] of what is known."""
+    ``mean`` is float64 [N].
+    """
+
+    def __init__(self, mean: Floats, prior: Floats, explained: Floats, scale: float = 1.0) -> None:
+        """Take the prior covariance [N, N], and the root [M, N] of what M known runs explain.
+
+        ``scale`` multiplies the covariance.
+        """
         self.mean = mean
-        self._prior, self._explained = prior, explained
+        self._prior, self._explained, self._scale = prior, explained, scale
 
-    def covariance(self, runs: Sequence[int]) -> Floats:
-        """Return the covariance of some runs, by their numbers."""
+    def covariance(self, runs: NDArray[np.int64]) -> Floats:
+        """Return the covariances [..., K, K] of runs, given by their numbers [..., K]."""
+        prior = self._prior[runs[..., :, None], runs[..., None, :]]
         explained = self._explained[:, runs]
-        return self._prior[np.ix_(runs, runs)] - explained.T @ explained
+        return self._scale * (prior - np.einsum("m...a,m...b->...ab", explained, explained))
 
 
 class GainModel:
@@ -84,9 +92,12 @@ class GainModel:
         observed = np.log(np.maximum(squares, _LEAST_SQUARE)) - self._log_errors[rows]
         own = self._prior[np.ix_(rows, rows)] + _MEASUREMENT * np.eye(len(rows))
         root = np.linalg.cholesky(own)
-        explained = np.linalg.solve(root, self._prior[rows])
-        gains = np.linalg.solve(root, observed) @ explained
-        return Estimate(gains + self._log_errors, self._prior, explained)
+        explained = solve_triangular(root, self._prior[rows], lower=True)
+        # By how many standard deviations each run differed from what was expected of it.
+        surprises = solve_triangular(root, observed, lower=True)
+        scale = max(1.0, float(surprises @ surprises) / len(rows))
+        mean = surprises @ explained + self._log_errors
+        return Estimate(mean, self._prior, explained, scale)
 
 
 def _covariance(traits: Sequence[RunTraits]) -> Floats:
