@@ -30,7 +30,7 @@ from .unlisted import mark
 # are gathered and stored, so smaller bands waste less; earlier versions wrote bands of 1024.
 _PANEL = 256
 _VECTORS = ("sum", "sum_rounded", "residual_energy")
-_HESSIAN, _ROWS = "hessian", "rows of the hessian"
+_HESSIAN, _ROWS, _RESIDUAL = "hessian", "rows of the hessian", "residual"
 
 
 def moments_bytes(in_features: int) -> int:
@@ -112,7 +112,7 @@ class MomentAccumulator:
             sums.mul_(tokens / summed)
         tensors = {f"hessian.{i}": panel.cpu() for i, panel in enumerate(self._panels)}
         # bfloat16 halves the size, and its rounding is below the sampling error.
-        tensors["residual"] = self._residual.to(torch.bfloat16).cpu()
+        tensors[_RESIDUAL] = self._residual.to(torch.bfloat16).cpu()
         tensors |= {name: vector.cpu() for name, vector in self._vectors.items()}
         part = MomentPart(
             uuid.uuid4().hex, run, tokens, self.in_features, 2 * stale >= calls, tensors
@@ -174,22 +174,32 @@ class MomentPart:
         if self.path is not None:
             self.add_to({}, only=())
 
-    def add_to(self, total: dict[str, torch.Tensor], only: Collection[str] | None = None) -> None:
+    def add_to(
+        self,
+        total: dict[str, torch.Tensor],
+        only: Collection[str] | None = None,
+        *,
+        but: Collection[str] = (),
+    ) -> None:
         """Add the sums, or only some of them, to ``total``, one tensor at a time, as float32.
+
+        ``only`` names the tensors to add, None means all; those of ``but`` are left out.
 
         Raises:
             CalibrationError: the file is missing or damaged.
         """
         if self.tensors is not None:
             for name in self.tensors if only is None else only:
-                _add(total, name, self.tensors[name])
+                if name not in but:
+                    _add(total, name, self.tensors[name])
             return
         assert self.path is not None
         try:
             # Not safetensors' own reader, which leaves memory in use for each tensor that it reads.
             with SafetensorsFile(self.path) as file:
                 for name in file.tensors if only is None else only:
-                    _add(total, name, file.load(name))
+                    if name not in but:
+                        _add(total, name, file.load(name))
         except (OSError, SourceError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
@@ -238,32 +248,49 @@ class InputMoments:
         return total["sum"].div_(self.tokens), total["sum_rounded"].div_(self.tokens)
 
     def load(self) -> SecondMoments:
-        """Return the means over all parts, on the CPU.
+        """Return the means over all parts, on the CPU. Their residual is loaded when it is needed.
 
         Raises:
             CalibrationError: a part's file is missing or damaged.
         """
         width, tokens = self.in_features, self.tokens
-        total = {name: torch.zeros(width, width) for name in (_HESSIAN, "residual")}
-        total[_ROWS] = torch.zeros(width)
+        total = {_HESSIAN: torch.zeros(width, width), _ROWS: torch.zeros(width)}
         try:
             for part in self.parts:
-                part.add_to(total)
+                part.add_to(total, but=(_RESIDUAL,))
             if not (total[_ROWS] == len(self.parts)).all():
                 raise ValueError("rows are missing")
             mean, rounded, energy = (total.pop(name).view(width).div_(tokens) for name in _VECTORS)
         except (KeyError, RuntimeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
-            raise CalibrationError(
-                f"the Hessian files of an input of width {width} are damaged: {error}. Calibrate "
-                "again"
-            ) from error
+            raise self._damaged(error) from error
         hessian = total[_HESSIAN].div_(tokens)
         for start, stop in _panels(width):
             hessian[:stop, start:stop] = hessian[start:stop, :stop].mT.clone()
-        residual = total["residual"].div_(tokens)
-        return SecondMoments(hessian, residual, energy, mean, rounded, tokens)
+        return SecondMoments(hessian, None, energy, mean, rounded, tokens, self._load_residual)
+
+    def _load_residual(self) -> torch.Tensor:
+        """Return the mean of ``(x - xq) xq^T`` over all parts, float32 [K, K] on the CPU.
+
+        Raises:
+            CalibrationError: a part's file is missing or damaged.
+        """
+        total = {_RESIDUAL: torch.zeros(self.in_features, self.in_features)}
+        try:
+            for part in self.parts:
+                part.add_to(total, (_RESIDUAL,))
+        except (KeyError, RuntimeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise self._damaged(error) from error
+        return total[_RESIDUAL].div_(self.tokens)
+
+    def _damaged(self, error: Exception) -> CalibrationError:
+        width = self.in_features
+        return CalibrationError(
+            f"the Hessian files of an input of width {width} are damaged: {error}. Calibrate again"
+        )
 
 
 def _panels(width: int) -> list[tuple[int, int]]:
@@ -276,7 +303,8 @@ def _add(total: dict[str, torch.Tensor], name: str, tensor: torch.Tensor) -> Non
         rows, stop = tensor.shape
         total[_HESSIAN][stop - rows : stop, :stop] += tensor
         total[_ROWS][stop - rows : stop] += 1
-    elif name in total:
-        total[name] += tensor
+    elif name in total:  # in bands: adding another dtype makes a copy in float32
+        for band, part in zip(total[name].split(_PANEL), tensor.split(_PANEL), strict=True):
+            band += part
     else:
         total[name] = tensor.to(torch.float32, copy=True)

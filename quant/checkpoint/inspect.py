@@ -68,8 +68,7 @@ class CheckpointSummary:
     @property
     def bytes_before(self) -> int | None:
         """Bytes of all tensors of the source that the file was made from, if recorded."""
-        size = self.provenance.get("bytes_before")
-        return size if isinstance(size, int) and size > 0 else None
+        return self.provenance.get("bytes_before")
 
     @property
     def dynamic_layers(self) -> tuple[str, ...]:

@@ -98,9 +98,6 @@ def choose_encoding(
     chosen = _measured(ChosenEncoding(encoded, plain), weight, fmt, trial)
     if rounding in NEED_MOMENTS and fmt.feedback_block is not None:
         chosen = _prove(chosen, weight, fmt, rounding, observed, trial)
-    elif rounding in NEED_MOMENTS and fmt.has_scale_choice:
-        why = f"{plain}, not {rounding}: {fmt.name} has no error feedback"
-        chosen = replace(chosen, reason=why)
     if correct_bias and trial is not None and rounding != "max":
         chosen = _with_bias(chosen, weight, fmt, observed, trial)
     chosen = _beside_max_rule(chosen, weight, fmt, trial)

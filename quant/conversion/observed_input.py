@@ -92,11 +92,12 @@ class ObservedInputs:
 
 
 def working_bytes(rounding: str, statistics: CalibrationStatistics | None) -> int:
-    """Return the bytes that a rounding needs on its device: six matrices of the widest input.
+    """Return the bytes that a rounding needs on its device for the widest input with a Hessian.
 
     0 for roundings that need no second moments, or if there are none.
     """
-    if rounding not in NEED_MOMENTS or statistics is None:
+    rule = get_rounding(rounding)
+    if not isinstance(rule, GptqRule) or statistics is None:
         return 0
     widths = [layer.in_features for layer in statistics.inputs.values() if layer.moments]
-    return 6 * 4 * max(widths, default=0) ** 2
+    return rule.working_bytes(max(widths, default=0))

@@ -49,6 +49,7 @@ class ConvRotW4A4(WeightFormat):
     native_from = (7, 5)  # Turing
     multiplies_integers = True
     loads_in_banks = True
+    feedback_block = 1  # any width
     for_experts = "nvfp4_w4a16"
     # The max rule leaves 15% on usual weights, and up to 30% with single outliers.
     error_bound = 0.35
@@ -121,6 +122,8 @@ class ConvRotW4A4(WeightFormat):
             row_scales_by(rule, INT4_MAX, self._group, weight.device),
             (-INT4_MAX, INT4_MAX),
             INT4_FLOOR,
+            feedback=rule.feedback,
+            group=self._group,
             measure_error=measure_error,
         )
         return EncodedWeight(

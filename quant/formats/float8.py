@@ -22,6 +22,7 @@ from .base import (
 )
 from .e4m3 import E4M3_MAX, decode_e4m3
 from .e5m2 import E5M2_MAX, decode_e5m2
+from .fixed_grid import rounded_parts
 from .float8_scales import searched_e4m3_scale
 from .parallel import share_chunks
 from .rule import ScaleRule
@@ -33,6 +34,7 @@ class Float8(WeightFormat):
     bits = 8.0
     kinds = ("linear", "embedding")
     loads_in_banks = True
+    feedback_block = 1  # any width
     dtype: torch.dtype
     #: The largest finite value of ``dtype``.
     largest: float
@@ -79,11 +81,21 @@ class Float8(WeightFormat):
         reciprocal = 1.0 / scale
         codes = torch.empty(weight.shape, dtype=self.dtype, device=weight.device)
         squares: dict[int, torch.Tensor] = {}
+        if rule.feedback is not None:
+            parts = rounded_parts(
+                rule.feedback,
+                self._round_into,
+                lambda part: weight[part].float() * reciprocal,
+                (weight.shape[0], weight.shape[1]),
+            )
+            for part, _, rounded in parts:
+                codes[part] = rounded.to(codes.dtype)
 
         def loop(chunks: Iterable[slice]) -> None:
             for chunk in chunks:
                 values = weight[chunk].float() * reciprocal
-                codes[chunk] = values.clamp(-self.largest, self.largest).to(codes.dtype)
+                if rule.feedback is None:
+                    codes[chunk] = values.clamp(-self.largest, self.largest).to(codes.dtype)
                 if measure_error:  # in units of the scale, where nothing overflows
                     difference = self.read(codes[chunk]).sub_(values)
                     squared = [difference.square_().sum(), values.square().sum()]
@@ -92,6 +104,10 @@ class Float8(WeightFormat):
         share_chunks(loop, device_slices(weight), weight.device)
         error = relative_error(squares) if measure_error else None
         return EncodedWeight({"weight": codes, "weight_scale": scale}, error)
+
+    def _round_into(self, values: torch.Tensor, out: torch.Tensor) -> None:
+        torch.clamp(values, -self.largest, self.largest, out=out)
+        out.copy_(out.to(self.dtype))
 
     def decode(
         self, tensors: Mapping[str, torch.Tensor], shape: tuple[int, ...], rows: slice | None = None

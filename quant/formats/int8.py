@@ -50,6 +50,7 @@ class Int8(WeightFormat):
     kinds = ("linear", "embedding")
     loads_in_banks = True
     for_experts = "float8_e4m3fn_w8a16"
+    feedback_block = 1  # any width
 
     def __init__(self, name: str, error_bound: float, *, per_row: bool):
         self.name = name
@@ -104,6 +105,8 @@ class Int8(WeightFormat):
                 row_scales_by(rule, INT8_MAX, group, weight.device),
                 _LIMITS,
                 INT8_FLOOR,
+                feedback=rule.feedback,
+                group=group,
                 measure_error=measure_error,
             )
             scale = result.scales.unsqueeze(1)
@@ -116,6 +119,7 @@ class Int8(WeightFormat):
                 lambda rows, amax: scale.expand(len(rows)),
                 _LIMITS,
                 INT8_FLOOR,
+                feedback=rule.feedback,
                 measure_error=measure_error,
             )
         return EncodedWeight({"weight": result.codes, "weight_scale": scale}, result.relative_error)

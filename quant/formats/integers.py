@@ -7,13 +7,15 @@ for bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from .base import device_slices, relative_error
+from .fixed_grid import rounded_parts
 from .parallel import share_chunks
 from .rotation import rotate, rotate_inputs
+from .rule import ErrorFeedback
 
 INT8_MAX, INT4_MAX = 127.0, 7.0
 # Lower limits in comfy-kitchen: of the int8 scale, and of the amax from which the int4 scale
@@ -43,6 +45,8 @@ def round_rows(
     limits: tuple[float, float],
     floor: float,
     *,
+    feedback: ErrorFeedback | None = None,
+    group: int | None = None,
     measure_error: bool = False,
 ) -> IntegerRows:
     """Round every row of a weight to integer multiples of its scale, half to even.
@@ -54,8 +58,26 @@ def round_rows(
         row_scales: chooses the scale of each row.
         limits: the smallest and the largest code.
         floor: the smallest scale.
+        feedback: rounds the rows in units of their scales; None: every value to the nearest.
+        group: number of channels that were rotated together; None for no rotation.
         measure_error: whether to measure the relative error (Frobenius norm).
     """
+    plain = _to_nearest(
+        values, row_scales, limits, floor, measure_error=measure_error and feedback is None
+    )
+    if feedback is None:
+        return plain
+    return _with_feedback(plain, values, limits, feedback, group or 1, measure_error)
+
+
+def _to_nearest(
+    values: torch.Tensor,
+    row_scales: RowScales,
+    limits: tuple[float, float],
+    floor: float,
+    *,
+    measure_error: bool,
+) -> IntegerRows:
     rows, columns = values.shape
     codes = torch.empty(rows, columns, dtype=torch.int8, device=values.device)
     scales = torch.empty(rows, dtype=torch.float32, device=values.device)
@@ -69,13 +91,47 @@ def round_rows(
             rounded = scaled.round().clamp_(*limits)
             scales[chunk] = scale
             codes[chunk] = rounded.to(torch.int8)
-            if measure_error:  # in units of the scale, where nothing overflows
-                errors = rounded.sub_(scaled).square_().sum(1)
-                per_row = torch.stack([errors, scaled.square_().sum(1)])
-                squares[chunk.start] = per_row.double() @ scale.double().square()
+            if measure_error:
+                squares[chunk.start] = _squares(rounded, scaled, scale)
 
     share_chunks(loop, device_slices(values), values.device)
     return IntegerRows(codes, scales, relative_error(squares) if measure_error else None)
+
+
+def _with_feedback(
+    plain: IntegerRows,
+    values: torch.Tensor,
+    limits: tuple[float, float],
+    feedback: ErrorFeedback,
+    group: int,
+    measure_error: bool,
+) -> IntegerRows:
+    """Return rows with the same scales, rounded with error feedback."""
+    squares: dict[int, torch.Tensor] = {}
+
+    def round_into(wanted: torch.Tensor, out: torch.Tensor) -> None:
+        torch.round(wanted, out=out)
+        out.clamp_(*limits)
+
+    def units(part: slice) -> torch.Tensor:
+        return values[part].float() / plain.scales[part].unsqueeze(1)
+
+    shape = (values.shape[0], values.shape[1])
+    for part, wanted, rounded in rounded_parts(feedback, round_into, units, shape, group=group):
+        plain.codes[part] = rounded.to(torch.int8)
+        if measure_error:
+            squares[part.start] = _squares(rounded, wanted, plain.scales[part])
+    return replace(plain, relative_error=relative_error(squares) if measure_error else None)
+
+
+def _squares(rounded: torch.Tensor, wanted: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return ``[squared error, squared norm]`` of rows in units of their scales. Destroys them.
+
+    In units of the scale, nothing overflows.
+    """
+    errors = rounded.sub_(wanted).square_().sum(1)
+    per_row = torch.stack([errors, wanted.square_().sum(1)])
+    return per_row.double() @ scale.double().square()
 
 
 def row_amax(rows: torch.Tensor) -> torch.Tensor:

@@ -25,7 +25,7 @@ from .base import (
 )
 from .e4m3 import E4M3_MAX, decode_e4m3
 from .parallel import share_chunks
-from .rule import ScaleRule
+from .rule import RoundInto, ScaleRule
 from .tiles import tile, tiled_shape, untile
 
 BLOCK = 32
@@ -44,6 +44,7 @@ class MXFP8(WeightFormat):
     native_from = (10, 0)  # Blackwell
     native_torch = (2, 10)
     loads_in_banks = True
+    feedback_block = BLOCK
     error_bound = 0.07
     # No other power of two leaves less error in a block. Smaller ones clip, and larger ones only
     # move values towards the subnormals of E4M3.
@@ -90,11 +91,20 @@ class MXFP8(WeightFormat):
         codes = torch.zeros(rows, columns, dtype=torch.float8_e4m3fn, device=device)
         scales = torch.zeros(rows, columns // BLOCK, dtype=torch.uint8, device=device)
         squares: dict[int, torch.Tensor] = {}
+        found = None
+        if rule.feedback is not None:
+            found = rule.feedback.round_blocks(weight, MXFP8Grid(), rounded_input=False)
 
         def loop(chunks: Iterable[slice]) -> None:
             for chunk in chunks:
-                scaled, code = scale_blocks(weight[chunk])
-                rounded = scaled.to(torch.float8_e4m3fn)
+                if found is None:
+                    scaled, code = scale_blocks(weight[chunk])
+                    rounded = scaled.to(torch.float8_e4m3fn)
+                else:
+                    code = found[1][chunk].reshape(-1)
+                    divisor = _divisors(powers_of_two(code)).unsqueeze(1)
+                    scaled = weight[chunk].float().view(-1, BLOCK) / divisor
+                    rounded = (found[0][chunk].view(-1, BLOCK) / divisor).to(torch.float8_e4m3fn)
                 codes[chunk] = rounded.view(-1, columns)
                 scales[chunk] = code.view(-1, columns // BLOCK)
                 if measure_error:
@@ -159,14 +169,47 @@ def scale_blocks(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     padding = -rows.shape[1] % BLOCK
     blocks = torch.nn.functional.pad(rows, (0, padding)).float().view(-1, BLOCK)
     low, high = torch.aminmax(blocks, dim=1)
-    # A tensor, because torch on a GPU divides by a Python number by multiplying with its
-    # reciprocal, which rounds differently.
-    largest = blocks.new_full((), E4M3_MAX)
-    needed = (torch.maximum(high, -low) / largest).clamp_(min=2.0**-_BIAS)
-    code = needed.log2().ceil_().to(torch.int32).add_(_BIAS).clamp_(0, _LARGEST_CODE)
-    code = code.to(torch.uint8)
+    code = _smallest_scales(torch.maximum(high, -low))
     scaled = (blocks / powers_of_two(code).unsqueeze(1)).clamp_(-E4M3_MAX, E4M3_MAX)
     return scaled.masked_fill_((code == 0).unsqueeze(1), 0.0), code
+
+
+def _smallest_scales(block_amax: torch.Tensor) -> torch.Tensor:
+    """Return the code of the smallest power of two that makes each block fit, uint8 ``[B]``."""
+    # A tensor, because torch on a GPU divides by a Python number by multiplying with its
+    # reciprocal, which rounds differently.
+    largest = block_amax.new_full((), E4M3_MAX)
+    needed = (block_amax / largest).clamp_(min=2.0**-_BIAS)
+    code = needed.log2().ceil_().to(torch.int32).add_(_BIAS).clamp_(0, _LARGEST_CODE)
+    return code.to(torch.uint8)
+
+
+def _divisors(scales: torch.Tensor) -> torch.Tensor:
+    """Return what to divide values by, so that those of blocks without a scale become zero."""
+    return scales.masked_fill(scales == 0, torch.inf)
+
+
+class MXFP8Grid:
+    """The `BlockGrid` of MXFP8. The smallest scale that fits a block is the only candidate."""
+
+    block = BLOCK
+    group = 1
+
+    def candidates(self, block_amax: torch.Tensor) -> torch.Tensor:
+        """Return the code of the smallest power of two that makes each block fit."""
+        return _smallest_scales(block_amax).unsqueeze(1)
+
+    def rounding(self, codes: torch.Tensor) -> RoundInto:
+        """Return what rounds values to E4M3 times these block scales."""
+        scale = powers_of_two(codes)
+        divisor = _divisors(scale)
+
+        def round_into(values: torch.Tensor, out: torch.Tensor) -> None:
+            torch.div(values, divisor, out=out)
+            out.clamp_(-E4M3_MAX, E4M3_MAX)
+            out.copy_(out.to(torch.float8_e4m3fn)).mul_(scale)
+
+        return round_into
 
 
 def powers_of_two(code: torch.Tensor) -> torch.Tensor:

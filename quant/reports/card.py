@@ -136,19 +136,18 @@ def _facts(summary: CheckpointSummary) -> str:
         rows.append((f"error ({overall.what})", f"{overall.error:.2%}; {beside}"))
     if made.get("source"):
         rows.append(("made from", _source(made)))
-    loras = [lora for lora in _list(made.get("loras")) if isinstance(lora, dict)]
-    if loras:
-        rows.append(("LoRAs baked in", ", ".join(map(_lora, loras))))
+    if made.get("loras"):
+        rows.append(("LoRAs baked in", ", ".join(map(_lora, made["loras"]))))
     recipe = made.get("recipe")
-    if isinstance(recipe, dict):
+    if recipe:
         rows.append(("recipe", code(str(recipe.get("name", "custom")))))
     roundings = made.get("roundings")
-    if isinstance(roundings, dict) and roundings:
+    if roundings:
         counted = (f"{plain(str(count))} {code(str(name))}" for name, count in roundings.items())
         rows.append(("layers by rounding", ", ".join(counted)))
     rows.append(("input scales", _scales(summary)))
     rows.append(("calibration", _calibration(made.get("calibration"))))
-    tool = str(made.get("tool") or "another tool")
+    tool = made.get("tool") or "another tool"
     rows.append(("written by", plain(tool) + _on(made)))
     rows.append(("card by", f"nvfp4\\-foundry {VERSION}"))
     return table(("", ""), rows)
@@ -177,8 +176,8 @@ def _scales(summary: CheckpointSummary) -> str:
     return f"{static} static, {len(summary.dynamic_layers)} left to the runtime"
 
 
-def _calibration(calibration: Any) -> str:
-    if not isinstance(calibration, dict):
+def _calibration(calibration: dict[str, Any] | None) -> str:
+    if calibration is None:
         return "none"
     runs = len(_list(calibration.get("runs")))
     counts = (str(calibration.get(name, "?")) for name in ("prompts", "model_calls", "layers"))
@@ -187,7 +186,7 @@ def _calibration(calibration: Any) -> str:
 
 
 def _on(made: dict[str, Any]) -> str:
-    day = str(made.get("created") or "")[:10]
+    day = made.get("created", "")[:10]
     return f" on {plain(day)}" if day else ""
 
 

@@ -14,11 +14,11 @@ from .markdown import block, code
 def how_to_repeat(provenance: dict[str, Any], name: str) -> Iterator[str]:
     """Yield the paragraphs; none if the file does not tell its recipe."""
     recipe = provenance.get("recipe")
-    if not isinstance(recipe, dict):
+    if not recipe:
         return
     recipe_file = f"{Path(name).stem}.recipe.json"
-    source = str(provenance.get("source") or "SOURCE.safetensors")
-    calibration = isinstance(provenance.get("calibration"), dict)
+    source = provenance.get("source") or "SOURCE.safetensors"
+    calibration = provenance.get("calibration") is not None
     yield "## Make it again"
     yield f"Save the recipe below as {code(recipe_file)}."
     if provenance.get("loras"):

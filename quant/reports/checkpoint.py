@@ -40,8 +40,7 @@ def _made_by(summary: CheckpointSummary) -> list[str]:
     made = summary.provenance
     if not made:
         return []
-    recipe = made.get("recipe")
-    name = recipe.get("name", "custom") if isinstance(recipe, dict) else "custom"
+    name = made.get("recipe", {}).get("name", "custom")
     lines = [f"made by {made.get('tool')} from {made.get('source')} with recipe {name}"]
     overall = summary.overall_error()
     return [*lines, *([f"error   {describe_overall(overall)}"] if overall else [])]

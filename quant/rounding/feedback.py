@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import FormatError
-from .second_moments import SecondMoments
+from .second_moments import BAND, SecondMoments
 
 # Share of the mean diagonal that is added to the diagonal. It is GPTQ's default, and enough for
 # float32.
@@ -25,8 +25,6 @@ _MOST_DAMPING = 1.0
 _CHANCE = 1.5
 # Number of random vectors for the estimate of a trace. An error of a few percent does not matter.
 _PROBES = 16
-# Rows of a matrix [K, K] that a step works on at a time, so that its copies stay small.
-_BAND = 512
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +187,7 @@ def _explained_share(
 
 
 def _bands(channels: int) -> list[tuple[int, int]]:
-    return [(start, min(start + _BAND, channels)) for start in range(0, channels, _BAND)]
+    return [(start, min(start + BAND, channels)) for start in range(0, channels, BAND)]
 
 
 def _degrees_of_freedom(

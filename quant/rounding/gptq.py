@@ -17,14 +17,19 @@ from ..formats.base import row_slices
 from ..formats.parallel import share_chunks
 from ..formats.rule import BlockGrid, ErrorFeedback
 from .feedback import FeedbackFactor, factorize
-from .second_moments import SecondMoments
+from .second_moments import BAND, SecondMoments
 from .sweep import SweepRule
 
 # Number of columns whose feedback is applied together, as one matrix product.
 _PANEL = 128
 # Rows per chunk. The working set of a chunk has the shape [rows, candidates, 16].
-_CHUNK_ROWS_CPU = 256
+_CHUNK_ROWS_CPU = 512
 _CHUNK_ROWS_GPU = 4096
+# What a row of a chunk takes while it is rounded, at most: copies of it, and float32 values for the
+# candidate scales of one block (measured: 4.1 and 540, see tests/comfyui/test_cuda.py).
+_ROW_COPIES, _CANDIDATE_VALUES = 5, 600
+# Vectors [K] that are in memory while the factor is made, at most.
+_VECTORS = 16
 
 
 class GptqRule(SweepRule):
@@ -44,6 +49,7 @@ class GptqRule(SweepRule):
         self._moments = moments
         self._factor: FeedbackFactor | None = None
         self._basis = (0, 0)  # the block and the group that the factor is for
+        self._has_regression = False
 
     @property
     def feedback(self) -> ErrorFeedback | None:
@@ -72,17 +78,41 @@ class GptqRule(SweepRule):
         self, weight: torch.Tensor, grid: BlockGrid, *, rounded_input: bool
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Round a weight with error feedback; see `ErrorFeedback.round_blocks`."""
-        assert self._moments is not None
-        compensate = self.name == "gptaq"
-        if self._factor is None or self._basis != (grid.block, grid.group):
-            moments = self._moments.to(weight.device)
+        compensate = self.name == "gptaq" and rounded_input
+        factor = self._factor_for(grid, weight.device, compensate=compensate)
+        return round_with_feedback(weight, factor, grid, compensate=compensate)
+
+    def _factor_for(
+        self, grid: BlockGrid, device: torch.device, *, compensate: bool
+    ) -> FeedbackFactor:
+        """Return the factor for a grid, with a regression if asked.
+
+        The Hessian's copy on a GPU is gone afterwards.
+        """
+        has_all = self._has_regression or not compensate
+        if self._factor is None or self._basis != (grid.block, grid.group) or not has_all:
+            assert self._moments is not None
+            self._factor = None  # two factors are never in memory together
+            moments = self._moments.to(device)
             if grid.group > 1:
                 moments = moments.rotated(grid.group)
+            elif compensate:
+                moments = moments.with_residual()
             self._factor = factorize(moments, grid.block, compensate=compensate)
-            self._basis = grid.block, grid.group
-        return round_with_feedback(
-            weight, self._factor, grid, compensate=compensate and rounded_input
-        )
+            self._basis, self._has_regression = (grid.block, grid.group), compensate
+        return self._factor
+
+    def working_bytes(self, columns: int, rows: int = _CHUNK_ROWS_GPU) -> int:
+        """Return the most memory that rounding takes on a GPU, besides the weight, in bytes.
+
+        K is the number of input channels, ``columns``. The factor is a float32 matrix [K, K], and
+        ``gptaq`` keeps one more. While the factor is made, the Hessian is in memory too. When it is
+        made, there is a chunk of ``rows`` instead.
+        """
+        kept = (2 if self.name == "gptaq" else 1) * columns**2
+        making = columns * (columns + 2 * BAND + _VECTORS)
+        rounding = rows * (_ROW_COPIES * columns + _CANDIDATE_VALUES)
+        return 4 * (kept + max(making, rounding))
 
 
 def round_with_feedback(
@@ -167,6 +197,7 @@ def _round_block(
     amax = inherited.abs().amax(1)
     codes = grid.candidates(amax)
     round_into = grid.rounding(codes)
+    has_choice = codes.shape[1] > 1
     # The channel is the first axis, so that each step works on contiguous [R, candidates].
     wanted = inherited.t().unsqueeze(2).expand(-1, -1, codes.shape[1]).contiguous()
     rounded = torch.empty_like(wanted)
@@ -175,11 +206,14 @@ def _round_block(
     for k in range(grid.block - 1, -1, -1):
         value = rounded[k]
         round_into(wanted[k], value)
-        torch.sub(value, wanted[k], out=scratch)
-        loss.addcmul_(scratch.square_(), cost[k])
+        if has_choice:
+            torch.sub(value, wanted[k], out=scratch)
+            loss.addcmul_(scratch.square_(), cost[k])
         if k:
             error = torch.sub(target[:, k : k + 1], value, out=scratch)
             wanted[:k] += lower[k, :k].view(-1, 1, 1) * error
+    if not has_choice:
+        return rounded.squeeze(2).t(), codes.squeeze(1)
     best = loss.argmin(1, keepdim=True)
     chosen = rounded.gather(2, best.expand(grid.block, -1, -1)).squeeze(2).t()
     return chosen, codes.gather(1, best).squeeze(1)

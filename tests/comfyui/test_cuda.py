@@ -85,6 +85,16 @@ def test_memory(encodings: dict[str, Any]) -> None:
         assert per_weight * WEIGHTS + in_chunk * CHUNK < MOST_BYTES, (name, per_weight, in_chunk)
 
 
+def test_error_feedback_takes_the_memory_that_is_reserved(results: dict[str, Any]) -> None:
+    """A node makes so much room on the GPU, and not much more than is true."""
+    found = results["feedback memory"]
+    for name, case in found.items():
+        assert case["peak"] <= case["reserved"] <= 1.4 * case["peak"], (name, case)
+    kept = {name: round(case["kept"] / (4 * 512**2), 1) for name, case in found.items()}
+    kept.pop("many rows")
+    assert kept == {"gptq in groups of 1": 1, "gptaq in groups of 1": 2, "gptq in groups of 256": 1}
+
+
 def test_emulation_never_waits(results: dict[str, Any]) -> None:
     for name, found in results["emulations"].items():
         assert found["same"] and found["waits"] == 0, (name, found)

@@ -90,10 +90,12 @@ def test_the_model_computes_nearly_what_it_did(case: tuple[str, dict[str, Any]])
 
 def test_what_error_feedback_chose_is_what_comfyui_computes(loaded: dict[str, Any]) -> None:
     found = loaded["feedback"]
-    assert set(found) == {ASYM} - set(loaded["refused"])
-    for differences in found.values():
-        assert differences["weight"] < 1e-6 and differences["product"] < 1e-6
-        assert differences["changed"] > 0.03
+    assert set(found) == set(LARGEST_ERROR) - set(loaded["refused"])
+    for name, differences in found.items():
+        assert differences["weight"] < 1e-6, name
+        if name != "convrot_w4a8":  # without a GPU comfy-kitchen rounds its inputs to 4 bits too
+            assert differences["product"] < 1e-6, name
+        assert differences["changed"] > (0.005 if name in INTEGERS else 0.02), name
 
 
 def test_block_scales_of_mxfp8_are_plain_bytes(loaded: dict[str, Any]) -> None:

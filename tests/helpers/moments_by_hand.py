@@ -28,7 +28,7 @@ def check(moments: InputMoments, *batches: torch.Tensor) -> None:
     """Compare with plain float64 arithmetic."""
     rounded = torch.cat([NVFP4().emulate_activations(rows, None) for rows in batches]).double()
     x = torch.cat(batches).double()
-    loaded, count = moments.load(), len(x)
+    loaded, count = moments.load().with_residual(), len(x)
     assert moments.tokens == loaded.tokens == count
     residual = x - rounded
     expected = {

@@ -16,6 +16,7 @@ import { byLevel, sentence } from "../../web/view/messages.js";
 import { formatBytes, formatNumber, formatPercent, formatValue, trimZeros } from "../../web/view/numbers.js";
 import { cieLightness } from "../../web/view/oklab.js";
 import { formatColours, KNOWN_FORMATS, SEQUENTIAL } from "../../web/view/palette.js";
+import { nameOf } from "../../web/view/sampled.js";
 import { linearTicks, logTicks, numberScale } from "../../web/view/scales.js";
 import { safeLines, safeText, shortenMiddle } from "../../web/view/safe_text.js";
 import { ViewState } from "../../web/view/state.js";
@@ -278,6 +279,13 @@ test("the budget of a point chooses that point", () => {
     points.forEach((point, i) => assert.equal(pointWithin(points, { kind, value: budgetOf(point, kind) }), i));
   }
   assert.equal(pointWithin(points, { kind: "size", value: 0.1 }), 0);
+});
+
+test("a mix that was sampled whole is named by what it is and by its formats", () => {
+  const counts = { nvfp4: 3, bf16: 1 };
+  assert.equal(nameOf({ counts, is_preset: false }, false, "wan2.2"), "3 nvfp4, 1 bf16");
+  assert.equal(nameOf({ counts, is_preset: true }, false, "wan2.2"), "preset wan2.2 · 3 nvfp4, 1 bf16");
+  assert.equal(nameOf({ counts, is_preset: true }, true, "x"), "this mix · preset x · 3 nvfp4, 1 bf16");
 });
 
 test("the view of all layers of Qwen-Image is below 1 MB", () => {

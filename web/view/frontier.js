@@ -4,6 +4,7 @@ import { budgetOf, BUDGET_KINDS, pointWithin } from "./budget.js";
 import { axis, OWN_CURSOR } from "./charts.js";
 import { el, localPoint, menu } from "./dom.js";
 import { formatBytes, formatNumber, formatPercent, trimZeros } from "./numbers.js";
+import { sampledTable } from "./sampled.js";
 import { logTicks } from "./scales.js";
 import { safeText } from "./safe_text.js";
 import { readTheme } from "./theme.js";
@@ -62,7 +63,15 @@ export class FrontierChart {
     const help = this.canChoose ? "Drag along the curve, or type a budget; the next run mixes for it." : "";
     // Upright and above the chart: labels of this length do not fit along the axis.
     const caption = el("div", { class: "nv-muted nv-help", text: `${data.label}, over the size` });
-    this.element = el("div", { class: "nv-frontier-box" }, bar, caption, this.host, help ? el("p", { class: "nv-muted nv-help", text: help }) : null);
+    this.element = el(
+      "div",
+      { class: "nv-frontier-box" },
+      bar,
+      caption,
+      this.host,
+      help ? el("p", { class: "nv-muted nv-help", text: help }) : null,
+      sampledTable(data),
+    );
     /** @type {uPlot | null} */
     this.chart = null;
     this.field.value = String(budgetOf(data.mix, this.kind));

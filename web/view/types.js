@@ -65,10 +65,16 @@
  */
 
 /**
+ * A mix that was sampled with all of its layers quantized; null: the result was not finite.
+ * @typedef {FrontierPoint & { shift: number | null, is_preset: boolean }} SampledPoint
+ */
+
+/**
  * @typedef {{
  *   points: FrontierPoint[],
  *   mix: FrontierPoint,
  *   preset?: (FrontierPoint & { name: string }) | null,
+ *   sampled?: SampledPoint[],
  *   label: string,
  *   budget: { kind: string, value: number | null },
  * }} Frontier

@@ -19,15 +19,27 @@ from ...planning.plan import Plan, make_plan
 from ...planning.recipe import Recipe, Rule, layer_size
 from ...progress import OnProgress
 from ...sensitivity.artefact import Sensitivity
-from ...sensitivity.whole import WholeShift, formats_digest
+from ...sensitivity.whole import formats_digest
 from ..exact_recipe import exact_recipe
 from .budget import Budget, format_size
 from .options import MIX_FORMATS, Option, find_groups, member
 from .problem import MixPoint, MixProblem, point_of
 from .reasons import mix_warnings, mixed_layers
-from .rivals import formats_of, quantized_formats, sampled_best
+from .rivals import SampledChoice, formats_of, quantized_formats, sampled_choices
 
 FRONTIER_POINTS = 14
+
+
+@dataclass(frozen=True)
+class SampledPoint:
+    """Size and predicted error of a mix, and how far it moved the sampled latent, 0.03 for 3%.
+
+    ``is_preset``: it is the plan that the mixes started from.
+    """
+
+    point: MixPoint
+    shift: float
+    is_preset: bool
 
 
 @dataclass(frozen=True)
@@ -35,13 +47,15 @@ class SampledMix:
     """Shifts of the sampled latent with all layers of a mix quantized, 0.03 for 3%.
 
     ``mix`` is the mix that was taken, ``preset`` the plan that it started from (None: not sampled),
-    ``least_sum`` the mix of the least predicted error, ``mixes`` how many were sampled.
+    ``least_sum`` the mix of the least predicted error, ``mixes`` how many were sampled. ``points``
+    has all of them, the one that was taken first.
     """
 
     mix: float
     preset: float | None
     least_sum: float
     mixes: int
+    points: tuple[SampledPoint, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -152,7 +166,8 @@ def mix_plan(
     budget = budget or Budget(size=base.bytes_after)
     ruled, problem = _problem_with_rules(base, inventory, sensitivity, formats, rules)
     least_sum = problem.solve(budget)
-    shifts, taken = sampled_best(ruled, problem, least_sum, sensitivity, budget)
+    choices = sampled_choices(ruled, problem, least_sum, sensitivity, budget)
+    taken = choices[0].options if choices else least_sum
     preset = _preset_point(base, inventory, sensitivity)
     point = problem.point(taken) if taken else preset  # the preset may have moved the latent least
     warnings = mix_warnings(ruled, sensitivity, problem.unknown, drift)
@@ -166,21 +181,34 @@ def mix_plan(
         unknown=problem.unknown,
         has_latents=sensitivity.has_latents,
         is_of_samplings=sensitivity.is_of_samplings,
-        sampled=_sampled(shifts, ruled, least_sum),
+        sampled=_sampled(choices, ruled, least_sum, problem, preset),
     )
 
 
 def _sampled(
-    shifts: Sequence[WholeShift], base: Plan, least_sum: Sequence[Option]
+    choices: Sequence[SampledChoice],
+    base: Plan,
+    least_sum: Sequence[Option],
+    problem: MixProblem,
+    preset: MixPoint,
 ) -> SampledMix | None:
-    if not shifts:
+    if not choices:
         return None
-    by_key = {whole.key: whole.shift for whole in shifts}
+    by_key = {each.whole.key: each.whole.shift for each in choices}
+    own = formats_digest(formats_of(base))
     return SampledMix(
-        mix=shifts[0].shift,
-        preset=by_key.get(formats_digest(formats_of(base))),
+        mix=choices[0].whole.shift,
+        preset=by_key.get(own),
         least_sum=by_key[formats_digest(quantized_formats(least_sum))],
-        mixes=len(shifts),
+        mixes=len(choices),
+        points=tuple(
+            SampledPoint(
+                point=problem.point(each.options) if each.options else preset,
+                shift=each.whole.shift,
+                is_preset=each.whole.key == own,
+            )
+            for each in choices
+        ),
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ...errors import PlanError
 from ...formats import get_format
@@ -99,29 +99,36 @@ def formats_of(plan: Plan) -> Formats:
     return {layer.name: layer.format for layer in plan.quantized() if layer.kind == "linear"}
 
 
-def sampled_best(
+@dataclass(frozen=True)
+class SampledChoice:
+    """A mix that was sampled whole. ``options`` is None for the plan that it was made from."""
+
+    whole: WholeShift
+    options: list[Option] | None
+
+
+def sampled_choices(
     base: Plan,
     problem: MixProblem,
     best: Sequence[Option],
     sensitivity: Sensitivity,
     budget: Budget,
-) -> tuple[list[WholeShift], list[Option] | None]:
-    """Return the whole shifts to compare with the best choice, and the choice that moved least.
+) -> list[SampledChoice]:
+    """Return the choices to compare with the best one by their whole shifts, the least first.
 
-    There are none if the best choice was not sampled whole. The choice is None if the plan ``base``
-    itself moved less than any choice.
+    There are none if the best choice was not sampled whole.
     """
-    candidates: list[tuple[WholeShift, list[Option] | None]] = []
+    candidates: list[SampledChoice] = []
     for whole in comparable(sensitivity.whole):
         chosen = _choice_with(problem, whole.formats)
         if chosen is not None and problem.fits(chosen, budget):
-            candidates.append((whole, chosen))
+            candidates.append(SampledChoice(whole, chosen))
         elif whole.key == formats_digest(formats_of(base)) and problem.fits(base, budget):
-            candidates.append((whole, None))
+            candidates.append(SampledChoice(whole, None))
     # A limit of the error has no candidates: whole shifts are no measure of its sum.
-    if formats_digest(quantized_formats(best)) not in {whole.key for whole, _ in candidates}:
-        return [], list(best)
-    return [whole for whole, _ in candidates], candidates[0][1]
+    if formats_digest(quantized_formats(best)) not in {each.whole.key for each in candidates}:
+        return []
+    return candidates
 
 
 def _choice_with(problem: MixProblem, formats: Formats) -> list[Option] | None:

@@ -75,6 +75,7 @@ def _tiles(mix: Mix) -> tuple[Tile, ...]:
             f"{point.bits:.2f}",
             f"nominal, of the mixed layers; preset {preset.bits:.2f}",
         ),
+        *_sampled_tile(mix),
         formats_tile(point.counts),
         Tile(
             "4-bit products",
@@ -85,11 +86,27 @@ def _tiles(mix: Mix) -> tuple[Tile, ...]:
     )
 
 
+def _sampled_tile(mix: Mix) -> tuple[Tile, ...]:
+    """Return the tile of what samplings with the whole mix showed, if there were any."""
+    found = mix.sampled
+    if found is None:
+        return ()
+    tone: Tone = "good" if found.preset is not None and found.mix < found.preset else ""
+    preset = "" if found.preset is None else f"preset {error_text(found.preset)}; "
+    detail = f"{preset}the least of {found.mixes} mixes"
+    return (Tile("sampled whole", error_text(found.mix), detail, tone),)
+
+
 def _frontier(mix: Mix) -> dict[str, Any]:
+    sampled = mix.sampled.points if mix.sampled else ()
     return {
         "points": [_point(point) for point in mix.frontier],
         "mix": _point(mix.point),
         "preset": {"name": mix.preset_name, **_point(mix.preset)},
+        "sampled": [
+            {**_point(each.point), "shift": rounded(each.shift), "is_preset": each.is_preset}
+            for each in sampled
+        ],
         "label": f"predicted error {what_is_predicted(mix)}",
         "budget": _budget(mix.budget),
     }

@@ -20,6 +20,7 @@ from pretended_gpu import GPU, PretendedGpu, Record
 
 import_foundry()
 
+from feedback_memory import feedback_memory  # noqa: E402
 from nvfp4_foundry.quant.calibration import (  # noqa: E402
     ActivationCollector,
     CalibrationStatistics,
@@ -154,7 +155,11 @@ def encodings() -> dict[str, Any]:
 
 def feedbacks() -> dict[str, Any]:
     """Return the costs of error feedback. Its chunks are of rows, and larger."""
-    return {name: encode("nvfp4", name, ROWS_OF_CHUNK // 2) for name in ("gptq", "gptaq")}
+    kinds = [("nvfp4", "gptq"), ("nvfp4", "gptaq")]
+    kinds += [(name, "gptq") for name in ("float8_e4m3fn", "mxfp8", "int8_rowwise")]
+    return {
+        f"{name} {rounding}": encode(name, rounding, ROWS_OF_CHUNK // 2) for name, rounding in kinds
+    }
 
 
 def emulations() -> dict[str, Any]:
@@ -371,6 +376,7 @@ def main(folder: Path) -> None:
             "probes": probes(tensors, source, statistics),
             "banks": banks(),
             "conversions": conversions(folder, source, statistics),
+            "feedback memory": feedback_memory(gpu, folder),
         }
     (folder / "result.json").write_text(json.dumps(results, indent=1))
 

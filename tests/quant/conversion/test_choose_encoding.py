@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,59 +16,19 @@ from nvfp4_foundry.quant.calibration import (
 )
 from nvfp4_foundry.quant.calibration.moments import InputMoments
 from nvfp4_foundry.quant.checkpoint import verify_checkpoint
-from nvfp4_foundry.quant.conversion.choose_encoding import bias_shift, choose_encoding, taken_over
+from nvfp4_foundry.quant.conversion.choose_encoding import choose_encoding, taken_over
 from nvfp4_foundry.quant.conversion.convert import convert
-from nvfp4_foundry.quant.conversion.observed_input import ObservedInput, ObservedInputs
 from nvfp4_foundry.quant.errors import CalibrationError
-from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.planning import get_preset, make_plan, take_inventory
 from nvfp4_foundry.quant.reports.conversion import conversion_headline
 from nvfp4_foundry.quant.rounding import get_rounding
 from nvfp4_foundry.quant.sources import SafetensorsFile
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-WIDTH = 64
+from tests.helpers.observed_inputs import WIDTH, low_rank, observe, weight_of, white
+
 NVFP4 = get_format("nvfp4")
-Draw = Callable[[int], torch.Tensor]
-
-
-def low_rank(rank: int = 8, offset: float = 0.0) -> Draw:
-    """Return inputs in few directions, so that channels can compensate for each other."""
-    mixing = torch.randn(rank, WIDTH, generator=torch.Generator().manual_seed(0))
-
-    def draw(seed: int) -> torch.Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randn(400, rank, generator=generator) @ mixing + offset
-
-    return draw
-
-
-def white(seed: int) -> torch.Tensor:
-    return torch.randn(400, WIDTH, generator=torch.Generator().manual_seed(seed))
-
-
-def observe(draw: Draw, runs: int = 2, rows: int = 200, **settings: int) -> ObservedInput:
-    """Collect four calls per run; the second run is held out."""
-    collector = ActivationCollector(
-        CollectorSettings(rows, **{"moments_budget_bytes": 2**28, **settings})
-    )
-    root = torch.nn.Sequential(torch.nn.Linear(WIDTH, 16))
-    with torch.no_grad():
-        for run in range(runs):
-            collector.new_run(f"prompt {run}", run_id=f"{run:032x}")
-            with collector.observe(root):
-                for call in range(4):
-                    collector.begin_call(1.0 - call / 4)
-                    root(draw(10 * run + call))
-    statistics = collector.snapshot(ModelFingerprint({}, {}))
-    observed = ObservedInputs(statistics).of("0")
-    assert observed is not None
-    return observed
-
-
-def weight_of(rows: int = 48) -> torch.Tensor:
-    return 0.1 * torch.randn(rows, WIDTH, generator=torch.Generator().manual_seed(1))
 
 
 @pytest.mark.parametrize("rounding", ["gptq", "gptaq"])
@@ -140,8 +98,6 @@ def test_16_bit_activations_are_judged_as_such() -> None:
     assert chosen.rounding == "gptq" and chosen.error is not None
     assert chosen.error.w4a16 == pytest.approx(chosen.error.w4a4, rel=1e-6)
     assert chosen.error.runtime_scale is None
-    float8 = choose_encoding(weight_of(), get_format("float8_e4m3fn"), "gptq", observed, None)
-    assert float8.rounding == "weighted" and "has no error feedback" in float8.reason
 
 
 def test_layers_of_one_input_share_its_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,117 +109,6 @@ def test_layers_of_one_input_share_its_hessian(monkeypatch: pytest.MonkeyPatch) 
         type(observed.statistics.moments), "load", lambda _: pytest.fail("loaded twice")
     )
     assert observed.moments is moments
-
-
-def test_the_bias_makes_up_for_the_mean_error() -> None:
-    """If inputs have a large mean, correcting the bias removes the mean output error."""
-    observed = observe(low_rank(offset=3.0))
-    weight = weight_of()
-    kept = choose_encoding(weight, NVFP4, "mse", observed, None)
-    chosen = choose_encoding(weight, NVFP4, "mse", observed, None, correct_bias=True)
-    assert kept.bias_shift is None and chosen.bias_shift is not None
-    assert chosen.bias_reason.startswith("corrected: ")
-    assert kept.error is not None and chosen.error is not None
-    assert chosen.error.w4a4 < kept.error.w4a4
-    x = low_rank(offset=3.0)(99)
-    decoded = NVFP4.decode(chosen.encoded.tensors, tuple(weight.shape))
-    error = NVFP4.emulate_activations(x, None) @ decoded.T - x @ weight.T
-    assert (error + chosen.bias_shift).mean(0).norm() < 0.3 * error.mean(0).norm()
-    # The sign by hand: what is missing from the mean output is added.
-    moments = observed.moments
-    assert moments is not None and observed.means is not None
-    torch.testing.assert_close(observed.means, (moments.mean, moments.mean_rounded))
-    expected = moments.mean @ weight.T - moments.mean_rounded @ decoded.T
-    torch.testing.assert_close(chosen.bias_shift, expected, rtol=1e-3, atol=1e-5)
-    w4a16 = bias_shift(weight, decoded.__getitem__, get_format("nvfp4_w4a16"), observed.means)
-    torch.testing.assert_close(w4a16, moments.mean @ (weight - decoded).T, rtol=1e-3, atol=1e-5)
-
-
-def test_a_bias_is_not_judged_by_the_prompt_it_was_made_of() -> None:
-    """The mean error of a context of two tokens, equal in all steps, says nothing on others."""
-
-    def draw(seed: int) -> torch.Tensor:
-        return low_rank(offset=0.5)(seed // 10)[:2].repeat(200, 1)
-
-    for runs, judged in ((1, False), (2, True)):
-        observed = observe(draw, runs=runs)
-        chosen = choose_encoding(weight_of(), NVFP4, "mse", observed, None, correct_bias=True)
-        assert ("another prompt must judge" not in chosen.bias_reason) == judged
-        assert judged or chosen.bias_shift is None
-
-
-def test_a_bias_that_would_not_help_is_kept() -> None:
-    chosen = choose_encoding(weight_of(), NVFP4, "mse", observe(white), None, correct_bias=True)
-    assert chosen.bias_shift is None and chosen.bias_reason.startswith("kept: ")
-    for_max = choose_encoding(
-        weight_of(), NVFP4, "max", observe(low_rank(offset=3.0)), None, correct_bias=True
-    )
-    assert for_max.bias_shift is None
-
-
-class Toy(torch.nn.Module):
-    """Two blocks of two Linear layers. The first gets inputs of low rank with a large mean."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.blocks = torch.nn.ModuleList(
-            torch.nn.ModuleDict(
-                {"a": torch.nn.Linear(WIDTH, WIDTH), "b": torch.nn.Linear(WIDTH, WIDTH)}
-            )
-            for _ in range(2)
-        )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        for block in self.blocks:
-            assert isinstance(block, torch.nn.ModuleDict)
-            block["b"](torch.nn.functional.gelu(block["a"](x)))
-        return x
-
-
-@pytest.fixture
-def toy(tmp_path: Path) -> Iterator[tuple[SafetensorsFile, CalibrationStatistics, Path]]:
-    torch.manual_seed(0)
-    model, path = Toy(), tmp_path / "toy.safetensors"
-    save_file({n: t.to(torch.bfloat16) for n, t in model.state_dict().items()}, path)
-    collector = ActivationCollector(CollectorSettings(200, moments_budget_bytes=2**28))
-    draw = low_rank(offset=3.0)
-    with SafetensorsFile(path) as source, torch.no_grad():
-        for run in range(2):
-            collector.new_run(f"prompt {run}", run_id=f"{run:032x}")
-            with collector.observe(model):
-                for call in range(4):
-                    model(draw(10 * run + call))
-        yield source, collector.snapshot(source.fingerprint()), path
-
-
-def test_a_checkpoint_with_corrected_biases(
-    toy: tuple[SafetensorsFile, CalibrationStatistics, Path], tmp_path: Path
-) -> None:
-    source, statistics, path = toy
-    target = tmp_path / "out.safetensors"
-    recipe = get_preset("all").build({})
-    plan = make_plan(recipe, take_inventory(source))
-    report = convert(source, plan, target, statistics=statistics)
-    corrected = [la.name for la in report.layers if la.bias_digest]
-    assert corrected and report.corrected_biases == len(corrected)
-    assert f"{len(corrected)} biases corrected" in conversion_headline(report)
-    stored, original = load_file(target), load_file(path)
-    for layer in report.layers:
-        name = f"{layer.name}.bias"
-        assert stored[name].dtype == torch.bfloat16
-        assert torch.equal(stored[name], original[name]) == (layer.name not in corrected)
-    assert verify_checkpoint(target, path).problems == ()
-    stored[f"{corrected[0]}.bias"][0] += 1
-    with SafetensorsFile(target) as written:
-        metadata = dict(written.metadata)
-    save_file(stored, target, metadata)
-    problems = verify_checkpoint(target, path).problems
-    name = f"{corrected[0]}.bias"
-    assert f"{name}: the tensor differs from the corrected bias that was written" in problems
-    off = replace(plan, recipe=recipe.model_copy(update={"bias_correction": False}))
-    report = convert(source, off, target, statistics=statistics, overwrite=True)
-    assert report.corrected_biases == 0
-    assert torch.equal(load_file(target)["blocks.0.a.bias"], original["blocks.0.a.bias"])
 
 
 def test_the_report_counts_what_layers_really_got(
@@ -367,14 +212,6 @@ def test_moments_that_cannot_be_used_leave_the_plain_rounding() -> None:
         assert chosen.rounding == "weighted" and "not finite; calibrate again" in chosen.reason
 
 
-def test_the_bias_alone_does_not_load_the_hessian(monkeypatch: pytest.MonkeyPatch) -> None:
-    observed = observe(low_rank(offset=3.0))
-    moments = type(observed.statistics.moments)
-    monkeypatch.setattr(moments, "load", lambda _: pytest.fail("loaded"))
-    chosen = choose_encoding(weight_of(), NVFP4, "weighted", observed, None, correct_bias=True)
-    assert chosen.bias_shift is not None
-
-
 def test_nothing_is_measured_where_nothing_depends_on_it() -> None:
     observed = observe(low_rank())
     chosen = choose_encoding(weight_of(), NVFP4, "mse", observed, None, measure_outputs=False)
@@ -382,21 +219,41 @@ def test_nothing_is_measured_where_nothing_depends_on_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "used"),
-    [("int8_rowwise", "weighted"), ("int8_convrot", "weighted"), ("mxfp8", "max")],
+    ("name", "plain", "unseen"),
+    [
+        ("int8_rowwise", "weighted", "mse"),
+        ("int8_convrot", "weighted", "mse"),
+        ("float8_e4m3fn", "weighted", "mse"),
+        ("float8_e5m2", "max", "max"),
+        ("mxfp8", "max", "max"),
+    ],
 )
-def test_second_order_rounding_is_for_nvfp4_and_the_others_say_what_they_used(
-    name: str, used: str
+def test_formats_of_8_bits_keep_what_helps_on_held_out_inputs(
+    name: str, plain: str, unseen: str
 ) -> None:
     observed = observe(low_rank())
     fmt = get_format(name)
-    for rounding in ("gptq", "gptaq", "weighted"):
+    before = choose_encoding(weight_of(), fmt, "weighted", observed, None)
+    assert before.rounding == plain and before.error is not None
+    for rounding in ("gptq", "gptaq"):
         chosen = choose_encoding(weight_of(), fmt, rounding, observed, None)
-        assert chosen.rounding == used
-        assert chosen.error is not None and chosen.error.w4a4 != chosen.error.w4a16
-        assert chosen.error.runtime_scale is None
-    unseen = choose_encoding(weight_of(), fmt, "gptq", None, None)
-    assert unseen.rounding == ("max" if used == "max" else "mse")
+        assert chosen.rounding == rounding and chosen.error is not None
+        assert chosen.error.w4a16 < 0.8 * before.error.w4a16
+        assert (chosen.error.w4a4 == chosen.error.w4a16) == (name == "float8_e5m2")
+    assert choose_encoding(weight_of(), fmt, "gptq", None, None).rounding == unseen
+
+
+def test_float8_keeps_weighted_where_feedback_does_not_help() -> None:
+    def draw(seed: int) -> torch.Tensor:
+        return low_rank()(seed) if seed < 10 else 4 * white(seed)
+
+    observed = observe(draw)
+    fmt = get_format("float8_e4m3fn")
+    chosen = choose_encoding(weight_of(), fmt, "gptq", observed, None)
+    plain = choose_encoding(weight_of(), fmt, "weighted", observed, None)
+    assert chosen.rounding == "weighted" and chosen.reason.startswith("weighted, not gptq: error ")
+    codes = [c.encoded.tensors["weight"].view(torch.uint8) for c in (chosen, plain)]
+    assert torch.equal(*codes)
 
 
 def test_errors_of_what_is_taken_over_are_of_rounded_inputs_alone() -> None:
@@ -405,14 +262,3 @@ def test_errors_of_what_is_taken_over_are_of_rounded_inputs_alone() -> None:
     chosen = taken_over(encoded.tensors, (32, WIDTH), NVFP4, observe(white), None)
     assert chosen.encoded.tensors is encoded.tensors
     assert chosen.error is not None and chosen.error.w4a16 == 0 < chosen.error.w4a4
-
-
-@pytest.mark.parametrize("rounding", ["gptq", "gptaq"])
-def test_a_format_without_error_feedback_says_so(rounding: str) -> None:
-    observed = observe(low_rank())
-    weight = torch.randn(16, WIDTH)
-    chosen = choose_encoding(weight, get_format("int8_rowwise"), rounding, observed, None)
-    assert chosen.rounding == "weighted"
-    assert chosen.reason == f"weighted, not {rounding}: int8_rowwise has no error feedback"
-    plain = choose_encoding(weight, get_format("int8_rowwise"), "weighted", observed, None)
-    assert torch.equal(chosen.encoded.tensors["weight"], plain.encoded.tensors["weight"])

@@ -307,6 +307,36 @@ def test_dragging_along_the_frontier_sets_the_budget_once(open_view: Open) -> No
     assert page.evaluate("test.budgets.at(-1)") == {"kind": "error", "value": 3.5}
 
 
+def test_mixes_that_were_sampled_whole_are_rows_with_bars_of_one_scale(open_view: Open) -> None:
+    page = open_view("mix", 640, 1200)
+    rows = page.locator(".nv-sampled tbody tr")
+    points = page.evaluate("test.view.frontier.sampled")
+    assert rows.count() == len(points) > 3
+    assert rows.nth(0).inner_text().startswith("this mix")
+    assert page.locator(".nv-sampled .nv-own").count() == 1
+    (preset,) = (i for i, point in enumerate(points) if point["is_preset"])
+    assert rows.nth(preset).inner_text().startswith("preset wan2.2")
+    assert "not finite" in rows.nth(len(points) - 1).inner_text()
+    bars = page.evaluate(
+        """[...document.querySelectorAll(".nv-sampled td:not(.nv-none):not(.nv-plain-number)")]
+        .map((td) => [td, parseFloat(td.style.backgroundSize), parseFloat(td.innerText)])
+        .map(([td, share, value]) => [td.clientWidth * share, value])
+        """
+    )
+    lengths = [length / value for length, value in bars]
+    assert max(lengths) < 1.02 * min(lengths)
+    assert page.evaluate("document.documentElement.scrollWidth") <= 640
+
+
+def test_a_mix_that_was_not_sampled_has_no_such_rows(open_view: Open) -> None:
+    page = open_view("mix", 640, 900)
+    page.evaluate(
+        "test.mounted.update({ ...test.view, frontier: { ...test.view.frontier, sampled: [] } })"
+    )
+    assert page.locator(".nv-frontier").count() == 1
+    assert page.locator(".nv-sampled").count() == 0
+
+
 def test_a_view_without_layers_has_no_tabs(open_view: Open) -> None:
     page = open_view("text", 560, 360)
     assert page.get_by_role("tab").count() == 0

@@ -73,6 +73,13 @@ def test_a_mix_is_never_worse_than_its_preset(probed: Probed) -> None:
     assert mix.sampled.mixes > 2
     assert mix.sampled.mix <= min(mix.sampled.preset, mix.sampled.least_sum)
     assert mix.point.bytes <= base.bytes_after
+    shifts = [each.shift for each in mix.sampled.points]
+    assert shifts == sorted(shifts) and len(shifts) == mix.sampled.mixes
+    assert mix.sampled.points[0].point == mix.point and shifts[0] == mix.sampled.mix
+    least = min(mix.sampled.points, key=lambda each: each.point.error)
+    assert least.shift == mix.sampled.least_sum
+    (preset,) = (each.shift for each in mix.sampled.points if each.is_preset)
+    assert preset == mix.sampled.preset
     for plan, shift in ((mix.plan, mix.sampled.mix), (base, mix.sampled.preset)):
         assert shift_of(plan, source, model) == pytest.approx(shift, rel=0.02)
     assert f"sampled {mix.sampled.mix:.2%} whole" in describe_mix(mix)
@@ -89,6 +96,7 @@ def test_the_mix_that_moved_the_latent_least_is_taken(probed: Probed) -> None:
         mix = mix_plan(base, inventory, replace(sensitivity, whole=shifts), points=0)
         assert formats_digest(formats_of(mix.plan)) == whole.key, number
         assert mix.sampled is not None and mix.sampled.mix == 0.01
+        assert mix.sampled.points[0].point == mix.point
         is_preset = whole.key == formats_digest(formats_of(base))
         assert ("none is better than the preset" in describe_mix(mix)) == is_preset
 

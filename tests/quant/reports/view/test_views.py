@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from nvfp4_foundry.quant.checkpoint import CheckpointSummary, LayerSummary
 from nvfp4_foundry.quant.checkpoint.layer_record import LayerRecord
 from nvfp4_foundry.quant.conversion.report import ConversionReport, LayerReport
-from nvfp4_foundry.quant.derive import Budget, mix_plan
+from nvfp4_foundry.quant.derive import Budget, mix_plan, rival_mixes
 from nvfp4_foundry.quant.formats import FORMATS
 from nvfp4_foundry.quant.planning import (
     Inventory,
@@ -38,6 +38,7 @@ from nvfp4_foundry.quant.reports.view import (
     text_view,
 )
 from nvfp4_foundry.quant.reports.view.numbers import rounded, rounded_up
+from nvfp4_foundry.quant.sensitivity.whole import WholeShift
 
 from tests.helpers.made_up_calibration import made_up_calibration
 from tests.helpers.made_up_models import inventory_from, random_costs, sensitivity_of
@@ -270,6 +271,33 @@ def test_a_mix_has_its_frontier_and_budgets_in_reach() -> None:
     for at, name in enumerate(data["layers"]["name"]):
         if chosen[name] in errors:
             assert values[at] == errors[chosen[name]]["w4a4"][at]
+
+
+@pytest.mark.parametrize("preset", [0.04, 0.02])
+def test_a_mix_shows_the_mixes_that_were_sampled_whole(preset: float) -> None:
+    names = [f"blocks.{n}.{x}" for n in range(4) for x in "ab"]
+    inventory = inventory_from(dict.fromkeys(names, (96, 96)))
+    rules = parse_rule_lines("*.a = nvfp4\n*.b = float8_e4m3fn")
+    base = make_plan(Recipe(rules=rules, name="mine"), inventory)
+    sensitivity = sensitivity_of(inventory, random_costs(names, 1))
+    plain = mix_view(mix_plan(base, inventory, sensitivity), sensitivity)
+    assert "sampled whole" not in [tile.label for tile in plain.tiles]
+    assert json_of(plain)["frontier"]["sampled"] == []
+    first, best, *_ = rival_mixes(base, inventory, sensitivity)
+    shifts = [WholeShift(first, preset), WholeShift(best, 0.03)]
+    shifts += [WholeShift(dict.fromkeys(names, "nvfp4"), math.inf)]
+    mix = mix_plan(base, inventory, replace(sensitivity, whole=tuple(shifts)))
+    data = json_of(mix_view(mix, sensitivity))
+    (tile,) = (tile for tile in data["tiles"] if tile["label"] == "sampled whole")
+    assert tile["value"] == f"{min(preset, 0.03):.2%}"
+    assert tile["detail"] == f"preset {preset:.2%}; the least of {len(shifts)} mixes"
+    assert tile.get("tone", "") == ("good" if preset > 0.03 else "")
+    points = data["frontier"]["sampled"]
+    assert [point["shift"] for point in points[:2]] == sorted([0.03, preset])
+    assert [point["shift"] for point in points[2:]] == [None]  # JSON has no infinity
+    assert [point["is_preset"] for point in points] == [preset < 0.03, preset > 0.03, False]
+    assert points[0]["bytes"] == data["frontier"]["mix"]["bytes"]
+    assert points[0]["error"] == data["frontier"]["mix"]["error"]
 
 
 def test_a_text_has_messages_and_tiles() -> None:
