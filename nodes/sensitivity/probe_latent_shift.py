@@ -90,14 +90,7 @@ class ProbeLatentShift(FoundryNode):
                     "and step. each input: all layers that receive the same tensor, such as q, k "
                     "and v; the best for Auto Mix. each layer: one layer alone.",
                 ),
-                io.Int.Input(
-                    "sigmas",
-                    default=2,
-                    min=1,
-                    max=100,
-                    tooltip="How many steps a short sampling has. They are spread evenly over the "
-                    "sampler's steps. Two are enough for a mix; four take twice as long.",
-                ),
+                _sigmas_input(),
                 StatisticsSocket.Input(
                     "statistics",
                     display_name="calibration",
@@ -177,6 +170,17 @@ def _rivals(
             return ()
 
     return find
+
+
+def _sigmas_input() -> io.Input:
+    return io.Int.Input(
+        "sigmas",
+        default=2,
+        min=1,
+        max=100,
+        tooltip="How many steps a short sampling has. They are spread evenly over the "
+        "sampler's steps. Two are enough for a mix; four take twice as long.",
+    )
 
 
 def _plan_input() -> io.Input:

@@ -21,6 +21,7 @@ from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, decide_s
 from ..calibration.observed_layers import find_linears
 from ..calibration.statistics import CalibrationStatistics
 from ..conversion.observed_input import ObservedInputs
+from ..planning.inventory import Layer
 from ..planning.plan import Plan
 from ..progress import OnProgress, numbered
 from ..sources.base import TensorSource
@@ -104,19 +105,15 @@ class LatentProbe:
         if statistics is not None:
             statistics.require_model(fingerprint)
         self._sensitivity = sensitivity
-        encode = LayerEncoder(source, sensitivity.rounding, device)
         found = layers_by_format(source, sensitivity, formats, plan)
-        counter = EncodingProgress(found, on_progress)
-        self._linears: dict[str, dict[str, QuantizedLinear]] = {}
-        self._units: dict[str, dict[str, tuple[str, ...]]] = {}
-        inputs = ObservedInputs(statistics)
-        for format_name, layers in found.items():
-            decisions = decide_scales(input_scale, statistics, layers)
-            fmt = quantized_format(format_name)
-            linears = dict(encoded_layers(encode, fmt, layers, decisions, inputs, counter))
-            self._linears[format_name] = linears
-            encoded = [layer for name, layer in layers.items() if name in linears]
-            self._units[format_name] = units_of(encoded, unit, sensitivity)
+        encode = LayerEncoder(source, sensitivity.rounding, device)
+        self._linears = _encoded(encode, found, statistics, input_scale, on_progress)
+        self._units = {
+            name: units_of(
+                [la for la in each.values() if la.name in self._linears[name]], unit, sensitivity
+            )
+            for name, each in found.items()
+        }
         layers = {name: layer for each in found.values() for name, layer in each.items()}
         self._order = probe_order(self._units, layers, sensitivity, plan)
         self._runs, self._stop_below = runs_of(self._units), stop_below
@@ -309,6 +306,23 @@ class LatentProbe:
 
     def _names(self) -> set[str]:
         return {name for linears in self._linears.values() for name in linears}
+
+
+def _encoded(
+    encode: LayerEncoder,
+    found: Mapping[str, Mapping[str, Layer]],
+    statistics: CalibrationStatistics | None,
+    input_scale: InputScalePolicy,
+    on_progress: OnProgress | None,
+) -> dict[str, dict[str, QuantizedLinear]]:
+    """Return the layers of each format as they are stored, without those with NaN."""
+    counter, inputs = EncodingProgress(found, on_progress), ObservedInputs(statistics)
+    linears = {}
+    for name, layers in found.items():
+        decisions = decide_scales(input_scale, statistics, layers)
+        fmt = quantized_format(name)
+        linears[name] = dict(encoded_layers(encode, fmt, layers, decisions, inputs, counter))
+    return linears
 
 
 def _identity(statistics: CalibrationStatistics | None) -> Any:
