@@ -90,6 +90,8 @@ class WeightFormat(ABC):
     signed: frozenset[str] = frozenset()
     #: The first ComfyUI that loads the format; None: every ComfyUI that this pack supports.
     needs_comfyui: tuple[int, int] | None = None
+    #: Whether a layer stores a factor per input channel, by which ComfyUI multiplies its input.
+    has_channel_scale: bool = False
     #: Kinds of layers that ComfyUI loads the format for.
     kinds: tuple[str, ...] = ("linear",)
     #: Whether a `ScaleRule` can improve on the max rule.

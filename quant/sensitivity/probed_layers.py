@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..calibration.input_scale import ScaleDecision
-from ..conversion.choose_encoding import choose_encoding
+from ..conversion.encode_weight import encode_weight, scaled_input_scale
 from ..conversion.layer import input_scale_of
 from ..conversion.observed_input import ObservedInput, ObservedInputs
 from ..errors import FormatError
 from ..formats import WeightFormat
+from ..formats.nvfp4 import PRE_QUANT_SCALE
 from ..hardware.emulation import InputRounding, is_rounded_natively
 from ..planning.inventory import Layer
 from ..progress import OnProgress, numbered
@@ -60,20 +61,26 @@ class LayerEncoder:
         if tensors is None:
             weight = self.source.load(name).to(self.device)
             try:
-                chosen = choose_encoding(
+                chosen = encode_weight(
                     weight, fmt, self.rounding, observed, input_scale, measure_outputs=False
                 )
             except FormatError:
                 return None
             tensors = chosen.encoded.tensors
+            input_scale = scaled_input_scale(input_scale, chosen, observed)
         bias = self.source.load(layer.companions[0].name) if layer.companions else None
         return QuantizedLinear(
-            rounding=InputRounding(fmt, input_scale),
+            rounding=InputRounding(fmt, input_scale, _factors(tensors)),
             tensors={suffix: tensor.cpu() for suffix, tensor in tensors.items()},
             shape=layer.shape,
             # A source may return tensors that it owns.
             bias=None if bias is None else bias.clone(),
         )
+
+
+def _factors(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    factors = tensors.get(PRE_QUANT_SCALE)
+    return None if factors is None else factors.cpu()
 
 
 class EncodingProgress:
