@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from nvfp4_foundry.quant.calibration.moments import InputMoments, MomentAccumulator, MomentPart
+from nvfp4_foundry.quant.calibration.moment_accumulator import MomentAccumulator
+from nvfp4_foundry.quant.calibration.moments import InputMoments, MomentPart
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.formats.rotation import DEFAULT_GROUP, rotate
 from nvfp4_foundry.quant.rounding import GptqRule, feedback, get_rounding, gptq, second_moments
