@@ -21,12 +21,9 @@ from math import ceil
 from pathlib import Path
 
 import torch
+from nvfp4_foundry.quant.calibration.moment_accumulator import MomentAccumulator, moments_bytes
 from nvfp4_foundry.quant.calibration.moment_schedule import ENOUGH_TOKENS
-from nvfp4_foundry.quant.calibration.moments import (
-    InputMoments,
-    MomentAccumulator,
-    moments_bytes,
-)
+from nvfp4_foundry.quant.calibration.moments import InputMoments
 from nvfp4_foundry.quant.conversion.output_trial import OutputTrial, decode_with
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.reports.markdown import table

@@ -70,5 +70,8 @@ _NOTES = {
     "precise and slower.",
     "asym_w4a8_int8": "4.5 bits per weight, 8-bit activations, for Ampere and newer. As small as "
     "nvfp4, more precise, and slower than it on Blackwell. Needs ComfyUI 0.33.",
+    "nvfp4_smooth": "nvfp4 whose input is multiplied by a factor per channel where that helps. For "
+    "layers with loud channels, with a calibration that has Hessians. LoRAs only in bypass mode. "
+    "Needs ComfyUI 0.33.",
     "float8_e5m2": "8 bits per weight, 16-bit activations. Less precise than float8_e4m3fn.",
 }

@@ -25,8 +25,8 @@ def comfyui_input() -> io.Input:
         optional=True,
         advanced=True,
         tooltip="The oldest ComfyUI that must load the checkpoint. Formats that it does not know "
-        "are not chosen, and refused in rules: asym_w4a8_int8 needs 0.33. Choose an older one than "
-        "yours if you give the checkpoint to others.",
+        "are not chosen, and refused in rules: asym_w4a8_int8 and nvfp4_smooth need 0.33. Choose "
+        "an older one than yours if you give the checkpoint to others.",
     )
 
 

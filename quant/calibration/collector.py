@@ -18,8 +18,8 @@ from ..fingerprint import ModelFingerprint
 from .input_group import InputGroup
 from .measurement import Measurement, is_measurable, measure
 from .merge import merge
+from .moment_accumulator import MomentAccumulator
 from .moment_schedule import MomentProgress, MomentSchedule, tokens_per_call
-from .moments import MomentAccumulator
 from .observed_layers import find_linears
 from .records import UNKNOWN_BRANCH
 from .reservoir import Reservoir

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from .measurement import Measurement
-from .moments import MomentAccumulator, MomentPart
+from .moment_accumulator import MomentAccumulator
+from .moments import MomentPart
 from .reservoir import Candidates, Reservoir, keep_lowest
 from .tensor_rows import index_tensor
 

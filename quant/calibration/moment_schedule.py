@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from .input_group import InputGroup
-from .moments import moments_bytes
+from .moment_accumulator import moments_bytes
 from .records import LayerStatistics
 from .settings import CollectorSettings
 from .statistics import CalibrationStatistics

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import uuid
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,8 +18,6 @@ import torch
 
 from ..errors import CalibrationError, FileError, SourceError, is_out_of_memory
 from ..files.write import make_folder, written_whole
-from ..formats.nvfp4 import round_through_nvfp4
-from ..formats.nvfp4_scales import NVFP4_MAX
 from ..rounding.second_moments import SecondMoments
 from ..sources.safetensors_file import SafetensorsFile
 from ..sources.write_tensors import write_tensors
@@ -29,95 +26,14 @@ from .unlisted import mark
 # Rows of the symmetric matrix kept together. Only values up to the last column of their diagonal
 # are gathered and stored, so smaller bands waste less; earlier versions wrote bands of 1024.
 _PANEL = 256
-_VECTORS = ("sum", "sum_rounded", "residual_energy")
-_HESSIAN, _ROWS, _RESIDUAL = "hessian", "rows of the hessian", "residual"
+#: The tensors of a part beside its matrices, [K].
+VECTORS = ("sum", "sum_rounded", "residual_energy")
+_HESSIAN, _ROWS, RESIDUAL = "hessian", "rows of the hessian", "residual"
 
 
-def moments_bytes(in_features: int) -> int:
-    """Return the memory that collecting an input of this width takes, in bytes."""
-    triangle = sum((stop - start) * stop for start, stop in _panels(in_features))
-    return 4 * (triangle + in_features * in_features + len(_VECTORS) * in_features)
-
-
-class MomentAccumulator:
-    """Running sums over the tokens of one input, on the device of the activations."""
-
-    def __init__(self, in_features: int, device: torch.device) -> None:
-        """Start at zero."""
-
-        def zeros(*shape: int) -> torch.Tensor:
-            return torch.zeros(shape, dtype=torch.float32, device=device)
-
-        self.in_features = in_features
-        self.device = device
-        self._panels = [zeros(stop - start, stop) for start, stop in _panels(in_features)]
-        self._residual = zeros(in_features, in_features)
-        self._vectors = {name: zeros(in_features) for name in _VECTORS}
-        # Tokens summed, different tokens, calls, and calls with the same tokens as the call before.
-        self._counts = torch.zeros(4, dtype=torch.int64, device=device)
-        # By guidance branches, which may alternate: repetitions so far, tokens of one call.
-        self._streaks: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
-
-    def add(
-        self,
-        rows: torch.Tensor,
-        amax: torch.Tensor,
-        fresh: torch.Tensor,
-        branches: tuple[int, ...] = (),
-    ) -> None:
-        """Add tokens. Waits for the device only if the model moved to another one during the run.
-
-        Args:
-            rows: ``[T, K]``; rows with NaN or infinity are left out.
-            amax: 0-d, the largest |x| of the whole call, which sets the runtime's tensor scale.
-            fresh: 0-d bool, whether the call differs from the previous one of these branches. The
-                first repetition counts, because the first call lacks the tokens sampled as rows.
-                Later repetitions are left out.
-            branches: guidance branches of the call.
-        """
-        x, amax, fresh = rows.to(self.device).float(), amax.to(self.device), fresh.to(self.device)
-        zero = torch.zeros((), dtype=torch.int64, device=self.device)
-        repeats, latest = self._streaks.get(branches, (zero, zero))
-        repeats = torch.where(fresh, zero, repeats + 1)
-        usable = torch.isfinite(x).all(dim=1) & (repeats <= 1) & torch.isfinite(amax)
-        x = torch.where(usable.unsqueeze(1), x, 0.0)
-        scale = torch.nan_to_num(amax.float(), 1.0, 1.0, 1.0) / NVFP4_MAX
-        rounded = round_through_nvfp4(x, scale, torch.float32)
-        residual = x - rounded
-        for panel, (start, stop) in zip(self._panels, _panels(self.in_features), strict=True):
-            panel.addmm_(rounded[:, start:stop].t(), rounded[:, :stop])
-        self._residual.addmm_(residual.t(), rounded)
-        self._vectors["sum"] += x.sum(0)
-        self._vectors["sum_rounded"] += rounded.sum(0)
-        self._vectors["residual_energy"] += residual.square().sum(0)
-        tokens = usable.sum()
-        # The first of two equal calls may lack some tokens; the others count once.
-        different = torch.where(fresh, tokens, (tokens - latest).clamp(min=0))
-        self._streaks[branches] = (repeats, torch.where(fresh, tokens, tokens.maximum(latest)))
-        calls = torch.stack([torch.ones_like(tokens), (~fresh).to(tokens)])
-        self._counts += torch.cat([torch.stack([tokens, different]), calls])
-
-    def finish(self, run: str, folder: Path | None) -> MomentPart | None:
-        """Return the sums as a part of ``run``, written to ``folder`` if one is given.
-
-        None if no token was usable. Reads from the device, so hooks must not call it.
-
-        Raises:
-            CalibrationError: the folder cannot be written.
-        """
-        summed, tokens, calls, stale = self._counts.tolist()
-        if not tokens:
-            return None
-        for sums in (*self._panels, self._residual, *self._vectors.values()):
-            sums.mul_(tokens / summed)
-        tensors = {f"hessian.{i}": panel.cpu() for i, panel in enumerate(self._panels)}
-        # bfloat16 halves the size, and its rounding is below the sampling error.
-        tensors[_RESIDUAL] = self._residual.to(torch.bfloat16).cpu()
-        tensors |= {name: vector.cpu() for name, vector in self._vectors.items()}
-        part = MomentPart(
-            uuid.uuid4().hex, run, tokens, self.in_features, 2 * stale >= calls, tensors
-        )
-        return part if folder is None else part.stored_in(folder, listed=False)
+def panels(width: int) -> list[tuple[int, int]]:
+    """Return the bands of rows, from and to, in which a Hessian of this width is stored."""
+    return [(start, min(start + _PANEL, width)) for start in range(0, width, _PANEL)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -257,16 +173,16 @@ class InputMoments:
         total = {_HESSIAN: torch.zeros(width, width), _ROWS: torch.zeros(width)}
         try:
             for part in self.parts:
-                part.add_to(total, but=(_RESIDUAL,))
+                part.add_to(total, but=(RESIDUAL,))
             if not (total[_ROWS] == len(self.parts)).all():
                 raise ValueError("rows are missing")
-            mean, rounded, energy = (total.pop(name).view(width).div_(tokens) for name in _VECTORS)
+            mean, rounded, energy = (total.pop(name).view(width).div_(tokens) for name in VECTORS)
         except (KeyError, RuntimeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
             raise self._damaged(error) from error
         hessian = total[_HESSIAN].div_(tokens)
-        for start, stop in _panels(width):
+        for start, stop in panels(width):
             hessian[:stop, start:stop] = hessian[start:stop, :stop].mT.clone()
         return SecondMoments(hessian, None, energy, mean, rounded, tokens, self._load_residual)
 
@@ -276,25 +192,21 @@ class InputMoments:
         Raises:
             CalibrationError: a part's file is missing or damaged.
         """
-        total = {_RESIDUAL: torch.zeros(self.in_features, self.in_features)}
+        total = {RESIDUAL: torch.zeros(self.in_features, self.in_features)}
         try:
             for part in self.parts:
-                part.add_to(total, (_RESIDUAL,))
+                part.add_to(total, (RESIDUAL,))
         except (KeyError, RuntimeError) as error:
             if is_out_of_memory(error):
                 raise
             raise self._damaged(error) from error
-        return total[_RESIDUAL].div_(self.tokens)
+        return total[RESIDUAL].div_(self.tokens)
 
     def _damaged(self, error: Exception) -> CalibrationError:
         width = self.in_features
         return CalibrationError(
             f"the Hessian files of an input of width {width} are damaged: {error}. Calibrate again"
         )
-
-
-def _panels(width: int) -> list[tuple[int, int]]:
-    return [(start, min(start + _PANEL, width)) for start in range(0, width, _PANEL)]
 
 
 def _add(total: dict[str, torch.Tensor], name: str, tensor: torch.Tensor) -> None:

@@ -15,10 +15,16 @@ from typing import Any
 import torch
 
 from .. import VERSION
-from ..calibration.input_scale import InputScalePolicy, ScaleDecision, decide_scales
+from ..calibration.input_scale import (
+    InputScalePolicy,
+    ScaleDecision,
+    decide_scales,
+    scaled_input_ratio,
+)
 from ..calibration.statistics import CalibrationStatistics
 from ..errors import CalibrationError, CheckpointError
 from ..formats.base import TensorSpec, is_full_precision
+from ..formats.nvfp4 import PRE_QUANT_SCALE
 from ..progress import OnProgress, numbered
 from ..sources import PrefixedSource, TensorSource, find_prefix, open_tensors
 from ..sources.stored_layers import INPUT_SCALE, StoredLayer, read_layout
@@ -108,7 +114,11 @@ def rescale_checkpoint(
         if statistics is not None:
             compared = require_same_model(statistics.fingerprint, model, layers)
         decisions = decide_scales(policy, statistics, scaled, layers)
-        rescaled = tuple(_rescaled(model, la, decisions[name]) for name, la in scaled.items())
+        ratios = {name: _ratio(model, layer, statistics) for name, layer in scaled.items()}
+        rescaled = tuple(
+            _rescaled(model, la, _of_scaled_input(decisions[name], ratios[name], policy))
+            for name, la in scaled.items()
+        )
         report = RescaleReport(
             source=str(path),
             target=str(target or ""),
@@ -171,6 +181,39 @@ def _rescaled(model: TensorSource, layer: StoredLayer, decision: ScaleDecision) 
         after=None if after is None else float(torch.tensor(after, dtype=torch.float32)),
         reason=decision.reason,
     )
+
+
+def _ratio(
+    model: TensorSource, layer: StoredLayer, statistics: CalibrationStatistics | None
+) -> float | None:
+    """Return by how much the layer's factors change its largest input; None if that is unknown."""
+    factors = layer.tensors.get(PRE_QUANT_SCALE)
+    if factors is None:
+        return 1.0
+    observed = statistics.layers.get(layer.name) if statistics else None
+    return scaled_input_ratio(model.load(factors.name), observed) if observed else None
+
+
+def _of_scaled_input(
+    decision: ScaleDecision, ratio: float | None, policy: InputScalePolicy
+) -> ScaleDecision:
+    """Return the decision for an input that is multiplied by factors per channel first.
+
+    Without a calibration, only a fixed scale is known.
+    """
+    if ratio == 1.0 or not decision.is_static:
+        return decision
+    if ratio is None and policy.kind == "fixed":
+        return decision
+    if ratio is None:
+        return ScaleDecision(
+            "dynamic: without a calibration, the scale of an input times factors "
+            "per channel (pre_quant_scale) is not known"
+        )
+    reason = f"{decision.reason}, for the input times {PRE_QUANT_SCALE}"
+    amax = None if decision.amax is None else decision.amax * ratio
+    scale = None if decision.input_scale is None else decision.input_scale * ratio
+    return ScaleDecision(reason, amax, scale)
 
 
 def _notes(statistics: CalibrationStatistics | None, compared: int) -> tuple[str, ...]:

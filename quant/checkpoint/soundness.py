@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..errors import FoundryError
+from ..formats.nvfp4 import PRE_QUANT_SCALE
 from ..planning.architectures import Architecture, detect_architecture
 from ..planning.architectures.known_models import known_model
 from ..planning.completeness import missing_parts
@@ -50,8 +51,8 @@ def needs_newer_comfyui(layers: Mapping[str, StoredLayer]) -> tuple[str, ...]:
         needed = getattr(layer.format, "needs_comfyui", None)
         if layer.format is not None and needed:
             found[layer.format.name] = needed
-        if "pre_quant_scale" in layer.tensors:
-            found["pre_quant_scale"] = (0, 30)
+        elif PRE_QUANT_SCALE in layer.tensors:
+            found[PRE_QUANT_SCALE] = (0, 30)
     return tuple(
         f"{name} needs ComfyUI {'.'.join(map(str, needed))} or newer"
         for name, needed in sorted(found.items())
@@ -91,7 +92,9 @@ def _undecoded(view: TensorSource) -> Iterator[str]:
     found: dict[str, list[str]] = {}
     for name in view.tensors:
         stored = view.stored_weight(name)
-        if stored is not None and not stored.comfyui_reads and is_readable(stored):
+        if stored is None or stored.comfyui_reads or not is_readable(stored):
+            continue
+        if not (stored.format and stored.format.has_channel_scale):  # a newer ComfyUI reads it
             found.setdefault(stored.label, []).append(name.removesuffix(".weight"))
     for label, names in found.items():
         yield (

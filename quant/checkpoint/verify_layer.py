@@ -10,6 +10,7 @@ import torch
 
 from ..formats import ExpertBank, WeightFormat
 from ..formats.base import TensorSpec, row_slices, tensor_amax
+from ..formats.nvfp4 import PRE_QUANT_SCALE
 from ..formats.parallel import share_chunks
 from ..sources import TensorSource
 from ..sources.stored_layers import BIAS, INPUT_SCALE, MARKER, StoredLayer
@@ -92,7 +93,12 @@ def _check_specs(layer: StoredLayer, specs: dict[str, TensorSpec]) -> Iterator[s
 
 
 def _is_stored_as(found: torch.dtype, wanted: torch.dtype, suffix: str) -> bool:
-    """Return whether loaders accept the dtype: they view one-byte block scales as they need."""
+    """Return whether loaders accept the dtype: they view one-byte block scales as they need.
+
+    ComfyUI casts factors per channel to the dtype of the input.
+    """
+    if suffix == PRE_QUANT_SCALE:
+        return found.is_floating_point and found.itemsize > 1
     is_byte = found.itemsize == wanted.itemsize == 1
     return found == wanted or (suffix != "weight" and is_byte)
 

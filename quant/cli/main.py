@@ -100,19 +100,24 @@ class _Outcome:
 
     def interrupted(self) -> int:
         """Report an interruption."""
+        kept = self._kept() or "no unfinished file was left"
+        return self._report(f"interrupted; {kept}", INTERRUPTED)
+
+    def _kept(self) -> str:
+        """Return where finished layers are kept, or ""."""
         from ..files.resumable import describe_kept
 
         kept = describe_kept(self.keeps_layers_of) if self.keeps_layers_of else ""
-        if kept:
-            kept += "; the same command goes on from them, or delete what you do not need"
-        return self._report(f"interrupted; {kept or 'no unfinished file was left'}", INTERRUPTED)
+        what_now = "; the same command goes on from them, or delete what you do not need"
+        return kept and kept + what_now
 
     def failed(self, error: Exception) -> int:
         """Report an error; one that nobody foresaw with where its details are."""
         from ..errors import FoundryError, UsageError, is_out_of_memory
 
         if self.is_of_other_rank(error):
-            return self._report(str(error), FAILED, label="")
+            told = "; ".join(filter(None, (str(error), self._kept())))
+            return self._report(told, FAILED, label="")
         if isinstance(error, BrokenPipeError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader has gone
             return FAILED

@@ -193,8 +193,8 @@ def add_edits(parser: Parser, *, of_preset: bool = True) -> None:
     parser.add_argument(
         "--comfyui",
         metavar="VERSION",
-        help="the oldest ComfyUI that must load the checkpoint, e.g. 0.33, which knows one more "
-        "format: asym_w4a8_int8 (default: what the recipe says, else 0.29)",
+        help="the oldest ComfyUI that must load the checkpoint, e.g. 0.33, which knows two more "
+        "formats: asym_w4a8_int8 and nvfp4_smooth (default: what the recipe says, else 0.29)",
     )
 
 

@@ -34,11 +34,6 @@ def chosen_ranks(options: argparse.Namespace) -> Ranks:
         raise UsageError(
             "this command does not share its work with other ranks; start it without torchrun"
         )
-    if getattr(options, "resume", False):
-        raise UsageError(
-            "several ranks keep no finished layers to go on from; leave out --resume, or start the "
-            "command without torchrun"
-        )
     from ..ranks.group import RankGroup
 
     return RankGroup(place, before_waiting=Interrupts.raise_if_lost)

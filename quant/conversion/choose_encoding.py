@@ -249,10 +249,10 @@ def _why_not(observed: ObservedInput, trial: OutputTrial | None, fmt: WeightForm
     if observed.statistics.in_features % (fmt.feedback_block or 1):
         width = observed.statistics.in_features
         return f"its width {width} is not a multiple of {fmt.feedback_block}"
-    return _why_not_judged(observed, trial)
+    return why_not_judged(observed, trial)
 
 
-def _why_not_judged(observed: ObservedInput, trial: OutputTrial | None) -> str:
+def why_not_judged(observed: ObservedInput, trial: OutputTrial | None) -> str:
     """Return why the sampled rows cannot judge a result of the moments; empty if they can."""
     if trial is None or len(observed.held_out.rows) < _FEWEST_ROWS:
         return "too few sampled rows to judge it on"
@@ -274,7 +274,7 @@ def _with_bias(
     """Return the encoding with a corrected bias, if that makes held-out outputs better."""
     if observed.means is None:
         return chosen
-    refusal = _why_not_judged(observed, trial)
+    refusal = why_not_judged(observed, trial)
     if refusal:
         return replace(chosen, bias_reason=f"kept: {refusal}")
     decode = decode_with(fmt, chosen.encoded.tensors, tuple(weight.shape))

@@ -121,8 +121,7 @@ def convert(
             a full checkpoint stays a full checkpoint.
         ranks: the ranks that share the layers and write into the same file. All call this with
             the same arguments, and all get the whole report.
-        resume: keep the finished layers in a `Journal` if the run is stopped, and go on from one.
-            Several ranks keep none.
+        resume: keep finished layers if the run is stopped, and go on from them; see `Journal`.
         on_progress: called after each layer.
 
     Raises:
@@ -131,15 +130,17 @@ def convert(
     """
     _require_other_file(source.paths, target)
     job = prepare_job(source, plan, statistics, device, whole_file=whole_file)
-    on_progress, keep = ranks.counted(on_progress), resume and ranks.size == 1
+    on_progress = ranks.counted(on_progress)
     with SharedWriter(
         target, job.specs(), header_metadata(job, ()), ranks, header_slack=reserved_length(job),
         overwrite=overwrite,
-    ) as writer, _opened_journal(job, target, measure_outputs, keep=keep) as journal:  # fmt: skip
-        sink, mine = _WithPrefix(writer, job.prefix), share_of(job, ranks)
-        restored = tuple(_restore(mine, sink, journal, on_progress))
-        left = _without(mine, restored)
-        encoded = tuple(_encode_all(left, sink, measure_outputs, on_progress, journal))
+    ) as writer, _journal(job, target, ranks, measure_outputs, keep=resume) as journal:  # fmt: skip
+        sink = _WithPrefix(writer, job.prefix)
+        restored = tuple(_restore(job, sink, journal, on_progress))
+        finished, notes = _gather_finished(journal, restored, job, ranks)
+        left = share_of(_without(job, finished), ranks)
+        done = _bytes_of(job, restored)
+        encoded = tuple(_encode_all(left, sink, measure_outputs, on_progress, journal, done))
         _copy_rest(job, share_of_rest(job, ranks), writer, on_progress)
         source.require_unchanged()
         writer.merge_parts()
@@ -148,7 +149,6 @@ def convert(
     if ranks.is_first:
         remove_resumable(target)
     report = conversion_report(job, layers, target.name)
-    notes = _resumed(journal, len(restored), len(layers))
     return replace(report, notes=(*report.notes, *notes))
 
 
@@ -231,16 +231,17 @@ def _in_order(job: ConversionJob, reports: Iterable[LayerReport]) -> tuple[Layer
 
 
 @contextmanager
-def _opened_journal(
-    job: ConversionJob, target: Path, measure_outputs: bool, *, keep: bool
+def _journal(
+    job: ConversionJob, target: Path, ranks: Ranks, measure_outputs: bool, *, keep: bool
 ) -> Iterator[Journal | None]:
-    """Yield the journal; None if none is kept."""
+    """Yield the journal, which is deleted once the checkpoint is complete; None: none is kept."""
     if not keep:
         yield None
         return
-    journal = Journal(target, journal_key(job, measure_outputs=measure_outputs))
+    journal = Journal(target, journal_key(job, measure_outputs=measure_outputs), ranks)
     try:
         yield journal
+        journal.remove()
     finally:
         journal.close()
 
@@ -259,22 +260,37 @@ def _restore(
         yield report
 
 
-def _without(job: ConversionJob, finished: Sequence[LayerReport]) -> ConversionJob:
-    names = {report.name for report in finished}
-    return replace(job, layers=tuple(entry for entry in job.layers if entry[0].name not in names))
-
-
-def _resumed(journal: Journal | None, restored: int, layers: int) -> Iterator[str]:
-    """Yield notes on what an earlier run contributed."""
-    if journal is not None and restored:
-        size = format_bytes(journal.reused)
-        yield f"{restored} of {layers} layers ({size}) are from an earlier run that was stopped"
-    elif journal is not None and journal.other_settings:
-        size = format_bytes(journal.other_settings)
-        yield (
+def _gather_finished(
+    journal: Journal | None, restored: Sequence[LayerReport], job: ConversionJob, ranks: Ranks
+) -> tuple[set[str], list[str]]:
+    """Return the layers that an earlier run finished, of all ranks, and notes on that run."""
+    if journal is None:
+        return set(), []
+    mine = [[report.name for report in restored], journal.reused]
+    parts = ranks.gather("finished layers", mine)
+    gone = ranks.by_first("other layers", journal.remove_other_settings)
+    finished = {name for names, _ in parts for name in names}
+    if finished:
+        size = format_bytes(sum(reused for _, reused in parts))
+        which = f"{len(finished)} of {len(job.layers)} layers ({size})"
+        return finished, [f"{which} are from an earlier run that was stopped"]
+    if gone:
+        size = format_bytes(gone)
+        note = (
             f"the layers of an earlier run that was stopped ({size}) were not used and are gone: "
             "since then, the model, the calibration, the recipe or the version changed"
         )
+        return finished, [note]
+    return finished, []
+
+
+def _bytes_of(job: ConversionJob, finished: Sequence[LayerReport]) -> int:
+    names = {report.name for report in finished}
+    return sum(layer.nbytes for layer, _ in job.layers if layer.name in names)
+
+
+def _without(job: ConversionJob, finished: set[str]) -> ConversionJob:
+    return replace(job, layers=tuple(e for e in job.layers if e[0].name not in finished))
 
 
 def _encode_all(
@@ -283,13 +299,17 @@ def _encode_all(
     measure_outputs: bool,
     on_progress: OnProgress | None,
     journal: Journal | None = None,
+    done: int = 0,
 ) -> Iterator[LayerReport]:
-    """Encode layer after layer. Other threads read the next layer and write the previous one."""
+    """Encode layer after layer. Other threads read the next layer and write the previous one.
+
+    ``done``: the bytes of the source that were done before, for ``on_progress``.
+    """
     if not job.layers:  # more ranks than layers
         return
     recipe = job.plan.recipe
     inputs = ObservedInputs(job.statistics)
-    total, done = job.source.nbytes, 0
+    total = job.source.nbytes
     transfers = Transfers(job.device)
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         upcoming = reader.submit(_load, job, 0, transfers)

@@ -23,6 +23,7 @@ from ..sources.stored_layers import INPUT_SCALE, MARKER
 from .idle_experts import without_idle_failures
 from .layer import input_scale_of, stored_name
 from .observed_input import ObservedInputs
+from .unjudged_factors import without_unjudged_factors
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def prepare_job(
             _require_moments(statistics)  # find damaged files before the work, not after an hour
     scaled = [layer.name for layer in plan.quantized() if _takes_scale(layer)]
     decisions = _decide_scales(source, plan, statistics, scaled, layers)
-    plan = without_idle_failures(plan, decisions)
+    plan = without_unjudged_factors(without_idle_failures(plan, decisions), statistics)
     planned = {layer.name: layer for layer in plan.layers}
     order = ObservedInputs(statistics).together(planned)
     return ConversionJob(
@@ -154,6 +155,8 @@ def _decide_scales(
         return decisions
     for name, decision in decisions.items():
         stored = source.stored_weight(f"{name}.weight")
+        if stored and stored.format and stored.format.has_channel_scale:
+            continue  # it is for the input times the factors, which the decoded weight lacks
         amax = stored.input_amax() if stored and not decision.is_static else None
         if amax and isfinite(amax):
             reason = f"static: the source's own input scale, for inputs up to {amax:.4g}"

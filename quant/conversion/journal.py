@@ -1,8 +1,8 @@
 """The journal of a conversion: finished layers, so that a stopped run need not encode them again.
 
-It is one file beside the target, to which each layer is appended: a line with its report and the
-digests of its tensors, then their bytes. Nothing depends on the order in which the disk writes,
-because what is incomplete or damaged does not match its digests.
+It is one file for each rank beside the target, to which each layer is appended: a line with its
+report and the digests of its tensors, then their bytes. Nothing depends on the order in which the
+disk writes, because what is incomplete or damaged does not match its digests.
 """
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from ..calibration.contents import digest_of_statistics
 from ..errors import FileError
 from ..files.digest import LENGTH, digest_of, digest_of_tensor
 from ..files.json_file import parse_json
-from ..files.resumable import KEY_LENGTH, lock, remove_resumable, resumable_path
+from ..files.resumable import (
+    KEY_LENGTH,
+    lock,
+    rank_of,
+    remove_resumable,
+    resumable_files,
+    resumable_path,
+)
+from ..ranks.alone import ALONE, Ranks
 from ..sources.safetensors_file import DTYPE_NAMES, DTYPES
 from .job import ConversionJob
 from .report import LayerReport
@@ -56,28 +64,36 @@ def journal_key(job: ConversionJob, *, measure_outputs: bool) -> str:
 
 
 class Journal:
-    """The layers that a conversion to this target has finished.
+    """The layers that a rank has finished in a conversion to this target.
+
+    An earlier run may have had more ranks. The journals of those that are missing now are inherited
+    by the others.
 
     Attributes:
         path: the file.
-        other_settings: the bytes of journals of other settings or of a changed source, which were
-            deleted.
-        reused: the bytes that an earlier run left.
+        reused: the bytes that an earlier run left, those that were inherited too.
     """
 
-    def __init__(self, target: Path, key: str):
-        """Open the journal, or begin one.
+    def __init__(self, target: Path, key: str, ranks: Ranks = ALONE):
+        """Open the journal of a rank, or begin one, and open what it inherits.
 
         Raises:
             FileError: another run writes it, or the folder is not writable.
         """
-        self.path = resumable_path(target, key)
-        self.other_settings = remove_resumable(target, keep=self.path)
+        self._target, self._key = target, key
+        self.path = resumable_path(target, key, ranks.rank)
+        self._inherited: list[BinaryIO] = []
+        self._file: BinaryIO | None = None
         try:
-            self._file: BinaryIO | None = self.path.open("r+b" if self.path.exists() else "x+b")
+            self._file = self.path.open("r+b" if self.path.exists() else "x+b")
             lock(self._file)
-            self.reused = os.fstat(self._file.fileno()).st_size
+            for path in _inherited(target, key, ranks):
+                self._inherited.append(path.open("r+b"))
+                lock(self._inherited[-1])
+            files = (self._file, *self._inherited)
+            self.reused = sum(os.fstat(file.fileno()).st_size for file in files)
         except OSError as error:
+            self._close_all()
             raise FileError(
                 f"{self.path} cannot be opened, perhaps because another run writes {target} now "
                 f"({error.strerror or error}); wait for it, or convert without resuming"
@@ -87,16 +103,21 @@ class Journal:
         """Yield the finished layers that are intact, and cut off what is not complete."""
         assert self._file is not None
         seen: set[str] = set()
-        self._file.seek(0)
-        end = 0
-        while (entry := _read_entry(self._file)) is not None:
-            report, tensors = entry
-            end = self._file.tell()
-            if tensors is not None and report.name not in seen:
-                seen.add(report.name)
-                yield report, tensors
-        self._file.seek(end)
-        self._file.truncate()
+        for file in (self._file, *self._inherited):
+            file.seek(0)
+            end = 0
+            while (entry := _read_entry(file)) is not None:
+                report, tensors = entry
+                end = file.tell()
+                if tensors is not None and report.name not in seen:
+                    seen.add(report.name)
+                    yield report, tensors
+            file.seek(end)
+            file.truncate()
+
+    def remove_other_settings(self) -> int:
+        """Delete what runs with other settings or another source left; return its bytes."""
+        return remove_resumable(self._target, keep=self._key)
 
     def append(self, report: LayerReport, tensors: Mapping[str, torch.Tensor]) -> None:
         """Add a finished layer and bring it to the disk. If that fails, no more are added."""
@@ -116,26 +137,47 @@ class Journal:
             self._file.flush()
             os.fsync(self._file.fileno())
         except OSError:  # such as a full disk, which the checkpoint itself may still fit on
-            self.remove()
+            _remove(self._file, self.path)
+            self._file = None
 
     def close(self) -> None:
         """Keep the file for a later run, unless no layer is in it."""
-        if self._file is None:
-            return
-        empty = self._file.seek(0, os.SEEK_END) == 0
-        self._file.close()
-        self._file = None
+        empty = self._file is not None and self._file.seek(0, os.SEEK_END) == 0
+        self._close_all()
         if empty:
             self.path.unlink(missing_ok=True)
 
     def remove(self) -> None:
-        """Delete the file: the checkpoint is finished."""
+        """Delete the file, and those that were inherited: the checkpoint is finished."""
+        for file in self._inherited:
+            _remove(file, Path(file.name))
         if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._file.close()
-            self._file = None
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+            _remove(self._file, self.path)
+        self._inherited, self._file = [], None
+
+    def _close_all(self) -> None:
+        for file in (*self._inherited, *([self._file] if self._file is not None else [])):
+            file.close()
+        self._inherited, self._file = [], None
+
+
+def _inherited(target: Path, key: str, ranks: Ranks) -> list[Path]:
+    """Return the journals of ranks that this run does not have, which this rank takes care of."""
+    known = {path: rank_of(path) for path in resumable_files(target)}
+    return [
+        path
+        for path, rank in known.items()
+        if path == resumable_path(target, key, rank)
+        and rank >= ranks.size
+        and rank % ranks.size == ranks.rank
+    ]
+
+
+def _remove(file: BinaryIO, path: Path) -> None:
+    with contextlib.suppress(OSError):
+        file.close()
+    with contextlib.suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
 def _read_entry(file: BinaryIO) -> tuple[LayerReport, dict[str, torch.Tensor] | None] | None:

@@ -17,7 +17,8 @@ from ..planning.plan import PlannedLayer
 from ..rounding import MaxRule
 from ..sources.stored_layers import BIAS, INPUT_SCALE, MARKER
 from .check_encoding import require_decodes, with_values
-from .choose_encoding import ChosenEncoding, choose_encoding, taken_over
+from .choose_encoding import ChosenEncoding, taken_over
+from .encode_weight import encode_weight, scaled_input_scale
 from .observed_input import ObservedInput
 from .report import LayerReport
 
@@ -77,7 +78,7 @@ def encode_layer(
                 weight, layer.shape, fmt, observed, scale, measure_outputs=measure_outputs
             )
         elif fmt.is_quantized:
-            chosen = choose_encoding(
+            chosen = encode_weight(
                 with_values(weight), fmt, rounding, observed, scale,
                 measure_outputs=measure_outputs, correct_bias=correct_bias and bias is not None,
             )  # fmt: skip
@@ -86,6 +87,7 @@ def encode_layer(
         require_decodes(weight, chosen.encoded, fmt)
     except FormatError as error:
         raise FormatError(f"{layer.tensor.name}: {error}") from error
+    scale = scaled_input_scale(scale, chosen, observed)
     tensors = _stored_tensors(layer, fmt, chosen, scale)
     size = sum(t.nbytes for t in tensors.values()) + sum(c.nbytes for c in layer.companions)
     report = _report(planned, fmt, chosen, decision, scale, observed, size)

@@ -19,6 +19,12 @@ def lora_advice(formats: Iterable[str]) -> str:
     quantized = {name for name in formats if get_format(name).is_quantized}
     if not quantized:
         return ""
+    if any(get_format(name).has_channel_scale for name in quantized):
+        return (
+            f"for a LoRA at run time use ComfyUI's {BYPASS_NODE}. Other nodes add it to weights "
+            "that were divided by factors per channel (nvfp4_smooth), so the LoRA does something "
+            "else than it was trained for. To bake a LoRA in, use Quantize Model to NVFP4"
+        )
     loss = " (4 to 14% more weight error in NVFP4)" if "nvfp4" in quantized else ""
     return (
         f"for a LoRA at run time use ComfyUI's {BYPASS_NODE}, which leaves the stored weights as "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -40,9 +41,12 @@ class OutputError:
     by_row: torch.Tensor
     runtime_scale: float | None = None
 
-    def beats(self, other: OutputError) -> bool:
-        """Return whether this squared error is smaller by more than two standard errors."""
-        gain = other.by_row - self.by_row
+    def beats(self, other: OutputError, rows: slice = slice(None)) -> bool:
+        """Return whether this squared error is smaller by more than two standard errors.
+
+        ``rows``: judge on these rows alone.
+        """
+        gain = (other.by_row - self.by_row)[rows]
         if len(gain) < 2:
             return False
         return float(gain.mean()) > 2.0 * float(gain.std()) / len(gain) ** 0.5
@@ -73,6 +77,7 @@ class OutputTrial:
         usable = rows[torch.isfinite(rows.float()).all(dim=1)].to(weight.device)
         #: The rows that are finite, float32 ``[R, in]``.
         self.inputs = usable.float()
+        self._rows, self._format = usable, fmt
         self._bands = device_slices(weight)
         if channels is not None and channels < weight.shape[0]:
             self._bands = spread_bands(weight.shape[0], channels, _SAMPLED_BANDS)
@@ -81,7 +86,7 @@ class OutputTrial:
         measured = sum(band.stop - band.start for band in self._bands)
         self._channels_per_measured = weight.shape[0] / max(1, measured)
         self._takes_scale = fmt.activation_divisor is not None
-        self._inputs_by_scale = self._all_inputs(usable, fmt, input_scale)
+        self._inputs_by_scale = self._all_inputs(usable, input_scale)
 
     @property
     def is_possible(self) -> bool:
@@ -105,14 +110,34 @@ class OutputTrial:
             share_chunks(loop, self._bands, weight.device)
         return outputs
 
-    def _all_inputs(
-        self, rows: torch.Tensor, fmt: WeightFormat, input_scale: float | None
-    ) -> torch.Tensor:
+    def smoothed(self, factors: torch.Tensor, input_scale: float | None) -> OutputTrial:
+        """Return a trial whose inputs are multiplied by factors, float32 ``[in]``, then rounded.
+
+        The weights to measure still multiply the input without the factors. ``input_scale`` is the
+        static scale of the product.
+        """
+        factors = factors.to(self.inputs.device)
+        other = copy(self)
+        inputs = self._all_inputs(self._rows * factors.to(self._rows.dtype), input_scale)
+        inputs[1:].div_(factors)
+        other._inputs_by_scale = inputs
+        return other
+
+    def rounding_noise(self, rows: slice) -> torch.Tensor:
+        """Return the mean square error that rounding makes in each input channel, float32 [in].
+
+        In units of the input without factors.
+        """
+        exact, *rounded = self._inputs_by_scale
+        return (rounded[0] - exact)[rows].square().mean(0)
+
+    def _all_inputs(self, rows: torch.Tensor, input_scale: float | None) -> torch.Tensor:
         """Return the inputs of the product, float32 ``[1 to 3, R, in]``.
 
         The first are exact, the second are rounded with the static scale, the third with the
         runtime's. Those that equal the ones before them are left out.
         """
+        fmt = self._format
         if not self.is_possible or not fmt.rounds_activations:
             return self.inputs.unsqueeze(0)
         scales = [input_scale]

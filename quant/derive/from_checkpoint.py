@@ -77,6 +77,8 @@ def _stored(layer: Layer, origin: str) -> tuple[str, str]:
     if stored is None:
         plain = next((n for n in _PLAIN.get(layer.tensor.dtype, ()) if n in FORMATS), "")
         return plain, dtype_name(layer.tensor.dtype)
+    if stored.label in FORMATS:  # also where the weight would be decoded, not kept
+        return stored.label, stored.label
     if not stored.format:
         raise RecipeError(
             f"{layer.name} of {origin} is stored as {stored.label}, which is not one of the "

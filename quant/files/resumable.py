@@ -31,16 +31,23 @@ _LOCKED_BYTE = (1 << 31) - 2
 _HELD = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, errno.EWOULDBLOCK)
 
 
-def resumable_path(target: Path, key: str) -> Path:
-    """Return the file that keeps the layers of a target; ``key`` tells settings apart."""
+def resumable_path(target: Path, key: str, rank: int = 0) -> Path:
+    """Return the file that keeps a rank's layers of a target; ``key`` tells settings apart."""
     target = final_path(target)
-    return target.with_name(f".{_shortened(target)}.{key}.resumable")
+    part = f"-{rank}" if rank else ""
+    return target.with_name(f".{_shortened(target)}.{key}{part}.resumable")
+
+
+def rank_of(path: Path) -> int:
+    """Return the rank that wrote such a file."""
+    return int(path.suffixes[-2].partition("-")[2] or 0)
 
 
 def resumable_files(target: Path) -> list[Path]:
     """Return the files with finished layers of a target, of any settings."""
     target = final_path(target)
-    name = re.compile(rf"\.{re.escape(_shortened(target))}\.[0-9a-f]{{{KEY_LENGTH}}}\.resumable")
+    key = rf"[0-9a-f]{{{KEY_LENGTH}}}(-[1-9]\d*)?"
+    name = re.compile(rf"\.{re.escape(_shortened(target))}\.{key}\.resumable")
     try:
         return sorted(f for f in target.parent.iterdir() if name.fullmatch(f.name) and f.is_file())
     except OSError:
@@ -57,11 +64,14 @@ def describe_kept(target: Path) -> str:
     return f"finished layers are kept in {' and '.join(parts)}" if parts else ""
 
 
-def remove_resumable(target: Path, *, keep: Path | None = None) -> int:
-    """Delete such files that no run writes, except one; return how many bytes they had."""
+def remove_resumable(target: Path, *, keep: str | None = None) -> int:
+    """Delete such files that no run writes, but those of one key; return how many bytes they had.
+
+    A file system without locks does not tell which files are written, so the key is needed.
+    """
     removed = 0
     for found in resumable_files(target):
-        if found == keep:
+        if keep is not None and found == resumable_path(target, keep, rank_of(found)):
             continue
         with contextlib.suppress(OSError):
             with found.open("r+b") as file:

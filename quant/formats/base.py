@@ -90,11 +90,13 @@ class WeightFormat(ABC):
     signed: frozenset[str] = frozenset()
     #: The first ComfyUI that loads the format; None: every ComfyUI that this pack supports.
     needs_comfyui: tuple[int, int] | None = None
+    #: Whether a layer stores a factor per input channel, by which ComfyUI multiplies its input.
+    has_channel_scale: bool = False
     #: Kinds of layers that ComfyUI loads the format for.
     kinds: tuple[str, ...] = ("linear",)
     #: Whether a `ScaleRule` can improve on the max rule.
     has_scale_choice: bool = True
-    #: Input channels per block, for formats that offer a `BlockGrid`; None: no error feedback.
+    #: The width must be a multiple of it for error feedback; None: the format has no `BlockGrid`.
     feedback_block: int | None = None
     #: Whether ComfyUI decodes the format in a bank of experts (see `ExpertBank`).
     loads_in_banks: bool = False

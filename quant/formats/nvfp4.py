@@ -16,6 +16,7 @@ from ..errors import FormatError
 from .base import (
     FULL_PRECISION,
     EncodedWeight,
+    Shapes,
     TensorSpec,
     WeightFormat,
     device_slices,
@@ -40,6 +41,9 @@ from .parallel import share_chunks
 from .rule import ScaleRule
 from .tiles import tile, tiled_shape, untile
 
+#: The suffix of the factors, float32 [in], by which newer ComfyUIs multiply the input of a layer.
+PRE_QUANT_SCALE = "pre_quant_scale"
+
 
 class NVFP4(WeightFormat):
     """4-bit weights; 4-bit activations on GPUs that multiply NVFP4 natively."""
@@ -58,6 +62,13 @@ class NVFP4(WeightFormat):
     # On Gaussian weights, the max rule leaves 9%, and GPTQ up to 15%, because it trades weight
     # error for output error. Blocks with one outlier and fifteen small values reach 25%.
     error_bound = 0.35
+
+    def of_marker(self, marker: Mapping[str, Any], shapes: Shapes) -> WeightFormat | None:
+        """Return the format of a marker. Factors tell NVFP4 from `NVFP4Smooth`."""
+        has_factors = PRE_QUANT_SCALE in shapes
+        if has_factors != self.has_channel_scale and not self.is_full_precision:
+            return None
+        return super().of_marker(marker, shapes)
 
     def refusal(self, shape: tuple[int, ...]) -> str | None:
         """Refuse weights that ComfyUI cannot load (not 2-D) or multiply natively (alignment)."""

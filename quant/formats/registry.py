@@ -14,6 +14,7 @@ from .float8 import Float8E4M3, Float8E4M3W8A16, Float8E5M2
 from .int8 import Int8, RotatedInt8
 from .mxfp8 import MXFP8
 from .nvfp4 import NVFP4, NVFP4W4A16
+from .nvfp4_smooth import NVFP4Smooth
 from .plain import Plain
 
 KEEP = Plain("keep", None, 0.0)
@@ -39,6 +40,7 @@ FORMATS: Mapping[str, WeightFormat] = {
         Float8E4M3W8A16(),
         Float8E5M2(),
         AsymW4A8Int8(),
+        NVFP4Smooth(),
     )
 }
 

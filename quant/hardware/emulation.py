@@ -17,6 +17,7 @@ import torch
 from ..errors import CheckpointError
 from ..formats import WeightFormat
 from ..formats.base import is_full_precision
+from ..formats.nvfp4 import PRE_QUANT_SCALE
 from ..layer_names import module_name
 from ..sources import TensorSource
 from ..sources.stored_layers import INPUT_SCALE, read_layout
@@ -26,15 +27,25 @@ from ..sources.stored_layers import INPUT_SCALE, read_layout
 class InputRounding:
     """How the native product of a layer rounds its input.
 
-    ``input_scale`` is the static scale of the checkpoint; None for the runtime's own.
+    ``input_scale`` is the static scale of the checkpoint; None for the runtime's own. ``factors``
+    float32 [in] multiply the input first; None: there are none.
     """
 
     format: WeightFormat
     input_scale: float | None
+    factors: torch.Tensor | None = None
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
-        """Return ``x`` [..., in] rounded, in its own dtype."""
+        """Return ``x`` [..., in] rounded, in its own dtype.
+
+        What was rounded is divided by the factors again, because the layer multiplies by them.
+        """
         rows = x.reshape(-1, x.shape[-1])
+        if self.factors is not None:
+            factors = self.factors.to(x.device)
+            rows = rows * factors.to(x.dtype)
+            rounded = self.format.emulate_activations(rows, self.input_scale)
+            return rounded.div_(factors).to(x.dtype).reshape(x.shape)
         return self.format.emulate_activations(rows, self.input_scale, x.dtype).reshape(x.shape)
 
 
@@ -54,7 +65,9 @@ def read_input_roundings(checkpoint: TensorSource) -> dict[str, InputRounding]:
             continue
         info = layer.tensors.get(INPUT_SCALE)
         scale = float(checkpoint.load(info.name)) if info else None
-        roundings[name] = InputRounding(fmt, scale)
+        factors = layer.tensors.get(PRE_QUANT_SCALE) if fmt.has_channel_scale else None
+        loaded = checkpoint.load(factors.name).float().reshape(-1) if factors else None
+        roundings[name] = InputRounding(fmt, scale, loaded)
     return roundings
 
 

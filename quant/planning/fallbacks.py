@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 
 _NEXT: Mapping[str, str] = {
     "nvfp4": "float8_e4m3fn",
+    "nvfp4_smooth": "nvfp4",
     "nvfp4_w4a16": "float8_e4m3fn_w8a16",
     "convrot_w4a4": "int8_convrot",
     "convrot_w4a8": "int8_convrot",

@@ -17,16 +17,20 @@ from .recipe import USER_RULE, Recipe, Rule
 # the replacement cannot store. Formats that are not listed stay. Either the generation runs them
 # natively, or every GPU multiplies them in 16 bits.
 _Place = tuple[str, str | None]
+_NVFP4 = ("nvfp4", "nvfp4_smooth")
 _EIGHT_BIT_INTEGERS: Mapping[str, _Place] = {
     "float8_e4m3fn": ("int8_convrot", "int8_rowwise"),
     "mxfp8": ("int8_convrot", "int8_rowwise"),
 }
 _PLACES: Mapping[Generation, Mapping[str, _Place]] = {
     "blackwell": {"convrot_w4a4": ("nvfp4", None)},
-    "ada_hopper": {"nvfp4": ("float8_e4m3fn", None), "mxfp8": ("float8_e4m3fn", None)},
-    "ampere": {"nvfp4": ("convrot_w4a4", "int8_convrot"), **_EIGHT_BIT_INTEGERS},
+    "ada_hopper": {
+        **dict.fromkeys(_NVFP4, ("float8_e4m3fn", None)),
+        "mxfp8": ("float8_e4m3fn", None),
+    },
+    "ampere": {**dict.fromkeys(_NVFP4, ("convrot_w4a4", "int8_convrot")), **_EIGHT_BIT_INTEGERS},
     "turing_ampere": {
-        "nvfp4": ("convrot_w4a4", "int8_convrot"),
+        **dict.fromkeys(_NVFP4, ("convrot_w4a4", "int8_convrot")),
         ASYM: ("convrot_w4a8", "int8_convrot"),
         **_EIGHT_BIT_INTEGERS,
     },
@@ -36,8 +40,8 @@ _PLACES: Mapping[Generation, Mapping[str, _Place]] = {
 # precise, and tensor cores from Ampere on multiply it (comfy-kitchen: MIN_SM_VERSION of
 # AsymW4A8Int8Layout).
 _NEWER_PLACES: Mapping[Generation, Mapping[str, _Place]] = {
-    "ada_hopper": {"nvfp4": (ASYM, "float8_e4m3fn")},
-    "ampere": {"nvfp4": (ASYM, "int8_convrot")},
+    "ada_hopper": dict.fromkeys(_NVFP4, (ASYM, "float8_e4m3fn")),
+    "ampere": dict.fromkeys(_NVFP4, (ASYM, "int8_convrot")),
 }
 
 

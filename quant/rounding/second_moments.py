@@ -84,6 +84,22 @@ class SecondMoments:
         mean = rotate(self.mean.unsqueeze(0), group).squeeze(0)
         return SecondMoments(hessian, None, self.residual_energy, mean, mean, self.tokens)
 
+    def scaled(self, factors: torch.Tensor, noise: torch.Tensor) -> SecondMoments:
+        """Return the moments of the input times a factor per channel, and rounded after that.
+
+        What that rounding does to products of two channels is not known. So the Hessian is that of
+        the exact input, and only its diagonal grows by ``noise``. There is no residual.
+
+        Args:
+            factors: float32 [K].
+            noise: float32 [K], the mean square of the rounding error of the scaled input.
+        """
+        factors, noise = (vector.to(self.hessian.device) for vector in (factors, noise))
+        hessian = self._exact_hessian()
+        hessian.mul_(factors).mul_(factors.unsqueeze(1)).diagonal().add_(noise)
+        mean = self.mean * factors
+        return SecondMoments(hessian, None, noise, mean, mean, self.tokens)
+
     def _exact_hessian(self) -> torch.Tensor:
         """Return a new matrix ``E[x x^T]``, or ``E[xq xq^T]`` if no residual was collected."""
         exact = self.hessian.clone()

@@ -13,7 +13,8 @@ import torch
 
 from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, ScaleDecision, decide_scales
 from ..calibration.statistics import CalibrationStatistics
-from ..conversion.choose_encoding import choose_encoding, taken_over
+from ..conversion.choose_encoding import taken_over
+from ..conversion.encode_weight import encode_weight
 from ..conversion.layer import input_scale_of
 from ..conversion.observed_input import ObservedInput, ObservedInputs
 from ..conversion.share import cost, share_layers
@@ -190,7 +191,7 @@ def _measure(
         if taken is not None:
             chosen = taken_over(taken, tuple(weight.shape), fmt, observed, scale)
         else:
-            chosen = choose_encoding(weight, fmt, rounding, observed, scale)
+            chosen = encode_weight(weight, fmt, rounding, observed, scale)
     except FormatError:  # NaN in the weight: the errors are unknown
         return CandidateErrors()
     error = chosen.error

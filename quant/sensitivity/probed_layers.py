@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from ..calibration.input_scale import ScaleDecision
-from ..conversion.choose_encoding import choose_encoding
+from ..conversion.encode_weight import encode_weight, scaled_input_scale
 from ..conversion.layer import input_scale_of
 from ..conversion.observed_input import ObservedInput, ObservedInputs
 from ..errors import FormatError
 from ..formats import WeightFormat
+from ..formats.nvfp4 import PRE_QUANT_SCALE
 from ..hardware.emulation import InputRounding, is_rounded_natively
 from ..planning.inventory import Layer
 from ..progress import OnProgress, numbered
@@ -60,20 +61,26 @@ class LayerEncoder:
         if tensors is None:
             weight = self.source.load(name).to(self.device)
             try:
-                chosen = choose_encoding(
+                chosen = encode_weight(
                     weight, fmt, self.rounding, observed, input_scale, measure_outputs=False
                 )
             except FormatError:
                 return None
             tensors = chosen.encoded.tensors
+            input_scale = scaled_input_scale(input_scale, chosen, observed)
         bias = self.source.load(layer.companions[0].name) if layer.companions else None
         return QuantizedLinear(
-            rounding=InputRounding(fmt, input_scale),
+            rounding=InputRounding(fmt, input_scale, _factors(tensors)),
             tensors={suffix: tensor.cpu() for suffix, tensor in tensors.items()},
             shape=layer.shape,
             # A source may return tensors that it owns.
             bias=None if bias is None else bias.clone(),
         )
+
+
+def _factors(tensors: Mapping[str, Tensor]) -> Tensor | None:
+    factors = tensors.get(PRE_QUANT_SCALE)
+    return None if factors is None else factors.cpu()
 
 
 class EncodingProgress:
@@ -124,6 +131,28 @@ def replaced(
         for name, module in modules.items():
             hook = _hook(linears[name], name, reached)
             handles.append(module.register_forward_hook(hook, with_kwargs=True))
+        yield reached
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def noted(modules: Mapping[str, nn.Module]) -> Iterator[set[str]]:
+    """Yield the names of the modules that run within the block, with an input to round."""
+    reached: set[str] = set()
+    handles = []
+
+    def note(name: str) -> Callable[..., None]:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if is_rounded_natively(args[0] if args else kwargs.get("input")):
+                reached.add(name)
+
+        return before
+
+    try:
+        for name, module in modules.items():
+            handles.append(module.register_forward_pre_hook(note(name), with_kwargs=True))
         yield reached
     finally:
         for handle in handles:

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import torch
 from nvfp4_foundry.quant.calibration import CalibrationStatistics
-from nvfp4_foundry.quant.calibration.moments import InputMoments, MomentAccumulator, MomentPart
+from nvfp4_foundry.quant.calibration.moment_accumulator import MomentAccumulator
+from nvfp4_foundry.quant.calibration.moments import InputMoments, MomentPart
 from nvfp4_foundry.quant.formats.nvfp4 import NVFP4
 
 TRUE = torch.tensor(True)

@@ -10,6 +10,8 @@ from nvfp4_foundry.quant.conversion.observed_input import ObservedInput, Observe
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 
 WIDTH = 64
+#: The channels that `loud` makes loud.
+LOUD = torch.tensor([3, 20, 41])
 Draw = Callable[[int], torch.Tensor]
 
 
@@ -22,6 +24,13 @@ def low_rank(rank: int = 8, offset: float = 0.0) -> Draw:
         return torch.randn(400, rank, generator=generator) @ mixing + offset
 
     return draw
+
+
+def loud(rank: int = 24) -> Draw:
+    """Return inputs in few directions, with one loud channel in each of three blocks."""
+    draw = low_rank(rank)
+    scale = torch.ones(WIDTH).index_fill(0, LOUD, 25.0)
+    return lambda seed: draw(seed) * scale
 
 
 def white(seed: int) -> torch.Tensor:

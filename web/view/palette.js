@@ -56,6 +56,7 @@ export function sequentialColour(share, dark) {
  * @type {{ [format: string]: { letter: string, lightness: number, chroma: number, hue: number } }}
  */
 const FORMATS = {
+  nvfp4_smooth: { letter: "S", lightness: 24, chroma: 0.1, hue: 255 },
   convrot_w4a4: { letter: "C", lightness: 28, chroma: 0.1, hue: 300 },
   convrot_w4a8: { letter: "D", lightness: 33, chroma: 0.13, hue: 310 },
   asym_w4a8_int8: { letter: "Y", lightness: 37, chroma: 0.13, hue: 280 },
@@ -75,8 +76,8 @@ const FORMATS = {
 };
 
 // For formats that are not in the list.
-const SPARE_LIGHTNESS = [30.5, 70, 83, 25, 57, 75, 47.5];
-const SPARE_LETTERS = "GJLOPQSTUXZ";
+const SPARE_LIGHTNESS = [30.5, 70, 83, 20, 57, 75, 47.5];
+const SPARE_LETTERS = "GJLOPQTUXZ";
 
 /**
  * @typedef {{ name: string, letter: string, rgb: Rgb, colour: string, ink: string }} FormatColour

@@ -2,6 +2,7 @@
 
 from .decide import ScaleDecision, decide_scales, represented_amax
 from .policy import DEFAULT_HEADROOM, DEFAULT_POLICY, InputScalePolicy, parse_policy
+from .scaled_input import scaled_input_ratio
 
 __all__ = [
     "DEFAULT_HEADROOM",
@@ -11,4 +12,5 @@ __all__ = [
     "decide_scales",
     "parse_policy",
     "represented_amax",
+    "scaled_input_ratio",
 ]

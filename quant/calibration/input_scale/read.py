@@ -23,6 +23,7 @@ from typing import Any
 from ...errors import CalibrationError, CheckpointError, SourceError
 from ...files.json_file import read_json
 from ...formats import FORMATS, format_of_marker
+from ...formats.nvfp4 import PRE_QUANT_SCALE
 from ...layer_names import describe_unknown, name_in_model
 from ...sources.safetensors_file import SafetensorsFile
 from ...sources.stored_layers import announced_markers, read_marker
@@ -145,6 +146,8 @@ def _scales_of_checkpoint(path: Path) -> Iterator[tuple[str, float]]:
             announced = announced_markers(file, lenient=True)
             for tensor in sorted(name for name in file.tensors if name.endswith(_SUFFIX)):
                 layer = tensor.removesuffix(_SUFFIX)
+                if f"{layer}.{PRE_QUANT_SCALE}" in file.tensors:
+                    continue  # the scale is for the input times these factors
                 marker = read_marker(file, layer, lenient=True) or announced.get(layer)
                 divisor = _divisor_of_marker(marker)
                 if divisor is None:

@@ -79,6 +79,7 @@ class FormatColour:
 
 # Letter, CIE lightness, chroma and hue of each format.
 _FORMATS: Mapping[str, tuple[str, float, float, float]] = {
+    "nvfp4_smooth": ("S", 24.0, 0.1, 255.0),
     "convrot_w4a4": ("C", 28.0, 0.1, 300.0),
     "convrot_w4a8": ("D", 33.0, 0.13, 310.0),
     "asym_w4a8_int8": ("Y", 37.0, 0.13, 280.0),
@@ -97,8 +98,8 @@ _FORMATS: Mapping[str, tuple[str, float, float, float]] = {
     "fp16": ("H", 93.0, 0.04, 180.0),
 }
 # For formats that are not in the list.
-_SPARE_LIGHTNESS = (30.5, 70.0, 83.0, 25.0, 57.0, 75.0, 47.5)
-_SPARE_LETTERS = "GJLOPQSTUXZ"
+_SPARE_LIGHTNESS = (30.5, 70.0, 83.0, 20.0, 57.0, 75.0, 47.5)
+_SPARE_LETTERS = "GJLOPQTUXZ"
 
 
 def sequential(share: float, theme: Theme = LIGHT) -> Rgb:

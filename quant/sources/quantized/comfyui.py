@@ -72,8 +72,9 @@ def marked_weight(
     if foreign is not None:
         return foreign
     known = as_known(layer)
+    plain = {s: info for s, info in known.tensors.items() if s != PRE_QUANT_SCALE}
     stored = replace(
-        _own_weight(source, known, REPEATED if known is not layer else ()),
+        _own_weight(source, replace(known, tensors=plain), REPEATED if known is not layer else ()),
         comfyui_reads=is_marked and known is layer,
     )
     if known is not layer:
@@ -105,7 +106,7 @@ def _own_weight(
             "start from the 16-bit file"
         )
     wanted = fmt.tensor_specs(shape, torch.bfloat16)
-    mine = {*wanted, MARKER, INPUT_SCALE, PRE_QUANT_SCALE, *repeated}
+    mine = {*wanted, MARKER, INPUT_SCALE, *repeated}
     parts = {s: info for s, info in layer.tensors.items() if s in mine}
     _require_parts(source, layer, fmt, shape)
 

@@ -13,18 +13,21 @@ from dataclasses import replace
 import torch
 
 from ...errors import SourceError
+from ...formats import get_format
+from ...formats.nvfp4 import PRE_QUANT_SCALE
 from ..base import TensorSource
 from ..stored_weight import StoredWeight
 from .parts import part
 
-PRE_QUANT_SCALE = "pre_quant_scale"
+#: The name of our format with such a vector.
+SMOOTH = "nvfp4_smooth"
 
 
 def with_pre_quant_scale(source: TensorSource, layer: str, stored: StoredWeight) -> StoredWeight:
     """Return the weight with the vector of its layer multiplied in; unchanged if it has none.
 
-    No format of ours holds such a vector, so the weight is always decoded. A static input scale
-    was measured on the multiplied input and does not apply to the decoded layer.
+    The weight is always decoded, so that every ComfyUI can load it. An input scale is for the
+    multiplied input. It is shown for the format that newer ComfyUIs load, but never used.
 
     Raises:
         SourceError: the vector does not have one number per column.
@@ -44,15 +47,19 @@ def with_pre_quant_scale(source: TensorSource, layer: str, stored: StoredWeight)
         factors = source.load(info.name).float().reshape(1, columns)
         return lambda rows: decode(rows).mul_(factors)
 
+    names = dict.fromkeys((*stored.names, info.name))
+    smooth = get_format(SMOOTH) if stored.comfyui_reads and stored.label == "nvfp4" else None
     return replace(
         stored,
-        label=f"{stored.label} with {PRE_QUANT_SCALE}",
+        label=smooth.name if smooth else f"{stored.label} with {PRE_QUANT_SCALE}",
+        names=tuple(names),
+        nbytes=sum(source.info(name).nbytes for name in names),
         read=read,
-        format=None,
+        format=smooth,
         tensors=None,
-        input_amax=lambda: None,
+        input_amax=stored.input_amax if smooth else lambda: None,
         kept_as="",
         comfyui_reads=False,
-        remark="have a pre_quant_scale (AWQ), which is multiplied into the decoded weights; "
+        remark=f"have a {PRE_QUANT_SCALE} (AWQ), which is multiplied into the decoded weights; "
         "ComfyUI before 0.30 ignores it",
     )

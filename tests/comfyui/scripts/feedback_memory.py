@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from nvfp4_foundry.quant.calibration.moments import InputMoments, MomentAccumulator, MomentPart
+from nvfp4_foundry.quant.calibration.moment_accumulator import MomentAccumulator
+from nvfp4_foundry.quant.calibration.moments import InputMoments, MomentPart
 from nvfp4_foundry.quant.formats import get_format
 from nvfp4_foundry.quant.formats.rotation import DEFAULT_GROUP, rotate
 from nvfp4_foundry.quant.rounding import GptqRule, feedback, get_rounding, gptq, second_moments
@@ -41,7 +43,8 @@ def _factor(gpu: PretendedGpu, folder: Path, name: str, group: int) -> dict[str,
     with gpu.running():
         device = rotate(gpu.to_gpu(torch.zeros(1, DEFAULT_GROUP)), DEFAULT_GROUP).device
         record = gpu.fresh_record()
-        rule._factor_for(_Basis(group), device)  # type: ignore[arg-type]
+        basis: Any = _Basis(group)
+        rule._factor_for(basis, device, compensate=name == "gptaq")
         kept = gpu.fresh_record().held - record.held
     peak = record.peak - record.held
     return {"peak": peak, "reserved": rule.working_bytes(_COLUMNS, 1), "kept": kept}

@@ -18,7 +18,7 @@ from nvfp4_foundry.quant.calibration import (
     load_statistics,
     save_statistics,
 )
-from nvfp4_foundry.quant.calibration.moments import moments_bytes
+from nvfp4_foundry.quant.calibration.moment_accumulator import moments_bytes
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 
 from tests.helpers.moments_by_hand import BIG

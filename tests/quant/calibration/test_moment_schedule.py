@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 from nvfp4_foundry.quant.calibration import ActivationCollector, CollectorSettings, describe_budget
+from nvfp4_foundry.quant.calibration.moment_accumulator import moments_bytes
 from nvfp4_foundry.quant.calibration.moment_schedule import ENOUGH_TOKENS, tokens_per_call
-from nvfp4_foundry.quant.calibration.moments import moments_bytes
 from nvfp4_foundry.quant.fingerprint import ModelFingerprint
 
 from tests.helpers.moments_by_hand import BIG, Observed

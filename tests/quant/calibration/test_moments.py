@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from nvfp4_foundry.quant.calibration.moments import InputMoments, MomentAccumulator
+from nvfp4_foundry.quant.calibration.moment_accumulator import MomentAccumulator
+from nvfp4_foundry.quant.calibration.moments import InputMoments
 from nvfp4_foundry.quant.formats.nvfp4 import round_through_nvfp4
 
 from tests.helpers.moments_by_hand import TRUE, check, gathered

@@ -105,16 +105,28 @@ def test_other_commands_refuse(
     assert run(capsys, "inspect", MODEL_PATH) == (2, "", "")  # the other one says it
 
 
-def test_resume_is_refused(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+def test_what_killed_ranks_finished_is_not_made_again(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RANK", "0")
-    monkeypatch.setenv("WORLD_SIZE", "2")
     target = tmp_path / "out.safetensors"
-    code, _, error = run(capsys, "quantize", MODEL_PATH, target, *ALL, "--resume")
-    assert code == 2 and "leave out --resume" in error and not list(tmp_path.iterdir())
-    monkeypatch.setenv("RANK", "1")
-    assert run(capsys, "quantize", MODEL_PATH, target, *ALL, "--resume") == (2, "", "")
+    command = ("quantize", model, target, "--preset", "all", "--rounding", "mse", "--resume")
+    process = torchrun(2, CLI, *command)
+    try:
+        until = time.monotonic() + 60
+        while sum(path.stat().st_size > 0 for path in tmp_path.glob(".*.resumable")) < 2:
+            assert process.poll() is None and time.monotonic() < until
+            time.sleep(0.01)
+        rank_of(process, 1).send_signal(signal.SIGKILL)
+        _, error = finish(process)
+    finally:
+        process.kill()
+    assert process.returncode == 1 and not target.exists()
+    assert "-1.resumable (" in error and "the same command goes on from them" in error
+    code, out, error = run(capsys, *command)  # alone
+    assert code == 0, error
+    assert "are from an earlier run that was stopped" in out
+    assert verify_checkpoint(target, model).problems == ()
+    assert {path.name for path in tmp_path.iterdir()} == {target.name, model.name}
 
 
 def test_out_of_reach(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

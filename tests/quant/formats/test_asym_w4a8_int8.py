@@ -234,4 +234,4 @@ def test_the_marker_and_what_needs_it() -> None:
     assert FMT.needs_comfyui == (0, 33) and FMT.native_from == (8, 0)
     assert "in_features % 256" in (FMT.refusal((64, 320)) or "")
     newer = {name for name, fmt in FORMATS.items() if fmt.needs_comfyui}
-    assert newer == {NAME}
+    assert newer == {NAME, "nvfp4_smooth"}
