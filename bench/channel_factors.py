@@ -70,7 +70,8 @@ def print_layers() -> None:
 
 def print_model(name: str) -> None:
     """Print a Markdown table of one model with all layers of its blocks in a format."""
-    print("| format | rounding | with factors | W4A16 | W4A4 |\n|---|---|---|---|---|")
+    print("| format | rounding | with factors | W4A16 | W4A4 | typical W4A4 |")
+    print("|---|---|---|---|---|---|")
     base = None
     with SUBJECTS[name]() as subject:
         for fmt, rounding in _TRIED:
@@ -81,7 +82,7 @@ def print_model(name: str) -> None:
             count = sum(model.report.roundings().values())
             print(
                 f"| `{fmt}` | `{rounding}` | {kept} of {count} | {result.w4a16 / base.w4a16:.3f} | "
-                f"{result.w4a4 / base.w4a4:.3f} |",
+                f"{result.w4a4 / base.w4a4:.3f} | {result.typical[1] / base.typical[1]:.3f} |",
                 flush=True,
             )
 
