@@ -221,7 +221,7 @@ def measured(
     """Measure a checkpoint, and print its squared errors as ratios to ``base``."""
     result = subject.measure(title, checkpoint)
     base = base or result
-    typical = [own / first for own, first in zip(result.typical, base.typical, strict=True)]
+    typical = [ratio for ratio, _ in result.typical_ratios(base)]
     print(
         f"{title}: W4A16 {result.w4a16 / base.w4a16:.3f}, typical {typical[0]:.3f}; "
         f"W4A4 {result.w4a4 / base.w4a4:.3f}, typical {typical[1]:.3f}",

@@ -96,5 +96,5 @@ def encoder_subject(
             collector.snapshot(source.fingerprint()),
             lambda: encoder.embed_all(unseen),
             encoder.embed_all(unseen),
-            [],
+            lambda steps: [],
         )

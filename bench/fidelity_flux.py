@@ -16,7 +16,7 @@ from sample_tiny_flux import fit_judge, sample
 from tiny_flux import MODEL_PATH, TinyFlux, load_model
 
 _CALIBRATION_SEEDS = range(1, 7)
-_PROBED_SEEDS, _PROBED_STEPS = (1, 2), 4
+_PROBED_SEEDS = (1, 2)
 _COMPARISON_SEED = 1000
 
 
@@ -48,12 +48,14 @@ def flux_subject(
             collector.snapshot(source.fingerprint()),
             run,
             run(),
-            [_short_sampling(model, seed) for seed in _PROBED_SEEDS],
+            lambda steps: [_short_sampling(model, seed, steps) for seed in _PROBED_SEEDS],
             lambda patches: judge.accuracy(to_images(patches), labels),
         )
 
 
-def _short_sampling(model: TinyFlux, seed: int) -> tuple[float, Callable[[], torch.Tensor]]:
+def _short_sampling(
+    model: TinyFlux, seed: int, steps: int
+) -> tuple[float, Callable[[], torch.Tensor]]:
     """Return a function for a probe that samples each picture in few steps."""
     each, _ = sample_prompts(len(PICTURES))
-    return SAMPLED, lambda: sample(model, each, seed, _PROBED_STEPS)
+    return SAMPLED, lambda: sample(model, each, seed, steps)

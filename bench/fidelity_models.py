@@ -27,18 +27,22 @@ from nvfp4_foundry.quant.conversion.convert import QuantizedModel, quantize_to_m
 from nvfp4_foundry.quant.derive import MIX_FORMATS, mix_plan, rival_mixes
 from nvfp4_foundry.quant.hardware.emulation import emulate_native_product, read_input_roundings
 from nvfp4_foundry.quant.planning import Plan, get_preset, make_plan, take_inventory
+from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
 from nvfp4_foundry.quant.sensitivity.measure import QUANTIZED_FORMATS, measure_sensitivity
 from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe
+from nvfp4_foundry.quant.sensitivity.probe_order import STOP_BELOW
 from nvfp4_foundry.quant.sources import StateDictSource, TensorSource, open_source
 from tiny_qwen import draw_calls, new_model
 
 GUIDANCE, STEPS = 2.0, 20
 _CALIBRATION_SEEDS = range(1, 7)
-_PROBED_SEEDS, _PROBED_STEPS = (1, 2), 4
+_PROBED_SEEDS = (1, 2)
 _COMPARISON_SEED = 1000
 _BATCH = 100
 #: By default every token counts for the second moments.
 COLLECTING = CollectorSettings(moments_budget_bytes=2**30, moments_tokens_per_channel=1e9)
+#: Steps of a short sampling, as in *Probe Latent Shift*.
+PROBED_STEPS = 2
 #: The rounding of mixes, and of the presets that they are compared with.
 MIX_ROUNDING = "gptaq"
 #: A ComfyUI that loads all formats of the bench.
@@ -49,28 +53,37 @@ NEWER = "0.33"
 class ModelResult:
     """One quantized model: its size, its relative squared errors, and the share of correct digits.
 
-    Errors are relative to the squared reference. ``typical`` are the medians over the samples,
-    W4A16 then W4A4: a few samplings that take another turn cannot decide them.
+    Errors are relative to the squared reference. ``by_sample`` are those of each sample relative
+    to its own square, [samples], W4A16 then W4A4.
     """
 
     title: str
     megabytes: float
     w4a16: float
     w4a4: float
-    accuracy: float | None = None
-    typical: tuple[float, float] = (math.nan, math.nan)
+    accuracy: float | None
+    by_sample: tuple[torch.Tensor, torch.Tensor]
+
+    def typical_ratios(self, base: ModelResult) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return `typical_ratio` to another result, W4A16 then W4A4."""
+        weight_only, both = map(typical_ratio, self.by_sample, base.by_sample)
+        return weight_only, both
 
 
 @dataclass(frozen=True)
 class Subject:
-    """A calibrated model with its source, and functions to run it and to compare the results."""
+    """A calibrated model with its source, and functions to run it and to compare the results.
+
+    ``probed`` takes a number of steps, and returns what to probe: sigmas, and functions that return
+    results.
+    """
 
     root: torch.nn.Module
     source: TensorSource
     statistics: CalibrationStatistics
     run: Callable[[], torch.Tensor]
     reference: torch.Tensor
-    probed: Sequence[tuple[float, Callable[[], torch.Tensor]]]
+    probed: Callable[[int], Sequence[tuple[float, Callable[[], torch.Tensor]]]]
     accuracy: Callable[[torch.Tensor], float] | None = None
 
     def plan(self, preset: str, rounding: str, **settings: int | str) -> Plan:
@@ -104,10 +117,10 @@ class Subject:
         """Return the squared error of a result, relative to the squared reference."""
         return float((result - self.reference).square().mean() / self.reference.square().mean())
 
-    def typical_error(self, result: torch.Tensor) -> float:
-        """Return the median of the squared errors of the samples, each relative to its square."""
+    def errors_by_sample(self, result: torch.Tensor) -> torch.Tensor:
+        """Return the squared error of each sample relative to its own square, [samples]."""
         errors = (result - self.reference).flatten(1).square().sum(dim=1)
-        return float((errors / self.reference.flatten(1).square().sum(dim=1)).median())
+        return errors / self.reference.flatten(1).square().sum(dim=1)
 
     def measure(self, title: str, checkpoint: QuantizedModel) -> ModelResult:
         """Run the quantized model, and compare it with the unquantized model at equal noise."""
@@ -121,7 +134,7 @@ class Subject:
             self.squared_error(weight_only),
             self.squared_error(both),
             self.accuracy(both) if self.accuracy else None,
-            (self.typical_error(weight_only), self.typical_error(both)),
+            (self.errors_by_sample(weight_only), self.errors_by_sample(both)),
         )
 
     def layer_errors(self, plan: Plan) -> dict[str, float]:
@@ -145,15 +158,38 @@ class Subject:
         sensitivity = measure_sensitivity(
             self.source, self.statistics, formats, rounding=base.recipe.rounding
         )
-        probe = LatentProbe(self.source, sensitivity, formats=formats, statistics=self.statistics)
-        with torch.no_grad():
-            for sigma, run in self.probed:
-                probe.probe(self.root, run, run(), sigma)
-            inventory = take_inventory(self.source)
-            rivals = rival_mixes(base, inventory, probe.result())
-            for _, run in self.probed:
+        probe = LatentProbe(
+            self.source,
+            sensitivity,
+            formats=formats,
+            statistics=self.statistics,
+            plan=base,
+            stop_below=STOP_BELOW,
+        )
+        probed = self.probe(probe, base, PROBED_STEPS)
+        return mix_plan(base, take_inventory(self.source), probed, formats=MIX_FORMATS).plan
+
+    @torch.no_grad()
+    def probe(self, probe: LatentProbe, base: Plan | None, steps: int) -> Sensitivity:
+        """Probe the model, and with a plan its rival mixes too."""
+        for sigma, run in self.probed(steps):
+            probe.probe(self.root, run, run(), sigma)
+        if base is not None:
+            rivals = rival_mixes(base, take_inventory(self.source), probe.result())
+            for _, run in self.probed(steps):
                 probe.sample_whole(self.root, run, run(), rivals)
-        return mix_plan(base, inventory, probe.result(), formats=MIX_FORMATS).plan
+        return probe.result()
+
+
+def typical_ratio(own: torch.Tensor, base: torch.Tensor) -> tuple[float, float]:
+    """Return the geometric mean of the ratios of paired samples [S], and its standard error.
+
+    Samples of equal noise are compared with each other, and a few samplings that take another turn
+    cannot decide the result, as they can for the ratio of the sums.
+    """
+    logs = (own.double() / base.double()).log()
+    mean = math.exp(float(logs.mean()))
+    return mean, mean * float(logs.std()) / len(logs) ** 0.5
 
 
 def run_id(seed: int) -> str:
@@ -223,22 +259,25 @@ def demo_subject(
             collector.snapshot(source.fingerprint()),
             run,
             run(),
-            [_short_sampling(model, task, seed) for seed in _PROBED_SEEDS],
+            lambda steps: [_short_sampling(model, task, seed, steps) for seed in _PROBED_SEEDS],
             lambda latents: judge.accuracy(task.decode(latents), labels),
         )
 
 
 def _short_sampling(
-    model: TinyWan, task: DigitsTask, seed: int
+    model: TinyWan, task: DigitsTask, seed: int, steps: int
 ) -> tuple[float, Callable[[], torch.Tensor]]:
     """Return a function for a probe that samples each digit in few steps."""
     digits = torch.arange(CLASSES)
-    return SAMPLED, lambda: sampling.sample(model, digits, seed, _PROBED_STEPS, GUIDANCE, task=task)
+    return SAMPLED, lambda: sampling.sample(model, digits, seed, steps, GUIDANCE, task=task)
 
 
 @contextmanager
 def qwen_subject(seed: int = 0, collecting: CollectorSettings = COLLECTING) -> Iterator[Subject]:
-    """Yield a small random Qwen-Image. Its results are the velocities of 8 unseen model calls."""
+    """Yield a small random Qwen-Image. Its results are the velocities of 8 unseen model calls.
+
+    As it cannot sample, each step of a probe is two calls at noise levels of their own.
+    """
     model = new_model(seed)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     source = StateDictSource(weights, "a random Qwen-Image")
@@ -256,7 +295,9 @@ def qwen_subject(seed: int = 0, collecting: CollectorSettings = COLLECTING) -> I
         def run() -> torch.Tensor:
             return torch.stack([model(*call) for call in unseen])
 
-        probed = draw_calls(16, 0)[::2]
-        calls = [(float(args[2][0]), lambda args=args: model(*args)) for args in probed]
+        def calls(steps: int) -> list[tuple[float, Callable[[], torch.Tensor]]]:
+            probed = draw_calls(16, 0)[:: max(1, 8 // steps)]
+            return [(float(args[2][0]), lambda args=args: model(*args)) for args in probed]
+
         seen = collector.snapshot(source.fingerprint())
         yield Subject(model, source, seen, run, run(), calls)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 
-import torch
 from fidelity import EIGHT_BIT_INPUTS
 from fidelity_models import MIX_ROUNDING, Subject, demo_subject
 from nvfp4_foundry.quant.derive import MIX_FORMATS, Mix, mix_plan, with_four_bit
@@ -30,10 +29,7 @@ def probed(subject: Subject) -> Sensitivity:
         subject.source, subject.statistics, formats, rounding=MIX_ROUNDING
     )
     probe = LatentProbe(subject.source, measured, formats=formats, statistics=subject.statistics)
-    with torch.no_grad():
-        for sigma, run in subject.probed:
-            probe.probe(subject.root, run, run(), sigma)
-    return probe.result()
+    return subject.probe(probe, None, 4)
 
 
 def mixes(subject: Subject, base: Plan) -> Iterator[tuple[str, Mix]]:

@@ -37,6 +37,11 @@ PRESETS = {
     "encoder": "smart",
     "flux": "flux1",
 }
+#: Settings of these presets.
+SETTINGS: dict[str, dict[str, int]] = {
+    "demo": {"edge_blocks": 1},
+    "demo-unshifted": {"edge_blocks": 1},
+}
 
 
 def main() -> None:

@@ -33,6 +33,7 @@
  * @property {"probing" | "done" | "interrupted"} state
  * @property {number} unit the unit that runs, from 1; 0 before the first
  * @property {number} units
+ * @property {boolean} [at_most] the probe may end before all units have run
  * @property {string} format
  * @property {string} name of the unit
  * @property {number} steps steps of each short sampling
@@ -135,11 +136,14 @@ function describeCalibration(detail) {
  */
 function describeProbe(detail) {
   // The unit that runs is not done yet.
-  const done = detail.state === "done" ? detail.units : Math.max(0, detail.unit - 1);
+  const done = detail.state === "done" ? detail.unit : Math.max(0, detail.unit - 1);
   const lines = [];
   if (detail.state === "probing" && detail.name) lines.push(`${detail.name} in ${detail.format}`);
   if (detail.state === "probing" && detail.seconds_left !== null) {
-    lines.push(`${duration(detail.seconds_left)} left`);
+    lines.push(`${detail.at_most ? "at most " : ""}${duration(detail.seconds_left)} left`);
+  }
+  if (detail.state === "done" && done < detail.units) {
+    lines.push(`${plural(detail.units - done, "unit")} estimated`);
   }
   if (detail.known) lines.push(`${plural(detail.known, "unit")} known from before`);
   if (detail.state === "interrupted") lines.push("queue it again to go on here");

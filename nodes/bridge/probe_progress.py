@@ -7,8 +7,9 @@ from typing import Any
 import comfy.model_management
 import comfy.utils
 
-from ...quant.progress import RemainingTime, Throttle, progress_line
+from ...quant.progress import RemainingTime, Throttle, format_seconds, numbered, progress_line
 from ...quant.sensitivity.probe import LatentProbe
+from ...quant.sensitivity.probe_record import ProbeRun
 from .progress import LIVE_SECONDS, TEXT_SECONDS, send_live, show_text
 
 
@@ -18,6 +19,7 @@ class ProbeProgress:
     The detail of the event has ``state`` (``probing``, ``done`` or ``interrupted``), ``unit`` of
     ``units``, the ``format`` and ``name`` of the unit that runs, ``steps`` of each short sampling,
     how many units were ``known`` from an interrupted probe, and ``seconds_left`` (None: unknown).
+    With ``at_most``, the probe may end before all units have run.
     """
 
     def __init__(self, probe: LatentProbe, node: str, steps: int) -> None:
@@ -28,13 +30,21 @@ class ProbeProgress:
         self._text, self._event = Throttle(TEXT_SECONDS), Throttle(LIVE_SECONDS)
         self._detail: dict[str, Any] = {
             "state": "probing", "unit": 0, "units": probe.runs, "format": "", "name": "",
-            "steps": steps, "known": 0, "seconds_left": None,
+            "steps": steps, "known": 0, "seconds_left": None, "at_most": probe.is_selective,
         }  # fmt: skip
-        show_text(f"probe: {1 + probe.runs} short samplings of {_steps(steps)} come first", node)
+        self._most = "at most " if probe.is_selective else ""
+        text = f"{self._most}{1 + probe.runs} short samplings of {_steps(steps)} come first"
+        show_text(f"probe: {text}", node)
         self._send()
 
-    def advance(self, done: int, total: int, text: str) -> None:
-        """Show that ``done`` units are known and the next one begins; stop if the user cancels."""
+    def begin(self, seconds: float, calls: int) -> None:
+        """Show what the units cost, from the time and the model calls of the first sampling."""
+        runs = self._probe.runs
+        text = f"{self._most}{runs} units, {self._most}{runs * calls} model calls"
+        show_text(f"probe: {text}, {self._most}{format_seconds(runs * seconds)}", self._node)
+
+    def advance(self, done: int, total: int, run: ProbeRun) -> None:
+        """Show that ``done`` units are known and this one begins; stop if the user cancels."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         if self._remaining is None:
             self._remaining = RemainingTime(done=done)
@@ -42,8 +52,9 @@ class ProbeProgress:
         self._bar.update_absolute(done, total)
         left = self._remaining.update(done, total)
         if self._text.ready():
-            show_text(progress_line(text, left), self._node)
-        self._detail["format"], self._detail["name"] = self._probe.steps[done]
+            text = numbered("unit", done + 1, total, f"{run[1]} in {run[0]}")
+            show_text(progress_line(text.replace(" of ", f" of {self._most}", 1), left), self._node)
+        self._detail["format"], self._detail["name"] = run
         self._detail |= {"unit": done + 1, "seconds_left": left}
         if self._event.ready():
             self._send()
@@ -56,7 +67,10 @@ class ProbeProgress:
 
     def finish(self) -> None:
         """Show that the probe is complete; the sampling itself follows."""
-        show_text(f"probe complete: {self._detail['units']} units", self._node)
+        known, units = self._probe.measured[-1], self._detail["units"]
+        self._detail["unit"] = known
+        rest = f", {units - known} estimated" if known < units else ""
+        show_text(f"probe complete: {known} of {units} units{rest}", self._node)
         self._end("done")
 
     def interrupt(self) -> None:

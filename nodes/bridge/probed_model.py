@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,14 +32,16 @@ class ProbeSession:
     """A probe that measures in short samplings before each sampling of its MODEL.
 
     ``steps`` is the number of steps of a short sampling, ``folder`` where its progress is saved,
-    ``node`` the id of the node that made it, which shows the progress. ``rivals`` returns the mixes
-    to sample whole, once the units are known.
+    ``node`` the id of the node that made it, which shows the progress. After ``minutes``, the rest
+    of the units is estimated (0: no limit). ``rivals`` returns the mixes to sample whole, once the
+    units are known.
     """
 
     probe: LatentProbe
     steps: int
     folder: Path
     node: str = ""
+    minutes: float = 0.0
     rivals: Callable[[Sensitivity], Sequence[Formats]] = lambda _: ()
 
     def record(self, sampling: str) -> ProbeRecord:
@@ -50,11 +53,23 @@ class ProbeSession:
         discard_oldest(self.folder, _KEPT_RECORDS)
         return ProbeRecord(path, key)
 
+    def is_enough(self) -> Callable[[], bool]:
+        """Return what tells whether the minutes that begin now are over."""
+        until = time.monotonic() + 60.0 * self.minutes
+        return lambda: self.minutes > 0 and time.monotonic() >= until
+
+
+class _Calls:
+    """Counts model calls."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
 
 def probed_clone(model: Any, session: ProbeSession) -> Any:
     """Return a clone of a MODEL that probes every sampling; the samples do not change.
 
-    Before a sampling, it samples with few sigmas: unquantized, then once per unit and format. What
+    Before a sampling, it samples with few sigmas: unquantized, then with one unit at a time. What
     a unit moves is saved at once. So a probe that was cancelled goes on where it was, if the same
     sampling is queued again, and ends with the same numbers.
 
@@ -67,14 +82,17 @@ def probed_clone(model: Any, session: ProbeSession) -> Any:
         clone.remove_wrappers_with_key(wrapper, PROBE_KEY)
     clone.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)
 
+    calls = _Calls()
+
     def sampler_sample(executor: Any, *args: Any, **kwargs: Any) -> Any:
         chosen = short_schedule(len(args[1]) - 1, session.steps)
         if chosen:
-            _probe(session, executor, args[1][list(chosen)], args, kwargs)
+            _probe(session, calls, executor, args[1][list(chosen)], args, kwargs)
         return executor(*args, **kwargs)
 
     def apply_model(executor: Any, *args: Any, **kwargs: Any) -> Any:
         _require_alone(transformer_options(args, kwargs))
+        calls.count += 1
         return executor(*args, **kwargs)
 
     clone.add_wrapper_with_key(WrappersMP.SAMPLER_SAMPLE, PROBE_KEY, sampler_sample)
@@ -84,6 +102,7 @@ def probed_clone(model: Any, session: ProbeSession) -> Any:
 
 def _probe(
     session: ProbeSession,
+    calls: _Calls,
     executor: Any,
     few: torch.Tensor,
     args: tuple[Any, ...],
@@ -110,9 +129,11 @@ def _probe(
     )
     progress = ProbeProgress(session.probe, session.node, len(few) - 1)
     model = guider.model_patcher.model.diffusion_model
+    began, called, is_enough = time.monotonic(), calls.count, session.is_enough()
     try:
         reference = run()
-        session.probe.probe(model, run, reference, SAMPLED, progress.advance, record)
+        progress.begin(time.monotonic() - began, calls.count - called)
+        session.probe.probe(model, run, reference, SAMPLED, progress.advance, record, is_enough)
         mixes = session.rivals(session.probe.result())
         session.probe.sample_whole(model, run, reference, mixes, progress.advance_mix, record)
         progress.finish()

@@ -14,7 +14,9 @@ from ...quant.derive import MOST_RIVALS, rival_mixes
 from ...quant.errors import PlanError
 from ...quant.planning import Inventory, Plan, take_inventory
 from ...quant.sensitivity.artefact import Sensitivity
-from ...quant.sensitivity.probe import LatentProbe, ProbeUnit
+from ...quant.sensitivity.probe import LatentProbe
+from ...quant.sensitivity.probe_order import STOP_BELOW
+from ...quant.sensitivity.probe_units import ProbeUnit
 from ...quant.sensitivity.whole import Formats
 from ..bridge.model_source import ModelSource
 from ..bridge.models import compute_device
@@ -35,6 +37,8 @@ from ..reports.errors import refused
 _UNITS: dict[str, ProbeUnit] = {"each input": "input", "each layer": "layer"}
 # Older workflows may have this. Blocks were too coarse for a mix.
 _FORMER_UNIT, _INSTEAD = "each block", "each input"
+# When the probe ends: the gain that is worth no more runs.
+_EXTENTS = {"as needed": STOP_BELOW, "every unit": 0.0}
 # The format that a mix keeps its most sensitive layers in.
 UNQUANTIZED = "bf16"
 _PROBED = {
@@ -59,9 +63,11 @@ class ProbeLatentShift(FoundryNode):
             description=(
                 "Returns the model with a probe. Before each sampling, the probe samples "
                 "repeatedly in a few steps, each time with only the layers of one input quantized, "
-                "and measures how far the latent moves. This is slow, and can be interrupted: it "
-                "goes on where it was if you queue it again. Your own samples do not change. Probe "
-                "Result collects what the probe measures."
+                "and measures how far the latent moves. It begins with the inputs that matter most "
+                "to a mix, ends when the others matter little, and estimates those. It says first "
+                "how long it takes at most. You can interrupt it: it goes on where it was if you "
+                "queue it again. Your own samples do not change. Probe Result collects what the "
+                "probe measures."
             ),
             search_aliases=[
                 "nvfp4 probe",
@@ -84,14 +90,7 @@ class ProbeLatentShift(FoundryNode):
                     "and step. each input: all layers that receive the same tensor, such as q, k "
                     "and v; the best for Auto Mix. each layer: one layer alone.",
                 ),
-                io.Int.Input(
-                    "sigmas",
-                    default=4,
-                    min=1,
-                    max=100,
-                    tooltip="How many steps a short sampling has. They are spread evenly over the "
-                    "sampler's steps.",
-                ),
+                _sigmas_input(),
                 StatisticsSocket.Input(
                     "statistics",
                     display_name="calibration",
@@ -101,6 +100,8 @@ class ProbeLatentShift(FoundryNode):
                 ),
                 _formats_input(),
                 _plan_input(),
+                _extent_input(),
+                _minutes_input(),
             ],
             hidden=[io.Hidden.unique_id],
             outputs=[
@@ -110,10 +111,12 @@ class ProbeLatentShift(FoundryNode):
         )
 
     @classmethod
-    def validate_inputs(cls, unit: Any) -> bool | str:
+    def validate_inputs(cls, unit: Any, extent: Any = None) -> bool | str:
         """Accept the values of older workflows too; a link brings None here."""
         if unit not in (None, _FORMER_UNIT, *_UNITS):
             return refused(f"unit is {unit!r}; choose one of {', '.join(_UNITS)}")
+        if extent not in (None, *_EXTENTS):
+            return refused(f"extent is {extent!r}; choose one of {', '.join(_EXTENTS)}")
         return True
 
     @classmethod
@@ -126,6 +129,8 @@ class ProbeLatentShift(FoundryNode):
         statistics: CalibrationStatistics | None = None,
         formats: str = next(iter(_PROBED)),
         plan: Plan | None = None,
+        extent: str = next(iter(_EXTENTS)),
+        minutes: float = 0.0,
     ) -> io.NodeOutput:
         """Encode the layers and return a probed clone of the model."""
         known = sensitivity.formats
@@ -136,18 +141,20 @@ class ProbeLatentShift(FoundryNode):
                 sensitivity,
                 formats=probed,
                 unit=_UNITS[_INSTEAD if unit == _FORMER_UNIT else unit],
+                plan=plan,
+                stop_below=_EXTENTS[extent],
                 statistics=statistics,
                 device=compute_device(working_bytes(sensitivity.rounding, statistics)),
                 on_progress=progress_bar(),
             )
             inventory = take_inventory(source) if plan else None
-        session = ProbeSession(probe, sigmas, PROBES.root(), str(cls.hidden.unique_id or ""))
+        folder, node = PROBES.root(), str(cls.hidden.unique_id or "")
+        session = ProbeSession(probe, sigmas, folder, node, minutes)
         count = 1 + probe.runs
         if plan is not None and inventory is not None:
             session = replace(session, rivals=_rivals(plan, inventory, probed))
             count += 2 + MOST_RIVALS
-        most = "at most " if plan is not None else ""
-        show_text(f"ready: {most}{count} short samplings will come before each sampling")
+        show_text(f"ready: at most {count} short samplings will come before each sampling")
         return io.NodeOutput(probed_clone(model, session), session)
 
 
@@ -165,14 +172,52 @@ def _rivals(
     return find
 
 
+def _sigmas_input() -> io.Input:
+    return io.Int.Input(
+        "sigmas",
+        default=2,
+        min=1,
+        max=100,
+        tooltip="How many steps a short sampling has. They are spread evenly over the "
+        "sampler's steps. Two are enough for a mix; four take twice as long.",
+    )
+
+
 def _plan_input() -> io.Input:
     return PlanSocket.Input(
         "plan",
         optional=True,
-        tooltip="The plan that you give to Auto Mix. Then the probe also samples this plan, the "
-        "best mix of its size, and up to 6 mixes near it, each with all of its layers quantized. "
-        "Auto Mix takes the one that moves the latent least, so its mix is never worse than the "
-        "plan.",
+        tooltip="The plan that you give to Auto Mix. Then the probe leaves out layers that the "
+        "plan does not quantize. It also samples this plan, the best mix of its size, and up to 6 "
+        "mixes near it, each with all of its layers quantized. Auto Mix takes the one that moves "
+        "the latent least, so its mix is never worse than the plan.",
+    )
+
+
+def _extent_input() -> io.Input:
+    return io.Combo.Input(
+        "extent",
+        options=list(_EXTENTS),
+        default=next(iter(_EXTENTS)),
+        optional=True,
+        tooltip="as needed: begins with the units that matter most to a mix, and ends when the "
+        "others would lower its error by no more than 2 or 3%. Their shifts are estimated from "
+        "those of similar units. every unit: measures all of them, in three to five times the "
+        "time.",
+    )
+
+
+def _minutes_input() -> io.Input:
+    return io.Float.Input(
+        "minutes",
+        default=0.0,
+        min=0.0,
+        max=10_000.0,
+        step=1.0,
+        optional=True,
+        tooltip="Ends the probe of each sampling after this time, and estimates what is left. 0: "
+        "no limit. Queue it again with more minutes to go on. Mixes that are sampled whole come "
+        "after it.",
     )
 
 

@@ -112,7 +112,9 @@ def _measured(session: ProbeSession) -> tuple[Sensitivity, list[str]]:
     """Return what a probe measured so far, and notes."""
     probe = session.probe
     calls = f"{probe.calls} sampling{'s' * (probe.calls != 1)}"
-    notes = [f"{calls} probed, {probe.runs} runs each"]
+    notes = [f"{calls} probed: {', '.join(map(str, probe.measured))} of {probe.runs} units"]
+    if min(probe.measured, default=probe.runs) < probe.runs:
+        notes.append("the shifts of the other units are estimated from those of similar units")
     if probe.unreached:
         notes.append(
             "warning: the model did not run these layers while it was probed, so they stay "

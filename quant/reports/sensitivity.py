@@ -21,6 +21,7 @@ def describe_sensitivity(sensitivity: Sensitivity) -> str:
         lines.append(f"{', '.join(others)}: output error if the format runs natively")
     if sensitivity.has_latents:
         lines.append(f"latent: {_which_latent(sensitivity)}")
+        lines += [f"~: {text}" for text in [estimated_text(sensitivity, first)] if text]
     lines += (message.text for message in sensitivity_messages(sensitivity))
     rows = []
     for name in sorted(sensitivity.layers, key=lambda name: _costliest(sensitivity, name)):
@@ -48,6 +49,16 @@ def sensitivity_messages(sensitivity: Sensitivity) -> tuple[Message, ...]:
     )
 
 
+def estimated_text(sensitivity: Sensitivity, format_name: str) -> str:
+    """Return how many shifts in a format were not measured; empty if all were."""
+    found = [sensitivity.candidates(name).get(format_name) for name in sensitivity.layers]
+    known = [errors for errors in found if errors and errors.latent is not None]
+    estimated = sum(errors.is_estimated for errors in known)
+    if not estimated:
+        return ""
+    return f"the shifts of {estimated} of {len(known)} layers are estimated from those of like ones"
+
+
 def _which_latent(sensitivity: Sensitivity) -> str:
     if sensitivity.is_of_samplings:
         return "shift of the sampled latent if only this layer is quantized, in every step"
@@ -72,4 +83,6 @@ def _error(errors: CandidateErrors | None, part: str) -> str:
     if errors is None:
         return "-"
     value = getattr(errors, part)
-    return "unknown" if value is None else f"{value:.3%}"
+    if value is None:
+        return "unknown"
+    return f"{'~' if part == 'latent' and errors.is_estimated else ''}{value:.3%}"

@@ -8,7 +8,7 @@ or not finite are *unknown* and never count as harmless.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +33,8 @@ class CandidateErrors:
     ``weight``: error of the weight. ``w4a16`` and ``w4a4``: errors of the layer's output with
     16-bit and with quantized activations. ``latent_by_sigma``: shift of the model's output if only
     this layer is quantized, ``||v - v_ref|| / ||v_ref||``, by sigma; at sigma 0 it is the shift of
-    the sampled latent.
+    the sampled latent. ``is_estimated`` means that it was estimated, at least in one sampling, from
+    the shifts of layers like this one.
 
     Values that are not errors (NaN, infinite, negative) become unknown. If that happens at one
     sigma, the shifts at all sigmas become unknown, because an average of the rest would mislead.
@@ -43,6 +44,7 @@ class CandidateErrors:
     w4a16: float | None = None
     w4a4: float | None = None
     latent_by_sigma: Mapping[float, float] = field(default_factory=dict)
+    is_estimated: bool = False
 
     def __post_init__(self) -> None:
         """Replace values that are not errors by unknown."""
@@ -140,11 +142,15 @@ class Sensitivity:
         )
 
     def with_latents(
-        self, format_name: str, shifts: Mapping[str, Mapping[float, float]]
+        self,
+        format_name: str,
+        shifts: Mapping[str, Mapping[float, float]],
+        estimated: Collection[str] = (),
     ) -> Sensitivity:
         """Return a copy with these latent shifts for one format, which replace all earlier ones.
 
-        ``shifts``: relative shift of the model's output by layer and sigma. Raises
+        ``shifts``: relative shift of the model's output by layer and sigma. ``estimated`` names the
+        layers whose shifts are estimates. Raises
         `CalibrationError` for a layer that does not have this candidate format.
         """
         odd = [name for name in shifts if format_name not in self.candidates(name)]
@@ -152,11 +158,15 @@ class Sensitivity:
             raise CalibrationError(
                 f"the sensitivity was not measured for {odd[0]} in {format_name}; measure it first"
             )
-        layers = {}
+        layers, estimated = {}, frozenset(estimated)
         for name, layer in self.layers.items():
             candidates = dict(layer.candidates)
             if format_name in candidates:
-                measured = replace(candidates[format_name], latent_by_sigma=shifts.get(name, {}))
+                measured = replace(
+                    candidates[format_name],
+                    latent_by_sigma=shifts.get(name, {}),
+                    is_estimated=name in estimated,
+                )
                 candidates[format_name] = measured
             layers[name] = replace(layer, candidates=candidates)
         return replace(self, layers=layers)
@@ -228,6 +238,7 @@ class Sensitivity:
                         w4a16=_number(errors["w4a16"]),
                         w4a4=_number(errors["w4a4"]),
                         latent_by_sigma={float(s): float(e) for s, e in errors["latent_by_sigma"]},
+                        is_estimated=errors["is_estimated"],
                     )
                     for name, errors in entry["candidates"].items()
                 },

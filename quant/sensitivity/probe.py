@@ -1,8 +1,8 @@
 """Probe how far a result moves if only one unit is quantized: an input, a layer, or a block.
 
-The result is that of a model call or, better, of a whole sampling. The probe computes it again once
-per unit and format, with forward hooks that replace the outputs of the unit's layers by those of
-quantized layers. It never changes the weights of the model.
+The result is that of a model call or, better, of a whole sampling. The probe computes it again for
+units and formats, one at a time, with forward hooks that replace the outputs of the unit's layers
+by those of quantized layers. It never changes the weights of the model.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,53 +21,35 @@ from ..calibration.input_scale import DEFAULT_POLICY, InputScalePolicy, decide_s
 from ..calibration.observed_layers import find_linears
 from ..calibration.statistics import CalibrationStatistics
 from ..conversion.observed_input import ObservedInputs
-from ..errors import CalibrationError
 from ..planning.inventory import Layer
+from ..planning.plan import Plan
 from ..progress import OnProgress, numbered
 from ..sources.base import TensorSource
 from .artefact import Sensitivity
-from .measure import candidate_layers, quantized_format
+from .findings import Findings, ProbedResult
+from .measure import quantized_format
 from .probe_record import ProbeRecord, ProbeRun, UnitShift
+from .probe_units import ProbeUnit, layers_by_format, probe_order, runs_of, units_of
 from .probed_layers import (
     EncodingProgress,
     LayerEncoder,
     QuantizedLinear,
     encoded_layers,
+    noted,
     replaced,
 )
 from .undisturbed import require_no_dropout, same_random_state
-from .whole import Formats, WholeShift, formats_digest, relative_shift
-
-ProbeUnit = Literal["input", "layer", "block"]
+from .whole import Formats, formats_digest
 
 #: The sigma of the result of a whole sampling, which ends there.
 SAMPLED = 0.0
+#: Called with the number of runs done, the number of all runs, and the next run. It may raise an
+#: exception to stop.
+OnUnit = Callable[[int, int, ProbeRun], None]
 # Where a record names the format of a unit, this stands for a mix of formats.
 _WHOLE = "whole"
 # A saved probe is not continued by a version that computes other numbers. Raise it with them.
-_NUMBERS = 1
-
-
-@dataclass(frozen=True)
-class _Probed:
-    """What was found for one model call or sampling."""
-
-    sigma: float
-    shifts: Mapping[ProbeRun, UnitShift]
-
-
-@dataclass
-class _Squares:
-    """Squared norms, summed over model calls at one sigma."""
-
-    difference: float = 0.0
-    reference: float = 0.0
-
-    def squared_shift(self) -> float:
-        """Return the relative squared shift; NaN if the reference is zero or not finite."""
-        if not 0 < self.reference < math.inf:
-            return math.nan
-        return self.difference / self.reference
+_NUMBERS = 2
 
 
 class LatentProbe:
@@ -84,6 +66,8 @@ class LatentProbe:
         *,
         formats: Sequence[str] = ("nvfp4",),
         unit: ProbeUnit = "input",
+        plan: Plan | None = None,
+        stop_below: float | None = None,
         statistics: CalibrationStatistics | None = None,
         input_scale: InputScalePolicy = DEFAULT_POLICY,
         device: torch.device | str = "cpu",
@@ -100,14 +84,20 @@ class LatentProbe:
             unit: the layers to quantize together: those that share an input (q, k and v), each
                 layer alone, or those of a block. The shift of a unit is divided among its layers.
                 Layers of one input round the same values, so their errors are not independent.
+            plan: the plan to mix. Then only the layers that it quantizes are probed, and its size
+                decides which of them matter most.
+            stop_below: ends each probe once the rest is expected to lower the squared error of a
+                mix by no more than this share (see `STOP_BELOW`); the most useful units come first,
+                and the shifts of the others are estimated. 0 runs all, in that order. None runs all
+                in the order of the layers.
             statistics: calibration of this model, for static input scales and rounding.
             input_scale: policy of the static input scales, as in a recipe.
             device: the device that encodes weights.
             on_progress: called after each layer.
 
         Raises:
-            CalibrationError: sensitivity or calibration are from another model, or the sensitivity
-                was not measured for one of the formats.
+            CalibrationError: sensitivity or calibration are from another model, the sensitivity
+                was not measured for one of the formats, or the plan quantizes no such layer.
             FormatError: a format is unknown.
         """
         self._fingerprint = fingerprint = source.fingerprint()
@@ -115,22 +105,20 @@ class LatentProbe:
         if statistics is not None:
             statistics.require_model(fingerprint)
         self._sensitivity = sensitivity
+        found = layers_by_format(source, sensitivity, formats, plan)
         encode = LayerEncoder(source, sensitivity.rounding, device)
-        found = _layers_by_format(source, sensitivity, formats)
-        counter = EncodingProgress(found, on_progress)
-        self._linears: dict[str, dict[str, QuantizedLinear]] = {}
-        self._units: dict[str, dict[str, tuple[str, ...]]] = {}
-        inputs = ObservedInputs(statistics)
-        for format_name, layers in found.items():
-            decisions = decide_scales(input_scale, statistics, layers)
-            fmt = quantized_format(format_name)
-            linears = dict(encoded_layers(encode, fmt, layers, decisions, inputs, counter))
-            self._linears[format_name] = linears
-            encoded = [layer for name, layer in layers.items() if name in linears]
-            self._units[format_name] = _units(encoded, unit, sensitivity)
+        self._linears = _encoded(encode, found, statistics, input_scale, on_progress)
+        self._units = {
+            name: units_of(
+                [la for la in each.values() if la.name in self._linears[name]], unit, sensitivity
+            )
+            for name, each in found.items()
+        }
+        layers = {name: layer for each in found.values() for name, layer in each.items()}
+        self._order = probe_order(self._units, layers, sensitivity, plan)
+        self._runs, self._stop_below = runs_of(self._units), stop_below
         self._settings = {"input_scale": asdict(input_scale), "statistics": _identity(statistics)}
-        self._probed: dict[str, _Probed] = {}
-        self._whole: dict[tuple[str, str], tuple[Formats, UnitShift]] = {}
+        self._findings = Findings(sensitivity, self._units)
 
     @property
     def units(self) -> Mapping[str, tuple[str, ...]]:
@@ -139,13 +127,13 @@ class LatentProbe:
 
     @property
     def runs(self) -> int:
-        """How often each probed result is computed again: once per unit and format."""
-        return sum(map(len, self._units.values()))
+        """How often each probed result is computed again, at most: once per unit and format."""
+        return len(self._runs)
 
     @property
-    def steps(self) -> tuple[ProbeRun, ...]:
-        """Format and unit of every run, in order."""
-        return tuple(run for run, _ in self._runs())
+    def is_selective(self) -> bool:
+        """Whether the probe ends before it has run all units, if the rest matters little."""
+        return bool(self._stop_below)
 
     @property
     def key(self) -> str:
@@ -167,13 +155,17 @@ class LatentProbe:
     @property
     def calls(self) -> int:
         """Number of results probed so far: model calls, or samplings."""
-        return len(self._probed)
+        return self._findings.calls
+
+    @property
+    def measured(self) -> tuple[int, ...]:
+        """How many runs each probed result took, also those of an interrupted probe."""
+        return self._findings.measured
 
     @property
     def unreached(self) -> tuple[str, ...]:
         """Layers that a probed result did not run, so their shifts are unknown."""
-        shifts = [shift for probed in self._probed.values() for shift in probed.shifts.values()]
-        return tuple(sorted({name for shift in shifts for name in shift.unreached}))
+        return self._findings.unreached
 
     def probe(
         self,
@@ -181,10 +173,11 @@ class LatentProbe:
         run: Callable[[], Tensor],
         reference: Tensor,
         sigma: float,
-        on_unit: OnProgress | None = None,
+        on_unit: OnUnit | None = None,
         record: ProbeRecord | None = None,
+        is_enough: Callable[[], bool] | None = None,
     ) -> None:
-        """Probe one model call or sampling: compute it again once per unit and format.
+        """Probe one model call or sampling: compute it again for each unit and format that matters.
 
         Restores torch's random state afterwards. If ``on_unit`` or the model raises an exception,
         all hooks are removed and this call is dropped; earlier calls are kept. With a ``record``,
@@ -196,9 +189,10 @@ class LatentProbe:
             reference: the model's own output or sampled latent, any shape.
             sigma: the noise level of the call, or `SAMPLED`.
             on_unit: called before each run with the number of runs done, the number of all runs,
-                and the next one, such as ``unit 3 of 62: blocks.0.self_attn.q in nvfp4``.
+                and the run.
             record: where to save each unit. A sampling whose record has the key of an earlier one
                 replaces that one in the result.
+            is_enough: asked after each run; True ends the probe with what is known.
 
         Raises:
             CalibrationError: the model has active dropout, or has none of the probed layers, or the
@@ -208,26 +202,60 @@ class LatentProbe:
         modules = find_linears(root, self._names())
         with torch.no_grad():
             exact = reference.detach().float()
-            shifts = dict(record.begin(exact)) if record else {}
+            begun = record.begin(exact) if record else {}
+            shifts = {run: shift for run, shift in begun.items() if run in self._runs}
             norm = float(exact.norm()) ** 2
-            for number, (key, names) in enumerate(self._runs()):
-                if key in shifts:
-                    continue
+            while key := self._next(shifts, is_enough):
                 if on_unit:
-                    text = numbered("unit", number + 1, self.runs, f"{key[1]} in {key[0]}")
-                    on_unit(number, self.runs, text)
-                present = {name: modules[name] for name in names if name in modules}
+                    on_unit(len(shifts), self.runs, key)
                 linears = self._linears[key[0]]
-                with replaced(present, linears) as reached, same_random_state(reference.device):
+                present = {n: modules[n] for n in self._runs[key] if n in modules}
+                with (
+                    noted(modules) as reached,
+                    replaced(present, linears),
+                    same_random_state(reference.device),
+                ):
                     shifted = run().detach().float()
                 difference = float((shifted - exact).norm()) ** 2
-                unreached = tuple(sorted(set(names) - reached))
+                unreached = tuple(sorted(self._names() - reached))
                 shifts[key] = UnitShift(difference, norm, unreached)
                 if record:
                     record.add(key, shifts[key])
-        in_order = {key: shifts[key] for key, _ in self._runs()}
-        name = record.key if record else f"call {self.calls + 1}"
-        self._probed[name] = _Probed(round(float(sigma), 6), in_order)
+        found = self._completed(round(float(sigma), 6), shifts, norm)
+        self._findings.add(found, record.key if record else None)
+
+    def _next(
+        self, shifts: Mapping[ProbeRun, UnitShift], is_enough: Callable[[], bool] | None
+    ) -> ProbeRun | None:
+        """Return the next run; None if all are known, or enough of them."""
+        if shifts and is_enough and is_enough():
+            return None
+        in_turn = self._runs if self._stop_below is None else self._runs.keys() - self._order.runs
+        for run in self._runs:
+            if run in in_turn and run not in shifts:
+                return run
+        if self._stop_below is None:
+            return None
+        return self._order.next_run(self._squares(shifts), self._stop_below)
+
+    def _squares(self, shifts: Mapping[ProbeRun, UnitShift]) -> dict[ProbeRun, float]:
+        """Return the relative squares that `ProbeOrder` decides by; NaN if a layer did not run."""
+        return {
+            run: math.nan if set(self._runs[run]) & set(shift.unreached) else shift.square
+            for run, shift in shifts.items()
+            if run in self._order.runs
+        }
+
+    def _completed(
+        self, sigma: float, shifts: Mapping[ProbeRun, UnitShift], norm: float
+    ) -> ProbedResult:
+        """Return what was found, with estimates of the other runs."""
+        missing = [run for run in self._runs if run not in shifts]
+        squares = self._order.completed(self._squares(shifts)) if missing else {}
+        estimated = {run: UnitShift(squares[run] * norm, norm) for run in missing if run in squares}
+        both = {**shifts, **estimated}
+        in_order = {run: both[run] for run in self._runs if run in both}
+        return ProbedResult(sigma, in_order, frozenset(estimated))
 
     def can_sample(self, formats: Formats) -> bool:
         """Whether all these layers were encoded in these formats, so that they can be sampled."""
@@ -266,22 +294,7 @@ class LatentProbe:
                     shift = UnitShift(difference, norm, tuple(sorted(set(linears) - reached)))
                     if record:
                         record.add((_WHOLE, digest), shift)
-                earlier = sum(known == digest for _, known in self._whole)
-                sampling = record.key if record else f"call {earlier + 1}"
-                self._whole[sampling, digest] = (formats, shift)
-
-    def _whole_shifts(self) -> Iterator[WholeShift]:
-        """Yield the shift of each mix over all samplings with it."""
-        by_digest: dict[str, list[tuple[Formats, UnitShift]]] = {}
-        for (_, digest), found in self._whole.items():
-            by_digest.setdefault(digest, []).append(found)
-        for found in by_digest.values():
-            shifts = [shift for _, shift in found]
-            total = relative_shift(
-                math.fsum(s.difference for s in shifts), math.fsum(s.reference for s in shifts)
-            )
-            if math.isfinite(total):
-                yield WholeShift(found[0][0], total, len(found))
+                self._findings.add_whole(formats, shift, record.key if record else None)
 
     def result(self) -> Sensitivity:
         """Return the sensitivity with the shifts of the probed formats, and of whole mixes.
@@ -289,55 +302,27 @@ class LatentProbe:
         The shift stays unknown for layers that a probed call did not run, and if the output was not
         finite. Raises `CalibrationError` if no call was probed.
         """
-        if not self._probed:
-            raise CalibrationError("no model call was probed: sample with the probed model first")
-        result, unreached, totals = self._sensitivity, set(self.unreached), self._totals()
-        for format_name, units in self._units.items():
-            shifts: dict[str, dict[float, float]] = {}
-            for unit, names in units.items():
-                reached = [name for name in names if name not in unreached]
-                for name, share in self._shares(reached, format_name).items():
-                    shifts[name] = {
-                        sigma: math.sqrt(share * squares[format_name, unit].squared_shift())
-                        for sigma, squares in sorted(totals.items())
-                    }
-            result = result.with_latents(format_name, shifts)
-        return replace(result, whole=tuple(self._whole_shifts()))
-
-    def _totals(self) -> dict[float, dict[ProbeRun, _Squares]]:
-        """Return the squares of each run, summed over the results at each sigma."""
-        totals: dict[float, dict[ProbeRun, _Squares]] = {}
-        for probed in self._probed.values():
-            at_sigma = totals.setdefault(probed.sigma, {})
-            for run, shift in probed.shifts.items():
-                total = at_sigma.setdefault(run, _Squares())
-                total.difference += shift.difference
-                total.reference += shift.reference
-        return totals
-
-    def _runs(self) -> Iterator[tuple[ProbeRun, tuple[str, ...]]]:
-        for format_name, units in self._units.items():
-            for unit, names in units.items():
-                yield (format_name, unit), names
+        return self._findings.sensitivity()
 
     def _names(self) -> set[str]:
         return {name for linears in self._linears.values() for name in linears}
 
-    def _shares(self, names: Collection[str], format_name: str) -> dict[str, float]:
-        """Return each layer's share of its unit's squared shift. The shares add up to one.
 
-        The shares are proportional to the squared output errors. An unknown error counts as the
-        mean of the known ones.
-        """
-        errors = {n: self._sensitivity.candidates(n)[format_name].w4a4 for n in names}
-        known = [error**2 for error in errors.values() if error is not None]
-        mean = sum(known) / len(known) if any(known) else 1.0
-        weights = {
-            name: error**2 if error is not None and any(known) else mean
-            for name, error in errors.items()
-        }
-        total = sum(weights.values())
-        return {name: weight / total for name, weight in weights.items()}
+def _encoded(
+    encode: LayerEncoder,
+    found: Mapping[str, Mapping[str, Layer]],
+    statistics: CalibrationStatistics | None,
+    input_scale: InputScalePolicy,
+    on_progress: OnProgress | None,
+) -> dict[str, dict[str, QuantizedLinear]]:
+    """Return the layers of each format as they are stored, without those with NaN."""
+    counter, inputs = EncodingProgress(found, on_progress), ObservedInputs(statistics)
+    linears = {}
+    for name, layers in found.items():
+        decisions = decide_scales(input_scale, statistics, layers)
+        fmt = quantized_format(name)
+        linears[name] = dict(encoded_layers(encode, fmt, layers, decisions, inputs, counter))
+    return linears
 
 
 def _identity(statistics: CalibrationStatistics | None) -> Any:
@@ -351,38 +336,3 @@ def _identity(statistics: CalibrationStatistics | None) -> Any:
         "amax": {name: layer.amax for name, layer in statistics.inputs.items()},
         "moments": sorted(part.id for each in moments for part in each.parts),
     }
-
-
-def _layers_by_format(
-    source: TensorSource, sensitivity: Sensitivity, formats: Sequence[str]
-) -> dict[str, dict[str, Layer]]:
-    """Return the measured layers of each format, by name."""
-    found = {}
-    for name in dict.fromkeys(formats):
-        fmt = quantized_format(name)
-        measured = [n for n in sensitivity.layers if name in sensitivity.candidates(n)]
-        if not measured:
-            raise CalibrationError(
-                f"the sensitivity was not measured for {name}; measure it with that format first"
-            )
-        candidates = candidate_layers(source, (fmt,), measured)
-        found[name] = {layer: candidate for layer, (candidate, _) in candidates.items()}
-    return found
-
-
-def _units(
-    layers: Collection[Layer], unit: ProbeUnit, sensitivity: Sensitivity
-) -> dict[str, tuple[str, ...]]:
-    """Return layers grouped by input or by block.
-
-    A layer without an input or block is its own unit, and so is every layer with ``layer``.
-    """
-    units: dict[str, tuple[str, ...]] = {}
-    for layer in layers:
-        name = layer.name
-        if unit == "block" and layer.block:
-            name = f"{layer.block.container}.{layer.block.index}"
-        elif unit == "input":
-            name = sensitivity.layers[name].input_id or name
-        units[name] = (*units.get(name, ()), layer.name)
-    return units

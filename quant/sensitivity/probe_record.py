@@ -28,11 +28,16 @@ ProbeRun = tuple[str, str]
 
 @dataclass(frozen=True)
 class UnitShift:
-    """Squared norms of the shift and of the reference, and the unit's layers that did not run."""
+    """Squared norms of the shift and of the reference, and the probed layers that did not run."""
 
     difference: float
     reference: float
     unreached: tuple[str, ...] = ()
+
+    @property
+    def square(self) -> float:
+        """The relative squared shift; NaN if the reference is zero or not finite."""
+        return self.difference / self.reference if 0 < self.reference < math.inf else math.nan
 
 
 def _require_square(value: float) -> float:

@@ -137,6 +137,28 @@ def replaced(
             handle.remove()
 
 
+@contextmanager
+def noted(modules: Mapping[str, nn.Module]) -> Iterator[set[str]]:
+    """Yield the names of the modules that run within the block, with an input to round."""
+    reached: set[str] = set()
+    handles = []
+
+    def note(name: str) -> Callable[..., None]:
+        def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if is_rounded_natively(args[0] if args else kwargs.get("input")):
+                reached.add(name)
+
+        return before
+
+    try:
+        for name, module in modules.items():
+            handles.append(module.register_forward_pre_hook(note(name), with_kwargs=True))
+        yield reached
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
 def _hook(linear: QuantizedLinear, name: str, reached: set[str]) -> Callable[..., Any]:
     def replace_output(
         module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Tensor

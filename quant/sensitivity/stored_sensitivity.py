@@ -30,6 +30,7 @@ class StoredErrors(StoredData):
     w4a16: float | None
     w4a4: float | None
     latent_by_sigma: list[Pair]
+    is_estimated: bool = False  # absent in older files
 
 
 class StoredLayer(StoredData):

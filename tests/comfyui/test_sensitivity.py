@@ -53,6 +53,8 @@ def probing(
     save_as: str = "",
     sampler: str = "euler",
     formats: str = "nvfp4",
+    extent: str = "every unit",
+    minutes: float = 0.0,
 ) -> wf.Workflow:
     """Sample a digit with a probed model; its latents are saved."""
     workflow = wf.sample("tiny_wan.safetensors", prefix=prefix)
@@ -70,6 +72,8 @@ def probing(
         sigmas=sigmas,
         statistics=["statistics", 0],
         formats=formats,
+        extent=extent,
+        minutes=minutes,
     )
     settings["model"] = ["probe", 0]
     wf.add(
@@ -172,7 +176,7 @@ def test_short_samplings_leave_the_samples_as_they_are(
     done(server, workflow)
     run = done(server, probing(f"short-{sampler}", sampler=sampler, sigmas=1))
     assert torch.equal(latent(server, f"short-{sampler}"), latent(server, "unprobed"))
-    assert run.text("result").startswith("1 sampling probed, 31 runs each\n46 layers")
+    assert run.text("result").startswith("1 sampling probed: 31 of 31 units\n46 layers")
     assert "shift of the sampled latent" in run.text("result")
 
 
@@ -182,7 +186,7 @@ def test_shifts_of_short_samplings_are_those_of_plain_torch(
     """Two of the four steps, guided, with float8 as well as NVFP4."""
     run = done(server, probing("both", save_as="both", formats="nvfp4, float8_e4m3fn"))
     assert run.text("result").startswith(
-        "1 sampling probed, 62 runs each\nsaved as both\n46 layers"
+        "1 sampling probed: 62 of 62 units\nsaved as both\n46 layers"
     )
     found = load_sensitivity(folder(server) / "both.json")
     assert found.is_of_samplings
@@ -224,6 +228,44 @@ def test_16_bit_activations_can_be_probed(server: ComfyServer, measured: Run) ->
     assert 0 < exact < 0.7 * rounded
 
 
+def test_as_needed_measures_what_matters_and_estimates_the_rest(
+    server: ComfyServer, whole: Sensitivity
+) -> None:
+    """Shifts that were measured are those of a probe of every unit."""
+    for path in records(server):
+        path.unlink()
+    run, messages = server.watch(resumable("needed", extent="as needed"))
+    assert run.status == "success", run.error
+    text = run.text("result")
+    measured = int(re.match(r"1 sampling probed: (\d+) of 62 units", text)[1])
+    assert 3 <= measured < 31 and "are estimated from those of similar units" in text
+    found = load_sensitivity(folder(server) / "needed.json")
+    for name, layer in found.layers.items():
+        for fmt, errors in layer.candidates.items():
+            if errors.latent and not errors.is_estimated:
+                assert errors == whole.candidates(name)[fmt], (name, fmt)
+    said = [m["data"]["text"] for m in messages if m.get("type") == "progress_text"]
+    assert "probe: at most 63 short samplings of 2 steps come first" in said
+    cost = r"probe: at most 62 units, at most 124 model calls, at most \d+ "
+    assert any(re.match(cost, line) for line in said)
+    assert f"probe complete: {measured} of 62 units, {62 - measured} estimated" in said
+    last = live_events(messages)[-1]
+    assert (last["unit"], last["units"], last["at_most"]) == (measured, 62, True)
+
+
+def test_a_probe_ends_when_its_minutes_are_over(server: ComfyServer, whole: Sensitivity) -> None:
+    """It goes on with more minutes, and ends with the numbers of a probe without a limit."""
+    for path in records(server):
+        path.unlink()
+    run = done(server, resumable("short", minutes=0.001))
+    assert run.text("result").startswith("1 sampling probed: 1 of 62 units\n")
+    found = load_sensitivity(folder(server) / "short.json")
+    assert found.candidates("blocks.3.ffn.0")["nvfp4"].latent
+    run = done(server, resumable("long", minutes=60.0))
+    assert run.text("result").startswith("1 sampling probed: 62 of 62 units")
+    assert load_sensitivity(folder(server) / "long.json") == whole
+
+
 def test_another_seed_adds_to_the_result(server: ComfyServer, measured: Run) -> None:
     workflow = probing("twice", sigmas=1)
     done(server, workflow)
@@ -262,9 +304,9 @@ def test_interruption_while_probing_leaves_nothing_behind(
     assert torch.equal(latent(server, "afterwards"), plain)
 
 
-def resumable(save_as: str, **same: str) -> wf.Workflow:
-    """A probe in two formats; ``same`` are inputs that mean the same but make it run anew."""
-    settings = {"formats": "nvfp4, float8_e4m3fn", **same}
+def resumable(save_as: str, **others: Any) -> wf.Workflow:
+    """A probe in two formats, with ``others`` of its inputs."""
+    settings = {"formats": "nvfp4, float8_e4m3fn", **others}
     return probing("resumed", save_as=save_as, **settings)
 
 
@@ -282,7 +324,7 @@ def whole(server: ComfyServer, measured: Run) -> Sensitivity:
     for path in records(server):
         path.unlink()
     run = done(server, resumable("whole"))
-    assert run.text("result").startswith("1 sampling probed, 62 runs each")
+    assert run.text("result").startswith("1 sampling probed: 62 of 62 units")
     return load_sensitivity(folder(server) / "whole.json")
 
 
@@ -318,18 +360,22 @@ def test_an_interrupted_probe_goes_on_and_ends_with_the_same_numbers(
     run, messages = server.watch(workflow)
     assert run.status == "success", run.error
     assert max(d["known"] for d in live_events(messages)) == finished
-    assert run.text("result").startswith("1 sampling probed, 62 runs each")
+    assert run.text("result").startswith("1 sampling probed: 62 of 62 units")
     assert load_sensitivity(folder(server) / f"{name}.json") == whole
 
 
 def test_workflows_of_older_versions_run_as_documented(server: ComfyServer, measured: Run) -> None:
     """Blocks become inputs, and single steps short samplings."""
     workflow = probing("older", unit="each block", sigmas=1)
+    del workflow["probe"]["inputs"]["extent"], workflow["probe"]["inputs"]["minutes"]
     workflow["probe"]["class_type"] = "NVFP4FoundryProbeModel"
     workflow["probe"]["inputs"]["measure"] = "single steps"
-    assert done(server, workflow).text("result").startswith("1 sampling probed, 31 runs each")
+    text = done(server, workflow).text("result")
+    assert re.match(r"1 sampling probed: \d+ of 31 units", text)
     with pytest.raises(RejectedError, match="choose one of each input, each layer"):
         server.queue(probing("odd", unit="each planet"))
+    with pytest.raises(RejectedError, match="choose one of as needed, every unit"):
+        server.queue(probing("odd", extent="a bit"))
     with pytest.raises(RejectedError, match="formats: 'fp3' not in"):
         server.queue(probing("odd", formats="fp3"))
 

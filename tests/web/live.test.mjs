@@ -44,8 +44,16 @@ test("a probe shows the unit that runs and the time left once it is known", () =
   assert.deepEqual(early.lines, ["blocks.0.self_attn.q in nvfp4"]);
   const late = describeLive({ ...PROBE, seconds_left: 80, known: 12 });
   assert.deepEqual(late.lines.slice(1), ["1 min 20 s left", "12 units known from before"]);
-  assert.equal(describeLive({ ...PROBE, state: "done" }).rows[0].done, 62);
+  assert.equal(describeLive({ ...PROBE, state: "done", unit: 62 }).rows[0].done, 62);
   assert.match(describeLive({ ...PROBE, state: "interrupted" }).lines[0], /queue it again/);
+});
+
+test("a probe that ends early says what it estimated", () => {
+  const running = describeLive({ ...PROBE, at_most: true, seconds_left: 80 });
+  assert.equal(running.lines[1], "at most 1 min 20 s left");
+  const { rows, lines } = describeLive({ ...PROBE, at_most: true, unit: 17, state: "done" });
+  assert.deepEqual(rows, [{ label: "units", done: 17, total: 62 }]);
+  assert.deepEqual(lines, ["45 units estimated"]);
 });
 
 test("durations read like those of the server", () => {

@@ -4,7 +4,7 @@ import { budgetOf, BUDGET_KINDS, pointWithin } from "./budget.js";
 import { axis, OWN_CURSOR } from "./charts.js";
 import { el, localPoint, menu } from "./dom.js";
 import { formatBytes, formatNumber, formatPercent, trimZeros } from "./numbers.js";
-import { sampledTable } from "./sampled.js";
+import { sampledMixes } from "./sampled.js";
 import { logTicks } from "./scales.js";
 import { safeText } from "./safe_text.js";
 import { readTheme } from "./theme.js";
@@ -70,7 +70,7 @@ export class FrontierChart {
       caption,
       this.host,
       help ? el("p", { class: "nv-muted nv-help", text: help }) : null,
-      sampledTable(data),
+      sampledMixes(data),
     );
     /** @type {uPlot | null} */
     this.chart = null;

@@ -1,4 +1,4 @@
-// The mixes that were sampled with all of their layers quantized, as a table.
+// The mixes that were sampled with all of their layers quantized, as a table that is folded.
 import { el } from "./dom.js";
 import { formatBytes, formatPercent } from "./numbers.js";
 
@@ -9,10 +9,10 @@ const HEADINGS = ["mix", "sampled whole", "predicted", "size"];
 const LEAST_BAR = 2; // percent of a cell
 
 /**
- * The table; null if no mix was sampled whole.
+ * The folded table; null if no mix was sampled whole.
  * @param {Frontier} frontier
  */
-export function sampledTable({ sampled = [], preset }) {
+export function sampledMixes({ sampled = [], preset }) {
   if (sampled.length === 0) return null;
   const most = Math.max(...sampled.flatMap(({ shift, error }) => [shift ?? 0, error]), 1e-12);
   const body = el("tbody");
@@ -24,8 +24,9 @@ export function sampledTable({ sampled = [], preset }) {
     body.append(row);
   });
   const head = el("thead", {}, el("tr", {}, ...HEADINGS.map((text) => el("th", { text }))));
-  const attributes = { "aria-label": "Mixes that were sampled whole" };
-  return el("table", { class: "nv-errors nv-sampled", attributes }, head, body);
+  const text = sampled.length === 1 ? "1 mix was sampled whole" : `${sampled.length} mixes were sampled whole`;
+  const summary = el("summary", { class: "nv-help", text });
+  return el("details", { class: "nv-sampled" }, summary, el("table", { class: "nv-errors" }, head, body));
 }
 
 /**

@@ -144,7 +144,9 @@ button.nv-key { cursor: pointer; } button.nv-key:hover { text-decoration: underl
 .nv-errors td { padding: 2px 0 4px 8px; background: linear-gradient(var(--nv-accent), var(--nv-accent)) no-repeat right bottom / 0 3px; }
 .nv-errors td.nv-none { background: none; color: var(--nv-muted); }
 .nv-errors td.nv-plain-number { background: none; }
-.nv-sampled { table-layout: fixed; font-size: 11.5px; } .nv-sampled td, .nv-sampled thead th { white-space: nowrap; }
+.nv-sampled summary { width: max-content; padding: 2px 0; color: var(--nv-muted); cursor: pointer; }
+.nv-sampled summary:hover { color: var(--nv-text); }
+.nv-sampled table { table-layout: fixed; font-size: 11.5px; } .nv-sampled td, .nv-sampled thead th { white-space: nowrap; }
 .nv-sampled thead th:not(:first-child) { width: clamp(96px, 14cqw, 190px); }
 .nv-errors tr.nv-own th, .nv-errors tr.nv-own td { font-weight: 600; }
 .nv-chart { width: 100%; overflow: hidden; border-radius: 4px; }

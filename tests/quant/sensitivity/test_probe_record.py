@@ -15,7 +15,12 @@ from nvfp4_foundry.quant.errors import CalibrationError, FileError
 from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
 from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
 from nvfp4_foundry.quant.sensitivity.probe import SAMPLED, LatentProbe
-from nvfp4_foundry.quant.sensitivity.probe_record import ProbeRecord, UnitShift, discard_oldest
+from nvfp4_foundry.quant.sensitivity.probe_record import (
+    ProbeRecord,
+    ProbeRun,
+    UnitShift,
+    discard_oldest,
+)
 from nvfp4_foundry.quant.sources import StateDictSource
 from torch import Tensor, nn
 
@@ -56,8 +61,8 @@ def probed(
         runs.append(1)
         return model(x)
 
-    def on_unit(done: int, total: int, text: str) -> None:
-        assert text.startswith(f"unit {done + 1} of {total}: ")
+    def on_unit(done: int, total: int, run: ProbeRun) -> None:
+        assert done < total == probe.runs and run[0] in FORMATS
         if done == stop_at:
             raise Interrupted
 

@@ -310,6 +310,9 @@ def test_dragging_along_the_frontier_sets_the_budget_once(open_view: Open) -> No
 def test_mixes_that_were_sampled_whole_are_rows_with_bars_of_one_scale(open_view: Open) -> None:
     page = open_view("mix", 640, 1200)
     rows = page.locator(".nv-sampled tbody tr")
+    assert not rows.first.is_visible()
+    page.get_by_text("6 mixes were sampled whole").click()
+    assert rows.first.is_visible()
     points = page.evaluate("test.view.frontier.sampled")
     assert rows.count() == len(points) > 3
     assert rows.nth(0).inner_text().startswith("this mix")
