@@ -28,7 +28,13 @@ import torch
 from fidelity_encoder import CALIBRATING, JUDGING, encoder_subject
 from fidelity_flux import flux_subject
 from fidelity_layers import ROUNDINGS, LayerCase, LayerResult, measure_layer
-from fidelity_models import MIX_ROUNDING, ModelResult, Subject, demo_subject, qwen_subject
+from fidelity_models import (
+    MIX_ROUNDING,
+    ModelResult,
+    Subject,
+    demo_subject,
+    qwen_subject,
+)
 from fidelity_page import put_section
 from input_statistics import STATISTICS, statistics_table
 
@@ -48,7 +54,7 @@ WAN = (
 )
 #: As small as NVFP4, with 8-bit activations. Its *W4A4* error is that of its own native product.
 EIGHT_BIT_INPUTS = "asym_w4a8_int8"
-SEEDS, SAMPLES, FLUX_SAMPLES = 3, 400, 24
+SEEDS, SAMPLES, FLUX_SAMPLES = 3, 400, 48
 
 INTRO = """\
 How much error each rounding leaves, compared with the rule of other converters (`max`). \
@@ -58,8 +64,9 @@ How much error each rounding leaves, compared with the rule of other converters 
 that the calibration has not seen.
 - W4A16 means 16-bit activations, as on GPUs without native NVFP4. W4A4 means activations rounded \
 to NVFP4 as well, as on Blackwell.
-- *Ratio* compares the squared errors of all samples together, *typical* the median sample. A few \
-samplings take another turn, and can decide the ratio.
+- *Ratio* compares the squared errors of all samples together. A few samplings take another turn, \
+and can decide it. *Typical* is the geometric mean of the ratios of single samples, with its \
+standard error. Differences within two standard errors say nothing.
 - Smaller is better everywhere.
 
 The page has two parts: [tables](#tables), made by a script, and [notes](#notes), taken while the \
@@ -96,13 +103,20 @@ def model_table(results: Sequence[ModelResult]) -> Iterator[str]:
     )
     yield "|---|---|---|---|---|---|---|---|---|"
     for result in results:
-        typical = [own / first for own, first in zip(result.typical, base.typical, strict=True)]
+        typical = _typical(result, base)
         recognised = "-" if result.accuracy is None else f"{result.accuracy:.2%}"
         yield (
             f"| {result.title} | {result.megabytes:.2f} | {result.w4a16**0.5:.2%} | "
-            f"{result.w4a16 / base.w4a16:.3f} | {typical[0]:.3f} | {result.w4a4**0.5:.2%} | "
-            f"{result.w4a4 / base.w4a4:.3f} | {typical[1]:.3f} | {recognised} |"
+            f"{result.w4a16 / base.w4a16:.3f} | {typical[0]} | {result.w4a4**0.5:.2%} | "
+            f"{result.w4a4 / base.w4a4:.3f} | {typical[1]} | {recognised} |"
         )
+
+
+def _typical(result: ModelResult, base: ModelResult) -> list[str]:
+    """Return the ratios of paired samples with their standard errors, W4A16 then W4A4."""
+    if result is base:
+        return ["1.000", "1.000"]
+    return [f"{mean:.3f} ± {error:.3f}" for mean, error in result.typical_ratios(base)]
 
 
 def whole_model(subject: Subject, preset: str, settings: dict[str, int]) -> Iterator[ModelResult]:

@@ -53,16 +53,21 @@ NEWER = "0.33"
 class ModelResult:
     """One quantized model: its size, its relative squared errors, and the share of correct digits.
 
-    Errors are relative to the squared reference. ``typical`` are the medians over the samples,
-    W4A16 then W4A4: a few samplings that take another turn cannot decide them.
+    Errors are relative to the squared reference. ``by_sample`` are those of each sample relative
+    to its own square, [samples], W4A16 then W4A4.
     """
 
     title: str
     megabytes: float
     w4a16: float
     w4a4: float
-    accuracy: float | None = None
-    typical: tuple[float, float] = (math.nan, math.nan)
+    accuracy: float | None
+    by_sample: tuple[torch.Tensor, torch.Tensor]
+
+    def typical_ratios(self, base: ModelResult) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Return `typical_ratio` to another result, W4A16 then W4A4."""
+        weight_only, both = map(typical_ratio, self.by_sample, base.by_sample)
+        return weight_only, both
 
 
 @dataclass(frozen=True)
@@ -112,10 +117,10 @@ class Subject:
         """Return the squared error of a result, relative to the squared reference."""
         return float((result - self.reference).square().mean() / self.reference.square().mean())
 
-    def typical_error(self, result: torch.Tensor) -> float:
-        """Return the median of the squared errors of the samples, each relative to its square."""
+    def errors_by_sample(self, result: torch.Tensor) -> torch.Tensor:
+        """Return the squared error of each sample relative to its own square, [samples]."""
         errors = (result - self.reference).flatten(1).square().sum(dim=1)
-        return float((errors / self.reference.flatten(1).square().sum(dim=1)).median())
+        return errors / self.reference.flatten(1).square().sum(dim=1)
 
     def measure(self, title: str, checkpoint: QuantizedModel) -> ModelResult:
         """Run the quantized model, and compare it with the unquantized model at equal noise."""
@@ -129,7 +134,7 @@ class Subject:
             self.squared_error(weight_only),
             self.squared_error(both),
             self.accuracy(both) if self.accuracy else None,
-            (self.typical_error(weight_only), self.typical_error(both)),
+            (self.errors_by_sample(weight_only), self.errors_by_sample(both)),
         )
 
     def layer_errors(self, plan: Plan) -> dict[str, float]:
@@ -179,6 +184,17 @@ class Subject:
         for _, run in self.probed(steps):
             probe.sample_whole(self.root, run, run(), rivals)
         return probe.result()
+
+
+def typical_ratio(own: torch.Tensor, base: torch.Tensor) -> tuple[float, float]:
+    """Return the geometric mean of the ratios of paired samples [S], and its standard error.
+
+    Samples of equal noise are compared with each other, and a few samplings that take another turn
+    cannot decide the result, as they can for the ratio of the sums.
+    """
+    logs = (own.double() / base.double()).log()
+    mean = math.exp(float(logs.mean()))
+    return mean, mean * float(logs.std()) / len(logs) ** 0.5
 
 
 def run_id(seed: int) -> str:

@@ -96,7 +96,7 @@ class WeightFormat(ABC):
     kinds: tuple[str, ...] = ("linear",)
     #: Whether a `ScaleRule` can improve on the max rule.
     has_scale_choice: bool = True
-    #: Input channels per block, for formats that offer a `BlockGrid`; None: no error feedback.
+    #: The width must be a multiple of it for error feedback; None: the format has no `BlockGrid`.
     feedback_block: int | None = None
     #: Whether ComfyUI decodes the format in a bank of experts (see `ExpertBank`).
     loads_in_banks: bool = False

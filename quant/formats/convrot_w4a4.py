@@ -49,7 +49,7 @@ class ConvRotW4A4(WeightFormat):
     native_from = (7, 5)  # Turing
     multiplies_integers = True
     loads_in_banks = True
-    feedback_block = 1  # any width
+    feedback_block = 1
     for_experts = "nvfp4_w4a16"
     # The max rule leaves 15% on usual weights, and up to 30% with single outliers.
     error_bound = 0.35

@@ -34,7 +34,7 @@ class Float8(WeightFormat):
     bits = 8.0
     kinds = ("linear", "embedding")
     loads_in_banks = True
-    feedback_block = 1  # any width
+    feedback_block = 1
     dtype: torch.dtype
     #: The largest finite value of ``dtype``.
     largest: float

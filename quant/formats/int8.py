@@ -50,7 +50,7 @@ class Int8(WeightFormat):
     kinds = ("linear", "embedding")
     loads_in_banks = True
     for_experts = "float8_e4m3fn_w8a16"
-    feedback_block = 1  # any width
+    feedback_block = 1
 
     def __init__(self, name: str, error_bound: float, *, per_row: bool):
         self.name = name

@@ -99,12 +99,13 @@ class MXFP8(WeightFormat):
             for chunk in chunks:
                 if found is None:
                     scaled, code = scale_blocks(weight[chunk])
-                    rounded = scaled.to(torch.float8_e4m3fn)
-                else:
+                    wanted = scaled
+                else:  # without padding
                     code = found[1][chunk].reshape(-1)
                     divisor = _divisors(powers_of_two(code)).unsqueeze(1)
+                    wanted = found[0][chunk].view(-1, BLOCK) / divisor
                     scaled = weight[chunk].float().view(-1, BLOCK) / divisor
-                    rounded = (found[0][chunk].view(-1, BLOCK) / divisor).to(torch.float8_e4m3fn)
+                rounded = wanted.to(torch.float8_e4m3fn)
                 codes[chunk] = rounded.view(-1, columns)
                 scales[chunk] = code.view(-1, columns // BLOCK)
                 if measure_error:

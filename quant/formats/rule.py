@@ -12,7 +12,10 @@ RoundInto = Callable[[torch.Tensor, torch.Tensor], None]
 
 
 class BlockGrid(Protocol):
-    """The values that a format with one scale per block of input channels can store."""
+    """The values that a format can store in each block of input channels.
+
+    Formats with scales for larger parts than blocks choose them before (see ``fixed_grid``).
+    """
 
     @property
     def block(self) -> int:
@@ -60,7 +63,7 @@ class ScaleRule(Protocol):
     """How the codes and scales of a weight are chosen; implemented in ``quant/rounding``.
 
     A rule does not know any format. The format asks the rule whether to search for scales and how
-    much each channel counts. A format with blocks also offers its grid to error feedback.
+    much each channel counts, and offers its grid to error feedback.
     """
 
     name: str

@@ -49,7 +49,7 @@ OnUnit = Callable[[int, int, ProbeRun], None]
 # Where a record names the format of a unit, this stands for a mix of formats.
 _WHOLE = "whole"
 # A saved probe is not continued by a version that computes other numbers. Raise it with them.
-_NUMBERS = 1
+_NUMBERS = 2
 
 
 class LatentProbe:

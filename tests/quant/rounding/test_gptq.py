@@ -76,8 +76,8 @@ def test_the_factor_is_that_of_the_shrunk_and_damped_hessian() -> None:
     torch.testing.assert_close(shares[large], share.expand(int(large.sum())), rtol=1e-3, atol=0)
 
 
-def test_the_best_weight_for_rounded_inputs_is_the_regression() -> None:
-    """``W + (W * share) R A^-1`` in float64, with the damped Hessian that the factor stands for."""
+def test_the_target_is_most_of_the_way_to_the_regression() -> None:
+    """``W + 3/4 (W * share) R A^-1`` in float64, with the damped Hessian of the factor."""
     torch.manual_seed(4)
     weight, moments = torch.randn(8, 640), moments_of(correlated(2048, 640))
     factor = factorize(moments, BLOCK)
@@ -93,10 +93,29 @@ def test_the_best_weight_for_rounded_inputs_is_the_regression() -> None:
     assert 0 < share.mean() < 1
     torch.testing.assert_close(factor.regression.share.double(), share, rtol=0, atol=0.02)
     kept = weight.double() * factor.regression.share.double()
-    expected = weight.double()[:, order] + kept @ residual @ inverse
+    expected = weight.double()[:, order] + 0.75 * kept @ residual @ inverse
     found = factor.permute(weight, compensate=True).double()
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert (found - weight.double()[:, order]).abs().max() > 0.01
+
+
+def test_the_target_gains_nearly_all_on_rounded_inputs_and_shifts_exact_ones_less() -> None:
+    """A whole step, itself shortened by damping, shifts exact inputs by 16/9 as much."""
+    torch.manual_seed(7)
+    weight, moments = torch.randn(64, 256), moments_of(correlated(8192, 256, 0, 12))
+    factor = factorize(moments, BLOCK)
+    x = correlated(4096, 256, 0, 12)
+    rounded, exact = NVFP4().emulate_activations(x, None), x @ weight.T
+    moved = factor.restore(factor.permute(weight, compensate=True))
+    whole = weight + (moved - weight) / 0.75
+
+    def error(inputs: torch.Tensor, tried: torch.Tensor) -> float:
+        return float((inputs @ tried.T - exact).square().sum())
+
+    gain, most = (error(rounded, weight) - error(rounded, w) for w in (moved, whole))
+    assert most > 0.2 * error(rounded, weight)
+    assert 0.8 * most < gain < most
+    assert error(x, moved) / error(x, whole) == pytest.approx(9 / 16, abs=1e-3)
 
 
 def test_factorizing_takes_one_matrix_beside_the_moments() -> None:
