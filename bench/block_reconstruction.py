@@ -25,7 +25,7 @@ from nvfp4_foundry.quant.hardware.emulation import read_input_roundings
 from nvfp4_foundry.quant.sources import StateDictSource
 from subjects import SUBJECTS
 from torch import Tensor, nn
-from trained_layers import RATES, SUFFIXES, TrainedLinear
+from trained_layers import RATES, SUFFIXES, TrainedLinear, plain_inputs
 
 _HELD_OUT = 256
 Results = Sequence[tuple[Tensor, ...]]
@@ -33,34 +33,47 @@ Results = Sequence[tuple[Tensor, ...]]
 
 @dataclass(frozen=True)
 class Training:
-    """What is trained, for how many steps, and towards what.
+    """What is trained, for how many steps of how many ``calls`` each, and towards what.
 
     ``rates`` are the first steps of Adam by the name of what is trained. With ``paired``, a block
     is to give what the unquantized model gives there, errors of the blocks before included; without
     it, what the unquantized block gives for the same inputs. With ``whole``, all blocks are trained
-    at once towards the output of the model.
+    at once towards the output of the model. ``plain`` is that of the `Block`.
     """
 
     rates: Mapping[str, float]
     steps: int
+    calls: int
     paired: bool
     whole: bool
+    plain: float
 
 
 @dataclass(frozen=True)
 class Block:
-    """A block to train, with its calls and the results that these should give."""
+    """A block to train, with its calls and the results that these should give.
+
+    ``plain`` says how much its error with 16-bit activations counts beside that with rounded ones.
+    """
 
     module: nn.Module
     calls: Sequence[Call]
     targets: Results
+    plain: float
 
     def part(self, chosen: slice) -> Block:
         """Return the block with some of its calls."""
-        return Block(self.module, self.calls[chosen], self.targets[chosen])
+        return replace(self, calls=self.calls[chosen], targets=self.targets[chosen])
 
     def squares(self, number: int) -> Tensor:
         """Return the squared error of each tensor of a call's result, [tensors]."""
+        rounded = self._squares(number)
+        if not self.plain:
+            return rounded
+        with plain_inputs(self.module):
+            return rounded + self.plain * self._squares(number)
+
+    def _squares(self, number: int) -> Tensor:
         results = self.calls[number].results(self.module)
         pairs = zip(results, self.targets[number], strict=True)
         return torch.stack([(result - target).square().sum() for result, target in pairs])
@@ -94,7 +107,7 @@ def reconstruct(
             for layer, trained in layers.items():
                 replaced[layer] = model.get_submodule(layer)
                 model.set_submodule(layer, trained)
-            block, count = Block(module, own, wanted), len(calls)
+            block, count = Block(module, own, wanted, training.plain), len(calls)
             started = time.monotonic()
             ratio = train(block.part(slice(count)), block.part(slice(count, None)), training)
             took = time.monotonic() - started
@@ -149,6 +162,7 @@ def train(block: Block, held_out: Block, training: Training) -> float:
     """
     before = held_out.all_squares()
     first = {name: tensor.clone() for name, tensor in block.module.state_dict().items()}
+    block.module.requires_grad_(False)
     parameters = dict(block.module.named_parameters())
     groups = [
         {"params": [p for name, p in parameters.items() if name.endswith(f".{kind}")], "lr": rate}
@@ -162,11 +176,11 @@ def train(block: Block, held_out: Block, training: Training) -> float:
     order = random.Random(0)
     for _ in range(training.steps):
         adam.zero_grad()
-        (block.squares(order.randrange(len(block.calls))) / before).mean().backward()
+        for _ in range(training.calls):
+            (block.squares(order.randrange(len(block.calls))) / before).mean().backward()
         adam.step()
         schedule.step()
-    for parameter in parameters.values():
-        parameter.requires_grad_(False)
+    block.module.requires_grad_(False)
     ratio = float((held_out.all_squares() / before).mean())
     if ratio >= 1:
         block.module.load_state_dict(first)
@@ -187,11 +201,15 @@ def parse_arguments() -> argparse.Namespace:
         help=f"what to train together, of {', '.join(RATES)}",
     )
     parser.add_argument("--steps", type=int, default=250, help="steps of Adam for each block")
+    parser.add_argument("--calls", type=int, default=1, help="calls for each step")
     parser.add_argument("--samples", type=int, default=800, help="samples from each of five seeds")
     parser.add_argument(
         "--same-inputs", action="store_true", help="do not correct errors of the blocks before"
     )
     parser.add_argument("--whole", action="store_true", help="train all blocks at once")
+    parser.add_argument(
+        "--plain", type=float, default=0.0, help="weight of the error with 16-bit activations"
+    )
     parser.add_argument("--rate", type=float, default=1.0, help="factor of the steps of Adam")
     return parser.parse_args()
 
@@ -210,7 +228,14 @@ def main() -> None:
             measured(subject, start, checkpoint, base)
             for kinds in options.train:
                 rates = {kind: RATES[kind] * options.rate for kind in kinds.split("+")}
-                training = Training(rates, options.steps, not options.same_inputs, options.whole)
+                training = Training(
+                    rates,
+                    options.steps,
+                    options.calls,
+                    paired=not options.same_inputs,
+                    whole=options.whole,
+                    plain=options.plain,
+                )
                 trained = reconstruct(subject, checkpoint, calls, held_out, training)
                 measured(subject, f"{start}, {kinds}", trained, base)
 

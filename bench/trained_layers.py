@@ -7,7 +7,8 @@ estimator of Bengio et al. 2013, https://arxiv.org/abs/1308.3432).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from nvfp4_foundry.quant.formats.e2m1 import E2M1_MAX, round_to_e2m1, unpack
@@ -39,7 +40,7 @@ class TrainedLinear(nn.Module):
         super().__init__()
         rows, columns = shape
         blocks = untile(stored["weight_scale"], slice(0, rows), columns // BLOCK)
-        self.rounding = rounding
+        self.rounding, self.rounds_input = rounding, True
         self.first_block_scales = decode_e4m3(blocks.view(torch.float8_e4m3fn))
         self.first_tensor_scale = stored["weight_scale_2"].float()
         self.biases = nn.Parameter(stored["bias"].float())
@@ -61,7 +62,9 @@ class TrainedLinear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``x`` [..., in] to [..., out]."""
-        return nn.functional.linear(_rounded(x, self.rounding.apply), self.weight(), self.biases)
+        if self.rounds_input:
+            x = _rounded(x, self.rounding.apply)
+        return nn.functional.linear(x, self.weight(), self.biases)
 
     @torch.no_grad()
     def stored(self, bias_dtype: torch.dtype) -> dict[str, Tensor]:
@@ -71,6 +74,19 @@ class TrainedLinear(nn.Module):
         packed, padded = pack_blocks(self.weight(), block_codes, tensor_scale)
         bias = self.biases.to(bias_dtype)
         return dict(zip(SUFFIXES, (packed, tile(padded), tensor_scale.clone(), bias), strict=True))
+
+
+@contextmanager
+def plain_inputs(module: nn.Module) -> Iterator[None]:
+    """Let the trained layers of a module leave their inputs as they are, as with W4A16."""
+    layers = [layer for layer in module.modules() if isinstance(layer, TrainedLinear)]
+    for layer in layers:
+        layer.rounds_input = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.rounds_input = True
 
 
 def _rounded(x: Tensor, rounding: Callable[[Tensor], Tensor]) -> Tensor:

@@ -121,8 +121,7 @@ def convert(
             a full checkpoint stays a full checkpoint.
         ranks: the ranks that share the layers and write into the same file. All call this with
             the same arguments, and all get the whole report.
-        resume: keep the finished layers in a `Journal` if the run is stopped, and go on from one.
-            Each rank keeps its own. The next run may have other ranks.
+        resume: keep finished layers if the run is stopped, and go on from them; see `Journal`.
         on_progress: called after each layer.
 
     Raises:
@@ -140,7 +139,8 @@ def convert(
         restored = tuple(_restore(job, sink, journal, on_progress))
         finished, notes = _gather_finished(journal, restored, job, ranks)
         left = share_of(_without(job, finished), ranks)
-        encoded = tuple(_encode_all(left, sink, measure_outputs, on_progress, journal))
+        done = _bytes_of(job, restored)
+        encoded = tuple(_encode_all(left, sink, measure_outputs, on_progress, journal, done))
         _copy_rest(job, share_of_rest(job, ranks), writer, on_progress)
         source.require_unchanged()
         writer.merge_parts()
@@ -284,6 +284,11 @@ def _gather_finished(
     return finished, []
 
 
+def _bytes_of(job: ConversionJob, finished: Sequence[LayerReport]) -> int:
+    names = {report.name for report in finished}
+    return sum(layer.nbytes for layer, _ in job.layers if layer.name in names)
+
+
 def _without(job: ConversionJob, finished: set[str]) -> ConversionJob:
     return replace(job, layers=tuple(e for e in job.layers if e[0].name not in finished))
 
@@ -294,13 +299,17 @@ def _encode_all(
     measure_outputs: bool,
     on_progress: OnProgress | None,
     journal: Journal | None = None,
+    done: int = 0,
 ) -> Iterator[LayerReport]:
-    """Encode layer after layer. Other threads read the next layer and write the previous one."""
+    """Encode layer after layer. Other threads read the next layer and write the previous one.
+
+    ``done``: the bytes of the source that were done before, for ``on_progress``.
+    """
     if not job.layers:  # more ranks than layers
         return
     recipe = job.plan.recipe
     inputs = ObservedInputs(job.statistics)
-    total, done = job.source.nbytes, 0
+    total = job.source.nbytes
     transfers = Transfers(job.device)
     with ThreadPoolExecutor(1, "read") as reader, ThreadPoolExecutor(1, "write") as writer:
         upcoming = reader.submit(_load, job, 0, transfers)

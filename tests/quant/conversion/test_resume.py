@@ -33,12 +33,13 @@ class Stop(BaseException):
 
 def make(folder: Path, name: str, rounding: str = "gptq", stop: Any = None) -> ConversionReport:
     """Convert the model of a folder; ``stop`` is called once a few layers are finished."""
-    seen: list[str] = []
+    seen: list[int] = []
 
     def on_progress(done: int, total: int, text: str) -> None:
         if stop is not None and text.startswith(f"layer {AT} "):
             stop()
-        seen.append(text)
+        seen.append(done)
+        assert seen == sorted(seen) and done <= total
 
     with open_source(folder / "model.safetensors") as source:
         return convert(
