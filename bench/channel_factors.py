@@ -70,7 +70,8 @@ def print_layers() -> None:
 
 def print_model(name: str) -> None:
     """Print a Markdown table of one model with all layers of its blocks in a format."""
-    print("| format | rounding | with factors | W4A16 | W4A4 |\n|---|---|---|---|---|")
+    print("| format | rounding | with factors | W4A16 | W4A4 | median sample |")
+    print("|---|---|---|---|---|---|")
     base = None
     with SUBJECTS[name]() as subject:
         for fmt, rounding in _TRIED:
@@ -78,10 +79,11 @@ def print_model(name: str) -> None:
             result = subject.measure(fmt, model)
             base = base or result
             kept = sum("with factors" in layer.rounding_reason for layer in model.report.layers)
+            median = float(result.by_sample[1].median() / base.by_sample[1].median())
             count = sum(model.report.roundings().values())
             print(
                 f"| `{fmt}` | `{rounding}` | {kept} of {count} | {result.w4a16 / base.w4a16:.3f} | "
-                f"{result.w4a4 / base.w4a4:.3f} |",
+                f"{result.w4a4 / base.w4a4:.3f} | {median:.3f} |",
                 flush=True,
             )
 

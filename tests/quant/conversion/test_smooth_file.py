@@ -13,6 +13,7 @@ from nvfp4_foundry.quant.calibration import (
     ActivationCollector,
     CalibrationStatistics,
     CollectorSettings,
+    decide_scales,
     parse_policy,
 )
 from nvfp4_foundry.quant.calibration.input_scale.read import read_scales
@@ -23,6 +24,8 @@ from nvfp4_foundry.quant.checkpoint import (
     verify_checkpoint,
 )
 from nvfp4_foundry.quant.conversion.convert import convert
+from nvfp4_foundry.quant.conversion.layer import input_scale_of
+from nvfp4_foundry.quant.conversion.observed_input import ObservedInputs
 from nvfp4_foundry.quant.conversion.report import ConversionReport
 from nvfp4_foundry.quant.derive import recipe_from_checkpoint
 from nvfp4_foundry.quant.errors import PlanError
@@ -31,6 +34,7 @@ from nvfp4_foundry.quant.formats.nvfp4 import PRE_QUANT_SCALE
 from nvfp4_foundry.quant.hardware.emulation import read_input_roundings
 from nvfp4_foundry.quant.planning import Recipe, make_plan, take_inventory
 from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
+from nvfp4_foundry.quant.sensitivity.probed_layers import LayerEncoder
 from nvfp4_foundry.quant.sources import SafetensorsFile, open_source, open_tensors
 from safetensors.torch import load_file, save_file
 
@@ -193,3 +197,22 @@ def test_a_sensitivity_measures_the_same_encoding(smooth: Smooth) -> None:
     assert errors.w4a4 == pytest.approx(layer.output_error_w4a4, rel=1e-3)
     assert errors.w4a4 is not None and found["nvfp4"].w4a4 is not None
     assert errors.w4a4 < found["nvfp4"].w4a4
+
+
+def test_a_probe_computes_what_the_file_will(smooth: Smooth) -> None:
+    fmt, x = get_format("nvfp4_smooth"), loud()(88)
+    with open_source(smooth.source) as source:
+        layer = take_inventory(source).layers[LAYER]
+        decision = decide_scales(parse_policy("amax"), smooth.statistics, [LAYER])[LAYER]
+        observed = ObservedInputs(smooth.statistics).of(LAYER)
+        probed = LayerEncoder(source, "gptq", "cpu")(
+            layer, fmt, input_scale_of(fmt, decision), observed
+        )
+    assert probed is not None
+    with open_tensors(smooth.path) as checkpoint:
+        rounding = read_input_roundings(checkpoint)[LAYER]
+        bias = checkpoint.load(f"{LAYER}.bias").float()
+    with open_source(smooth.path) as decoded:
+        weight = decoded.load(f"{LAYER}.weight")
+    wanted = rounding.apply(x) @ weight.T + bias
+    assert torch.allclose(probed.forward(x), wanted, rtol=1e-4, atol=1e-4)
