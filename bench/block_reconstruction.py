@@ -162,6 +162,7 @@ def train(block: Block, held_out: Block, training: Training) -> float:
     """
     before = held_out.all_squares()
     first = {name: tensor.clone() for name, tensor in block.module.state_dict().items()}
+    block.module.requires_grad_(False)
     parameters = dict(block.module.named_parameters())
     groups = [
         {"params": [p for name, p in parameters.items() if name.endswith(f".{kind}")], "lr": rate}
@@ -179,8 +180,7 @@ def train(block: Block, held_out: Block, training: Training) -> float:
             (block.squares(order.randrange(len(block.calls))) / before).mean().backward()
         adam.step()
         schedule.step()
-    for parameter in parameters.values():
-        parameter.requires_grad_(False)
+    block.module.requires_grad_(False)
     ratio = float((held_out.all_squares() / before).mean())
     if ratio >= 1:
         block.module.load_state_dict(first)
