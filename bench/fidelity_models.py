@@ -166,18 +166,23 @@ class Subject:
             plan=base,
             stop_below=STOP_BELOW,
         )
-        probed = self.probe(probe, base, PROBED_STEPS)
+        self.probe(probe, PROBED_STEPS)
+        probed = self.sample_rivals(probe, base, PROBED_STEPS)
         return mix_plan(base, take_inventory(self.source), probed, formats=MIX_FORMATS).plan
 
     @torch.no_grad()
-    def probe(self, probe: LatentProbe, base: Plan | None, steps: int) -> Sensitivity:
-        """Probe the model, and with a plan its rival mixes too."""
+    def probe(self, probe: LatentProbe, steps: int) -> Sensitivity:
+        """Probe the model in samplings of so many steps."""
         for sigma, run in self.probed(steps):
             probe.probe(self.root, run, run(), sigma)
-        if base is not None:
-            rivals = rival_mixes(base, take_inventory(self.source), probe.result())
-            for _, run in self.probed(steps):
-                probe.sample_whole(self.root, run, run(), rivals)
+        return probe.result()
+
+    @torch.no_grad()
+    def sample_rivals(self, probe: LatentProbe, base: Plan, steps: int) -> Sensitivity:
+        """Sample rival mixes whole, after `probe`."""
+        rivals = rival_mixes(base, take_inventory(self.source), probe.result())
+        for _, run in self.probed(steps):
+            probe.sample_whole(self.root, run, run(), rivals)
         return probe.result()
 
 

@@ -12,7 +12,7 @@ import argparse
 from collections.abc import Iterator
 
 from fidelity import EIGHT_BIT_INPUTS
-from fidelity_models import MIX_ROUNDING, Subject, demo_subject
+from fidelity_models import MIX_ROUNDING, PROBED_STEPS, Subject, demo_subject
 from nvfp4_foundry.quant.derive import MIX_FORMATS, Mix, mix_plan, with_four_bit
 from nvfp4_foundry.quant.planning import Plan, take_inventory
 from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
@@ -29,7 +29,7 @@ def probed(subject: Subject) -> Sensitivity:
         subject.source, subject.statistics, formats, rounding=MIX_ROUNDING
     )
     probe = LatentProbe(subject.source, measured, formats=formats, statistics=subject.statistics)
-    return subject.probe(probe, None, 4)
+    return subject.probe(probe, PROBED_STEPS)
 
 
 def mixes(subject: Subject, base: Plan) -> Iterator[tuple[str, Mix]]:

@@ -2,15 +2,14 @@
 
     python bench/probe_cost.py demo flux
 
-For each model and way to probe: the model calls, how many of the units were measured in each
-sampling, and the error of the mix at the size of the preset, on inputs that the probe has not seen.
-With *sampled whole*, rival mixes are sampled too, as by *Probe Latent Shift* with a plan.
+For each model and way to probe: how many units were measured in each sampling, the model calls, and
+the error of the mix at the size of the preset, on inputs that the probe has not seen. The last
+three columns are after rival mixes were sampled whole, as by *Probe Latent Shift* with a plan.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fidelity_models import MIX_ROUNDING, Subject
@@ -32,23 +31,18 @@ class Way:
     title: str
     as_needed: bool
     steps: int
-    whole: bool
 
 
 WAYS = (
-    Way("all units, 4 steps", False, 4, False),
-    Way("all units, 4 steps, sampled whole", False, 4, True),
-    Way("as needed, 4 steps", True, 4, False),
-    Way("as needed, 2 steps", True, 2, False),
-    Way("as needed, 2 steps, sampled whole", True, 2, True),
+    Way("all units, 4 steps", False, 4),
+    Way("as needed, 4 steps", True, 4),
+    Way("as needed, 2 steps", True, 2),
 )
 
 
-def probed(
-    subject: Subject, base: Plan, sensitivity: Sensitivity, way: Way
-) -> tuple[Sensitivity, Sequence[int], int]:
-    """Return what a probe found, the runs of each result, and the model calls of all."""
-    probe = LatentProbe(
+def new_probe(subject: Subject, base: Plan, sensitivity: Sensitivity, way: Way) -> LatentProbe:
+    """Return a probe for a way."""
+    return LatentProbe(
         subject.source,
         sensitivity,
         formats=FORMATS,
@@ -56,10 +50,6 @@ def probed(
         plan=base if way.as_needed else None,
         stop_below=STOP_BELOW if way.as_needed else None,
     )
-    found = subject.probe(probe, base if way.whole else None, way.steps)
-    calls = 2 * way.steps // len(probe.measured)
-    mixes = len(found.whole) * len(probe.measured)
-    return found, probe.measured, calls * (sum(probe.measured) + mixes)
 
 
 def compare(name: str) -> None:
@@ -67,19 +57,32 @@ def compare(name: str) -> None:
     with SUBJECTS[name]() as subject:
         base = subject.plan(PRESETS[name], MIX_ROUNDING, **SETTINGS.get(name, {}))
         inventory = take_inventory(subject.source)
-        own = subject.measure("preset", subject.quantize(base))
-        print(f"| {name} | preset | | | {own.w4a4**0.5:.2%} | |", flush=True)
+
+        def error(plan: Plan) -> float:
+            return subject.measure("", subject.quantize(plan)).w4a4 ** 0.5
+
+        print(f"| {name} | preset | | | {error(base):.2%} | | | | |", flush=True)
         sensitivity = measure_sensitivity(
             subject.source, subject.statistics, FORMATS, rounding=MIX_ROUNDING
         )
-        errors: list[float] = []
+        first: list[float] = []
         for way in WAYS:
-            found, runs, calls = probed(subject, base, sensitivity, way)
-            mix = mix_plan(base, inventory, found, formats=MIX_FORMATS, points=0)
-            errors.append(subject.measure(way.title, subject.quantize(mix.plan)).w4a4 ** 0.5)
+            probe = new_probe(subject, base, sensitivity, way)
+            found, cells, errors = subject.probe(probe, way.steps), "", []
+            results = len(probe.measured)
+            for whole in (False, True):
+                if whole:
+                    found = subject.sample_rivals(probe, base, way.steps)
+                mix = mix_plan(base, inventory, found, formats=MIX_FORMATS, points=0)
+                errors.append(error(mix.plan))
+                calls = (
+                    2 * way.steps // results * (sum(probe.measured) + results * len(found.whole))
+                )
+                ratio = errors[-1] / (first or errors)[len(errors) - 1]
+                cells += f" {calls} | {errors[-1]:.2%} | {ratio:.3f} |"
+            first = first or errors
             print(
-                f"| {name} | {way.title} | {', '.join(map(str, runs))} | {calls} | "
-                f"{errors[-1]:.2%} | {errors[-1] / errors[0]:.3f} |",
+                f"| {name} | {way.title} | {', '.join(map(str, probe.measured))} |{cells}",
                 flush=True,
             )
 
@@ -88,8 +91,11 @@ def main() -> None:
     """Print the table."""
     parser = argparse.ArgumentParser(description="Compare ways to probe by their mixes.")
     parser.add_argument("models", nargs="+", choices=sorted(PRESETS.keys() - {"encoder"}))
-    print("| model | probe | units measured | model calls | W4A4 error | of the first |")
-    print("|---|---|---|---|---|---|")
+    print(
+        "| model | probe | units measured | model calls | W4A4 error | of the first | "
+        "with rivals: model calls | W4A4 error | of the first |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|")
     for name in parser.parse_args().models:
         compare(name)
 

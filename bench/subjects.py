@@ -45,7 +45,10 @@ SETTINGS: dict[str, dict[str, int]] = {
 
 
 def main() -> None:
-    """Print the errors of a model by each rounding, and their ratios to the first."""
+    """Print the errors of a model by each rounding, and their ratios to the first.
+
+    *Typical* is the geometric mean over paired samples, with its standard error.
+    """
     parser = argparse.ArgumentParser(description="Measure one model by some roundings.")
     parser.add_argument("model", choices=SUBJECTS)
     parser.add_argument("--preset", help="by default that of the model; all for all layers")
@@ -57,9 +60,12 @@ def main() -> None:
         for rounding in options.rounding:
             result = subject.measure(rounding, subject.quantize(subject.plan(preset, rounding)))
             base = base or result
+            weight_only, both = result.typical_ratios(base)
             print(
-                f"{rounding:<10}W4A16 {result.w4a16**0.5:.2%} {result.w4a16 / base.w4a16:.3f}  "
-                f"W4A4 {result.w4a4**0.5:.2%} {result.w4a4 / base.w4a4:.3f}",
+                f"{rounding:<10}W4A16 {result.w4a16**0.5:.2%} {result.w4a16 / base.w4a16:.3f}, "
+                f"typical {weight_only[0]:.3f} ± {weight_only[1]:.3f}; "
+                f"W4A4 {result.w4a4**0.5:.2%} {result.w4a4 / base.w4a4:.3f}, "
+                f"typical {both[0]:.3f} ± {both[1]:.3f}",
                 flush=True,
             )
         print(f"exact weights: W4A4 {subject.floor(preset) ** 0.5:.2%}")

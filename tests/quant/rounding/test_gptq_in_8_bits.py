@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 
 import pytest
@@ -166,3 +167,26 @@ def test_gptaq_is_gptq_because_there_is_no_target_to_move() -> None:
     weight, x = weight_of(), inputs_of(2048)
     for name in ("float8_e4m3fn", "int8_convrot", "mxfp8"):
         assert torch.equal(*(decoded(weight, name, r, x) for r in ("gptq", "gptaq")))
+
+
+def test_gptaq_makes_its_regression_only_for_a_layer_that_needs_it() -> None:
+    weight, x = weight_of(), inputs_of(2048)
+    moments, loads = moments_of(x), []
+    residual = moments.residual
+    assert residual is not None
+
+    def load() -> torch.Tensor:
+        loads.append(1)
+        return residual
+
+    later = replace(moments, residual=None, load_residual=load)
+    rule = get_rounding("gptaq").for_input(x.square().mean(0), later)
+    get_format("float8_e4m3fn").encode(weight, rule)
+    assert not loads
+    found = get_format("nvfp4").encode(weight, rule).tensors
+    assert len(loads) == 1
+    get_format("float8_e4m3fn").encode(weight, rule)
+    get_format("nvfp4").encode(weight, rule)
+    assert len(loads) == 1
+    expected = encoded(weight, "nvfp4", "gptaq", x)
+    assert torch.equal(found["weight"], expected["weight"])
