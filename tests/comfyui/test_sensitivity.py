@@ -257,7 +257,7 @@ def test_a_probe_ends_when_its_minutes_are_over(server: ComfyServer, whole: Sens
     """It goes on with more minutes, and ends with the numbers of a probe without a limit."""
     for path in records(server):
         path.unlink()
-    run = done(server, resumable("short", minutes=0.001))
+    run = done(server, resumable("short", minutes=1e-5))
     assert run.text("result").startswith("1 sampling probed: 1 of 62 units\n")
     found = load_sensitivity(folder(server) / "short.json")
     assert found.candidates("blocks.3.ffn.0")["nvfp4"].latent

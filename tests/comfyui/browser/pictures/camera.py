@@ -94,7 +94,7 @@ class Limits:
     size: int
 
 
-NODE = Limits(width=840, size=60 * KILOBYTE)
+NODE = Limits(width=840, size=50 * KILOBYTE)
 DOCS = Limits(width=1400, size=120 * KILOBYTE)
 
 
