@@ -152,8 +152,9 @@ class ProbeLatentShift(FoundryNode):
         session = ProbeSession(probe, sigmas, folder, node, minutes)
         count = 1 + probe.runs
         if plan is not None and inventory is not None:
-            session = replace(session, rivals=_rivals(plan, inventory, probed))
-            count += 2 + MOST_RIVALS
+            rivals, most = _rivals(plan, inventory, probed), 2 + MOST_RIVALS
+            session = replace(session, rivals=rivals, most_rivals=most)
+            count += most
         show_text(f"ready: at most {count} short samplings will come before each sampling")
         return io.NodeOutput(probed_clone(model, session), session)
 
