@@ -42,7 +42,7 @@ _BATCH = 100
 #: By default every token counts for the second moments.
 COLLECTING = CollectorSettings(moments_budget_bytes=2**30, moments_tokens_per_channel=1e9)
 #: Steps of a short sampling, as in *Probe Latent Shift*.
-PROBED_STEPS = 2
+PROBED_STEPS = 3
 #: The rounding of mixes, and of the presets that they are compared with.
 MIX_ROUNDING = "gptaq"
 #: A ComfyUI that loads all formats of the bench.
@@ -301,7 +301,8 @@ def qwen_subject(seed: int = 0, collecting: CollectorSettings = COLLECTING) -> I
             return torch.stack([model(*call) for call in unseen])
 
         def calls(steps: int) -> list[tuple[float, Callable[[], torch.Tensor]]]:
-            probed = draw_calls(16, 0)[:: max(1, 8 // steps)]
+            drawn = draw_calls(16, 0)
+            probed = [drawn[number * 16 // (2 * steps)] for number in range(2 * steps)]
             return [(float(args[2][0]), lambda args=args: model(*args)) for args in probed]
 
         seen = collector.snapshot(source.fingerprint())

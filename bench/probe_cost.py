@@ -36,6 +36,7 @@ class Way:
 WAYS = (
     Way("all units, 4 steps", False, 4),
     Way("as needed, 4 steps", True, 4),
+    Way("as needed, 3 steps", True, 3),
     Way("as needed, 2 steps", True, 2),
 )
 

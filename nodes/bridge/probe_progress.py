@@ -22,26 +22,31 @@ class ProbeProgress:
     With ``at_most``, the probe may end before all units have run.
     """
 
-    def __init__(self, probe: LatentProbe, node: str, steps: int) -> None:
-        """Tell how many samplings will run before the first of them."""
+    def __init__(
+        self, probe: LatentProbe, node: str, steps: int, mixes: int = 0, *, at_most: bool = False
+    ) -> None:
+        """Tell how many samplings will run before the first of them.
+
+        ``mixes`` are sampled whole after the units, at most. With ``at_most``, units may be left.
+        """
         self._probe, self._node = probe, node
         self._bar = comfy.utils.ProgressBar(probe.runs)
         self._remaining: RemainingTime | None = None
         self._text, self._event = Throttle(TEXT_SECONDS), Throttle(LIVE_SECONDS)
         self._detail: dict[str, Any] = {
             "state": "probing", "unit": 0, "units": probe.runs, "format": "", "name": "",
-            "steps": steps, "known": 0, "seconds_left": None, "at_most": probe.is_selective,
+            "steps": steps, "known": 0, "seconds_left": None, "at_most": at_most,
         }  # fmt: skip
-        self._most = "at most " if probe.is_selective else ""
-        text = f"{self._most}{1 + probe.runs} short samplings of {_steps(steps)} come first"
+        self._most, self._samplings = "at most " if at_most or mixes else "", probe.runs + mixes
+        text = f"{self._most}{1 + self._samplings} short samplings of {_steps(steps)} come first"
         show_text(f"probe: {text}", node)
         self._send()
 
     def begin(self, seconds: float, calls: int) -> None:
-        """Show what the units cost, from the time and the model calls of the first sampling."""
-        runs = self._probe.runs
-        text = f"{self._most}{runs} units, {self._most}{runs * calls} model calls"
-        show_text(f"probe: {text}, {self._most}{format_seconds(runs * seconds)}", self._node)
+        """Show what the probe costs, from the time and the model calls of the first sampling."""
+        count = self._samplings
+        text = f"{self._most}{count} samplings, {count * calls} model calls"
+        show_text(f"probe: {text}, {format_seconds(count * seconds)}", self._node)
 
     def advance(self, done: int, total: int, run: ProbeRun) -> None:
         """Show that ``done`` units are known and this one begins; stop if the user cancels."""
@@ -53,7 +58,9 @@ class ProbeProgress:
         left = self._remaining.update(done, total)
         if self._text.ready():
             text = numbered("unit", done + 1, total, f"{run[1]} in {run[0]}")
-            show_text(progress_line(text.replace(" of ", f" of {self._most}", 1), left), self._node)
+            if self._detail["at_most"]:
+                text = text.replace(" of ", " of at most ", 1)
+            show_text(progress_line(text, left), self._node)
         self._detail["format"], self._detail["name"] = run
         self._detail |= {"unit": done + 1, "seconds_left": left}
         if self._event.ready():

@@ -33,8 +33,8 @@ class ProbeSession:
 
     ``steps`` is the number of steps of a short sampling, ``folder`` where its progress is saved,
     ``node`` the id of the node that made it, which shows the progress. After ``minutes``, the rest
-    of the units is estimated (0: no limit). ``rivals`` returns the mixes to sample whole, once the
-    units are known.
+    of the units is estimated (0: no limit). ``rivals`` returns the mixes to sample whole, at most
+    ``most_rivals``, once the units are known.
     """
 
     probe: LatentProbe
@@ -42,6 +42,7 @@ class ProbeSession:
     folder: Path
     node: str = ""
     minutes: float = 0.0
+    most_rivals: int = 0
     rivals: Callable[[Sensitivity], Sequence[Formats]] = lambda _: ()
 
     def record(self, sampling: str) -> ProbeRecord:
@@ -127,7 +128,10 @@ def _probe(
             guider, executor.class_obj, few, tensors, extra.get("seed"), noise.device.type
         )
     )
-    progress = ProbeProgress(session.probe, session.node, len(few) - 1)
+    ends_early = session.probe.is_selective or session.minutes > 0
+    progress = ProbeProgress(
+        session.probe, session.node, len(few) - 1, session.most_rivals, at_most=ends_early
+    )
     model = guider.model_patcher.model.diffusion_model
     began, called, is_enough = time.monotonic(), calls.count, session.is_enough()
     try:

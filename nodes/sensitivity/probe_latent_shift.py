@@ -152,8 +152,9 @@ class ProbeLatentShift(FoundryNode):
         session = ProbeSession(probe, sigmas, folder, node, minutes)
         count = 1 + probe.runs
         if plan is not None and inventory is not None:
-            session = replace(session, rivals=_rivals(plan, inventory, probed))
-            count += 2 + MOST_RIVALS
+            rivals, most = _rivals(plan, inventory, probed), 2 + MOST_RIVALS
+            session = replace(session, rivals=rivals, most_rivals=most)
+            count += most
         show_text(f"ready: at most {count} short samplings will come before each sampling")
         return io.NodeOutput(probed_clone(model, session), session)
 
@@ -175,11 +176,11 @@ def _rivals(
 def _sigmas_input() -> io.Input:
     return io.Int.Input(
         "sigmas",
-        default=2,
+        default=3,
         min=1,
         max=100,
         tooltip="How many steps a short sampling has. They are spread evenly over the "
-        "sampler's steps. Two are enough for a mix; four take twice as long.",
+        "sampler's steps. Three are enough for a mix; two can mislead.",
     )
 
 

@@ -196,7 +196,7 @@ class InputMoments:
         try:
             for part in self.parts:
                 part.add_to(total, (RESIDUAL,))
-        except (KeyError, RuntimeError) as error:
+        except (KeyError, RuntimeError, ValueError) as error:
             if is_out_of_memory(error):
                 raise
             raise self._damaged(error) from error
@@ -216,6 +216,8 @@ def _add(total: dict[str, torch.Tensor], name: str, tensor: torch.Tensor) -> Non
         total[_HESSIAN][stop - rows : stop, :stop] += tensor
         total[_ROWS][stop - rows : stop] += 1
     elif name in total:  # in bands: adding another dtype makes a copy in float32
+        if tensor.shape != total[name].shape:
+            raise ValueError(f"{name} has the shape {list(tensor.shape)}")
         for band, part in zip(total[name].split(_PANEL), tensor.split(_PANEL), strict=True):
             band += part
     else:

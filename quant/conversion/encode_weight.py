@@ -114,7 +114,9 @@ class _Smoothing:
         if len(some) > _TRIED_CHANNELS:
             bands = spread_bands(len(some), _TRIED_CHANNELS, _TRIED_BANDS)
             some = torch.cat([some[band] for band in bands])
-        rows = self.observed.held_out.rows[_CHOOSING]
+        rows = self.observed.held_out.rows
+        # as `OutputTrial` counts them, so that no row that chooses also judges
+        rows = rows[torch.isfinite(rows.float()).all(dim=1)][_CHOOSING]
         trial = OutputTrial(some, rows, self.fmt, self.input_scale)
         shape, least, best = (len(some), some.shape[1]), float("inf"), None
         for factors in self._candidates():

@@ -36,6 +36,8 @@ from ..sources.safetensors_file import DTYPE_NAMES, DTYPES
 from .job import ConversionJob
 from .report import LayerReport
 
+# Finished layers are not taken over from a version that computes others. Raise it with them.
+_NUMBERS = 2
 _LENGTH_DIGITS = 12
 _HEAD = _LENGTH_DIGITS + LENGTH + 1
 Restored = tuple[LayerReport, dict[str, torch.Tensor]]
@@ -46,7 +48,7 @@ def journal_key(job: ConversionJob, *, measure_outputs: bool) -> str:
     states = [(str(path.resolve()), path.stat()) for path in job.source.paths]
     text = json.dumps(
         {
-            "version": [VERSION, torch.__version__],
+            "version": [VERSION, _NUMBERS, torch.__version__],
             "files": [[name, found.st_size, found.st_mtime_ns] for name, found in states],
             "fingerprint": job.source.fingerprint().to_json(),
             "loras": [str(lora) for lora in job.source.loras],

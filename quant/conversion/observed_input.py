@@ -100,4 +100,4 @@ def working_bytes(rounding: str, statistics: CalibrationStatistics | None) -> in
     if not isinstance(rule, GptqRule) or statistics is None:
         return 0
     widths = [layer.in_features for layer in statistics.inputs.values() if layer.moments]
-    return rule.working_bytes(max(widths, default=0))
+    return rule.working_bytes(max(widths)) if widths else 0

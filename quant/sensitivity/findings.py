@@ -48,8 +48,10 @@ class Findings:
         return tuple(sorted({name for shift in shifts for name in shift.unreached}))
 
     def add(self, probed: ProbedResult, key: str | None) -> None:
-        """Add a result. One with the key of an earlier one replaces it."""
-        self._probed[key or f"call {self.calls + 1}"] = probed
+        """Add a result as the latest. One with the key of an earlier one replaces it."""
+        key = key or f"call {self.calls + 1}"
+        self._probed.pop(key, None)
+        self._probed[key] = probed
 
     def add_whole(self, formats: Formats, shift: UnitShift, key: str | None) -> None:
         """Add the shift of a whole mix in the result with this key."""

@@ -132,8 +132,11 @@ class LatentProbe:
 
     @property
     def is_selective(self) -> bool:
-        """Whether the probe ends before it has run all units, if the rest matters little."""
-        return bool(self._stop_below)
+        """Whether the probe ends before it has run all units, if the rest matters little.
+
+        Without any output error of a layer, nothing tells which matter.
+        """
+        return bool(self._stop_below) and bool(self._order.runs)
 
     @property
     def key(self) -> str:
@@ -239,12 +242,14 @@ class LatentProbe:
         return self._order.next_run(self._squares(shifts), self._stop_below)
 
     def _squares(self, shifts: Mapping[ProbeRun, UnitShift]) -> dict[ProbeRun, float]:
-        """Return the relative squares that `ProbeOrder` decides by; NaN if a layer did not run."""
-        return {
-            run: math.nan if set(self._runs[run]) & set(shift.unreached) else shift.square
-            for run, shift in shifts.items()
-            if run in self._order.runs
-        }
+        """Return the relative squares that `ProbeOrder` decides by; NaN if a layer did not run.
+
+        Each run tells which layers run at all, also of units that were not yet probed.
+        """
+        silent = {name for shift in shifts.values() for name in shift.unreached}
+        squares = {run: shift.square for run, shift in shifts.items()}
+        squares |= {run: math.nan for run, names in self._runs.items() if silent & set(names)}
+        return {run: square for run, square in squares.items() if run in self._order.runs}
 
     def _completed(
         self, sigma: float, shifts: Mapping[ProbeRun, UnitShift], norm: float
@@ -252,7 +257,11 @@ class LatentProbe:
         """Return what was found, with estimates of the other runs."""
         missing = [run for run in self._runs if run not in shifts]
         squares = self._order.completed(self._squares(shifts)) if missing else {}
-        estimated = {run: UnitShift(squares[run] * norm, norm) for run in missing if run in squares}
+        estimated = {
+            run: UnitShift(squares[run] * norm, norm)
+            for run in missing
+            if math.isfinite(squares.get(run, math.nan))
+        }
         both = {**shifts, **estimated}
         in_order = {run: both[run] for run in self._runs if run in both}
         return ProbedResult(sigma, in_order, frozenset(estimated))

@@ -96,7 +96,7 @@ class ProbeOrder:
         if len(known) >= len(self._model.runs):
             return None
         estimate = self._estimate(known)
-        loss = self._loss(estimate)
+        loss = self._loss(estimate, known)
         if loss.total < stop_below:
             return None
         for place in np.argsort(-loss.by_unit, kind="stable"):
@@ -109,7 +109,7 @@ class ProbeOrder:
 
     def doubt(self, known: Mapping[ProbeRun, float]) -> float:
         """Return by how much more runs may lower the squared error of a mix, relative to it."""
-        return self._loss(self._estimate(known)).total
+        return self._loss(self._estimate(known), known).total
 
     def completed(self, known: Mapping[ProbeRun, float]) -> dict[ProbeRun, float]:
         """Return the squared shifts of all runs: the known ones, and estimates of the others.
@@ -126,8 +126,11 @@ class ProbeOrder:
         finite = {run: square for run, square in known.items() if math.isfinite(square)}
         return self._model.estimate(finite)
 
-    def _loss(self, estimate: Estimate) -> _Loss:
-        """Return the expected harm at the size where it is worst."""
+    def _loss(self, estimate: Estimate, known: Mapping[ProbeRun, float]) -> _Loss:
+        """Return the expected harm at the size where it is worst.
+
+        A unit with a shift that is not finite does no harm: no other run tells more about it.
+        """
         takes = self._rows >= 0
         both = takes[:, :, None] & takes[:, None, :]
         covariance = np.where(both, estimate.covariance(self._rows), 0.0)
@@ -135,6 +138,8 @@ class ProbeOrder:
         # The same random numbers each time, so that a probe that goes on decides as before.
         normal = np.random.default_rng(0).standard_normal((_DRAWS, takes.shape[1]))
         departures = np.minimum(np.einsum("uab,db->dua", root, normal), _MOST_LOG)
+        lost = [self._number[run] for run, square in known.items() if not math.isfinite(square)]
+        departures[:, np.isin(self._rows, lost).any(axis=1)] = 0.0
         mean = np.where(takes, estimate.mean[self._rows], 0.0) if takes.size else np.zeros((0, 0))
         costs, draws = np.zeros(self._bytes.shape), np.zeros((_DRAWS, *self._bytes.shape))
         costs[:, :-1], draws[:, :, :-1] = np.exp(mean), np.exp(mean + departures)

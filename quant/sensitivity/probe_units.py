@@ -35,7 +35,7 @@ def layers_by_format(
 ) -> dict[str, dict[str, Layer]]:
     """Return the measured layers of each format, by name; with a plan, those that it quantizes.
 
-    Raises `CalibrationError` if a format has none.
+    Raises `CalibrationError` if the sensitivity has none in a format, or the plan none at all.
     """
     planned = None if plan is None else {layer.name for layer in plan.quantized()}
     found = {}
@@ -49,12 +49,14 @@ def layers_by_format(
         if planned is not None:
             measured = [n for n in measured if n in planned]
         if not measured:
-            raise CalibrationError(
-                f"the plan quantizes no layer that the sensitivity has in {name}; connect the plan "
-                "that you give to Auto Mix, or none"
-            )
+            continue
         candidates = candidate_layers(source, (fmt,), measured)
         found[name] = {layer: candidate for layer, (candidate, _) in candidates.items()}
+    if formats and not found:
+        raise CalibrationError(
+            f"the plan quantizes no layer that the sensitivity has in {', '.join(formats)}; "
+            "connect the plan that you give to Auto Mix, or none"
+        )
     return found
 
 
@@ -91,25 +93,39 @@ def probe_order(
 
     Nothing is known of the others before they run, so they all have to.
     """
-    traits, stored, unquantized = [], {}, {}
+    traits, stored = [], {}
+    whole = _whole_units(units)
+    unquantized = {
+        unit: sum(stored_bytes(layers[name], get_format(_UNQUANTIZED)) for name in names)
+        for unit, names in whole.items()
+    }
     for run, names in runs_of(units).items():
         error = _squared_error(sensitivity, names, run[0])
         if not error:
             continue
-        own = [layers[name] for name in names]
-        block = own[0].block
+        first = layers[names[0]]
         traits.append(
             RunTraits(
                 run=run,
-                kind=re.sub(r"\d+", "*", own[0].name),
-                container=block.container if block else None,
-                block=block.index if block else None,
+                kind=re.sub(r"\d+", "*", first.name),
+                container=first.block.container if first.block else None,
+                block=first.block.index if first.block else None,
                 squared_error=error,
             )
         )
-        stored[run] = sum(stored_bytes(layer, get_format(run[0])) for layer in own)
-        unquantized[run[1]] = sum(stored_bytes(layer, get_format(_UNQUANTIZED)) for layer in own)
-    return ProbeOrder(traits, stored, unquantized, _planned_bytes(plan, units))
+        # A layer that cannot take the format stays as it is.
+        formats = {name: run[0] if name in names else _UNQUANTIZED for name in whole[run[1]]}
+        stored[run] = sum(stored_bytes(layers[name], get_format(f)) for name, f in formats.items())
+    chosen = {name for trait in traits for name in whole[trait.run[1]]}
+    return ProbeOrder(traits, stored, unquantized, _planned_bytes(plan, chosen))
+
+
+def _whole_units(units: UnitsByFormat) -> dict[str, tuple[str, ...]]:
+    """Return the layers of each unit in any format."""
+    whole: dict[str, dict[str, None]] = {}
+    for (_, unit), names in runs_of(units).items():
+        whole.setdefault(unit, {}).update(dict.fromkeys(names))
+    return {unit: tuple(names) for unit, names in whole.items()}
 
 
 def _squared_error(sensitivity: Sensitivity, names: Sequence[str], fmt: str) -> float | None:
@@ -119,8 +135,8 @@ def _squared_error(sensitivity: Sensitivity, names: Sequence[str], fmt: str) -> 
     return sum(known) / len(known) if len(known) == len(errors) else None
 
 
-def _planned_bytes(plan: Plan | None, units: UnitsByFormat) -> int | None:
+def _planned_bytes(plan: Plan | None, names: Collection[str]) -> int | None:
+    """Return the bytes of some layers in a plan."""
     if plan is None:
         return None
-    probed = {name for each in units.values() for names in each.values() for name in names}
-    return sum(layer.bytes_after for layer in plan.quantized() if layer.name in probed)
+    return sum(layer.bytes_after for layer in plan.quantized() if layer.name in names)

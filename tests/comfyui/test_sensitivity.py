@@ -246,7 +246,7 @@ def test_as_needed_measures_what_matters_and_estimates_the_rest(
                 assert errors == whole.candidates(name)[fmt], (name, fmt)
     said = [m["data"]["text"] for m in messages if m.get("type") == "progress_text"]
     assert "probe: at most 63 short samplings of 2 steps come first" in said
-    cost = r"probe: at most 62 units, at most 124 model calls, at most \d+ "
+    cost = r"probe: at most 62 samplings, 124 model calls, \d+ "
     assert any(re.match(cost, line) for line in said)
     assert f"probe complete: {measured} of 62 units, {62 - measured} estimated" in said
     last = live_events(messages)[-1]

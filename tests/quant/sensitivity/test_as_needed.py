@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,8 @@ def new(source: StateDictSource, statistics: CalibrationStatistics) -> Callable[
     measured = measure_sensitivity(source, statistics, FORMATS, rounding="max")
 
     def make(**options: Any) -> LatentProbe:
-        return LatentProbe(source, measured, formats=FORMATS, statistics=statistics, **options)
+        options = {"formats": FORMATS, "statistics": statistics, **options}
+        return LatentProbe(source, measured, **options)
 
     return make
 
@@ -119,6 +121,47 @@ def test_a_layer_that_did_not_run_stays_unknown_though_it_was_not_probed(
     assert "blocks.1.o" in found.unknown("nvfp4")
 
 
+def test_a_layer_that_did_not_run_is_not_probed_again(
+    toy_model: nn.Module, new: Callable[..., LatentProbe]
+) -> None:
+    """The first run tells which layers run."""
+    toy_model.blocks[1].o = nn.Identity()
+    probe = new(stop_below=0.0)
+    found = probed(probe, toy_model)
+    assert ALL - 2 <= probe.measured[0] <= ALL - 1
+    assert "blocks.1.o" in found.unknown("nvfp4") and not shifts(found, estimated=True)
+
+
+def test_the_latest_result_is_the_last_also_if_it_replaces_an_earlier_one(
+    toy_model: nn.Module, new: Callable[..., LatentProbe], tmp_path: Path
+) -> None:
+    probe = new(stop_below=0.0)
+    for key, stops in (("a", True), ("b", False), ("a", True)):
+        record = ProbeRecord(tmp_path / f"{key}{len(probe.measured)}.json", key)
+        probed(probe, toy_model, record=record, is_enough=lambda stops=stops: stops)
+    assert probe.measured == (ALL, 1)
+
+
+def test_without_output_errors_every_unit_is_measured(
+    toy_model: nn.Module,
+    source: StateDictSource,
+    statistics: CalibrationStatistics,
+) -> None:
+    measured = measure_sensitivity(source, statistics, FORMATS, rounding="max")
+    blind = {
+        name: replace(
+            layer,
+            candidates={f: replace(each, w4a4=None) for f, each in layer.candidates.items()},
+        )
+        for name, layer in measured.layers.items()
+    }
+    probe = LatentProbe(
+        source, replace(measured, layers=blind), formats=FORMATS, stop_below=STOP_BELOW
+    )
+    probed(probe, toy_model)
+    assert probe.measured == (ALL,) and not probe.is_selective
+
+
 def test_nothing_is_estimated_from_a_shift_that_is_not_finite(
     toy_model: nn.Module, new: Callable[..., LatentProbe]
 ) -> None:
@@ -145,8 +188,10 @@ def test_a_plan_leaves_out_what_it_does_not_quantize(
     found = probed(probe, toy_model)
     probed_layers = {name for name, _ in shifts(found, estimated=False)}
     assert probed_layers == {layer.name for layer in plan.quantized()}
+    only_head = plan_of(source, Rule(pattern="head", format="float8_e4m3fn"), default="keep")
+    assert new(plan=only_head).runs == 1  # NVFP4 cannot take its shape
     with pytest.raises(CalibrationError, match="the plan quantizes no layer"):
-        new(plan=plan_of(source, Rule(pattern="head", format="float8_e4m3fn"), default="keep"))
+        new(plan=only_head, formats=("nvfp4",))
 
 
 def test_estimates_are_saved_as_such(

@@ -106,6 +106,19 @@ def test_a_shift_that_is_not_finite_is_not_asked_again_and_tells_nothing() -> No
     assert math.isnan(found.pop(run)) and found == {r: wanted[r] for r in found}
 
 
+def test_a_unit_that_never_runs_does_not_keep_the_probe_going() -> None:
+    """Such as the image embedding of a WAN that samples without an image."""
+    model = Model(0, blocks=12)
+    usual = len(model.probed(model.order(model.size)))
+    for name in ("img_emb", "extra"):
+        model.units.append(f"x.0.{name}")
+        model.weights[model.units[-1]] = 20_000
+        model.shifts |= {(fmt, model.units[-1]): math.nan for fmt in FORMATS}
+    order = model.order(model.size)
+    known = model.probed(order)
+    assert len(known) < 1.3 * usual and order.doubt(known) < STOP_BELOW
+
+
 def test_nothing_to_choose_from() -> None:
     order = ProbeOrder((), {}, {})
     assert order.next_run({}, 0.0) is None and order.completed({}) == {}
