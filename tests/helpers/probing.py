@@ -7,6 +7,9 @@ from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
 from nvfp4_foundry.quant.sensitivity.probe import LatentProbe
 from torch import Tensor, nn
 
+#: What a mix chooses from, beside leaving a layer as it is.
+FORMATS = ("nvfp4", "float8_e4m3fn")
+
 
 def random_input(seed: int = 3) -> Tensor:
     """Return an input of the toy model."""

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from nvfp4_foundry.quant.calibration import ActivationCollector, CalibrationStatistics
 from nvfp4_foundry.quant.sensitivity.artefact import Sensitivity
 from nvfp4_foundry.quant.sensitivity.measure import measure_sensitivity
+from nvfp4_foundry.quant.sensitivity.probe import LatentProbe
 from nvfp4_foundry.quant.sources import StateDictSource
 from torch import nn
 
-from tests.helpers.probing import random_input
+from tests.helpers.probing import FORMATS, random_input
 
 
 @pytest.fixture
@@ -32,3 +36,15 @@ def statistics(toy_model: nn.Module, source: StateDictSource) -> CalibrationStat
 @pytest.fixture
 def sensitivity(source: StateDictSource, statistics: CalibrationStatistics) -> Sensitivity:
     return measure_sensitivity(source, statistics, rounding="max")
+
+
+@pytest.fixture
+def new(source: StateDictSource, statistics: CalibrationStatistics) -> Callable[..., LatentProbe]:
+    """Return a function that makes a probe, as a new process would."""
+    measured = measure_sensitivity(source, statistics, FORMATS, rounding="max")
+
+    def make(**options: Any) -> LatentProbe:
+        options = {"formats": FORMATS, "statistics": statistics, **options}
+        return LatentProbe(source, measured, **options)
+
+    return make

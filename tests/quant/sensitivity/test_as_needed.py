@@ -26,22 +26,10 @@ from nvfp4_foundry.quant.sensitivity.probe_record import ProbeRecord
 from nvfp4_foundry.quant.sources import StateDictSource
 from torch import nn
 
-from tests.helpers.probing import hooks, random_input
+from tests.helpers.probing import FORMATS, hooks, random_input
 
-FORMATS = ("nvfp4", "float8_e4m3fn")
 #: Runs of the toy model in both formats.
 ALL = 27
-
-
-@pytest.fixture
-def new(source: StateDictSource, statistics: CalibrationStatistics) -> Callable[..., LatentProbe]:
-    measured = measure_sensitivity(source, statistics, FORMATS, rounding="max")
-
-    def make(**options: Any) -> LatentProbe:
-        options = {"formats": FORMATS, "statistics": statistics, **options}
-        return LatentProbe(source, measured, **options)
-
-    return make
 
 
 def plan_of(source: StateDictSource, *rules: Rule, default: str = "nvfp4") -> Plan:

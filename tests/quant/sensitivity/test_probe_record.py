@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -24,25 +23,11 @@ from nvfp4_foundry.quant.sensitivity.probe_record import (
 from nvfp4_foundry.quant.sources import StateDictSource
 from torch import Tensor, nn
 
-from tests.helpers.probing import random_input
-
-FORMATS = ("nvfp4", "float8_e4m3fn")
+from tests.helpers.probing import FORMATS, random_input
 
 
 class Interrupted(BaseException):
     """Like ComfyUI's interruption, this is not an `Exception`."""
-
-
-@pytest.fixture
-def new(source: StateDictSource, statistics: CalibrationStatistics) -> Callable[..., LatentProbe]:
-    """Return a function that makes a probe, as a new process would."""
-    measured = measure_sensitivity(source, statistics, FORMATS, rounding="max")
-
-    def make(**options: Any) -> LatentProbe:
-        options = {"formats": FORMATS, "statistics": statistics, **options}
-        return LatentProbe(source, measured, **options)
-
-    return make
 
 
 def probed(
